@@ -1,0 +1,93 @@
+"""Every exception that pgflow_mp raises on purpose.
+
+Each message names what went wrong, where, and what to do. ``hint`` holds the last part, so that
+the command line can print it on its own line. Nothing here imports anything else of the package.
+"""
+
+from __future__ import annotations
+
+
+class PgflowError(Exception):
+    """Base of all errors of this package.
+
+    ``exit_code`` is the process exit status that the command line uses for it.
+    """
+
+    exit_code: int = 1
+
+    def __init__(self, message: str = "", *, hint: str = "") -> None:
+        super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
+        self.hint = hint
+
+
+class ConfigError(PgflowError):
+    """A setting, option or environment variable has an unusable value."""
+
+    exit_code = 2
+
+
+class FlowDefinitionError(PgflowError, ValueError):
+    """A flow or step is defined wrongly (contract: worker section 6)."""
+
+
+class FlowNotFound(PgflowError):
+    """A module, file, flow or step that was named does not exist."""
+
+    exit_code = 2
+
+
+class InputError(PgflowError, ValueError):
+    """The input of a run cannot be read or does not fit the flow."""
+
+    exit_code = 2
+
+
+class DatabaseError(PgflowError):
+    """The database refused, failed or cannot be reached."""
+
+    exit_code = 3
+
+
+class DatabaseUnavailable(DatabaseError):
+    """No PostgreSQL answers where one was expected."""
+
+
+class EmbeddedServerError(DatabaseError):
+    """The embedded PostgreSQL cannot be started, reused or stopped."""
+
+
+class SchemaError(DatabaseError):
+    """The pgflow schema is missing, older, newer or not ours."""
+
+
+class ShapeMismatch(SchemaError):
+    """The flow in the database differs from the flow in the code.
+
+    ``differences`` are the contract's texts (sql section 4.4).
+    """
+
+    def __init__(self, message: str, differences: list[str], *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.differences = differences
+
+
+class PermanentError(PgflowError):
+    """Raise this in a handler to fail the task at once, without a retry."""
+
+
+class RunFailed(PgflowError):
+    """A run that was waited for has failed."""
+
+
+class RunNotFound(PgflowError):
+    """No run with this id exists in the database."""
+
+    exit_code = 2
+
+
+class WaitTimeout(PgflowError, TimeoutError):
+    """The run did not reach the wanted status in time."""
+
+
+class LeaseLost(PgflowError):
+    """The task was handed to another worker in the meantime."""
