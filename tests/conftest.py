@@ -1,0 +1,173 @@
+"""Fixtures that every test may use: one throw-away PostgreSQL per session, one database per test.
+
+PGFLOW_TEST_DSN names another server to test against; its user must be allowed to create databases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import itertools
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from pgflow_mp.db.embedded import EmbeddedServer
+
+SESSION_VARIABLE = "PGFLOW_TEST_SESSION"
+
+
+class DatabaseServer:
+    """A server on which tests make and drop databases."""
+
+    def __init__(self, dsn: str) -> None:
+        self.dsn = dsn
+        self._numbers = itertools.count(1)
+        self._prefix = f"test_{uuid.uuid4().hex[:8]}"
+
+    def dsn_of(self, database: str) -> str:
+        """Return the connection string of one database."""
+        return make_conninfo(self.dsn, dbname=database)
+
+    def create_database(self, template: str = "template0") -> str:
+        """Create a database with a new name; returns the name."""
+        name = f"{self._prefix}_{next(self._numbers)}"
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            conn.execute(
+                sql.SQL("create database {} template {} encoding 'UTF8'").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
+            )
+        return name
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is connected to it."""
+        with psycopg.connect(self.dsn, autocommit=True) as conn:
+            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
+
+    @contextlib.contextmanager
+    def database(self, template: str = "template0") -> Iterator[str]:
+        """A database for the length of a ``with`` block, as its connection string."""
+        name = self.create_database(template)
+        try:
+            yield self.dsn_of(name)
+        finally:
+            self.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[DatabaseServer]:
+    """The server of this test session: throw-away, or the one that PGFLOW_TEST_DSN names."""
+    if given := os.environ.get("PGFLOW_TEST_DSN"):
+        yield DatabaseServer(given)
+    else:
+        with EmbeddedServer(throwaway=True) as embedded:
+            yield DatabaseServer(embedded.dsn)
+
+
+@pytest.fixture(scope="session")
+def template(server: DatabaseServer) -> Iterator[str]:
+    """The name of a database with the schema installed, to be copied."""
+    from pgflow_mp.db import schema
+
+    name = server.create_database()
+    with psycopg.connect(server.dsn_of(name), autocommit=True) as conn:
+        schema.install(conn)
+    yield name
+    server.drop_database(name)
+
+
+@pytest.fixture(scope="session")
+def _shared(server: DatabaseServer, template: str) -> Iterator[str]:
+    with server.database(template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def dsn(server: DatabaseServer, template: str) -> Iterator[str]:
+    """The connection string of a fresh database with the schema."""
+    with server.database(template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def empty_dsn(server: DatabaseServer) -> Iterator[str]:
+    """The connection string of a fresh database without the schema."""
+    with server.database() as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def conn(dsn: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """An autocommit connection to ``dsn``."""
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        yield conn
+
+
+@pytest.fixture
+def tx(_shared: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
+    """A connection inside one transaction that is rolled back: the fastest way to the schema.
+
+    Nothing in it may commit, and nobody else sees what it does.
+    """
+    conn = psycopg.connect(_shared)
+    try:
+        yield conn
+    finally:
+        conn.rollback()
+        conn.close()
+
+
+def system_bin_dirs() -> list[Path]:
+    """The machine's own PostgreSQL installations, newest last."""
+    found = [Path(path).parent for path in glob.glob("/usr/lib/postgresql/*/bin/postgres")]
+    return sorted(found, key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0)
+
+
+@pytest.fixture(scope="session")
+def system_server() -> Iterator[DatabaseServer]:
+    """A throw-away server of the machine's own, oldest PostgreSQL (15 or newer), else skip."""
+    for bin_dir in system_bin_dirs():
+        if int(bin_dir.parent.name) >= 15:
+            with EmbeddedServer(throwaway=True, bin_dir=bin_dir) as embedded:
+                yield DatabaseServer(embedded.dsn)
+            return
+    pytest.skip("no PostgreSQL 15 or newer in /usr/lib/postgresql")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Mark every process that the tests start, however far away it goes."""
+    os.environ[SESSION_VARIABLE] = f"{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def _left_behind() -> list[psutil.Process]:
+    mark = os.environ.get(SESSION_VARIABLE)
+    left = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            marked = process.pid != os.getpid() and process.environ().get(SESSION_VARIABLE) == mark
+            # Python's own helpers live exactly as long as this process.
+            if marked and not any("from multiprocessing." in part for part in process.cmdline()):
+                left.append(process)
+    return left
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session if a process that a test started is still there."""
+    deadline = time.monotonic() + 3.0
+    while (left := _left_behind()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    if left and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    for process in left:
+        with contextlib.suppress(psutil.Error):
+            print(f"\nLEFT BEHIND: pid {process.pid} {' '.join(process.cmdline())[:200]}")
