@@ -1,0 +1,233 @@
+"""What a handler learns about its task besides its input (contract: worker section 4).
+
+A Context is made for every item, so making one costs a fraction of a microsecond and everything
+that costs more happens on first use. No database driver is imported before connect() is called.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, MutableMapping
+from datetime import datetime
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import msgspec
+
+from pgflow_mp.errors import ConfigError, DatabaseUnavailable, RunNotFound
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+Decode = Callable[[bytes], Any]
+
+_CACHED_INPUTS: Final = 32
+_decode: Final[Decode] = msgspec.json.Decoder().decode
+
+
+class Shutdown(Protocol):
+    """Anything that says whether the worker is shutting down, e.g. a multiprocessing.Event."""
+
+    def is_set(self) -> bool: ...
+
+
+class _NeverShutdown:
+    def is_set(self) -> bool:
+        return False
+
+
+class StepTask(NamedTuple):
+    """The claimed record of the contract. ``input`` and ``flow_input`` are decoded JSON."""
+
+    flow_slug: str
+    run_id: str
+    step_slug: str
+    task_index: int
+    input: Any
+    msg_id: int
+    flow_input: Any
+
+
+class RawMessage(NamedTuple):
+    """The queue row behind the task."""
+
+    msg_id: int
+    read_ct: int
+    enqueued_at: datetime
+    vt: datetime
+    message: Any
+
+
+class Runtime:
+    """What all contexts of one process share: settings, the shutdown signal, one database connection.
+
+    ``dsn`` is where connect() goes (None: it raises ConfigError); ``worker_config`` is frozen deeply.
+    """
+
+    def __init__(
+        self,
+        *,
+        dsn: str | None = None,
+        worker_config: Mapping[str, Any] | None = None,
+        shutdown: Shutdown | None = None,
+    ) -> None:
+        self.dsn = dsn
+        self.worker_config: Mapping[str, Any] = _freeze(dict(worker_config or {}))
+        self.shutdown: Shutdown = shutdown or _NeverShutdown()
+        self._connection: Connection[Any] | None = None
+        self._pid = os.getpid()
+        self._flow_inputs: OrderedDict[tuple[str, Decode], tuple[Any]] = OrderedDict()
+
+    def connect(self) -> Connection[Any]:
+        """This process's connection, in autocommit mode; opened on first use and again once closed."""
+        import psycopg
+
+        if self.dsn is None:
+            raise ConfigError(
+                "This handler asked for a database connection, but its worker has none to give",
+                hint="ctx.connect() works in tasks that a worker runs.",
+            )
+        connection = self._connection
+        if connection is not None and self._pid != os.getpid():
+            connection = None  # a fork by the handler: the socket belongs to the other process
+        if connection is not None and not (connection.closed or connection.broken):
+            if connection.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+                connection.rollback()  # left open by an earlier task
+            return connection
+        try:
+            connection = psycopg.connect(self.dsn, autocommit=True, application_name="pgflow_mp handler")
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(f"Cannot connect to the database: {error}") from error
+        self._connection, self._pid = connection, os.getpid()
+        return connection
+
+    def flow_input(self, run_id: str, raw: bytes | None = None, decode: Decode = _decode) -> Any:
+        """The input of a run, decoded by ``decode``; loaded from the database where ``raw`` is None.
+
+        The latest 32 are remembered.
+        """
+        key = (run_id, decode)
+        cached = self._flow_inputs.get(key) if run_id else None
+        if cached is not None:
+            self._flow_inputs.move_to_end(key)
+            return cached[0]
+        value = decode(self._load_flow_input(run_id) if raw is None else raw)
+        if run_id:
+            self._flow_inputs[key] = (value,)
+            if len(self._flow_inputs) > _CACHED_INPUTS:
+                self._flow_inputs.popitem(last=False)
+        return value
+
+    def _load_flow_input(self, run_id: str) -> bytes:
+        query = "SELECT input::text FROM pgflow.runs WHERE run_id = %s::uuid"
+        row = self.connect().execute(query, (run_id,)).fetchone()
+        if row is None:
+            raise RunNotFound(f"Run not found: {run_id}")
+        raw: bytes = row[0].encode()
+        return raw
+
+    def close(self) -> None:
+        """Close the connection, if one was opened by this process."""
+        if self._connection is not None and self._pid == os.getpid():
+            self._connection.close()
+        self._connection = None
+
+
+def _freeze(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return MappingProxyType({key: _freeze(item) for key, item in value.items()})
+    if isinstance(value, list | tuple):
+        return tuple(_freeze(item) for item in value)
+    return value
+
+
+_detached: Final = Runtime()
+
+
+class Context(msgspec.Struct, eq=False):
+    """Given to handlers that ask for it: a parameter named ``ctx`` or ``context``, or annotated Context.
+
+    ``task_index`` is the element's position in a map (0 in other steps); ``attempt`` counts from 1.
+    Every field has a default, so that a handler can be tested with a plain ``Context(task_index=3)``.
+    """
+
+    run_id: str = ""
+    flow_slug: str = ""
+    step_slug: str = ""
+    task_index: int = 0
+    attempt: int = 1
+    msg_id: int = 0
+    raw_input: bytes = b"null"
+    raw_flow_input: bytes | None = None
+    runtime: Runtime = _detached
+
+    @property
+    def flow_input(self) -> Any:
+        """The run's input. Raises RunNotFound if the run is gone.
+
+        It is decoded once per run and process: tasks of one run share it, so do not change it.
+        """
+        return self.runtime.flow_input(self.run_id, self.raw_flow_input)
+
+    @property
+    def task(self) -> StepTask:
+        """The claimed record."""
+        return StepTask(
+            self.flow_slug,
+            self.run_id,
+            self.step_slug,
+            self.task_index,
+            _decode(self.raw_input),
+            self.msg_id,
+            self.flow_input,
+        )
+
+    @property
+    def raw_message(self) -> RawMessage:
+        """The queue row of this task, read from the database."""
+        from psycopg import sql
+
+        connection = self.connect()
+        table = sql.Identifier("pgmq", f"q_{self.flow_slug.lower()}")
+        query = sql.SQL("SELECT msg_id, read_ct, enqueued_at, vt, message FROM {} WHERE msg_id = %s")
+        row = connection.execute(query.format(table), (self.msg_id,)).fetchone()
+        if row is None:
+            raise RunNotFound(f"Message {self.msg_id} of flow '{self.flow_slug}' is no longer queued")
+        return RawMessage(*row)
+
+    @property
+    def env(self) -> MutableMapping[str, str]:
+        """The environment variables of this process."""
+        return os.environ
+
+    @property
+    def shutdown(self) -> Shutdown:
+        """``ctx.shutdown.is_set()`` turns true when the worker shuts down: a long handler may stop early."""
+        return self.runtime.shutdown
+
+    @property
+    def worker_config(self) -> Mapping[str, Any]:
+        """The worker's resolved options; read-only, also inside."""
+        return self.runtime.worker_config
+
+    @property
+    def log(self) -> logging.LoggerAdapter[logging.Logger]:
+        """A logger whose lines carry run, step, index and attempt."""
+        logger = logging.getLogger(f"pgflow_mp.task.{self.flow_slug}.{self.step_slug}")
+        extra = {
+            "run_id": self.run_id,
+            "flow_slug": self.flow_slug,
+            "step_slug": self.step_slug,
+            "task_index": self.task_index,
+            "attempt": self.attempt,
+        }
+        return logging.LoggerAdapter(logger, extra)
+
+    def connect(self) -> Connection[Any]:
+        """A psycopg connection in autocommit mode, shared by all tasks of this process.
+
+        Raises ConfigError where no worker runs the handler, DatabaseUnavailable if no server answers.
+        """
+        return self.runtime.connect()

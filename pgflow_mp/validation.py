@@ -1,0 +1,174 @@
+"""Rules for slugs, options and patterns of a flow definition (contract: worker section 6).
+
+Every function raises FlowDefinitionError with the contract's text. Nothing here knows Flow.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from pgflow_mp.errors import FlowDefinitionError
+
+MAX_SLUG_LENGTH: Final = 128
+MAX_FLOW_SLUG_LENGTH: Final = 47
+"""The flow's slug is the name of its queue, and pgmq takes at most 47 characters."""
+MODES: Final = ("fail", "skip", "skip-cascade")
+_MAX_INTEGER: Final = 2_147_483_647  # the columns are PostgreSQL integers
+_MINIMUM: Final = {"max_attempts": 1, "base_delay": 1, "timeout": 3, "start_delay": 0}
+FLOW_OPTIONS: Final = ("max_attempts", "base_delay", "timeout")
+STEP_OPTIONS: Final = (*FLOW_OPTIONS, "start_delay")
+
+_OTHER_NAMES: Final = {  # what people who know pgflow or another task queue type first
+    "maxAttempts": "max_attempts",
+    "baseDelay": "base_delay",
+    "startDelay": "start_delay",
+    "dependsOn": "depends_on",
+    "whenUnmet": "when_unmet",
+    "whenExhausted": "when_exhausted",
+    "if": "when",
+    "if_": "when",
+    "ifNot": "unless",
+    "if_not": "unless",
+    "array": "over",
+    "retries": "max_attempts",
+    "max_retries": "max_attempts",
+    "name": "slug",
+}
+
+
+def check_slug(slug: object) -> str:
+    """Return ``slug`` if it is a valid flow or step slug, else raise with the contract's text."""
+    if not isinstance(slug, str):
+        raise FlowDefinitionError(f"Slug must be a string, not {type(slug).__name__}")
+    if not slug:
+        raise FlowDefinitionError("Slug cannot be empty")
+    if len(slug) > MAX_SLUG_LENGTH:
+        raise FlowDefinitionError(f"Slug '{slug}' cannot be longer than {MAX_SLUG_LENGTH} characters")
+    if slug == "run":
+        raise FlowDefinitionError("Slug 'run' is reserved and cannot be used")
+    if slug[0] in "0123456789":
+        raise FlowDefinitionError(f"Slug '{slug}' cannot start with a number")
+    if not re.fullmatch(r"[A-Za-z0-9_]+", slug):
+        suggestion = re.sub(r"[^A-Za-z0-9_]+", "_", slug).strip("_")
+        raise FlowDefinitionError(
+            f"Slug '{slug}' can only contain letters, numbers, and underscores",
+            hint=f"For example '{suggestion}'." if suggestion else "",
+        )
+    return slug
+
+
+def check_flow_slug(slug: object) -> str:
+    """Like check_slug, with the shorter limit that the queue's name sets."""
+    checked = check_slug(slug)
+    if len(checked) > MAX_FLOW_SLUG_LENGTH:
+        raise FlowDefinitionError(
+            f"Flow slug '{checked}' cannot be longer than {MAX_FLOW_SLUG_LENGTH} characters",
+            hint=f"It names the flow's queue; it has {len(checked)} characters.",
+        )
+    return checked
+
+
+def check_options(options: Mapping[str, object], where: str) -> dict[str, int]:
+    """Return the options that are set (not None), in the contract's order, if all are in bounds."""
+    checked: dict[str, int] = {}
+    for name, minimum in _MINIMUM.items():
+        value = options.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise FlowDefinitionError(
+                f"{name} must be an integer, not {type(value).__name__}", hint=f"It was given for {where}."
+            )
+        if value < minimum:
+            raise FlowDefinitionError(
+                f"{name} must be greater than or equal to {minimum}", hint=f"{where} has {value}."
+            )
+        if value > _MAX_INTEGER:
+            raise FlowDefinitionError(
+                f"{name} must be less than or equal to {_MAX_INTEGER}", hint=f"{where} has {value}."
+            )
+        checked[name] = value
+    return checked
+
+
+def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> None:
+    """Refuse keyword arguments that do not exist, naming the one that was probably meant."""
+    names, allowed = list(unknown), list(known)
+    if not names:
+        return
+    name = names[0]
+    close = difflib.get_close_matches(name, allowed, 1)
+    guess = _OTHER_NAMES.get(name) or (close[0] if close else None)
+    hint = f"Did you mean {guess!r}? " if guess in allowed else ""
+    raise FlowDefinitionError(
+        f"{where} has no option '{name}'", hint=f"{hint}Options are {', '.join(allowed)}."
+    )
+
+
+def check_pattern(pattern: object, name: str, where: str) -> dict[str, Any] | None:
+    """Return a private copy of a ``when``/``unless`` pattern; the database accepts JSON objects only."""
+    if pattern is None:
+        return None
+    if not isinstance(pattern, Mapping):
+        raise FlowDefinitionError(
+            f"{name} of {where} must be a JSON object, not {type(pattern).__name__}",
+            hint='A pattern is matched by containment, for example {"status": "new"}.',
+        )
+    try:
+        copy: dict[str, Any] = json.loads(json.dumps(dict(pattern), allow_nan=False, ensure_ascii=False))
+        json.dumps(copy, ensure_ascii=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise FlowDefinitionError(f"{name} of {where} is not JSON: {error}") from None
+    if "\\u0000" in json.dumps(copy) and _has_nul(copy):
+        raise FlowDefinitionError(f"{name} of {where} is not JSON: PostgreSQL stores no NUL characters")
+    return copy
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, str):
+        return "\0" in value
+    if isinstance(value, dict):
+        return any(_has_nul(key) or _has_nul(item) for key, item in value.items())
+    return isinstance(value, list) and any(map(_has_nul, value))
+
+
+def check_mode(mode: object, name: str, where: str) -> str | None:
+    """Return ``mode`` if it is one of fail, skip, skip-cascade, or None (the default)."""
+    if mode is None:
+        return None
+    if not isinstance(mode, str) or mode not in MODES:
+        meant = str(mode).replace("_", "-")
+        hint = f"Did you mean {meant!r}?" if meant in MODES else ""
+        raise FlowDefinitionError(
+            f"{name} of {where} must be one of {', '.join(map(repr, MODES))}, not {mode!r}", hint=hint
+        )
+    return mode
+
+
+def check_handler(handler: object, where: str) -> Callable[..., Any]:
+    """Return ``handler`` if it can be called in a worker process."""
+    if not callable(handler):
+        raise FlowDefinitionError(
+            f"Handler of {where} must be callable, not {type(handler).__name__}",
+            hint="The slug comes first, then the handler; options are given by name.",
+        )
+    call = inspect.unwrap(handler)
+    for target in (call, type(call).__call__, getattr(call, "func", None)):
+        if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
+            raise FlowDefinitionError(
+                f"Handler {describe(handler)} of {where} is a coroutine function",
+                hint="Handlers run in processes of their own: write 'def', "
+                "and call asyncio.run() inside where you need it.",
+            )
+    return handler
+
+
+def describe(handler: object) -> str:
+    """The name by which an error mentions a handler, quoted."""
+    name = getattr(handler, "__qualname__", None) or type(handler).__qualname__
+    return f'"{str(name).replace("<locals>.", "")}"'
