@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import itertools
 import os
 import time
 import uuid
@@ -17,50 +16,11 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
+from database_server import DatabaseServer
 
 from pgflow_mp.db.embedded import EmbeddedServer
 
 SESSION_VARIABLE = "PGFLOW_TEST_SESSION"
-
-
-class DatabaseServer:
-    """A server on which tests make and drop databases."""
-
-    def __init__(self, dsn: str) -> None:
-        self.dsn = dsn
-        self._numbers = itertools.count(1)
-        self._prefix = f"test_{uuid.uuid4().hex[:8]}"
-
-    def dsn_of(self, database: str) -> str:
-        """Return the connection string of one database."""
-        return make_conninfo(self.dsn, dbname=database)
-
-    def create_database(self, template: str = "template0") -> str:
-        """Create a database with a new name; returns the name."""
-        name = f"{self._prefix}_{next(self._numbers)}"
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
-            conn.execute(
-                sql.SQL("create database {} template {} encoding 'UTF8'").format(
-                    sql.Identifier(name), sql.Identifier(template)
-                )
-            )
-        return name
-
-    def drop_database(self, name: str) -> None:
-        """Drop a database, whoever is connected to it."""
-        with psycopg.connect(self.dsn, autocommit=True) as conn:
-            conn.execute(sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name)))
-
-    @contextlib.contextmanager
-    def database(self, template: str = "template0") -> Iterator[str]:
-        """A database for the length of a ``with`` block, as its connection string."""
-        name = self.create_database(template)
-        try:
-            yield self.dsn_of(name)
-        finally:
-            self.drop_database(name)
 
 
 @pytest.fixture(scope="session")

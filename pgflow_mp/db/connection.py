@@ -1,0 +1,233 @@
+"""Finding the database, connecting to it with errors that help, and coming back after it was away.
+
+Connections work behind transaction poolers (PgBouncer) with ``prepare_threshold=None``, which
+switches server-side prepared statements off, as the pooler may hand each transaction to another
+server process. Session state (LISTEN, advisory session locks) still needs a direct connection.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
+from psycopg.rows import TupleRow
+
+from pgflow_mp.db.connection_errors import explain
+from pgflow_mp.db.redaction import redact
+from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
+
+__all__ = [
+    "APPLICATION_NAME",
+    "OLDEST_VERSION",
+    "Backoff",
+    "connect",
+    "discover_dsn",
+    "is_connection_lost",
+    "is_transient",
+    "redact",
+    "retrying",
+]
+
+APPLICATION_NAME = "pgflow_mp"
+OLDEST_VERSION = 15
+DSN_VARIABLES = ("PGFLOW_DATABASE_URL", "DATABASE_URL")
+LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
+
+_SCHEMES = ("postgresql", "postgres")
+# A peer that vanished without a word (power cut, cable) is noticed within 30 s instead of 2 hours.
+_LIVENESS = {
+    "keepalives": 1,
+    "keepalives_idle": 15,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+# admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout, idle_in_transaction_...
+_LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
+# serialization_failure, deadlock_detected, too_many_connections, lock_not_available, and
+# read_only_sql_transaction: a connection that still leads to the old primary after a failover.
+_TRANSIENT = {"40001", "40P01", "53300", "55P03", "25006"}
+
+
+def discover_dsn(dsn: str | None = None, env: Mapping[str, str] = os.environ) -> str | None:
+    """Return the connection string of the database to use; None means the embedded server.
+
+    Order: ``dsn`` (``--dsn``), PGFLOW_DATABASE_URL, DATABASE_URL, then the libpq environment, which is
+    the empty string: libpq fills it in from PGHOST, PGSERVICE and the like. A SQLAlchemy URL
+    (``postgresql+psycopg://``) is understood. Raises ConfigError for the URL of another product.
+    """
+    found = [("the connection string", dsn)] if dsn is not None else [(v, env.get(v)) for v in DSN_VARIABLES]
+    for source, value in found:
+        if value is not None and (value.strip() or dsn is not None):
+            return _normalised(value.strip(), source)
+    return "" if any(env.get(name) for name in LIBPQ_VARIABLES) else None
+
+
+def _normalised(dsn: str, source: str) -> str:
+    scheme, separator, rest = dsn.partition("://")
+    if not separator or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
+        return dsn
+    product = scheme.partition("+")[0].lower()
+    if product not in _SCHEMES:
+        raise ConfigError(
+            f"{source} names a {scheme!r} database, but only PostgreSQL can be used: {redact(dsn)}",
+            hint="give a URL like postgresql://user:password@host:5432/database",
+        )
+    return f"{product}://{rest}"
+
+
+def parse(dsn: str) -> dict[str, Any]:
+    """Return the parameters of a connection string; ConfigError, without its password, if it has none."""
+    try:
+        parameters: dict[str, Any] = dict(conninfo_to_dict(dsn))
+    except psycopg.Error as error:
+        # No chained exception: libpq's text repeats the part that it does not understand.
+        reason = re.sub(r'"[^"]*"', '"..."', str(error).strip())
+        # A word without "=" may be the rest of a password with a space in it.
+        words = [word if "=" in word or "://" in word else "***" for word in redact(dsn).split()]
+        raise ConfigError(
+            f"this is not a PostgreSQL connection string: {' '.join(words)} ({reason})",
+            hint="use postgresql://user:password@host:5432/database or host=... dbname=... user=...",
+        ) from None
+    misplaced = [str(parameters.get(name) or "")[1:] for name in ("host", "dbname")]
+    if "://" in dsn and any("@" in value for value in misplaced):
+        raise ConfigError(
+            f"the connection URL cannot be taken apart: {redact(dsn)}",
+            hint="percent-encode special characters in user name and password: @ as %40, / as %2F, : as %3A",
+        )
+    return parameters
+
+
+def connect(
+    dsn: str,
+    *,
+    application_name: str = APPLICATION_NAME,
+    autocommit: bool = True,
+    connect_timeout: int = 10,
+    prepare_threshold: int | None = 5,
+) -> psycopg.Connection[TupleRow]:
+    """Connect to PostgreSQL 15 or newer.
+
+    What the connection string says wins over ``application_name``, ``connect_timeout`` (seconds) and
+    our keep-alive settings. With several hosts the one that accepts writes is chosen.
+
+    Raises DatabaseUnavailable where waiting may help (refused, unknown host, time-out, starting up,
+    too many connections), ConfigError for an unusable connection string, else DatabaseError; each
+    with a hint, none with a password.
+    """
+    parameters = parse(dsn)
+    options: dict[str, Any] = {**_LIVENESS, "connect_timeout": connect_timeout, "client_encoding": "utf8"}
+    if "," in str(parameters.get("host") or parameters.get("hostaddr") or ""):
+        options["target_session_attrs"] = "read-write"
+    given = {name: value for name, value in options.items() if parameters.get(name) is None}
+    try:
+        conn = psycopg.connect(
+            dsn,
+            autocommit=autocommit,
+            prepare_threshold=prepare_threshold,
+            fallback_application_name=application_name,
+            **given,
+        )
+    except (psycopg.Error, OSError) as error:
+        failure, cause = explain(error, parameters)
+        raise failure from cause
+    version = conn.info.server_version
+    if version < OLDEST_VERSION * 10_000:
+        where = f"{conn.info.host}:{conn.info.port}"
+        conn.close()
+        raise DatabaseError(
+            f"the server at {where} is PostgreSQL {version // 10_000}, too old: {OLDEST_VERSION} is needed",
+            hint="upgrade it, or leave --dsn away to use the embedded server",
+        )
+    return conn
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """True if the connection is gone for good, so that only a new one can help.
+
+    Whether the last statement was carried out is not known then.
+    """
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is not None:
+            return error.sqlstate in _LOST or error.sqlstate.startswith("08")
+        if isinstance(error, psycopg.InterfaceError):
+            return "closed" in str(error)
+        return isinstance(error, psycopg.OperationalError)  # libpq's own: no answer came at all
+    return isinstance(error, (ConnectionError, DatabaseUnavailable))
+
+
+def is_transient(error: BaseException) -> bool:
+    """True if the same work may well succeed when tried again, on a new connection if lost."""
+    if is_connection_lost(error):
+        return True
+    return isinstance(error, psycopg.Error) and error.sqlstate in _TRANSIENT
+
+
+class Backoff:
+    """Growing, jittered pauses between tries: ``initial`` s, times ``factor``, at most ``cap`` s.
+
+    Each pause is drawn from the upper half of its range, so that many workers that lost the same
+    server do not come back in step.
+    """
+
+    def __init__(self, initial: float = 0.1, cap: float = 10.0, factor: float = 2.0) -> None:
+        if not (0 < initial <= cap and factor >= 1):
+            raise ConfigError(f"impossible pauses: initial {initial}, cap {cap}, factor {factor}")
+        self._initial, self._cap, self._factor = initial, cap, factor
+        self._range = initial
+        self.tries = 0
+
+    def next(self) -> float:
+        """Return the length of the next pause in seconds."""
+        pause = self._range * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
+        self._range = min(self._cap, self._range * self._factor)
+        self.tries += 1
+        return pause
+
+    def reset(self) -> None:
+        """Begin again with the shortest pause, after a success."""
+        self._range = self._initial
+        self.tries = 0
+
+
+def retrying(
+    dsn: str,
+    *,
+    give_up_after: float | None = None,
+    stop: threading.Event | None = None,
+    backoff: Backoff | None = None,
+    report: Callable[[DatabaseError, float], None] | None = None,
+    **options: Any,
+) -> psycopg.Connection[TupleRow]:
+    """Connect as soon as the server can be reached; ``options`` are those of :func:`connect`.
+
+    Tries until ``give_up_after`` seconds have passed (None: for ever) or ``stop`` is set, then raises
+    the last error. ``report(error, pause)`` is called before each pause. Errors that waiting cannot
+    cure (wrong password, no such database) are raised at once.
+    """
+    backoff = backoff or Backoff()
+    deadline = None if give_up_after is None else time.monotonic() + give_up_after
+    stop = stop or threading.Event()
+    while True:
+        try:
+            return connect(dsn, **options)
+        except DatabaseUnavailable as error:
+            pause = backoff.next()
+            if deadline is not None:
+                remaining = deadline - time.monotonic()
+                if remaining <= 0:
+                    raise
+                pause = min(pause, remaining)
+            if stop.is_set():
+                raise
+            if report is not None:
+                report(error, pause)
+            if stop.wait(pause):
+                raise

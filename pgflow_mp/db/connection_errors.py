@@ -1,0 +1,175 @@
+"""What went wrong while connecting, and what to do about it.
+
+libpq reports failed connections as text only, without an SQLSTATE, so the cause is read from it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from pgflow_mp.db.redaction import redact
+from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
+
+_HERE = "leave --dsn, PGFLOW_DATABASE_URL and DATABASE_URL away to use the embedded server"
+
+# (words to look for, what it is, what to do, may waiting help?); the first match counts.
+_CAUSES: list[tuple[tuple[str, ...], str, str, bool]] = [
+    (
+        ("password authentication failed", "pgpass"),
+        "the password is wrong for user {user}",
+        "correct it in the connection string, in PGPASSWORD or in ~/.pgpass",
+        False,
+    ),
+    (
+        ("no password supplied",),
+        "the server asks for a password and none was given",
+        "put it into the connection string, PGPASSWORD or ~/.pgpass",
+        False,
+    ),
+    (
+        ("SSL encryption",),  # refused with TLS, too
+        "the server's access rules refuse this host, user or database",
+        "have a line for it added to the server's pg_hba.conf, or connect as another user",
+        False,
+    ),
+    (
+        ("SSL off", "no encryption", "SSL connection is required", "requires SSL", "sslmode=require"),
+        "the server accepts only encrypted (TLS) connections from here",
+        "add sslmode=require to the connection string (?sslmode=require to a URL)",
+        False,
+    ),
+    (
+        ("no pg_hba.conf entry", "pg_hba.conf rejects"),
+        "the server's access rules refuse this host, user or database",
+        "have a line for it added to the server's pg_hba.conf, or connect as another user",
+        False,
+    ),
+    (
+        ("does not support SSL",),
+        "the server offers no TLS, but the connection string asks for it",
+        "use sslmode=prefer, or switch ssl on at the server",
+        False,
+    ),
+    (
+        ("certificate", "SSL error", "root.crt"),
+        "the server's TLS certificate is not accepted",
+        "check sslmode, sslrootcert and the host name in the connection string",
+        False,
+    ),
+    (
+        ("authentication failed", "not permitted to log in", "permission denied for database"),
+        "user {user} may not log in",
+        "connect as another user, or grant the right (alter role ... login; grant connect on database ...)",
+        False,
+    ),
+    (
+        ("too many", "remaining connection slots", "max_client_conn", "no more connections allowed"),
+        "it has no connection left",
+        "end idle clients, start fewer workers, or raise max_connections at the server",
+        True,
+    ),
+    (
+        ("the database system is", "cannot_connect_now", "not yet accepting"),
+        "the server is starting or shutting down",
+        "wait until it accepts connections",
+        True,
+    ),
+    (
+        ('definition of service "',),
+        "this service is in no service file",
+        "check service= or PGSERVICE, and ~/.pg_service.conf",
+        False,
+    ),
+    (
+        ("for connection option", "invalid port number", "invalid sslmode", "invalid target_session_attrs"),
+        "a parameter has an impossible value",
+        "correct the connection string",
+        False,
+    ),
+    (
+        ("session is read-only", "session is not read-only", "is not in hot standby", "is in hot standby"),
+        "no host accepts writes (target_session_attrs)",
+        "wait for the failover to end, or name the primary",
+        True,
+    ),
+    (
+        ("failed to resolve host", "could not translate host name", "Name or service not known"),
+        "this host name is unknown",
+        "check the host in the connection string, and the network",
+        True,
+    ),
+    (
+        ("timeout expired", "timed out", "timeout"),
+        "there was no answer in time",
+        "check host, port and firewall; connect_timeout=30 waits longer",
+        True,
+    ),
+    (
+        ("Connection refused",),
+        "nothing accepts connections there",
+        f"start the server, check host and port, or {_HERE}",
+        True,
+    ),
+    (
+        ("No such file or directory",),
+        "no server has its socket there",
+        f"start the server, check host and port, or {_HERE}",
+        True,
+    ),
+    (
+        ("Permission denied",),
+        "the socket may not be opened",
+        "run as a user who may, or connect by TCP (host=127.0.0.1)",
+        False,
+    ),
+    (
+        ("received invalid response to", "expected authentication request", "unsupported frontend protocol"),
+        "what answers there is not a PostgreSQL server",
+        "check host and port",
+        False,
+    ),
+    (
+        ("Network is unreachable", "No route to host", "closed the connection", "could not receive data"),
+        "the connection broke",
+        "check host, port, network and the server's log",
+        True,
+    ),
+]
+
+
+def explain(error: Exception, parameters: Mapping[str, Any]) -> tuple[DatabaseError, Exception | None]:
+    """Return our exception for a failed connection, and the cause to chain (None: it shows a password)."""
+    password = str(parameters.get("password") or "") or os.environ.get("PGPASSWORD")
+    said = " ".join(str(error).split())
+    clean = redact(said, password)
+    where = location(parameters)
+    cause = error if clean == said else None
+    user = parameters.get("user") or os.environ.get("PGUSER") or "(your login name)"
+    if 'database "' in said and "does not exist" in said:
+        message, hint = "the database does not exist", "create it (createdb), or correct dbname"
+        return DatabaseError(f"cannot connect to {where}: {message} ({clean})", hint=hint), cause
+    if 'role "' in said and "does not exist" in said:
+        message, hint = f"user {user} does not exist", "correct the user name, or create it (createuser)"
+        return DatabaseError(f"cannot connect to {where}: {message} ({clean})", hint=hint), cause
+    for words, what, hint, temporary in _CAUSES:
+        if any(word in said for word in words):
+            kind = DatabaseUnavailable if temporary else DatabaseError
+            return kind(f"cannot connect to {where}: {what.format(user=user)} ({clean})", hint=hint), cause
+    return DatabaseUnavailable(
+        f"cannot connect to {where}: {clean}", hint="check the connection string"
+    ), cause
+
+
+def location(parameters: Mapping[str, Any]) -> str:
+    """Name a server without secrets: ``user@host:port/database``."""
+    env = os.environ
+    if service := parameters.get("service") or env.get("PGSERVICE"):
+        return f"service {service}"
+    host = parameters.get("host") or parameters.get("hostaddr") or env.get("PGHOST") or env.get("PGHOSTADDR")
+    port = parameters.get("port") or env.get("PGPORT") or "5432"
+    user = parameters.get("user") or env.get("PGUSER")
+    database = parameters.get("dbname") or env.get("PGDATABASE") or user or ""
+    name = f"{host or 'the local socket'}:{port}/{database}"
+    return f"{user}@{name}" if user else name
