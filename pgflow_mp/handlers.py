@@ -37,13 +37,13 @@ class InputMismatch(PgflowError):
     """The input of a task does not fit what its handler's annotations ask for."""
 
 
-def prepare(flow: Flow, step_slug: str, *, max_output: int = MAX_OUTPUT_BYTES) -> PreparedHandler:
-    """The handler of a step, ready to run tasks; reuse it for every task of the process.
+def prepare(flow: Flow, step: str | StepDefinition, *, max_output: int = MAX_OUTPUT_BYTES) -> PreparedHandler:
+    """The handler of a step (or of its slug), ready to run tasks; reuse it for every task of the process.
 
     Raises FlowNotFound for an unknown step, FlowDefinitionError for an annotation that cannot be
     resolved or that JSON cannot be converted to.
     """
-    return PreparedHandler(flow.steps[step_slug], max_output)
+    return PreparedHandler(flow.steps[step] if isinstance(step, str) else step, max_output)
 
 
 def check(flow: Flow) -> None:
