@@ -1,0 +1,279 @@
+"""One typed function for each SQL function that the worker and the client call.
+
+Connections are psycopg's, in autocommit mode and passed through ``wire.adapt`` once: payloads are raw
+JSON in bytes, ids are text. Every function here is one round trip and one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple, cast
+from uuid import UUID
+
+import psycopg
+
+from pgflow_mp.db.wire import RawJson, RawJsonArray
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+class ClaimedTask(NamedTuple):
+    """A task that this worker holds. ``timeout`` is the step's effective one, in seconds."""
+
+    run_id: str
+    step_slug: str
+    task_index: int
+    msg_id: int
+    attempt: int
+    input: bytes
+    flow_input: bytes | None
+    timeout: int
+
+
+class Settled(NamedTuple):
+    """What became of a batch: ``rejected`` are task indexes whose result was stale or late."""
+
+    accepted: int
+    rejected: list[int]
+    step_status: str | None
+    run_status: str | None
+
+
+class Heartbeat(NamedTuple):
+    """What a heartbeat tells about one worker id."""
+
+    worker_id: str
+    deprecated: bool
+    stopped: bool
+
+
+class Compiled(NamedTuple):
+    """Outcome of ``ensure_flow_compiled``: compiled, verified, recompiled or mismatch."""
+
+    status: str
+    differences: list[str]
+
+
+class StepProgress(NamedTuple):
+    """One step of a run. Task counts are None while they are not known yet."""
+
+    step_slug: str
+    step_type: str
+    status: str
+    initial_tasks: int | None
+    remaining_tasks: int | None
+    error_message: str | None
+    skip_reason: str | None
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class RunRow(NamedTuple):
+    """A row of ``pgflow.runs``; input and output are raw JSON."""
+
+    run_id: str
+    flow_slug: str
+    status: str
+    input: bytes
+    output: bytes | None
+    remaining_steps: int
+    started_at: datetime
+    completed_at: datetime | None
+    failed_at: datetime | None
+
+
+_RUN_COLUMNS = (
+    "run_id, flow_slug, status, input, output, remaining_steps, started_at, completed_at, failed_at"
+)
+
+
+def claim_tasks(
+    conn: Connection, flow_slug: str, worker_id: str, qty: int, lease: int | None = None
+) -> list[ClaimedTask]:
+    """Claim up to ``qty`` tasks for ``lease`` seconds (default: the flow's longest timeout + 2)."""
+    rows = conn.execute(
+        "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout "
+        "from pgflow.claim_tasks(%s, %s::uuid, %s::int, %s::int)",
+        (flow_slug, worker_id, qty, lease),
+        binary=True,
+    ).fetchall()
+    return [ClaimedTask._make(row) for row in rows]
+
+
+def complete_tasks(
+    conn: Connection,
+    run_id: str,
+    step_slug: str,
+    indexes: Sequence[int],
+    outputs: Sequence[bytes],
+    worker_id: str,
+    attempts: Sequence[int],
+) -> Settled:
+    """Record the outputs of tasks of one step; only those that this worker holds at these attempts."""
+    row = conn.execute(
+        "select accepted, rejected, step_status, run_status "
+        "from pgflow.complete_tasks(%s::uuid, %s, %s::int[], %s, %s::uuid, %s::int[])",
+        (run_id, step_slug, list(indexes), RawJsonArray(outputs), worker_id, list(attempts)),
+        binary=True,
+    ).fetchone()
+    return Settled._make(cast("tuple[Any, ...]", row))
+
+
+def fail_tasks(
+    conn: Connection,
+    run_id: str,
+    step_slug: str,
+    indexes: Sequence[int],
+    errors: Sequence[str],
+    worker_id: str,
+    attempts: Sequence[int],
+    permanent: Sequence[bool],
+) -> Settled:
+    """Record failures of tasks of one step: retried with backoff, or failed for good."""
+    row = conn.execute(
+        "select accepted, rejected, step_status, run_status from pgflow.fail_tasks("
+        "%s::uuid, %s, %s::int[], %s::text[], %s::uuid, %s::int[], %s::boolean[])",
+        (run_id, step_slug, list(indexes), list(errors), worker_id, list(attempts), list(permanent)),
+        binary=True,
+    ).fetchone()
+    return Settled._make(cast("tuple[Any, ...]", row))
+
+
+def release_tasks(conn: Connection, flow_slug: str, worker_id: str, msg_ids: Sequence[int]) -> int:
+    """Hand tasks back uncharged and visible at once; the number that were still held."""
+    row = conn.execute(
+        "select pgflow.release_tasks(%s, %s::uuid, %s::bigint[])", (flow_slug, worker_id, list(msg_ids))
+    ).fetchone()
+    return cast(int, cast("tuple[Any, ...]", row)[0])
+
+
+def extend_tasks(
+    conn: Connection, flow_slug: str, worker_id: str, msg_ids: Sequence[int], lease: int
+) -> list[int]:
+    """Extend leases to ``lease`` seconds from now; the message ids that are no longer held."""
+    rows = conn.execute(
+        "select pgflow.extend_tasks(%s, %s::uuid, %s::bigint[], %s::int)",
+        (flow_slug, worker_id, list(msg_ids), lease),
+    ).fetchall()
+    return [row[0] for row in rows]
+
+
+def register_worker(
+    conn: Connection, worker_id: str, queue_name: str, function_name: str, dead_after: float | None = None
+) -> None:
+    """Write the worker's row. After ``dead_after`` seconds without a heartbeat its tasks are taken over."""
+    conn.execute(
+        "select pgflow.register_worker(%s::uuid, %s, %s, make_interval(secs => %s::float8))",
+        (worker_id, queue_name, function_name, dead_after),
+    )
+
+
+def heartbeat(conn: Connection, worker_ids: Sequence[str]) -> list[Heartbeat]:
+    """Refresh the heartbeats of these worker ids."""
+    rows = conn.execute(
+        "select worker_id, deprecated, stopped from pgflow.heartbeat(%s::uuid[])", (list(worker_ids),)
+    ).fetchall()
+    return [Heartbeat._make(row) for row in rows]
+
+
+def stop_workers(conn: Connection, worker_ids: Sequence[str]) -> None:
+    """Mark these worker ids as stopped."""
+    conn.execute("select pgflow.stop_workers(%s::uuid[])", (list(worker_ids),))
+
+
+def track_worker_function(conn: Connection, function_name: str) -> None:
+    """Register the worker's name (contract worker section 2)."""
+    conn.execute("select pgflow.track_worker_function(%s)", (function_name,))
+
+
+def ensure_flow_compiled(
+    conn: Connection, flow_slug: str, shape: bytes, *, allow_data_loss: bool = False
+) -> Compiled:
+    """Create the flow from its shape, or compare it with the stored one (contract sql section 4.6)."""
+    row = conn.execute(
+        "select r ->> 'status', array(select jsonb_array_elements_text(r -> 'differences')) "
+        "from pgflow.ensure_flow_compiled(%s, %s, %s) r",
+        (flow_slug, RawJson(shape), allow_data_loss),
+    ).fetchone()
+    return Compiled._make(cast("tuple[Any, ...]", row))
+
+
+def start_flow(conn: Connection, flow_slug: str, input: bytes, run_id: str | UUID | None = None) -> str:
+    """Start a run with this input (raw JSON); its id."""
+    row = conn.execute(
+        "select run_id from pgflow.start_flow(%s, %s, %s::uuid)",
+        (flow_slug, RawJson(input), None if run_id is None else str(run_id)),
+    ).fetchone()
+    return cast(str, cast("tuple[Any, ...]", row)[0])
+
+
+def get_run(conn: Connection, run_id: str | UUID) -> RunRow | None:
+    """The run's row, or None."""
+    row = conn.execute(
+        f"select {_RUN_COLUMNS} from pgflow.runs where run_id = %s::uuid",  # noqa: S608
+        (str(run_id),),
+    ).fetchone()
+    return None if row is None else RunRow._make(row)
+
+
+def run_status(conn: Connection, run_id: str | UUID) -> str | None:
+    """started, completed or failed; None for an unknown run."""
+    row = conn.execute("select status from pgflow.runs where run_id = %s::uuid", (str(run_id),)).fetchone()
+    return None if row is None else cast(str, row[0])
+
+
+def run_progress(conn: Connection, run_id: str | UUID) -> list[StepProgress]:
+    """The run's steps in definition order, with their counters."""
+    rows = conn.execute(
+        "select step_slug, step_type, status, initial_tasks, remaining_tasks, error_message, skip_reason, "
+        "started_at, finished_at from pgflow.run_progress(%s::uuid)",
+        (str(run_id),),
+    ).fetchall()
+    return [StepProgress._make(row) for row in rows]
+
+
+def cancel_run(conn: Connection, run_id: str | UUID, reason: str = "Run cancelled") -> RunRow:
+    """End a running run as failed; a finished one is returned as it is."""
+    row = conn.execute(
+        f"select {_RUN_COLUMNS} from pgflow.cancel_run(%s::uuid, %s)",  # noqa: S608
+        (str(run_id), reason),
+    ).fetchone()
+    return RunRow._make(cast("tuple[Any, ...]", row))
+
+
+def retry_failed_tasks(conn: Connection, run_id: str | UUID) -> int:
+    """Start a failed run again with its unfinished tasks only; how many were queued."""
+    row = conn.execute("select pgflow.retry_failed_tasks(%s::uuid)", (str(run_id),)).fetchone()
+    return cast(int, cast("tuple[Any, ...]", row)[0])
+
+
+def requeue_stalled_tasks(conn: Connection) -> int:
+    """Requeue tasks that ran into the stall threshold (contract sql section 14.1); how many."""
+    row = conn.execute("select pgflow.requeue_stalled_tasks()").fetchone()
+    return cast(int, cast("tuple[Any, ...]", row)[0])
+
+
+def recover_dead_workers(conn: Connection) -> int:
+    """Requeue the tasks of workers that broke their heartbeat promise; how many."""
+    row = conn.execute("select pgflow.recover_dead_workers()").fetchone()
+    return cast(int, cast("tuple[Any, ...]", row)[0])
+
+
+def iter_results(
+    conn: Connection, run_id: str | UUID, step_slug: str, *, page: int = 5000
+) -> Iterator[tuple[int, bytes | None]]:
+    """Outputs of a step's completed tasks as (task index, raw JSON) in index order, page by page."""
+    start = 0
+    while True:
+        rows = conn.execute(
+            "select task_index, status, output from pgflow.run_results(%s::uuid, %s, %s::int, %s::int)",
+            (str(run_id), step_slug, start, page),
+            binary=True,
+        ).fetchall()
+        for task_index, status, output in rows:
+            if status == "completed":
+                yield task_index, output
+        if len(rows) < page:
+            return
+        start = rows[-1][0] + 1

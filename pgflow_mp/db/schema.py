@@ -1,0 +1,260 @@
+"""Installing and upgrading the ``pgflow`` schema from the files under ``sql/``.
+
+``sql/migrations/NNNN/*.sql`` change tables and types and run once each, in order;
+``sql/functions/*.sql`` are idempotent and run whenever they differ from what is installed. A fresh
+installation runs all of both, so it equals every upgrade path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import LiteralString, NamedTuple, cast
+
+import psycopg
+from psycopg import sql
+
+from pgflow_mp.errors import SchemaError
+
+# Any constant will do; all installers of one database must agree on it.
+_LOCK_KEY = 0x7067666C6F77  # "pgflow"
+
+_VERSION_TABLE = """\
+create table if not exists pgflow.schema_version (
+  version int primary key,
+  package_version text not null,
+  functions_digest text not null,
+  applied_at timestamptz not null default now()
+)"""
+
+
+class Installed(NamedTuple):
+    """What a database has: schema version, the package version that wrote it, digest of the functions."""
+
+    version: int
+    package_version: str
+    functions_digest: str
+
+
+class InstallResult(NamedTuple):
+    """What ``install`` did: versions before (0 = nothing there) and after, and where the queue came from."""
+
+    before: int
+    after: int
+    changed: bool
+    queue: str
+
+
+def _sql_root() -> Traversable:
+    packaged = resources.files("pgflow_mp") / "_sql"
+    if packaged.is_dir():
+        return packaged
+    checkout = Path(__file__).resolve().parents[2] / "sql"
+    if checkout.is_dir():
+        return checkout
+    raise SchemaError(
+        "the SQL files of pgflow_mp are missing from this installation",
+        hint="Reinstall the package: pip install --force-reinstall pgflow-mp",
+    )
+
+
+def _sql_files(folder: Traversable) -> list[Traversable]:
+    return sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+
+
+def migrations() -> dict[int, list[Traversable]]:
+    """The migration steps by version, each a list of files in order."""
+    folders = [f for f in (_sql_root() / "migrations").iterdir() if f.is_dir() and f.name.isdigit()]
+    return {int(f.name): _sql_files(f) for f in sorted(folders, key=lambda f: f.name)}
+
+
+def function_files() -> list[Traversable]:
+    """The files that define functions, in load order."""
+    return _sql_files(_sql_root() / "functions")
+
+
+def latest_version() -> int:
+    """The schema version that this package installs."""
+    return max(migrations())
+
+
+def functions_digest() -> str:
+    """A digest of all function files; differs when any of them differs."""
+    digest = hashlib.sha256()
+    for file in function_files():
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def sql_text(*, queue: bool = False) -> str:
+    """The whole installation as one SQL script for a DBA to read and run with psql.
+
+    With ``queue`` the SQL of the pgmq package comes first, for servers without that extension.
+    """
+    from pgflow_mp import __version__
+
+    parts = [
+        f"-- pgflow schema, version {latest_version()}, from pgflow_mp {__version__}.\n"
+        "-- For an empty database. Needs the queue first: create extension pgmq, or its SQL.\n"
+        "\\set ON_ERROR_STOP on\nbegin;"
+    ]
+    if queue:
+        parts.append(_queue_sql())
+    for files in migrations().values():
+        parts += [f"-- {file.name}\n{file.read_text(encoding='utf-8')}" for file in files]
+    parts += [f"-- {file.name}\n{file.read_text(encoding='utf-8')}" for file in function_files()]
+    parts.append(_VERSION_TABLE + ";")
+    parts += [
+        "insert into pgflow.schema_version (version, package_version, functions_digest) "
+        f"values ({version}, '{__version__}', '{functions_digest()}');"
+        for version in migrations()
+    ]
+    parts.append("commit;\n")
+    return "\n\n".join(parts)
+
+
+def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
+    """What this database has, or None where there is no pgflow schema.
+
+    Raises ``SchemaError`` where a schema of that name exists that this package did not install.
+    """
+    row = conn.execute(
+        "select to_regnamespace('pgflow') is not null, to_regclass('pgflow.schema_version') is not null"
+    ).fetchone()
+    assert row is not None
+    if not row[0]:
+        return None
+    if not row[1]:
+        raise SchemaError(
+            "the database has a schema named pgflow that pgflow_mp did not install",
+            hint="Use another database, or rename that schema first: alter schema pgflow rename to ...;",
+        )
+    found = conn.execute(
+        "select version, package_version, functions_digest "
+        "from pgflow.schema_version order by version desc limit 1"
+    ).fetchone()
+    if found is None:
+        return None
+    return Installed(*cast("tuple[int, str, str]", found))
+
+
+def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Raise ``SchemaError`` unless the database has exactly the schema version that this package needs."""
+    found = installed(conn)
+    latest = latest_version()
+    if found is None:
+        raise SchemaError(
+            f"the database {conn.info.dbname!r} has no pgflow schema",
+            hint="Install it: python -m pgflow_mp install --dsn ...",
+        )
+    if found.version < latest:
+        raise SchemaError(
+            f"the pgflow schema in database {conn.info.dbname!r} has version {found.version}, "
+            f"this pgflow_mp needs {latest}",
+            hint="Upgrade it: python -m pgflow_mp migrate --dsn ...",
+        )
+    if found.version > latest:
+        raise _newer(conn, found, latest)
+
+
+def install(conn: psycopg.Connection[tuple[object, ...]]) -> InstallResult:
+    """Install or upgrade the schema in one transaction; does nothing where it is current.
+
+    Safe to call from many processes at once. Raises ``SchemaError`` for a database that is newer than
+    this package, holds a foreign pgflow schema, or does not let this role create what is needed.
+    """
+    from pgflow_mp import __version__
+
+    latest, digest = latest_version(), functions_digest()
+    found = installed(conn)
+    if found is not None and found.version == latest and found.functions_digest == digest:
+        return InstallResult(latest, latest, False, "unchanged")
+    try:
+        with conn.transaction():
+            conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+            found = installed(conn)
+            before = found.version if found else 0
+            if found is not None and (
+                before > latest or _as_tuple(found.package_version) > _as_tuple(__version__)
+            ):
+                raise _newer(conn, found, latest)
+            if found is not None and before == latest and found.functions_digest == digest:
+                return InstallResult(before, latest, False, "unchanged")
+            conn.execute("set local client_min_messages = warning")
+            queue = _install_queue(conn)
+            for version, files in migrations().items():
+                if version > before:
+                    for file in files:
+                        _run_file(conn, file)
+            for file in function_files():
+                _run_file(conn, file)
+            conn.execute(_VERSION_TABLE)
+            conn.execute(
+                "insert into pgflow.schema_version (version, package_version, functions_digest) "
+                "select v, %s, %s from generate_series(%s::int, %s::int) v "
+                "on conflict (version) do update set package_version = excluded.package_version, "
+                "functions_digest = excluded.functions_digest, applied_at = now()",
+                (__version__, digest, min(before + 1, latest), latest),
+            )
+            return InstallResult(before, latest, True, queue)
+    except psycopg.errors.InsufficientPrivilege as exc:
+        raise SchemaError(
+            f"role {conn.info.user!r} may not install pgflow into database {conn.info.dbname!r}: "
+            f"{str(exc).splitlines()[0]}",
+            hint="Install as the database's owner, or give a DBA the script: python -m pgflow_mp install --print",
+        ) from exc
+
+
+def _newer(conn: psycopg.Connection[tuple[object, ...]], found: Installed, latest: int) -> SchemaError:
+    from pgflow_mp import __version__
+
+    return SchemaError(
+        f"the pgflow schema in database {conn.info.dbname!r} (version {found.version}, written by pgflow_mp "
+        f"{found.package_version}) is newer than this pgflow_mp {__version__} (version {latest})",
+        hint="Upgrade this installation: pip install --upgrade pgflow-mp",
+    )
+
+
+def _as_tuple(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _run_file(conn: psycopg.Connection[tuple[object, ...]], file: Traversable) -> None:
+    try:
+        conn.execute(cast(LiteralString, file.read_text(encoding="utf-8")))
+    except psycopg.errors.InsufficientPrivilege:
+        raise
+    except psycopg.Error as exc:
+        raise SchemaError(
+            f"sql file {file.name} failed: {str(exc).strip()}",
+            hint="Nothing was changed: the installation is one transaction.",
+        ) from exc
+
+
+def _queue_sql() -> str:
+    return (resources.files("pgmq") / "sql" / "pgmq.sql").read_text(encoding="utf-8")
+
+
+def _install_queue(conn: psycopg.Connection[tuple[object, ...]]) -> str:
+    """Make the pgmq schema exist: the server's extension, else the SQL of the PyPI package."""
+    row = conn.execute(
+        "select exists (select from pg_extension where extname = 'pgmq'), "
+        "exists (select from pg_available_extensions where name = 'pgmq'), "
+        "to_regclass('pgmq.meta') is not null, to_regprocedure('pgmq.send_batch(text,jsonb[],integer)') is not null"
+    ).fetchone()
+    assert row is not None
+    has_extension, offers_extension, has_tables, has_send = row
+    if has_extension or has_tables:
+        if not has_send:
+            raise SchemaError(
+                "the queue (schema pgmq) in this database is too old: pgmq.send_batch(text, jsonb[], int) is missing",
+                hint="Upgrade pgmq to 1.5 or later: alter extension pgmq update;",
+            )
+        return "present"
+    if offers_extension:
+        conn.execute(sql.SQL("create extension pgmq"))
+        return "extension"
+    conn.execute(cast(LiteralString, _queue_sql()))
+    return "bundled SQL"

@@ -1,0 +1,108 @@
+"""How values travel between psycopg and PostgreSQL: raw JSON stays bytes in both directions.
+
+The worker never decodes a payload, so ``jsonb`` is loaded as its text in bytes and a list of such
+texts is sent as one binary ``jsonb[]``, without parsing or escaping.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Dumper, Loader
+from psycopg.pq import Format
+
+_JSONB_OID = 3802
+_JSONB_ARRAY_OID = 3807
+_ARRAY_HEADER = struct.Struct("!iiIii")
+_LENGTH = struct.Struct("!i")
+_NULL = _LENGTH.pack(-1)
+
+
+class RawJson(bytes):
+    """JSON text to be sent as one ``jsonb`` value."""
+
+    __slots__ = ()
+
+
+class RawJsonArray:
+    """JSON texts to be sent as one ``jsonb[]``; None is an SQL NULL."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[bytes | None]) -> None:
+        self.items = items
+
+
+class _RawJsonDumper(Dumper):
+    format = Format.BINARY
+    oid = _JSONB_OID
+
+    def dump(self, obj: Any) -> Buffer:
+        return b"\x01" + bytes(obj)
+
+
+class _RawJsonArrayDumper(Dumper):
+    format = Format.BINARY
+    oid = _JSONB_ARRAY_OID
+
+    def dump(self, obj: Any) -> Buffer:
+        items: Sequence[bytes | None] = obj.items
+        pack = _LENGTH.pack
+        parts = [_ARRAY_HEADER.pack(1, int(None in items), _JSONB_OID, len(items), 1)]
+        for item in items:
+            if item is None:
+                parts.append(_NULL)
+            else:
+                parts.append(pack(len(item) + 1) + b"\x01")
+                parts.append(item)
+        return b"".join(parts)
+
+
+class _RawJsonLoader(Loader):
+    format = Format.TEXT
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+class _RawJsonBinaryLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)[1:]
+
+
+@lru_cache(maxsize=4096)
+def _uuid_text(raw: bytes) -> str:
+    h = raw.hex()
+    return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
+
+
+class _UuidTextLoader(Loader):
+    format = Format.TEXT
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode("ascii")
+
+
+class _UuidTextBinaryLoader(Loader):
+    format = Format.BINARY
+
+    def load(self, data: Buffer) -> str:
+        return _uuid_text(bytes(data))
+
+
+def adapt(conn: psycopg.Connection[Any]) -> None:
+    """Make this connection load ``jsonb`` as bytes and ``uuid`` as str, and send raw JSON."""
+    adapters = conn.adapters
+    adapters.register_dumper(RawJson, _RawJsonDumper)
+    adapters.register_dumper(RawJsonArray, _RawJsonArrayDumper)
+    adapters.register_loader("jsonb", _RawJsonLoader)
+    adapters.register_loader("jsonb", _RawJsonBinaryLoader)
+    adapters.register_loader("uuid", _UuidTextLoader)
+    adapters.register_loader("uuid", _UuidTextBinaryLoader)

@@ -1,0 +1,87 @@
+-- Events (contract section 12). One place sends them all: realtime.send where Supabase provides it,
+-- else NOTIFY pgflow_events. A notification holds at most 8000 bytes, so there the bulky key is left
+-- out where it does not fit and "truncated": true says so; ids and status are always in it.
+
+create or replace function pgflow._emit_event(
+  run_id uuid,
+  event text,
+  payload jsonb,
+  body_key text default null,
+  body jsonb default null
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_text text;
+begin
+  if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is not null then
+    if body_key is not null then
+      payload := payload || jsonb_build_object(body_key, body);
+    end if;
+    execute 'select realtime.send($1, $2, $3, false)'
+      using payload, event, 'pgflow:run:' || run_id::text;
+    return;
+  end if;
+
+  if body_key is not null and (body is null or pg_column_size(body) < 6000) then
+    v_text := (payload || jsonb_build_object(body_key, body))::text;
+  end if;
+  if v_text is null or octet_length(v_text) > 7900 then
+    v_text := case when body_key is null then payload
+      else payload || '{"truncated": true}'::jsonb end::text;
+  end if;
+  if octet_length(v_text) > 7900 then
+    v_text := ((payload - 'error_message') || jsonb_build_object(
+      'truncated', true, 'error_message', left(payload ->> 'error_message', 1500)))::text;
+  end if;
+  perform pg_notify('pgflow_events', v_text);
+end;
+$$;
+
+create or replace function pgflow._emit_run_event(
+  run_id uuid,
+  status text,
+  payload jsonb,
+  body_key text default null,
+  body jsonb default null
+)
+returns void
+language sql
+set search_path = ''
+as $$
+  select pgflow._emit_event(
+    run_id,
+    'run:' || status,
+    jsonb_build_object('event_type', 'run:' || status, 'run_id', run_id, 'status', status) || payload,
+    body_key,
+    body
+  );
+$$;
+
+create or replace function pgflow._emit_step_event(
+  run_id uuid,
+  step_slug text,
+  status text,
+  payload jsonb,
+  body_key text default null,
+  body jsonb default null
+)
+returns void
+language sql
+set search_path = ''
+as $$
+  select pgflow._emit_event(
+    run_id,
+    'step:' || step_slug || ':' || status,
+    jsonb_build_object(
+      'event_type', 'step:' || status,
+      'run_id', run_id,
+      'step_slug', step_slug,
+      'status', status
+    ) || payload,
+    body_key,
+    body
+  );
+$$;

@@ -1,0 +1,76 @@
+-- add_step (contract section 4.2).
+create or replace function pgflow.add_step(
+  flow_slug text,
+  step_slug text,
+  deps_slugs text[] default '{}',
+  max_attempts int default null,
+  base_delay int default null,
+  timeout int default null,
+  start_delay int default null,
+  step_type text default 'single',
+  required_input_pattern jsonb default null,
+  forbidden_input_pattern jsonb default null,
+  when_unmet text default 'skip',
+  when_exhausted text default 'fail'
+)
+returns pgflow.steps
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_step pgflow.steps;
+  v_deps text[] := coalesce(add_step.deps_slugs, '{}');
+  v_type text := coalesce(add_step.step_type, 'single');
+  v_twice text;
+begin
+  if v_type = 'map' and cardinality(v_deps) > 1 then
+    raise exception 'Map step "%" can have at most one dependency, but % were provided: %',
+      add_step.step_slug, cardinality(v_deps), array_to_string(v_deps, ', ');
+  end if;
+
+  select d.slug into v_twice
+  from unnest(v_deps) d (slug)
+  group by d.slug
+  having count(*) > 1
+  order by d.slug collate "C"
+  limit 1;
+  if found then
+    raise exception 'Step "%" names its dependency "%" more than once', add_step.step_slug, v_twice
+      using errcode = 'PF002', hint = 'Name each dependency once.';
+  end if;
+
+  -- Two sessions adding steps to one flow must not pick the same index.
+  perform 1 from pgflow.flows f where f.flow_slug = add_step.flow_slug for update;
+
+  insert into pgflow.steps (
+    flow_slug, step_slug, step_type, step_index, deps_count,
+    opt_max_attempts, opt_base_delay, opt_timeout, opt_start_delay,
+    required_input_pattern, forbidden_input_pattern, when_unmet, when_exhausted
+  )
+  select
+    add_step.flow_slug, add_step.step_slug, v_type,
+    (select coalesce(max(s.step_index) + 1, 0) from pgflow.steps s where s.flow_slug = add_step.flow_slug),
+    cardinality(v_deps),
+    add_step.max_attempts, add_step.base_delay, add_step.timeout, add_step.start_delay,
+    add_step.required_input_pattern, add_step.forbidden_input_pattern,
+    coalesce(add_step.when_unmet, 'skip'), coalesce(add_step.when_exhausted, 'fail')
+  on conflict on constraint steps_pkey do nothing
+  returning * into v_step;
+
+  if v_step.step_slug is null then
+    -- Already there: nothing changes, edges included, so that deps_count stays true.
+    select s.* into v_step
+    from pgflow.steps s
+    where s.flow_slug = add_step.flow_slug and s.step_slug = add_step.step_slug;
+    return v_step;
+  end if;
+
+  insert into pgflow.deps (flow_slug, dep_slug, step_slug)
+  select add_step.flow_slug, d.slug, add_step.step_slug
+  from unnest(v_deps) with ordinality d (slug, n)
+  order by d.n;
+
+  return v_step;
+end;
+$$;

@@ -1,0 +1,20 @@
+-- The ready steps of a run whose condition is not met (contract section 10).
+create or replace function pgflow._unmet_steps(run_id uuid, flow_slug text, run_input jsonb)
+returns table (step_slug text, step_index int, when_unmet text)
+language plpgsql
+volatile
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  return query
+  select ss.step_slug, s.step_index, s.when_unmet
+  from pgflow.step_states ss
+  join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+  where ss.run_id = _unmet_steps.run_id
+    and ss.status = 'created'
+    and ss.remaining_deps = 0
+    and (s.required_input_pattern is not null or s.forbidden_input_pattern is not null)
+    and not pgflow._condition_met(s, _unmet_steps.run_id, _unmet_steps.run_input);
+end;
+$$;

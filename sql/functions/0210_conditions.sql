@@ -1,0 +1,351 @@
+-- Conditions and skips (contract section 10).
+
+-- Archives the messages of all queued or started tasks of the run, or of the given steps of it.
+create or replace function pgflow._archive_open_messages(run_id uuid, step_slugs text[] default null)
+returns void
+language plpgsql
+set search_path = ''
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_flow_slug text;
+  v_ids bigint[];
+begin
+  select r.flow_slug into v_flow_slug from pgflow.runs r where r.run_id = _archive_open_messages.run_id;
+
+  if step_slugs is null then
+    select array_agg(t.message_id order by t.message_id) into v_ids
+    from pgflow.step_tasks t
+    where t.run_id = _archive_open_messages.run_id
+      and t.status in ('queued', 'started')
+      and t.message_id is not null;
+  else
+    select array_agg(t.message_id order by t.message_id) into v_ids
+    from pgflow.step_tasks t
+    where t.run_id = _archive_open_messages.run_id
+      and t.step_slug = any (step_slugs)
+      and t.status in ('queued', 'started')
+      and t.message_id is not null;
+  end if;
+
+  if v_ids is not null then
+    perform pgmq.archive(v_flow_slug, v_ids);
+  end if;
+end;
+$$;
+
+create or replace function pgflow._archive_task_message(p_run_id uuid, p_step_slug text, p_task_index int)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform pgmq.archive(t.flow_slug, array[t.message_id])
+  from pgflow.step_tasks t
+  where t.run_id = p_run_id
+    and t.step_slug = p_step_slug
+    and t.task_index = p_task_index
+    and t.message_id is not null;
+end;
+$$;
+
+-- What a step's conditions are tested against: the run's input for a step without dependencies, else
+-- the object of the outputs of its completed parents. The same object is a dependent step's input.
+create or replace function pgflow._deps_outputs(flow_slug text, run_id uuid, step_slug text)
+returns jsonb
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(jsonb_object_agg(d.dep_slug, coalesce(ss.output, 'null'::jsonb)), '{}'::jsonb)
+  from pgflow.deps d
+  join pgflow.step_states ss
+    on ss.run_id = _deps_outputs.run_id and ss.step_slug = d.dep_slug
+  where d.flow_slug = _deps_outputs.flow_slug
+    and d.step_slug = _deps_outputs.step_slug
+    and ss.status = 'completed';
+$$;
+
+create or replace function pgflow._condition_met(step pgflow.steps, run_id uuid, run_input jsonb)
+returns boolean
+language plpgsql
+volatile
+set search_path = ''
+as $$
+declare
+  v_input jsonb;
+begin
+  if step.required_input_pattern is null and step.forbidden_input_pattern is null then
+    return true;
+  end if;
+  v_input := case
+    when step.deps_count = 0 then run_input
+    else pgflow._deps_outputs(step.flow_slug, run_id, step.step_slug)
+  end;
+  return (step.required_input_pattern is null or v_input @> step.required_input_pattern)
+    and (step.forbidden_input_pattern is null or not v_input @> step.forbidden_input_pattern);
+end;
+$$;
+
+-- The parents in skipped_slugs were skipped in this turn: their dependents lose that many
+-- dependencies, and a map over a skipped parent has nothing to map over.
+create or replace function pgflow._release_dependents_of_skipped(run_id uuid, skipped_slugs text[])
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  -- Dependents are locked in slug order before any is written.
+  perform 1
+  from pgflow.step_states ss
+  where ss.run_id = _release_dependents_of_skipped.run_id
+    and exists (
+      select 1 from pgflow.deps d
+      where d.flow_slug = ss.flow_slug and d.step_slug = ss.step_slug and d.dep_slug = any (skipped_slugs)
+    )
+  order by ss.step_slug collate "C"
+  for update;
+
+  update pgflow.step_states ss
+  set remaining_deps = ss.remaining_deps - gone.parents,
+      initial_tasks = case
+        when s.step_type = 'map' and s.deps_count = 1 then 0
+        else ss.initial_tasks
+      end
+  from (
+    select d.flow_slug, d.step_slug, count(*)::int as parents
+    from pgflow.deps d
+    join pgflow.runs r on r.flow_slug = d.flow_slug
+    where r.run_id = _release_dependents_of_skipped.run_id and d.dep_slug = any (skipped_slugs)
+    group by d.flow_slug, d.step_slug
+  ) gone
+  join pgflow.steps s on s.flow_slug = gone.flow_slug and s.step_slug = gone.step_slug
+  where ss.run_id = _release_dependents_of_skipped.run_id
+    and ss.step_slug = gone.step_slug
+    and ss.status = 'created';
+end;
+$$;
+
+create or replace function pgflow._cascade_force_skip_steps(run_id uuid, step_slug text, skip_reason text)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_flow_slug text;
+  v_slugs text[];
+  v_open_slugs text[];
+  v_step record;
+begin
+  select r.flow_slug into v_flow_slug
+  from pgflow.runs r
+  where r.run_id = _cascade_force_skip_steps.run_id
+  for update;
+  if not found then
+    raise exception 'Run not found: %', _cascade_force_skip_steps.run_id;
+  end if;
+
+  -- "union" drops duplicates while it recurses, so wide diamonds stay linear.
+  with recursive downstream (slug) as (
+    select _cascade_force_skip_steps.step_slug
+    union
+    select d.step_slug
+    from pgflow.deps d
+    join downstream w on d.dep_slug = w.slug
+    where d.flow_slug = v_flow_slug
+  ), locked as (
+    select ss.step_slug, ss.status
+    from pgflow.step_states ss
+    where ss.run_id = _cascade_force_skip_steps.run_id
+      and ss.step_slug in (select slug from downstream)
+      and ss.status in ('created', 'started')
+    order by ss.step_slug collate "C"
+    for update
+  )
+  select array_agg(l.step_slug), array_agg(l.step_slug) filter (where l.status = 'started')
+  into v_slugs, v_open_slugs
+  from locked l;
+
+  if v_slugs is null then
+    return 0;
+  end if;
+
+  update pgflow.step_states ss
+  set status = 'skipped',
+      skip_reason = case
+        when ss.step_slug = _cascade_force_skip_steps.step_slug then _cascade_force_skip_steps.skip_reason
+        else 'dependency_skipped'
+      end,
+      skipped_at = now(),
+      remaining_tasks = null
+  where ss.run_id = _cascade_force_skip_steps.run_id and ss.step_slug = any (v_slugs);
+
+  for v_step in
+    select ss.step_slug, ss.skip_reason, ss.skipped_at
+    from pgflow.step_states ss
+    join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+    where ss.run_id = _cascade_force_skip_steps.run_id and ss.step_slug = any (v_slugs)
+    order by s.step_index
+  loop
+    perform pgflow._emit_step_event(
+      _cascade_force_skip_steps.run_id,
+      v_step.step_slug,
+      'skipped',
+      jsonb_build_object(
+        'flow_slug', v_flow_slug,
+        'skip_reason', v_step.skip_reason,
+        'skipped_at', v_step.skipped_at
+      )
+    );
+  end loop;
+
+  update pgflow.runs r
+  set remaining_steps = r.remaining_steps - cardinality(v_slugs)
+  where r.run_id = _cascade_force_skip_steps.run_id;
+
+  if v_open_slugs is not null then
+    perform pgflow._archive_open_messages(_cascade_force_skip_steps.run_id, v_open_slugs);
+  end if;
+  return cardinality(v_slugs);
+end;
+$$;
+
+-- Fails the step and its run: the one place where a run becomes failed through a step.
+-- Caller holds the run's lock.
+create or replace function pgflow._fail_step_and_run(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  error_message text
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  update pgflow.step_states ss
+  set status = 'failed',
+      failed_at = greatest(now(), ss.started_at),
+      error_message = _fail_step_and_run.error_message
+  where ss.run_id = _fail_step_and_run.run_id and ss.step_slug = _fail_step_and_run.step_slug;
+
+  update pgflow.runs r
+  set status = 'failed', failed_at = greatest(now(), r.started_at)
+  where r.run_id = _fail_step_and_run.run_id;
+
+  perform pgflow._emit_step_event(
+    _fail_step_and_run.run_id,
+    _fail_step_and_run.step_slug,
+    'failed',
+    jsonb_build_object('error_message', _fail_step_and_run.error_message, 'failed_at', now())
+  );
+  perform pgflow._emit_run_event(
+    _fail_step_and_run.run_id,
+    'failed',
+    jsonb_build_object(
+      'flow_slug', _fail_step_and_run.flow_slug,
+      'error_message', _fail_step_and_run.error_message,
+      'failed_at', now()
+    )
+  );
+  perform pgflow._archive_open_messages(_fail_step_and_run.run_id);
+end;
+$$;
+
+create or replace function pgflow.cascade_resolve_conditions(run_id uuid)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run pgflow.runs;
+  v_failing text;
+  v_skipped text[];
+  v_step record;
+  v_turns int := 0;
+begin
+  select r.* into v_run
+  from pgflow.runs r
+  where r.run_id = cascade_resolve_conditions.run_id
+  for update;
+  if v_run.status is distinct from 'started' then
+    return v_run.status is distinct from 'failed';
+  end if;
+
+  -- Most flows have no conditions at all.
+  if not exists (
+    select 1 from pgflow.steps s
+    where s.flow_slug = v_run.flow_slug
+      and (s.required_input_pattern is not null or s.forbidden_input_pattern is not null)
+  ) then
+    return true;
+  end if;
+
+  loop
+    v_turns := v_turns + 1;
+    if v_turns > 50 then
+      raise exception 'cascade_resolve_conditions exceeded safety limit of 50 iterations';
+    end if;
+
+    select u.step_slug into v_failing
+    from pgflow._unmet_steps(cascade_resolve_conditions.run_id, v_run.flow_slug, v_run.input) u
+    where u.when_unmet = 'fail'
+    order by u.step_index
+    limit 1;
+    if found then
+      perform pgflow._fail_step_and_run(
+        v_run.flow_slug, cascade_resolve_conditions.run_id, v_failing, 'Condition not met'
+      );
+      return false;
+    end if;
+
+    v_skipped := null;
+    for v_step in
+      select u.step_slug, u.step_index
+      from pgflow._unmet_steps(cascade_resolve_conditions.run_id, v_run.flow_slug, v_run.input) u
+      where u.when_unmet = 'skip'
+      order by u.step_index
+    loop
+      v_skipped := v_skipped || v_step.step_slug;
+      update pgflow.step_states ss
+      set status = 'skipped', skip_reason = 'condition_unmet', skipped_at = now()
+      where ss.run_id = cascade_resolve_conditions.run_id and ss.step_slug = v_step.step_slug;
+      perform pgflow._emit_step_event(
+        cascade_resolve_conditions.run_id,
+        v_step.step_slug,
+        'skipped',
+        jsonb_build_object(
+          'flow_slug', v_run.flow_slug,
+          'skip_reason', 'condition_unmet',
+          'skipped_at', now()
+        )
+      );
+    end loop;
+    if v_skipped is not null then
+      perform pgflow._release_dependents_of_skipped(cascade_resolve_conditions.run_id, v_skipped);
+      update pgflow.runs r
+      set remaining_steps = r.remaining_steps - cardinality(v_skipped)
+      where r.run_id = cascade_resolve_conditions.run_id;
+    end if;
+
+    for v_step in
+      select u.step_slug
+      from pgflow._unmet_steps(cascade_resolve_conditions.run_id, v_run.flow_slug, v_run.input) u
+      where u.when_unmet = 'skip-cascade'
+      order by u.step_index
+    loop
+      perform pgflow._cascade_force_skip_steps(
+        cascade_resolve_conditions.run_id, v_step.step_slug, 'condition_unmet'
+      );
+    end loop;
+
+    exit when v_skipped is null;
+  end loop;
+  return true;
+end;
+$$;

@@ -1,0 +1,167 @@
+-- Taskless steps, the end of a run, and what follows when steps are resolved
+-- (contract sections 6.5 and 6.7).
+
+create or replace function pgflow.cascade_complete_taskless_steps(run_id uuid)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run pgflow.runs;
+  v_wave text[];
+  v_total int := 0;
+  v_turns int := 0;
+  v_step record;
+begin
+  select r.* into v_run
+  from pgflow.runs r
+  where r.run_id = cascade_complete_taskless_steps.run_id
+  for update;
+
+  loop
+    v_turns := v_turns + 1;
+    if v_turns > 50 then
+      raise exception 'Cascade loop exceeded safety limit of 50 iterations';
+    end if;
+
+    -- A step with an unmet condition is left to cascade_resolve_conditions.
+    select array_agg(ready.step_slug order by ready.step_index) into v_wave
+    from (
+      select ss.step_slug, s.step_index
+      from pgflow.step_states ss
+      join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+      where ss.run_id = cascade_complete_taskless_steps.run_id
+        and ss.status = 'created'
+        and ss.remaining_deps = 0
+        and ss.initial_tasks = 0
+        and pgflow._condition_met(s, ss.run_id, v_run.input)
+      order by ss.step_slug collate "C"
+      for update of ss
+    ) ready;
+    exit when v_wave is null;
+
+    update pgflow.step_states ss
+    set status = 'completed',
+        started_at = now(),
+        completed_at = now(),
+        remaining_tasks = 0,
+        output = case when s.step_type = 'map' then '[]'::jsonb end
+    from pgflow.steps s
+    where ss.run_id = cascade_complete_taskless_steps.run_id
+      and ss.step_slug = any (v_wave)
+      and s.flow_slug = ss.flow_slug
+      and s.step_slug = ss.step_slug;
+
+    for v_step in
+      select ss.step_slug, ss.started_at, ss.completed_at, ss.output
+      from pgflow.step_states ss
+      join unnest(v_wave) with ordinality w (slug, n) on w.slug = ss.step_slug
+      where ss.run_id = cascade_complete_taskless_steps.run_id
+      order by w.n
+    loop
+      perform pgflow._emit_step_event(
+        cascade_complete_taskless_steps.run_id,
+        v_step.step_slug,
+        'completed',
+        jsonb_build_object(
+          'started_at', v_step.started_at,
+          'completed_at', v_step.completed_at,
+          'remaining_tasks', 0,
+          'remaining_deps', 0,
+          'output', v_step.output
+        )
+      );
+    end loop;
+
+    perform 1
+    from pgflow.step_states ss
+    where ss.run_id = cascade_complete_taskless_steps.run_id
+      and exists (
+        select 1 from pgflow.deps d
+        where d.flow_slug = ss.flow_slug and d.step_slug = ss.step_slug and d.dep_slug = any (v_wave)
+      )
+    order by ss.step_slug collate "C"
+    for update;
+
+    update pgflow.step_states ss
+    set remaining_deps = ss.remaining_deps - done.parents,
+        initial_tasks = case when s.step_type = 'map' then 0 else ss.initial_tasks end
+    from (
+      select d.flow_slug, d.step_slug, count(*)::int as parents
+      from pgflow.deps d
+      where d.flow_slug = v_run.flow_slug and d.dep_slug = any (v_wave)
+      group by d.flow_slug, d.step_slug
+    ) done
+    join pgflow.steps s on s.flow_slug = done.flow_slug and s.step_slug = done.step_slug
+    where ss.run_id = cascade_complete_taskless_steps.run_id
+      and ss.step_slug = done.step_slug;
+
+    update pgflow.runs r
+    set remaining_steps = r.remaining_steps - cardinality(v_wave)
+    where r.run_id = cascade_complete_taskless_steps.run_id;
+
+    v_total := v_total + cardinality(v_wave);
+  end loop;
+  return v_total;
+end;
+$$;
+
+create or replace function pgflow.maybe_complete_run(run_id uuid)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run pgflow.runs;
+begin
+  update pgflow.runs r
+  set status = 'completed',
+      completed_at = greatest(now(), r.started_at),
+      output = (
+        select jsonb_object_agg(ss.step_slug, coalesce(ss.output, 'null'::jsonb))
+        from pgflow.step_states ss
+        where ss.run_id = r.run_id
+          and ss.status = 'completed'
+          and not exists (
+            select 1 from pgflow.deps d
+            where d.flow_slug = ss.flow_slug and d.dep_slug = ss.step_slug
+          )
+      )
+  where r.run_id = maybe_complete_run.run_id
+    and r.remaining_steps = 0
+    and r.status = 'started'
+  returning r.* into v_run;
+
+  if found then
+    perform pgflow._emit_run_event(
+      v_run.run_id,
+      'completed',
+      jsonb_build_object('flow_slug', v_run.flow_slug, 'completed_at', v_run.completed_at),
+      'output',
+      v_run.output
+    );
+  end if;
+end;
+$$;
+
+-- What follows when steps of a run were resolved: conditions and empty maps until neither changes
+-- anything, then the steps that are ready, then the end of the run. False = the run has failed.
+create or replace function pgflow._advance_run(run_id uuid)
+returns boolean
+language plpgsql
+set search_path = ''
+as $$
+begin
+  loop
+    if not pgflow.cascade_resolve_conditions(run_id) then
+      return false;
+    end if;
+    exit when pgflow.cascade_complete_taskless_steps(run_id) = 0;
+  end loop;
+  perform pgflow.start_ready_steps(run_id);
+  perform pgflow.maybe_complete_run(run_id);
+  return true;
+end;
+$$;

@@ -1,0 +1,97 @@
+-- Starting runs (contract sections 6.1 to 6.3).
+
+create or replace function pgflow.start_flow(flow_slug text, input jsonb, run_id uuid default null)
+returns setof pgflow.runs
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run_id uuid := coalesce(start_flow.run_id, gen_random_uuid());
+  v_run pgflow.runs;
+  v_root_maps boolean;
+  v_length int;
+begin
+  v_root_maps := exists (
+    select 1 from pgflow.steps s
+    where s.flow_slug = start_flow.flow_slug and s.step_type = 'map' and s.deps_count = 0
+  );
+  if v_root_maps then
+    if start_flow.input is null then
+      raise exception 'Flow % has root map steps but input is NULL', start_flow.flow_slug;
+    elsif jsonb_typeof(start_flow.input) <> 'array' then
+      raise exception 'Flow % has root map steps but input is not an array (got %)',
+        start_flow.flow_slug, jsonb_typeof(start_flow.input);
+    end if;
+    v_length := jsonb_array_length(start_flow.input);
+  end if;
+
+  insert into pgflow.runs (run_id, flow_slug, input, remaining_steps)
+  values (
+    v_run_id,
+    start_flow.flow_slug,
+    start_flow.input,
+    (select count(*) from pgflow.steps s where s.flow_slug = start_flow.flow_slug)
+  )
+  returning * into v_run;
+
+  insert into pgflow.step_states (flow_slug, run_id, step_slug, remaining_deps, initial_tasks)
+  select s.flow_slug, v_run_id, s.step_slug, s.deps_count,
+    case
+      when s.step_type = 'single' then 1
+      when s.deps_count = 0 then v_length
+    end
+  from pgflow.steps s
+  where s.flow_slug = start_flow.flow_slug;
+
+  perform pgflow._emit_run_event(
+    v_run_id,
+    'started',
+    jsonb_build_object(
+      'flow_slug', v_run.flow_slug,
+      'remaining_steps', v_run.remaining_steps,
+      'started_at', v_run.started_at
+    ),
+    'input',
+    start_flow.input
+  );
+  perform pgflow._advance_run(v_run_id);
+
+  return query select r.* from pgflow.runs r where r.run_id = v_run_id;
+end;
+$$;
+
+create or replace function pgflow.get_run_with_states(run_id uuid)
+returns jsonb
+language sql
+security definer
+set search_path = ''
+as $$
+  select jsonb_build_object(
+    'run', to_jsonb(r),
+    'steps', coalesce(
+      (select jsonb_agg(to_jsonb(ss)) from pgflow.step_states ss where ss.run_id = r.run_id),
+      '[]'::jsonb
+    )
+  )
+  from pgflow.runs r
+  where r.run_id = get_run_with_states.run_id;
+$$;
+
+create or replace function pgflow.start_flow_with_states(flow_slug text, input jsonb, run_id uuid default null)
+returns jsonb
+language plpgsql
+security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run_id uuid;
+begin
+  select r.run_id into v_run_id
+  from pgflow.start_flow(
+    start_flow_with_states.flow_slug, start_flow_with_states.input, start_flow_with_states.run_id
+  ) r;
+  return pgflow.get_run_with_states(v_run_id);
+end;
+$$;

@@ -1,0 +1,148 @@
+-- Claiming work (contract section 7).
+
+-- Takes the queued tasks behind these messages: one update for the batch, parent outputs fetched once
+-- per (run, step). Rows that another session holds are left to it, so claims never wait for each other
+-- and a task is answered to exactly one caller.
+create or replace function pgflow._claim(flow_slug text, msg_ids bigint[], worker_id uuid)
+returns setof pgflow.claimed_task
+language plpgsql
+rows 100
+set search_path = ''
+set enable_seqscan = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+begin
+  if msg_ids is null or cardinality(msg_ids) = 0 then
+    return;
+  end if;
+  if worker_id is not null
+    and not exists (select 1 from pgflow.workers w where w.worker_id = _claim.worker_id)
+  then
+    raise exception 'insert or update on table "step_tasks" violates foreign key constraint "step_tasks_last_worker_id_fkey"'
+      using errcode = 'foreign_key_violation',
+            schema = 'pgflow', table = 'step_tasks', constraint = 'step_tasks_last_worker_id_fkey',
+            detail = format('Key (last_worker_id)=(%s) is not present in table "workers".', worker_id);
+  end if;
+
+  return query
+  -- Written so that no plan can be far off, whatever the statistics say: each lateral query can only be
+  -- answered through the index on its key.
+  with picked as materialized (
+    select t.row_id, t.run_id, t.step_slug
+    from unnest(msg_ids) m (id)
+    cross join lateral (
+      select t.ctid as row_id, t.run_id, t.step_slug
+      from pgflow.step_tasks t
+      where t.message_id = m.id and t.flow_slug = _claim.flow_slug and t.status = 'queued'
+      for update skip locked
+    ) t
+  ), live as materialized (
+    select g.run_id, g.step_slug, l.*
+    from (select distinct p.run_id, p.step_slug from picked p) g
+    cross join lateral (
+      select s.step_type = 'map' as is_map,
+        coalesce(s.opt_timeout, f.opt_timeout) as timeout,
+        case when s.step_type = 'single' and s.deps_count = 0 then r.input end as flow_input,
+        case
+          when s.step_type = 'map' then null
+          when s.deps_count = 0 then '{}'::jsonb
+          else pgflow._deps_outputs(_claim.flow_slug, g.run_id, g.step_slug)
+        end as deps_input
+      from pgflow.runs r
+      join pgflow.step_states ss on ss.run_id = r.run_id
+      join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+      join pgflow.flows f on f.flow_slug = s.flow_slug
+      where r.run_id = g.run_id
+        and r.status = 'started'
+        and ss.step_slug = g.step_slug
+        and ss.status = 'started'
+      offset 0
+    ) l
+  ), claimed as (
+    update pgflow.step_tasks t
+    set status = 'started',
+        attempts_count = t.attempts_count + 1,
+        started_at = greatest(now(), t.queued_at),
+        last_worker_id = _claim.worker_id,
+        lease_until = null
+    from picked p
+    join live l on l.run_id = p.run_id and l.step_slug = p.step_slug
+    where t.ctid = p.row_id
+    returning t.run_id, t.step_slug, t.task_index, t.message_id, t.attempts_count, t.input,
+      l.is_map, l.deps_input, l.flow_input, l.timeout
+  )
+  select
+    c.run_id, c.step_slug, c.task_index, c.message_id, c.attempts_count,
+    case
+      when not c.is_map then c.deps_input
+      when c.input is not null then c.input
+      -- Rows that did not come from _spawn_tasks carry no element.
+      else (
+        select e from pgflow._map_elements(c.run_id, c.step_slug, c.task_index, c.task_index + 1) e
+      )
+    end,
+    c.flow_input,
+    c.timeout
+  from claimed c;
+end;
+$$;
+
+create or replace function pgflow.start_tasks(flow_slug text, msg_ids bigint[], worker_id uuid)
+returns setof pgflow.step_task_record
+language sql
+set search_path = ''
+as $$
+  with claimed as materialized (
+    select c.* from pgflow._claim(start_tasks.flow_slug, start_tasks.msg_ids, start_tasks.worker_id) c
+  ), leased as materialized (
+    select count(v.msg_id) as n
+    from (select array_agg(c.msg_id) as ids, array_agg(c.timeout + 2) as seconds from claimed c) a
+    cross join lateral pgflow.set_vt_batch(start_tasks.flow_slug, a.ids, a.seconds) v
+  )
+  select start_tasks.flow_slug, c.run_id, c.step_slug, c.input, c.msg_id, c.task_index, c.flow_input
+  from leased
+  cross join claimed c;
+$$;
+
+-- Ours: read, start and input in one round trip, in message order. lease_seconds is the visibility
+-- timeout of the claim; by default that of the flow's slowest step.
+create or replace function pgflow.claim_tasks(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  lease_seconds int default null
+)
+returns setof pgflow.claimed_task
+language plpgsql
+security definer
+rows 100
+set search_path = ''
+set enable_seqscan = off
+set enable_sort = off
+as $$
+#variable_conflict use_column
+declare
+  v_lease int := lease_seconds;
+  v_ids bigint[];
+begin
+  if v_lease is null then
+    select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
+    from pgflow.flows f
+    left join pgflow.steps s on s.flow_slug = f.flow_slug
+    where f.flow_slug = claim_tasks.flow_slug
+    group by f.flow_slug;
+    if not found then
+      return;
+    end if;
+  end if;
+
+  select array_agg(m.msg_id) into v_ids
+  from pgmq.read(claim_tasks.flow_slug, v_lease, qty) m;
+  if v_ids is not null then
+    return query
+    select c.* from pgflow._claim(claim_tasks.flow_slug, v_ids, claim_tasks.worker_id) c order by c.msg_id;
+  end if;
+end;
+$$;

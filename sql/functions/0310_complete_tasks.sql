@@ -1,0 +1,365 @@
+-- Completions (contract section 8). complete_tasks is the rule; complete_task is the same for one task.
+
+-- The array of a finished map's outputs in index order; NULL where it would pass the 256 MB limit of
+-- jsonb: the step still completes and its outputs stay readable in the task rows.
+create or replace function pgflow._collect_map_output(run_id uuid, step_slug text)
+returns jsonb
+language plpgsql
+stable
+set search_path = ''
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select coalesce(jsonb_agg(coalesce(t.output, 'null'::jsonb) order by t.task_index), '[]'::jsonb)
+    from pgflow.step_tasks t
+    where t.run_id = _collect_map_output.run_id and t.step_slug = _collect_map_output.step_slug
+  );
+exception
+  when program_limit_exceeded or out_of_memory then
+    return null;
+end;
+$$;
+
+-- The slug of a dependent map whose size this single step's output should tell but cannot.
+create or replace function pgflow._map_starved_by(flow_slug text, run_id uuid, step_slug text, output jsonb)
+returns text
+language sql
+stable
+set search_path = ''
+as $$
+  select child.step_slug
+  from pgflow.deps d
+  join pgflow.steps child
+    on child.flow_slug = d.flow_slug and child.step_slug = d.step_slug and child.step_type = 'map'
+  join pgflow.step_states ss
+    on ss.run_id = _map_starved_by.run_id and ss.step_slug = child.step_slug and ss.initial_tasks is null
+  where d.flow_slug = _map_starved_by.flow_slug
+    and d.dep_slug = _map_starved_by.step_slug
+    and (_map_starved_by.output is null or jsonb_typeof(_map_starved_by.output) <> 'array')
+  order by child.step_index
+  limit 1;
+$$;
+
+-- The step has just completed with this many tasks: its dependents lose one dependency, and a map over
+-- it learns its size. Caller holds the run's lock.
+create or replace function pgflow._release_dependents_of_completed(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  tasks int
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  perform 1
+  from pgflow.step_states ss
+  join pgflow.deps d on d.flow_slug = ss.flow_slug and d.step_slug = ss.step_slug
+  where ss.run_id = _release_dependents_of_completed.run_id
+    and d.dep_slug = _release_dependents_of_completed.step_slug
+  order by ss.step_slug collate "C"
+  for update of ss;
+
+  update pgflow.step_states ss
+  set remaining_deps = ss.remaining_deps - 1,
+      initial_tasks = case
+        when s.step_type = 'map' and ss.initial_tasks is null then _release_dependents_of_completed.tasks
+        else ss.initial_tasks
+      end
+  from pgflow.deps d
+  join pgflow.steps s on s.flow_slug = d.flow_slug and s.step_slug = d.step_slug
+  where d.flow_slug = _release_dependents_of_completed.flow_slug
+    and d.dep_slug = _release_dependents_of_completed.step_slug
+    and ss.run_id = _release_dependents_of_completed.run_id
+    and ss.step_slug = d.step_slug;
+end;
+$$;
+
+-- Counts tasks of a started step as done: the counter once a batch, then the next spawn window, or,
+-- when nothing is left, the completion of the step and all that follows from it.
+-- single_output is the output of a single step. Caller holds the locks of the run and the step.
+create or replace function pgflow._count_done(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  done int,
+  single_output jsonb
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_state record;
+  v_spawn_to int;
+  v_output jsonb;
+begin
+  select ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks, s.step_type,
+    coalesce(s.opt_start_delay, 0) as start_delay
+  into v_state
+  from pgflow.step_states ss
+  join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+
+  if v_state.remaining > 0 then
+    v_spawn_to := v_state.spawned_tasks;
+    if v_state.spawned_tasks < v_state.initial_tasks
+      and v_state.spawned_tasks - (v_state.initial_tasks - v_state.remaining) < pgflow._spawn_window() / 2
+    then
+      v_spawn_to := least(v_state.initial_tasks, v_state.spawned_tasks + pgflow._spawn_window());
+      perform pgflow._spawn_tasks(
+        _count_done.flow_slug, _count_done.run_id, _count_done.step_slug,
+        v_state.spawned_tasks, v_spawn_to, 0
+      );
+    end if;
+    update pgflow.step_states ss
+    set remaining_tasks = v_state.remaining, spawned_tasks = v_spawn_to
+    where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+    return;
+  end if;
+
+  v_output := case
+    when v_state.step_type = 'single' then single_output
+    else pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
+  end;
+  update pgflow.step_states ss
+  set status = 'completed',
+      completed_at = greatest(now(), ss.started_at),
+      remaining_tasks = 0,
+      output = v_output
+  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+
+  perform pgflow._release_dependents_of_completed(
+    _count_done.flow_slug,
+    _count_done.run_id,
+    _count_done.step_slug,
+    case
+      when v_state.step_type = 'map' then v_state.initial_tasks
+      when jsonb_typeof(v_output) = 'array' then jsonb_array_length(v_output)
+    end
+  );
+  update pgflow.runs r
+  set remaining_steps = r.remaining_steps - 1
+  where r.run_id = _count_done.run_id;
+
+  perform pgflow._emit_step_event(
+    _count_done.run_id,
+    _count_done.step_slug,
+    'completed',
+    jsonb_build_object('completed_at', now()),
+    'output',
+    v_output
+  );
+  perform pgflow._advance_run(_count_done.run_id);
+end;
+$$;
+
+-- Archives the messages of these tasks, whatever their state.
+create or replace function pgflow._archive_task_messages(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  task_indexes int[]
+)
+returns void
+language plpgsql
+set search_path = ''
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_ids bigint[];
+begin
+  select array_agg(t.message_id order by t.message_id) into v_ids
+  from unnest(task_indexes) i (task_index)
+  join pgflow.step_tasks t
+    on t.run_id = _archive_task_messages.run_id
+    and t.step_slug = _archive_task_messages.step_slug
+    and t.task_index = i.task_index
+  where t.message_id is not null;
+  if v_ids is not null then
+    perform pgmq.archive(_archive_task_messages.flow_slug, v_ids);
+  end if;
+end;
+$$;
+
+create or replace function pgflow._fail_by_type_violation(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  output jsonb,
+  child_slug text
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_produced text := coalesce(jsonb_typeof(output), 'null');
+begin
+  perform pgflow._fail_step_and_run(
+    _fail_by_type_violation.flow_slug,
+    _fail_by_type_violation.run_id,
+    _fail_by_type_violation.step_slug,
+    format(
+      '[TYPE_VIOLATION] Map step %s expects array input but dependency %s produced %s',
+      child_slug, _fail_by_type_violation.step_slug, v_produced
+    )
+  );
+  update pgflow.step_tasks t
+  set status = 'failed',
+      failed_at = greatest(now(), t.started_at),
+      output = _fail_by_type_violation.output,
+      error_message = format('[TYPE_VIOLATION] Produced %s instead of array', v_produced)
+  where t.run_id = _fail_by_type_violation.run_id
+    and t.step_slug = _fail_by_type_violation.step_slug
+    and t.task_index = 0;
+end;
+$$;
+
+-- Ours: completes many tasks of one step. With worker_id and attempts given, a result is taken only
+-- from the worker and attempt that hold the task; without them (contract) from anyone.
+create or replace function pgflow.complete_tasks(
+  run_id uuid,
+  step_slug text,
+  task_indexes int[],
+  outputs jsonb[],
+  worker_id uuid default null,
+  attempts int[] default null
+)
+returns pgflow.settled_tasks
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  v_flow_slug text;
+  v_run_status text;
+  v_step_status text;
+  v_step_type text;
+  v_child text;
+  v_done int[];
+  v_ids bigint[];
+begin
+  select r.flow_slug, r.status into v_flow_slug, v_run_status
+  from pgflow.runs r
+  where r.run_id = complete_tasks.run_id
+  for update;
+  if not found or v_run_status = 'failed' then
+    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
+  end if;
+
+  select ss.status into v_step_status
+  from pgflow.step_states ss
+  where ss.run_id = complete_tasks.run_id and ss.step_slug = complete_tasks.step_slug
+  for update;
+  if not found then
+    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
+  end if;
+  if v_step_status <> 'started' then
+    perform pgflow._archive_task_messages(
+      v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, task_indexes
+    );
+    return row(0, task_indexes, v_step_status, v_run_status)::pgflow.settled_tasks;
+  end if;
+
+  select s.step_type into v_step_type
+  from pgflow.steps s
+  where s.flow_slug = v_flow_slug and s.step_slug = complete_tasks.step_slug;
+
+  if v_step_type = 'single' then
+    v_child := pgflow._map_starved_by(
+      v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, outputs[1]
+    );
+    if v_child is not null and exists (
+      select 1 from pgflow.step_tasks t
+      where t.run_id = complete_tasks.run_id
+        and t.step_slug = complete_tasks.step_slug
+        and t.task_index = task_indexes[1]
+        and (complete_tasks.worker_id is null
+          or (t.status = 'started'
+            and t.last_worker_id = complete_tasks.worker_id
+            and t.attempts_count = attempts[1]))
+    ) then
+      perform pgflow._fail_by_type_violation(
+        v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, outputs[1], v_child
+      );
+      return row(1, '{}'::int[], 'failed', 'failed')::pgflow.settled_tasks;
+    end if;
+  end if;
+
+  with settled as (
+    update pgflow.step_tasks t
+    set status = 'completed',
+        completed_at = greatest(now(), t.started_at),
+        output = i.output
+    from unnest(task_indexes, outputs, attempts) i (task_index, output, attempt)
+    where t.run_id = complete_tasks.run_id
+      and t.step_slug = complete_tasks.step_slug
+      and t.task_index = i.task_index
+      and t.status = 'started'
+      and (complete_tasks.worker_id is null
+        or (t.last_worker_id = complete_tasks.worker_id and t.attempts_count = i.attempt))
+    returning t.task_index, t.message_id
+  )
+  select array_agg(s.task_index), array_agg(s.message_id) filter (where s.message_id is not null)
+  into v_done, v_ids
+  from settled s;
+
+  if v_ids is not null then
+    perform pgmq.archive(v_flow_slug, v_ids);
+  end if;
+  if v_done is not null then
+    perform pgflow._count_done(
+      v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, cardinality(v_done), outputs[1]
+    );
+  end if;
+
+  return (
+    select row(
+      coalesce(cardinality(v_done), 0),
+      case
+        when cardinality(v_done) = cardinality(task_indexes) then '{}'::int[]
+        else array(select i from unnest(task_indexes) i where i <> all (coalesce(v_done, '{}')))
+      end,
+      ss.status,
+      r.status
+    )::pgflow.settled_tasks
+    from pgflow.step_states ss
+    join pgflow.runs r on r.run_id = ss.run_id
+    where ss.run_id = complete_tasks.run_id and ss.step_slug = complete_tasks.step_slug
+  );
+end;
+$$;
+
+create or replace function pgflow.complete_task(run_id uuid, step_slug text, task_index int, output jsonb)
+returns setof pgflow.step_tasks
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  perform pgflow.complete_tasks(
+    complete_task.run_id,
+    complete_task.step_slug,
+    array[complete_task.task_index],
+    array[complete_task.output]
+  );
+  return query
+  select t.*
+  from pgflow.step_tasks t
+  where t.run_id = complete_task.run_id
+    and t.step_slug = complete_task.step_slug
+    and t.task_index = complete_task.task_index;
+end;
+$$;

@@ -1,0 +1,207 @@
+-- Failures (contract section 9). fail_tasks is the rule; fail_task is the same for one task.
+
+-- A task of the step has used up its attempts: what happens to the step and the run is up to
+-- when_exhausted. Caller holds the locks of the run and the step.
+create or replace function pgflow._exhaust_step(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  error_message text
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_mode text;
+begin
+  select s.when_exhausted into v_mode
+  from pgflow.steps s
+  where s.flow_slug = _exhaust_step.flow_slug and s.step_slug = _exhaust_step.step_slug;
+
+  if v_mode = 'fail' then
+    perform pgflow._fail_step_and_run(
+      _exhaust_step.flow_slug, _exhaust_step.run_id, _exhaust_step.step_slug, _exhaust_step.error_message
+    );
+    return;
+  end if;
+
+  update pgflow.step_states ss
+  set status = 'skipped',
+      skip_reason = 'handler_failed',
+      skipped_at = greatest(now(), ss.created_at),
+      remaining_tasks = null,
+      error_message = _exhaust_step.error_message
+  where ss.run_id = _exhaust_step.run_id and ss.step_slug = _exhaust_step.step_slug;
+  update pgflow.runs r
+  set remaining_steps = r.remaining_steps - 1
+  where r.run_id = _exhaust_step.run_id;
+  perform pgflow._emit_step_event(
+    _exhaust_step.run_id,
+    _exhaust_step.step_slug,
+    'skipped',
+    jsonb_build_object(
+      'flow_slug', _exhaust_step.flow_slug,
+      'skip_reason', 'handler_failed',
+      'error_message', _exhaust_step.error_message,
+      'skipped_at', now()
+    )
+  );
+  perform pgflow._archive_open_messages(_exhaust_step.run_id, array[_exhaust_step.step_slug]);
+
+  if v_mode = 'skip-cascade' then
+    perform pgflow._cascade_force_skip_steps(
+      _exhaust_step.run_id, _exhaust_step.step_slug, 'handler_failed'
+    );
+    perform pgflow.maybe_complete_run(_exhaust_step.run_id);
+  else
+    perform pgflow._release_dependents_of_skipped(_exhaust_step.run_id, array[_exhaust_step.step_slug]);
+    perform pgflow._advance_run(_exhaust_step.run_id);
+  end if;
+end;
+$$;
+
+-- Ours: fails many tasks of one step. Fenced as complete_tasks is. permanent[i] fails at once,
+-- whatever attempts are left.
+create or replace function pgflow.fail_tasks(
+  run_id uuid,
+  step_slug text,
+  task_indexes int[],
+  error_messages text[],
+  worker_id uuid default null,
+  attempts int[] default null,
+  permanent boolean[] default null
+)
+returns pgflow.settled_tasks
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_mergejoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  v_flow_slug text;
+  v_run_status text;
+  v_step_status text;
+  v_max_attempts int;
+  v_base_delay int;
+  v_done int[];
+  v_failed_ids bigint[];
+  v_retry_ids bigint[];
+  v_retry_delays int[];
+  v_error text;
+  v_exhausted boolean;
+begin
+  select r.flow_slug, r.status into v_flow_slug, v_run_status
+  from pgflow.runs r
+  where r.run_id = fail_tasks.run_id
+  for update;
+  if not found then
+    return row(0, task_indexes, null, null)::pgflow.settled_tasks;
+  end if;
+
+  select ss.status into v_step_status
+  from pgflow.step_states ss
+  where ss.run_id = fail_tasks.run_id and ss.step_slug = fail_tasks.step_slug
+  for update;
+  if not found then
+    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
+  end if;
+
+  if v_step_status <> 'started' and v_run_status <> 'failed' then
+    perform pgflow._archive_task_messages(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, task_indexes);
+    return row(0, task_indexes, v_step_status, v_run_status)::pgflow.settled_tasks;
+  end if;
+
+  -- On a failed run nothing is retried: what still ran is recorded as failed, and that is all.
+  select case when v_run_status = 'failed' then 0 else coalesce(s.opt_max_attempts, f.opt_max_attempts) end,
+    coalesce(s.opt_base_delay, f.opt_base_delay)
+  into v_max_attempts, v_base_delay
+  from pgflow.steps s
+  join pgflow.flows f on f.flow_slug = s.flow_slug
+  where s.flow_slug = v_flow_slug and s.step_slug = fail_tasks.step_slug;
+
+  with settled as (
+    update pgflow.step_tasks t
+    set status = case when i.retry then 'queued' else 'failed' end,
+        started_at = case when i.retry then null else t.started_at end,
+        failed_at = case when i.retry then null else greatest(now(), t.started_at) end,
+        error_message = i.error_message
+    from (
+      select held.task_index, u.error_message,
+        held.attempts_count < v_max_attempts and not coalesce(u.permanent, false) as retry
+      from unnest(task_indexes, error_messages, attempts, permanent)
+        u (task_index, error_message, attempt, permanent)
+      join pgflow.step_tasks held
+        on held.run_id = fail_tasks.run_id
+        and held.step_slug = fail_tasks.step_slug
+        and held.task_index = u.task_index
+      where held.status = 'started'
+        and (fail_tasks.worker_id is null
+          or (held.last_worker_id = fail_tasks.worker_id and held.attempts_count = u.attempt))
+    ) i
+    where t.run_id = fail_tasks.run_id
+      and t.step_slug = fail_tasks.step_slug
+      and t.task_index = i.task_index
+      and t.status = 'started'
+    returning t.task_index, t.message_id, t.status, t.attempts_count, t.error_message
+  )
+  select
+    array_agg(s.task_index),
+    array_agg(s.message_id) filter (where s.status = 'failed' and s.message_id is not null),
+    array_agg(s.message_id) filter (where s.status = 'queued' and s.message_id is not null),
+    array_agg(pgflow.calculate_retry_delay(v_base_delay, s.attempts_count))
+      filter (where s.status = 'queued' and s.message_id is not null),
+    (array_agg(s.error_message order by s.task_index) filter (where s.status = 'failed'))[1],
+    coalesce(bool_or(s.status = 'failed'), false)
+  into v_done, v_failed_ids, v_retry_ids, v_retry_delays, v_error, v_exhausted
+  from settled s;
+
+  if v_failed_ids is not null then
+    perform pgmq.archive(v_flow_slug, v_failed_ids);
+  end if;
+  if v_retry_ids is not null then
+    perform pgflow.set_vt_batch(v_flow_slug, v_retry_ids, v_retry_delays);
+  end if;
+  if v_exhausted and v_run_status <> 'failed' then
+    perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
+  end if;
+
+  return (
+    select row(
+      coalesce(cardinality(v_done), 0),
+      array(select i from unnest(task_indexes) i where i <> all (coalesce(v_done, '{}'))),
+      ss.status,
+      r.status
+    )::pgflow.settled_tasks
+    from pgflow.step_states ss
+    join pgflow.runs r on r.run_id = ss.run_id
+    where ss.run_id = fail_tasks.run_id and ss.step_slug = fail_tasks.step_slug
+  );
+end;
+$$;
+
+create or replace function pgflow.fail_task(run_id uuid, step_slug text, task_index int, error_message text)
+returns setof pgflow.step_tasks
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  perform pgflow.fail_tasks(
+    fail_task.run_id,
+    fail_task.step_slug,
+    array[fail_task.task_index],
+    array[fail_task.error_message]
+  );
+  return query
+  select t.*
+  from pgflow.step_tasks t
+  where t.run_id = fail_task.run_id
+    and t.step_slug = fail_task.step_slug
+    and t.task_index = fail_task.task_index;
+end;
+$$;

@@ -1,0 +1,95 @@
+-- Ours: giving claimed tasks back and keeping hold of them.
+
+-- Hands back tasks that were claimed but not begun: queued again, visible at once, and the attempt that
+-- the claim had charged is taken off. Answers how many were still held by this worker.
+create or replace function pgflow.release_tasks(flow_slug text, worker_id uuid, msg_ids bigint[])
+returns int
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_ids bigint[];
+begin
+  with held as materialized (
+    select t.run_id, t.step_slug, t.task_index
+    from unnest(msg_ids) m (id)
+    join pgflow.step_tasks t on t.message_id = m.id
+    where t.flow_slug = release_tasks.flow_slug
+      and t.status = 'started'
+      and t.last_worker_id = release_tasks.worker_id
+    order by t.run_id, t.step_slug, t.task_index
+    for update of t
+  ), released as (
+    update pgflow.step_tasks t
+    set status = 'queued',
+        started_at = null,
+        last_worker_id = null,
+        lease_until = null,
+        attempts_count = greatest(t.attempts_count - 1, 0)
+    from held h
+    where t.run_id = h.run_id and t.step_slug = h.step_slug and t.task_index = h.task_index
+    returning t.message_id
+  )
+  select array_agg(r.message_id) into v_ids from released r;
+
+  if v_ids is null then
+    return 0;
+  end if;
+  perform pgflow.set_vt_batch(release_tasks.flow_slug, v_ids, array_fill(0, array[cardinality(v_ids)]));
+  perform pg_notify('pgflow_work', release_tasks.flow_slug);
+  return cardinality(v_ids);
+end;
+$$;
+
+-- Extends the lease of these tasks to lease_seconds from now and answers the ids that are no longer
+-- this worker's: finished, taken over, cancelled or skipped. Whoever holds those may drop them.
+create or replace function pgflow.extend_tasks(
+  flow_slug text,
+  worker_id uuid,
+  msg_ids bigint[],
+  lease_seconds int
+)
+returns setof bigint
+language plpgsql
+security definer
+set search_path = ''
+set enable_seqscan = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_held bigint[];
+begin
+  with held as materialized (
+    select t.run_id, t.step_slug, t.task_index, t.message_id
+    from unnest(msg_ids) m (id)
+    join pgflow.step_tasks t on t.message_id = m.id
+    join pgflow.step_states ss
+      on ss.run_id = t.run_id and ss.step_slug = t.step_slug and ss.status = 'started'
+    join pgflow.runs r on r.run_id = t.run_id and r.status = 'started'
+    where t.flow_slug = extend_tasks.flow_slug
+      and t.status = 'started'
+      and t.last_worker_id = extend_tasks.worker_id
+    order by t.run_id, t.step_slug, t.task_index
+    for update of t
+  ), extended as (
+    update pgflow.step_tasks t
+    set lease_until = clock_timestamp() + make_interval(secs => lease_seconds)
+    from held h
+    where t.run_id = h.run_id and t.step_slug = h.step_slug and t.task_index = h.task_index
+    returning t.message_id
+  )
+  select array_agg(e.message_id) into v_held from extended e;
+
+  if v_held is not null then
+    perform pgflow.set_vt_batch(
+      extend_tasks.flow_slug, v_held, array_fill(lease_seconds, array[cardinality(v_held)])
+    );
+  end if;
+  return query select m.id from unnest(msg_ids) m (id) where m.id <> all (coalesce(v_held, '{}'));
+end;
+$$;

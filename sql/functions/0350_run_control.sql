@@ -1,0 +1,161 @@
+-- Ours: cancelling a run, and going on with a failed one.
+
+-- Ends a running run as failed: started steps fail with the reason, open messages leave the queue.
+-- Workers that hold tasks of it learn so when they next extend their leases.
+create or replace function pgflow.cancel_run(run_id uuid, reason text default 'Run cancelled')
+returns setof pgflow.runs
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run pgflow.runs;
+  v_step record;
+begin
+  select r.* into v_run from pgflow.runs r where r.run_id = cancel_run.run_id for update;
+  if not found then
+    raise exception 'Run not found: %', cancel_run.run_id using errcode = 'PF003';
+  end if;
+  if v_run.status <> 'started' then
+    return query select r.* from pgflow.runs r where r.run_id = cancel_run.run_id;
+    return;
+  end if;
+
+  perform 1 from pgflow.step_states ss
+  where ss.run_id = cancel_run.run_id order by ss.step_slug collate "C" for update;
+
+  update pgflow.runs r
+  set status = 'failed', failed_at = greatest(now(), r.started_at)
+  where r.run_id = cancel_run.run_id;
+
+  for v_step in
+    update pgflow.step_states ss
+    set status = 'failed', failed_at = greatest(now(), ss.started_at), error_message = cancel_run.reason
+    where ss.run_id = cancel_run.run_id and ss.status = 'started'
+    returning ss.step_slug
+  loop
+    perform pgflow._emit_step_event(
+      cancel_run.run_id,
+      v_step.step_slug,
+      'failed',
+      jsonb_build_object('error_message', cancel_run.reason, 'failed_at', now())
+    );
+  end loop;
+  perform pgflow._emit_run_event(
+    cancel_run.run_id,
+    'failed',
+    jsonb_build_object('flow_slug', v_run.flow_slug, 'error_message', cancel_run.reason, 'failed_at', now())
+  );
+  perform pgflow._archive_open_messages(cancel_run.run_id);
+  perform pg_notify('pgflow_cancelled', cancel_run.run_id::text);
+  return query select r.* from pgflow.runs r where r.run_id = cancel_run.run_id;
+end;
+$$;
+
+-- Starts a failed run again where it failed: completed tasks are kept, failed ones and those that were
+-- never finished are queued anew with a fresh budget of attempts. Answers how many.
+create or replace function pgflow.retry_failed_tasks(run_id uuid)
+returns int
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run pgflow.runs;
+  v_step record;
+  v_queued int := 0;
+  v_indexes int[];
+  v_messages jsonb[];
+begin
+  select r.* into v_run from pgflow.runs r where r.run_id = retry_failed_tasks.run_id for update;
+  if not found then
+    raise exception 'Run not found: %', retry_failed_tasks.run_id using errcode = 'PF003';
+  end if;
+  if v_run.status <> 'failed' then
+    raise exception 'Run % is %, only a failed run can be retried', retry_failed_tasks.run_id, v_run.status
+      using errcode = 'PF004';
+  end if;
+
+  update pgflow.runs r
+  set status = 'started', failed_at = null
+  where r.run_id = retry_failed_tasks.run_id;
+
+  for v_step in
+    select ss.step_slug, ss.status, ss.initial_tasks, ss.spawned_tasks
+    from pgflow.step_states ss
+    where ss.run_id = retry_failed_tasks.run_id and ss.status in ('failed', 'started')
+    order by ss.step_slug collate "C"
+    for update
+  loop
+    -- A step that failed before it had tasks failed by its condition, which is tested again.
+    if not exists (
+      select 1 from pgflow.step_tasks t
+      where t.run_id = retry_failed_tasks.run_id and t.step_slug = v_step.step_slug
+    ) then
+      update pgflow.step_states ss
+      set status = 'created', failed_at = null, started_at = null, error_message = null,
+          remaining_tasks = null, spawned_tasks = 0
+      where ss.run_id = retry_failed_tasks.run_id and ss.step_slug = v_step.step_slug;
+      continue;
+    end if;
+
+    select array_agg(t.task_index order by t.task_index),
+      array_agg(
+        jsonb_build_object(
+          'flow_slug', v_run.flow_slug,
+          'run_id', retry_failed_tasks.run_id,
+          'step_slug', v_step.step_slug,
+          'task_index', t.task_index
+        )
+        order by t.task_index
+      )
+    into v_indexes, v_messages
+    from pgflow.step_tasks t
+    where t.run_id = retry_failed_tasks.run_id
+      and t.step_slug = v_step.step_slug
+      and t.status <> 'completed';
+
+    if v_indexes is not null then
+      update pgflow.step_tasks t
+      set status = 'queued',
+          attempts_count = 0,
+          requeued_count = 0,
+          started_at = null,
+          failed_at = null,
+          error_message = null,
+          output = null,
+          last_worker_id = null,
+          lease_until = null,
+          permanently_stalled_at = null,
+          message_id = sent.message_id
+      from rows from (
+        pgmq.send_batch(v_run.flow_slug, v_messages), unnest(v_indexes)
+      ) sent (message_id, task_index)
+      where t.run_id = retry_failed_tasks.run_id
+        and t.step_slug = v_step.step_slug
+        and t.task_index = sent.task_index;
+      v_queued := v_queued + cardinality(v_indexes);
+    end if;
+
+    update pgflow.step_states ss
+    set status = 'started',
+        failed_at = null,
+        error_message = null,
+        remaining_tasks = ss.initial_tasks - (
+          select count(*) from pgflow.step_tasks t
+          where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.status = 'completed'
+        )
+    where ss.run_id = retry_failed_tasks.run_id and ss.step_slug = v_step.step_slug;
+    perform pgflow._emit_step_event(
+      retry_failed_tasks.run_id,
+      v_step.step_slug,
+      'started',
+      jsonb_build_object('started_at', now(), 'remaining_tasks', cardinality(v_indexes), 'remaining_deps', 0)
+    );
+  end loop;
+
+  perform pgflow._advance_run(retry_failed_tasks.run_id);
+  perform pg_notify('pgflow_work', v_run.flow_slug);
+  return v_queued;
+end;
+$$;

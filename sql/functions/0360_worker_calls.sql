@@ -1,0 +1,100 @@
+-- Ours: what a worker reports and reads besides its tasks.
+
+create or replace function pgflow.register_worker(
+  worker_id uuid,
+  queue_name text,
+  function_name text,
+  dead_after interval default null
+)
+returns void
+language sql
+security definer
+set search_path = ''
+as $$
+  insert into pgflow.workers (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
+  values (
+    register_worker.worker_id, register_worker.queue_name, register_worker.function_name,
+    register_worker.dead_after, clock_timestamp(), clock_timestamp()
+  )
+  on conflict (worker_id) do update
+    set last_heartbeat_at = clock_timestamp(), stopped_at = null, dead_after = excluded.dead_after;
+$$;
+
+-- One call for all queues of a worker. Answers the ids that an operator has deprecated, and those that
+-- were taken for dead in the meantime (stopped_at set): these hold no tasks any more.
+create or replace function pgflow.heartbeat(worker_ids uuid[])
+returns table (worker_id uuid, deprecated boolean, stopped boolean)
+language plpgsql
+security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  return query
+  update pgflow.workers w
+  set last_heartbeat_at = clock_timestamp()
+  from (select u.id from unnest(worker_ids) u (id) order by u.id) i
+  where w.worker_id = i.id
+  returning w.worker_id, w.deprecated_at is not null, w.stopped_at is not null;
+end;
+$$;
+
+create or replace function pgflow.stop_workers(worker_ids uuid[])
+returns void
+language sql
+security definer
+set search_path = ''
+as $$
+  update pgflow.workers w
+  set stopped_at = clock_timestamp()
+  where w.worker_id = any (worker_ids);
+$$;
+
+-- Counts of one run's steps, cheap enough to be asked for every second: nothing is counted row by row
+-- but the failed tasks of steps that have failed.
+create or replace function pgflow.run_progress(run_id uuid)
+returns table (
+  step_slug text,
+  step_type text,
+  status text,
+  initial_tasks int,
+  remaining_tasks int,
+  error_message text,
+  skip_reason text,
+  started_at timestamptz,
+  finished_at timestamptz
+)
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.error_message,
+    ss.skip_reason, ss.started_at, coalesce(ss.completed_at, ss.failed_at, ss.skipped_at)
+  from pgflow.step_states ss
+  join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+  where ss.run_id = run_progress.run_id
+  order by s.step_index;
+$$;
+
+-- The outputs of one step in index order, from_index on, at most so many: a page of a stream.
+create or replace function pgflow.run_results(
+  run_id uuid,
+  step_slug text,
+  from_index int default 0,
+  max_rows int default 10000
+)
+returns table (task_index int, status text, output jsonb, error_message text)
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select t.task_index, t.status, t.output, t.error_message
+  from pgflow.step_tasks t
+  where t.run_id = run_results.run_id
+    and t.step_slug = run_results.step_slug
+    and t.task_index >= run_results.from_index
+  order by t.task_index
+  limit run_results.max_rows;
+$$;

@@ -1,0 +1,60 @@
+-- Worker registry (contract section 15).
+
+create or replace function pgflow.track_worker_function(function_name text)
+returns void
+language sql
+set search_path = ''
+as $$
+  insert into pgflow.worker_functions (function_name, created_at, updated_at)
+  values (track_worker_function.function_name, clock_timestamp(), clock_timestamp())
+  on conflict (function_name) do update set updated_at = clock_timestamp();
+$$;
+
+create or replace function pgflow.mark_worker_stopped(worker_id uuid)
+returns void
+language sql
+set search_path = ''
+as $$
+  update pgflow.workers w
+  set stopped_at = clock_timestamp()
+  where w.worker_id = mark_worker_stopped.worker_id;
+$$;
+
+-- What "on delete set null" of step_tasks.last_worker_id means, without a foreign key that would be
+-- checked for every claimed row.
+create or replace function pgflow._forget_deleted_workers()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  update pgflow.step_tasks t
+  set last_worker_id = null
+  from deleted d
+  where t.last_worker_id = d.worker_id;
+  return null;
+end;
+$$;
+
+create or replace trigger forget_deleted_workers
+  after delete on pgflow.workers
+  referencing old table as deleted
+  for each statement
+  execute function pgflow._forget_deleted_workers();
+
+-- Deprecated one-phase poll, kept for old clients.
+create or replace function pgflow.poll_for_tasks(
+  queue_name text,
+  vt int,
+  qty int,
+  max_poll_seconds int default 5,
+  poll_interval_ms int default 100
+)
+returns setof pgflow.step_task_record
+language plpgsql
+set search_path = ''
+as $$
+begin
+  raise notice 'poll_for_tasks is deprecated: read with pgmq.read_with_poll, then call pgflow.start_tasks';
+end;
+$$;

@@ -1,0 +1,41 @@
+-- Grants (contract section 15). Nobody but the owner may do anything by default; two sets of rights can
+-- be given to roles of the site's choosing, neither of which includes a right on a table.
+
+revoke all on all functions in schema pgflow from public;
+
+-- starter: start and read runs. worker: also claim, settle and report. Answers what was granted.
+create or replace function pgflow.grant_access(role_name name, access text)
+returns text[]
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_function regprocedure;
+  v_granted text[] := '{}';
+  v_names text[] := array['start_flow_with_states', 'get_run_with_states'];
+begin
+  if access not in ('starter', 'worker') then
+    raise exception 'Unknown access "%", use starter or worker', access
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if access = 'worker' then
+    v_names := v_names || array[
+      'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
+      'register_worker', 'heartbeat', 'stop_workers', 'requeue_stalled_tasks', 'recover_dead_workers',
+      'run_progress', 'run_results'
+    ];
+  end if;
+  execute format('grant usage on schema pgflow to %I', role_name);
+  for v_function in
+    select p.oid::regprocedure
+    from pg_catalog.pg_proc p
+    where p.pronamespace = 'pgflow'::regnamespace and p.proname = any (v_names)
+    order by p.proname
+  loop
+    execute format('grant execute on function %s to %I', v_function, role_name);
+    v_granted := v_granted || v_function::text;
+  end loop;
+  return v_granted;
+end;
+$$;
+revoke all on function pgflow.grant_access(name, text) from public;
