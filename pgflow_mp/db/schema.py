@@ -96,9 +96,11 @@ def sql_text(*, queue: bool = False) -> str:
     from pgflow_mp import __version__
 
     parts = [
-        f"-- pgflow schema, version {latest_version()}, from pgflow_mp {__version__}.\n"
-        "-- For an empty database. Needs the queue first: create extension pgmq, or its SQL.\n"
-        "\\set ON_ERROR_STOP on\nbegin;"
+        (
+            f"-- pgflow schema, version {latest_version()}, from pgflow_mp {__version__}.\n"
+            "-- For an empty database. Needs the queue first: create extension pgmq, or its SQL.\n"
+            "\\set ON_ERROR_STOP on\nbegin;"
+        )
     ]
     if queue:
         parts.append(_queue_sql())
@@ -107,7 +109,7 @@ def sql_text(*, queue: bool = False) -> str:
     parts += [f"-- {file.name}\n{file.read_text(encoding='utf-8')}" for file in function_files()]
     parts.append(_VERSION_TABLE + ";")
     parts += [
-        "insert into pgflow.schema_version (version, package_version, functions_digest) "
+        "insert into pgflow.schema_version (version, package_version, functions_digest) "  # noqa: S608
         f"values ({version}, '{__version__}', '{functions_digest()}');"
         for version in migrations()
     ]
@@ -120,13 +122,12 @@ def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
 
     Raises ``SchemaError`` where a schema of that name exists that this package did not install.
     """
-    row = conn.execute(
-        "select to_regnamespace('pgflow') is not null, to_regclass('pgflow.schema_version') is not null"
-    ).fetchone()
-    assert row is not None
-    if not row[0]:
+    has_schema, has_version = _one_row(
+        conn, "select to_regnamespace('pgflow') is not null, to_regclass('pgflow.schema_version') is not null"
+    )
+    if not has_schema:
         return None
-    if not row[1]:
+    if not has_version:
         raise SchemaError(
             "the database has a schema named pgflow that pgflow_mp did not install",
             hint="Use another database, or rename that schema first: alter schema pgflow rename to ...;",
@@ -203,8 +204,14 @@ def install(conn: psycopg.Connection[tuple[object, ...]]) -> InstallResult:
         raise SchemaError(
             f"role {conn.info.user!r} may not install pgflow into database {conn.info.dbname!r}: "
             f"{str(exc).splitlines()[0]}",
-            hint="Install as the database's owner, or give a DBA the script: python -m pgflow_mp install --print",
+            hint="Install as the database's owner, or give a DBA the script: "
+            "python -m pgflow_mp install --print",
         ) from exc
+
+
+def _one_row(conn: psycopg.Connection[tuple[object, ...]], query: LiteralString) -> tuple[object, ...]:
+    row = conn.execute(query).fetchone()
+    return row if row is not None else ()
 
 
 def _newer(conn: psycopg.Connection[tuple[object, ...]], found: Installed, latest: int) -> SchemaError:
@@ -223,7 +230,7 @@ def _as_tuple(version: str) -> tuple[int, ...]:
 
 def _run_file(conn: psycopg.Connection[tuple[object, ...]], file: Traversable) -> None:
     try:
-        conn.execute(cast(LiteralString, file.read_text(encoding="utf-8")))
+        conn.execute(file.read_text(encoding="utf-8"))
     except psycopg.errors.InsufficientPrivilege:
         raise
     except psycopg.Error as exc:
@@ -239,22 +246,23 @@ def _queue_sql() -> str:
 
 def _install_queue(conn: psycopg.Connection[tuple[object, ...]]) -> str:
     """Make the pgmq schema exist: the server's extension, else the SQL of the PyPI package."""
-    row = conn.execute(
+    has_extension, offers_extension, has_tables, has_send = _one_row(
+        conn,
         "select exists (select from pg_extension where extname = 'pgmq'), "
         "exists (select from pg_available_extensions where name = 'pgmq'), "
-        "to_regclass('pgmq.meta') is not null, to_regprocedure('pgmq.send_batch(text,jsonb[],integer)') is not null"
-    ).fetchone()
-    assert row is not None
-    has_extension, offers_extension, has_tables, has_send = row
+        "to_regclass('pgmq.meta') is not null, "
+        "to_regprocedure('pgmq.send_batch(text,jsonb[],integer)') is not null",
+    )
     if has_extension or has_tables:
         if not has_send:
             raise SchemaError(
-                "the queue (schema pgmq) in this database is too old: pgmq.send_batch(text, jsonb[], int) is missing",
+                "the queue (schema pgmq) in this database is too old: "
+                "pgmq.send_batch(text, jsonb[], int) is missing",
                 hint="Upgrade pgmq to 1.5 or later: alter extension pgmq update;",
             )
         return "present"
     if offers_extension:
         conn.execute(sql.SQL("create extension pgmq"))
         return "extension"
-    conn.execute(cast(LiteralString, _queue_sql()))
+    conn.execute(_queue_sql())
     return "bundled SQL"
