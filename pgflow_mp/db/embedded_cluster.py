@@ -13,7 +13,6 @@ import fcntl
 import json
 import os
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -22,10 +21,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 SUPERUSER = "postgres"
-LOG_TAIL_LINES = 12
 # sun_path holds 108 bytes with its end mark; the longest name that we put in the directory is
 # ".s.PGSQL.65535.lock".
 SOCKET_DIR_LIMIT = 107 - len("/.s.PGSQL.65535.lock")
@@ -80,16 +78,6 @@ def write_atomically(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(text, "utf-8")
     temporary.replace(path)
-
-
-def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """Return the last lines of a log file, or an empty string."""
-    try:
-        with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - 16_384))
-            return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
-    except OSError:
-        return ""
 
 
 def lock(path: Path, timeout: float = 0.0) -> int | None:
@@ -162,24 +150,23 @@ def die_with_parent(sig: int, parent: int) -> None:
 
 
 def popen(
-    plan: Plan, command: list[str], *, death: int, pass_fds: tuple[int, ...] = ()
+    plan: Plan, command: list[str], output: IO[bytes], *, death: int, pass_fds: tuple[int, ...] = ()
 ) -> subprocess.Popen[bytes]:
-    """Start a direct child that writes to the server's log and dies with this process.
+    """Start a direct child that writes to ``output`` and gets signal ``death`` if this process dies.
 
     The caller has one thread only, so ``preexec_fn`` is safe here.
     """
     parent = os.getpid()
-    with plan.log.open("ab") as log:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            env=command_environment(plan),
-            cwd=plan.home,
-            pass_fds=pass_fds,
-            preexec_fn=lambda: die_with_parent(death, parent),  # noqa: PLW1509 - see above
-        )
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        env=command_environment(plan),
+        cwd=plan.home,
+        pass_fds=pass_fds,
+        preexec_fn=lambda: die_with_parent(death, parent),  # noqa: PLW1509 - see above
+    )
 
 
 def sweep_unfinished(home: Path) -> None:
@@ -216,6 +203,7 @@ def check_cluster(plan: Plan) -> None:
 
 def write_configuration(plan: Plan) -> None:
     """Write ``postgresql.conf`` and ``pg_hba.conf``; ALTER SYSTEM still wins over the former."""
+    plan.data.chmod(0o700)  # a copy or a restore may have opened it, which postgres refuses
     lines = ["# Written by pgflow_mp at every start. Use ALTER SYSTEM for settings of your own."]
     lines += [f"{name} = '{_quoted(value)}'" for name, value in plan.conf.items()]
     write_atomically(plan.data / "postgresql.conf", "\n".join(lines) + "\n")
@@ -276,77 +264,3 @@ def ping(socket_dir: Path, port: int) -> str:
     if answer[:1] == b"E":
         return "starting" if b"C57P03\0" in answer else "ready"
     return "ready" if answer[:1] == b"R" else "silent"
-
-
-def diagnose(plan: Plan, what: str, code: int | None) -> StartFailure:
-    """Turn the end of the server's log into one message with a hint."""
-    tail = log_tail(plan.log)
-    where = f"the last lines of {plan.log}:\n{tail}" if tail else f"{plan.log} is empty"
-    message, hint = f"{what} {_ended(code)}", f"look into {plan.log}"
-    for words, cause, advice in _CAUSES:
-        if any(word in tail for word in words):
-            message, hint = f"{what} {_ended(code)}: {cause}", advice.format(home=plan.home)
-            break
-    return StartFailure(f"{message}; {where}", hint)
-
-
-def _ended(code: int | None) -> str:
-    if code is None:
-        return "did not answer in time"
-    if code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with exit status {code}"
-
-
-_CAUSES: list[tuple[tuple[str, ...], str, str]] = [
-    (
-        ("No space left on device", "Disk quota exceeded"),
-        "no space left on the disk",
-        "free some space where {home} is (a new cluster needs about 100 MB), or choose another --data-dir",
-    ),
-    (("Read-only file system",), "the file system is read-only", "choose a --data-dir that can be written"),
-    (
-        ("shared memory block", 'lock file "postmaster.pid" already exists'),
-        "another server, not started by pgflow_mp, uses this data directory",
-        "stop that server, or choose another --data-dir",
-    ),
-    (
-        ("could not map anonymous shared memory", "Cannot allocate memory", "could not create shared memory"),
-        "not enough memory for the server's buffers",
-        "free some memory, or start it with a smaller setting shared_buffers",
-    ),
-    (
-        (
-            "could not create any Unix-domain socket",
-            "could not bind Unix address",
-            "could not create any TCP/IP",
-        ),
-        "its socket cannot be made",
-        "set TMPDIR to a local directory that can hold sockets, or choose another --port",
-    ),
-    (
-        ("does not exist\ninitdb: could not look up", "could not look up effective user ID"),
-        "the user that runs it has no entry in the user database",
-        "add one to /etc/passwd, run as another user, or give --dsn",
-    ),
-    (
-        ("Permission denied", "Operation not permitted", "has invalid permissions", "has wrong ownership"),
-        "permission denied",
-        "check owner and mode of {home} and of the directories above it, or choose another --data-dir",
-    ),
-    (
-        ("could not locate a valid checkpoint record", "invalid checkpoint record", "PANIC:", "is corrupted"),
-        "the cluster is damaged",
-        "restore {home} from a copy, or move it away to begin with an empty one",
-    ),
-    (
-        ("unrecognized configuration parameter", "invalid value for parameter", "configuration file"),
-        "a setting is wrong",
-        "correct the setting named in the log (yours, or one made with ALTER SYSTEM)",
-    ),
-    (
-        ("error while loading shared libraries", "Exec format error", "not found (required by"),
-        "the PostgreSQL binaries do not run on this platform",
-        "install the missing library, or give --dsn to use a PostgreSQL server of your own",
-    ),
-]

@@ -106,6 +106,8 @@ def _drop(home: Path, bin_dir: Path, owner: int) -> str:
     """Become ``owner`` of the cluster (a new one: some ordinary account) for good."""
     account = _account()
     uid, gid = (owner, home.stat().st_gid) if owner else (account.pw_uid, account.pw_gid)
+    # Below a directory of somebody else, root's rights could be led astray by symbolic links.
+    trusted = home.parent.stat().st_uid == 0
     try:
         if not owner:
             _give_away(home, uid, gid)
@@ -119,7 +121,8 @@ def _drop(home: Path, bin_dir: Path, owner: int) -> str:
             f"PostgreSQL does not run as root, and root may not become user id {uid} here: {error}",
             "run as an ordinary user, allow user namespaces, or give --dsn",
         ) from error
-    _keep_file_access()
+    if trusted:
+        _keep_file_access()
     for path in (home, bin_dir / "postgres"):
         try:  # access(2) would leave the kept capabilities out of account
             (path / "data").stat() if path == home else path.stat()

@@ -53,6 +53,8 @@ def server_settings(*, throwaway: bool = False) -> dict[str, str]:
         "jit": "off",
         "max_parallel_workers_per_gather": "0",
         "random_page_cost": "1.1",
+        # Taken from the main segment: /dev/shm is tiny in containers, and emptied at logout by systemd.
+        "min_dynamic_shared_memory": "16MB",
         "password_encryption": "scram-sha-256",
         "datestyle": "iso, mdy",
         "timezone": "UTC",

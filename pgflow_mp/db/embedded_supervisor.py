@@ -35,6 +35,7 @@ from pathlib import Path
 
 from pgflow_mp.db import embedded_cluster as cluster
 from pgflow_mp.db.embedded_cluster import Plan, StartFailure
+from pgflow_mp.db.embedded_diagnosis import diagnose
 from pgflow_mp.db.embedded_identity import become_unprivileged
 
 CONTROL_SOCKET = "control"
@@ -192,8 +193,12 @@ class Supervisor:
         cluster.sweep_unfinished(self.home)
         if not self.plan.data.exists():
             unfinished = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.home))
+            output = tempfile.TemporaryFile(dir=self.socket_dir)  # noqa: SIM115 - not on a disk that may be full
             initdb = cluster.popen(
-                self.plan, cluster.initdb_command(self.plan, unfinished / "data"), death=signal.SIGKILL
+                self.plan,
+                cluster.initdb_command(self.plan, unfinished / "data"),
+                output,
+                death=signal.SIGKILL,
             )
             try:
                 while initdb.poll() is None:
@@ -202,9 +207,13 @@ class Supervisor:
                 if initdb.poll() is None:
                     initdb.kill()
                     initdb.wait()
+            output.seek(0)
+            said = output.read().decode("utf-8", "replace")
+            output.close()
             if initdb.returncode != 0:
-                failure = cluster.diagnose(
-                    self.plan, f"creating the cluster {self.plan.data}", initdb.returncode
+                print(said, flush=True)
+                failure = diagnose(
+                    self.plan, f"creating the cluster {self.plan.data}", initdb.returncode, said
                 )
                 shutil.rmtree(unfinished, ignore_errors=True)
                 raise failure
@@ -227,21 +236,23 @@ class Supervisor:
             os.set_inheritable(server_lock, True)
             cluster.disarm_stale_pid(self.plan)
             cluster.write_configuration(self.plan)
-            self.server = cluster.popen(
-                self.plan,
-                cluster.server_command(self.plan, self.socket_dir),
-                death=signal.SIGQUIT if self.plan.throwaway else signal.SIGINT,
-                pass_fds=(server_lock,),
-            )
+            with self.plan.log.open("ab") as log:
+                self.server = cluster.popen(
+                    self.plan,
+                    cluster.server_command(self.plan, self.socket_dir),
+                    log,
+                    death=signal.SIGQUIT if self.plan.throwaway else signal.SIGINT,
+                    pass_fds=(server_lock,),
+                )
         finally:
             os.close(server_lock)
         while (answer := cluster.ping(self.socket_dir, self.plan.port)) != "ready":
             if self.server.poll() is not None:
-                raise cluster.diagnose(self.plan, "the embedded PostgreSQL", self.server.returncode)
+                raise diagnose(self.plan, "the embedded PostgreSQL", self.server.returncode)
             if answer == "starting":  # replaying its log after a crash may take minutes
                 deadline = time.monotonic() + SILENCE_LIMIT
             elif time.monotonic() > deadline:
-                raise cluster.diagnose(self.plan, "the embedded PostgreSQL", None)
+                raise diagnose(self.plan, "the embedded PostgreSQL", None)
             self.pump(0.01, "starting the server")
         self.ready = True
         for lease in self.leases:
@@ -252,9 +263,7 @@ class Supervisor:
         now = time.monotonic()
         print(f"supervisor {os.getpid()}: the server ended with {self.server.returncode}", flush=True)
         if len(self.restarts) == RESTARTS and now - self.restarts[0] < RESTART_WINDOW:
-            raise cluster.diagnose(
-                self.plan, "the embedded PostgreSQL (again and again)", self.server.returncode
-            )
+            raise diagnose(self.plan, "the embedded PostgreSQL (again and again)", self.server.returncode)
         self.restarts.append(now)
         self.ready = False
         self._start()
