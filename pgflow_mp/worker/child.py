@@ -1,0 +1,230 @@
+"""What runs inside a lane's process.
+
+begin() is the initializer: it ties the process to its parent, then loads the target. hello() tells the
+parent what was found. run_chunk() executes items one by one and publishes every outcome as it comes.
+Nothing here raises across the process boundary, and nothing here imports a database driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from pgflow_mp import handlers, loading
+from pgflow_mp.context import Context, Runtime
+from pgflow_mp.errors import PgflowError
+from pgflow_mp.flow import Flow
+from pgflow_mp.worker import cpus, lifeline, zygote
+from pgflow_mp.worker.messages import FlowInfo, Hello, Kind, Outcome, Setup, StepInfo, decode_chunk, encode
+from pgflow_mp.worker.slots import SlotFiles, SlotWriter
+
+Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
+
+_LEVELS: Final = {
+    "error": logging.ERROR,
+    "warn": logging.WARNING,
+    "info": logging.INFO,
+    "verbose": logging.INFO,
+    "debug": logging.DEBUG,
+}
+
+_flows: dict[str, Flow] | None = None  # loaded once, perhaps before the fork
+_lane: Lane | None = None
+_hello: bytes = b""
+
+
+class Target(Protocol):
+    """What load() needs to know; Setup and Preload both do."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def flows(self) -> list[str]: ...
+    @property
+    def sys_path(self) -> list[str]: ...
+    @property
+    def main_path(self) -> str | None: ...
+
+
+def load(target: Target) -> dict[str, Flow]:
+    """Import the target's flows, once per process. Raises whatever the import raises."""
+    global _flows
+    if _flows is None:
+        for path in reversed(target.sys_path):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        _flows = {
+            flow.slug: flow
+            for place in target.target.splitlines()
+            for flow in loading.load_flows(place, main_path=target.main_path)
+            if not target.flows or flow.slug in target.flows
+        }
+    return _flows
+
+
+def begin(setup: bytes, files: SlotFiles) -> None:
+    """Initializer of a lane's process."""
+    global _lane, _hello
+    lifeline.arm()
+    _set_up_process(files)
+    orders = msgspec.msgpack.decode(setup, type=Setup)
+    os.environ.update(cpus.thread_environment(orders.threads))
+    started = time.perf_counter()
+    hello = Hello([], "", "", 0.0, zygote.loaded, zygote.why_not)
+    try:
+        flows = load(orders)
+        _reseed()
+        _lane = Lane(flows, orders, SlotWriter(files))
+        hello.flows = [describe(flow) for flow in flows.values()]
+    except PgflowError as error:
+        hello.error, hello.hint = str(error), error.hint
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
+        hello.error = f"Importing {orders.target!r} failed: {_text(error)}"
+    _set_up_logging(orders.log_level)
+    hello.seconds = time.perf_counter() - started
+    _hello = encode(hello)
+
+
+def hello() -> bytes:
+    """The encoded Hello of this process."""
+    return _hello
+
+
+def run_chunk(ordinal: int, data: bytes) -> None:
+    """Execute an encoded Chunk; the outcomes are in the lane's shared memory when this returns."""
+    if _lane is None:
+        raise RuntimeError("this lane has not loaded its target")
+    _lane.run(ordinal, data)
+
+
+def describe(flow: Flow) -> FlowInfo:
+    """What the parent learns about a flow."""
+    steps = [
+        StepInfo(
+            step.slug,
+            step.step_type,
+            list(step.dependencies),
+            handlers.prepare(flow, step.slug).wants_flow_input,
+        )
+        for step in flow.steps.values()
+    ]
+    return FlowInfo(flow.slug, msgspec.json.encode(flow.shape()), steps)
+
+
+class Lane:
+    """Executes chunks in this process."""
+
+    def __init__(self, flows: dict[str, Flow], setup: Setup, slot: SlotWriter) -> None:
+        self._flows = flows
+        self._slot = slot
+        self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
+        self._prepared: dict[tuple[str, str], Execute] = {}
+        self._pid = os.getpid()
+        self._directory = os.getcwd()
+
+    def run(self, ordinal: int, data: bytes) -> None:
+        """Execute one chunk, item by item."""
+        slot, runtime, pid, now_ns = self._slot, self._runtime, self._pid, time.monotonic_ns
+        chunk = decode_chunk(data)
+        flow, runs, steps = chunk.flow, chunk.runs, chunk.steps
+        executes = [self._execute(flow, step) for step in steps]
+        slot.begin(ordinal)
+        for position, item in enumerate(chunk.items):
+            if slot.skipped >= ordinal:
+                slot.finish(encode(Outcome(position, Kind.NOT_RUN, b"", 0.0)))
+                continue
+            context = Context(
+                run_id=runs[item.run],
+                flow_slug=flow,
+                step_slug=steps[item.step],
+                task_index=item.index,
+                attempt=item.attempt,
+                msg_id=item.msg_id,
+                raw_input=item.input,
+                raw_flow_input=item.flow_input,
+                runtime=runtime,
+            )
+            started = now_ns()
+            slot.start(position, started)
+            try:
+                kind, body = executes[item.step](item.input, item.flow_input, context)
+            except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
+                kind, body = Kind.FAILED, _text(error).encode("utf-8", "backslashreplace")
+            if os.getpid() != pid:
+                os._exit(0)  # a copy of this process, forked by the handler, that came back here
+            self._publish(Outcome(position, kind, body, (now_ns() - started) / 1e9))
+        slot.end()
+
+    def _publish(self, outcome: Outcome) -> None:
+        try:
+            self._slot.finish(encode(outcome))
+        except (MemoryError, OSError, ValueError) as error:
+            size = len(outcome.body)
+            text = f"MemoryError: no room to hand over an output of {size} bytes ({error})"
+            self._slot.finish(encode(Outcome(outcome.position, Kind.FAILED, text.encode(), outcome.seconds)))
+        try:
+            if os.getcwd() != self._directory:
+                os.chdir(self._directory)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.chdir(self._directory)
+
+    def _execute(self, flow_slug: str, step_slug: str) -> Execute:
+        key = (flow_slug, step_slug)
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(flow_slug, step_slug)
+        return self._prepared[key]
+
+    def _prepare(self, flow_slug: str, step_slug: str) -> Execute:
+        flow = self._flows.get(flow_slug)
+        step = flow.steps.get(step_slug) if flow is not None else None
+        if flow is None or step is None:
+            text = f'Step "{step_slug}" does not exist in flow "{flow_slug}"'.encode()
+            return lambda _input, _flow_input, _context: (Kind.FAILED, text)
+        return handlers.prepare(flow, step_slug).execute
+
+
+def _set_up_process(files: SlotFiles) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with contextlib.suppress(OSError, ValueError):
+        faulthandler.enable(files.trace.fd, all_threads=False)
+        # A task that is terminated over its timeout leaves a note of where it was.
+        faulthandler.register(signal.SIGTERM, files.trace.fd, all_threads=False, chain=True)
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def _set_up_logging(level: str) -> None:
+    logger = logging.getLogger("pgflow_mp")
+    logger.setLevel(_LEVELS.get(level, logging.INFO))
+    if not logging.getLogger().handlers and not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        logger.addHandler(handler)
+
+
+def _reseed() -> None:
+    """Lanes forked from one process must not draw the same "random" numbers (Python reseeds its own)."""
+    random: Any = sys.modules.get("numpy.random")
+    if random is not None and zygote.loaded:
+        random.seed()
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error)).strip()
+    except Exception:  # noqa: BLE001 - a __str__ that raises
+        return type(error).__name__

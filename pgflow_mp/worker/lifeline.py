@@ -1,0 +1,77 @@
+"""Children end with their parent, whatever they are doing; kernel mechanisms, so C loops cannot hold them.
+
+1. The read end of a pipe whose only writer is the parent is set to signal SIGKILL to the child's whole
+   process group the moment the writer is gone (F_SETSIG, O_ASYNC): Linux.
+2. PR_SET_PDEATHSIG for the forkserver's death, which follows the parent's: Linux.
+3. A thread that waits for the pipe's end, elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+from multiprocessing import forkserver, parent_process
+from multiprocessing.connection import wait
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def own_group() -> bool:
+    """Lead a process group of our own, so that a terminal's signals reach the worker alone."""
+    try:
+        os.setpgid(0, 0)
+    except OSError:  # a session leader already
+        return os.getpgrp() == os.getpid()
+    return True
+
+
+def die_with(fd: int, *, group: bool) -> bool:
+    """Have the kernel send SIGKILL to us (to our group) when the last writer of pipe ``fd`` is gone."""
+    if not sys.platform.startswith("linux"):
+        return False
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp() if group else os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
+    except OSError:
+        return False
+    if wait([fd], timeout=0):  # it was already gone: no signal will come
+        os._exit(1)
+    return True
+
+
+def die_with_forkserver() -> None:
+    """Have the kernel kill us when the process that forked us dies, and let it die with the parent."""
+    server: Any = forkserver._forkserver
+    alive, server._forkserver_alive_fd = server._forkserver_alive_fd, None
+    if alive is not None:  # every child holds the server's "alive" pipe open, which would keep it alive
+        with contextlib.suppress(OSError):
+            os.close(alive)
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+def arm() -> None:
+    """Called first thing in a lane's process: from here on it cannot outlive its parent."""
+    grouped = own_group()
+    parent = parent_process()
+    if parent is None:
+        return
+    if os.getppid() != parent.pid:
+        die_with_forkserver()
+    sentinel: Any = parent.sentinel
+    if not die_with(sentinel, group=grouped):
+        threading.Thread(target=_watch, args=(sentinel,), name="pgflow-lifeline", daemon=True).start()
+
+
+def _watch(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)

@@ -1,0 +1,115 @@
+"""What crosses the process boundary between the worker and its lanes.
+
+Everything is a msgspec.Struct encoded as msgpack, so that a chunk is one bytes object and nothing is
+ever unpickled that a handler produced. Payloads inside are raw JSON bytes which the parent never decodes.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any, Final
+
+import msgspec
+
+
+class Kind(IntEnum):
+    """How one item of a chunk ended (``Outcome.kind``)."""
+
+    COMPLETED = 0
+    FAILED = 1  # a retry is allowed
+    FAILED_FOR_GOOD = 2
+    NOT_RUN = 3  # handed back, no attempt charged
+
+
+class Message(msgspec.Struct, array_like=True, gc=False):
+    """Base of all messages."""
+
+
+class Setup(Message):
+    """Sent once per lane: what to load and how to behave.
+
+    ``target`` is what pgflow_mp.loading understands, several of them one a line; ``flows`` limits it by
+    slug (empty: every flow there). ``main_path`` is the script that the target ``__main__`` stands for.
+    ``threads`` is the number of threads that numeric libraries may use per lane (0: leave them alone).
+    """
+
+    target: str
+    flows: list[str] = []
+    dsn: str | None = None
+    worker_config: dict[str, Any] = {}
+    sys_path: list[str] = []
+    main_path: str | None = None
+    threads: int = 1
+    log_level: str = "info"
+
+
+class Item(Message):
+    """One task. ``run`` and ``step`` are positions in the chunk's lists; ``input`` is raw JSON."""
+
+    index: int
+    attempt: int
+    msg_id: int
+    run: int
+    step: int
+    input: bytes
+    flow_input: bytes | None
+
+
+class Chunk(Message):
+    """What a lane receives at once; transport only. ``seq`` is the sender's name for it."""
+
+    seq: int
+    flow: str
+    runs: list[str]
+    steps: list[str]
+    items: list[Item]
+
+
+class Outcome(Message):
+    """How the item at ``position`` of its chunk ended, after ``seconds`` in the lane.
+
+    ``kind`` is a Kind. ``body`` is the output as raw JSON (COMPLETED), the complete error text in UTF-8
+    (FAILED, FAILED_FOR_GOOD), or empty (NOT_RUN).
+    """
+
+    position: int
+    kind: int
+    body: bytes
+    seconds: float
+
+
+class StepInfo(Message):
+    """What the parent knows about a step."""
+
+    slug: str
+    step_type: str
+    dependencies: list[str]
+    wants_flow_input: bool
+
+
+class FlowInfo(Message):
+    """What the parent knows about a flow; ``shape`` is JSON (contract: worker section 6.1)."""
+
+    slug: str
+    shape: bytes
+    steps: list[StepInfo]
+
+
+class Hello(Message):
+    """A lane's first word: the flows it can run, or why it cannot.
+
+    ``preloaded`` says whether the module was imported once for all lanes; if not, ``why_not`` says why.
+    """
+
+    flows: list[FlowInfo]
+    error: str
+    hint: str
+    seconds: float
+    preloaded: bool
+    why_not: str
+
+
+encode: Final = msgspec.msgpack.Encoder().encode
+decode_chunk: Final = msgspec.msgpack.Decoder(Chunk).decode
+decode_outcomes: Final = msgspec.msgpack.Decoder(list[Outcome]).decode
+decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode

@@ -1,0 +1,151 @@
+"""A forkserver of our own: the multiprocessing context that lanes are started with.
+
+multiprocessing has one forkserver per process. Lanes use a private one, so that its preloaded modules
+are the pool's, it ends with the pool, and the caller's own use of multiprocessing is untouched. Its
+children do not import the caller's __main__ (pgflow_mp.loading does that where the target asks for it).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import signal
+import threading
+from multiprocessing import forkserver, get_all_start_methods, popen_forkserver, reduction, spawn, util
+from multiprocessing.connection import wait
+from multiprocessing.context import (
+    BaseContext,
+    ForkServerContext,
+    ForkServerProcess,
+    SpawnContext,
+    set_spawning_popen,
+)
+from typing import Any, Final
+
+from pgflow_mp.worker.messages import encode
+from pgflow_mp.worker.slots import SharedFile
+from pgflow_mp.worker.zygote import Preload
+
+_EXIT_UNKNOWN: Final = 255
+
+
+class LaneServer(forkserver.ForkServer):
+    """The forkserver of one pool. ``preload`` is what it loads before it forks."""
+
+    _forkserver_pid: int | None
+    _forkserver_alive_fd: int | None
+
+    def __init__(self, preload: Preload) -> None:
+        super().__init__()
+        self._orders = SharedFile(0, "pgflow_mp_preload")
+        os.pwrite(self._orders.fd, encode(preload), 0)
+        orders = f"/proc/{os.getpid()}/fd/{self._orders.fd}"
+        # The second name is no module and importing it does nothing: it tells the first where to read.
+        self.set_forkserver_preload(["pgflow_mp.worker.zygote", orders])
+
+    @property
+    def pid(self) -> int | None:
+        return self._forkserver_pid
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """End the server; its lanes are gone by now, or die with it."""
+        pid, alive = self._forkserver_pid, self._forkserver_alive_fd
+        self._forkserver_pid = self._forkserver_alive_fd = None
+        if alive is not None:
+            os.close(alive)  # its signal to end
+        if pid is not None:
+            self._reap(pid, timeout)
+        self._orders.close()
+
+    def _reap(self, pid: int, timeout: float) -> None:
+        with contextlib.suppress(ChildProcessError, ProcessLookupError):
+            if hasattr(os, "pidfd_open"):
+                with open(os.pidfd_open(pid), "rb", buffering=0) as handle:
+                    wait([handle.fileno()], timeout)
+            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+
+
+def _close(*fds: int) -> None:
+    for fd in fds:
+        os.close(fd)
+
+
+class _Popen(popen_forkserver.Popen):
+    """A child of a LaneServer. ``lost``: the server died, so how the child ended is unknown."""
+
+    lost: bool = False
+    _fds: list[int]
+
+    def __init__(self, process: Any, server: LaneServer) -> None:
+        self._server = server
+        self._lock = threading.Lock()
+        super().__init__(process)
+
+    def _launch(self, process: Any) -> None:
+        preparation = spawn.get_preparation_data(process.name)
+        for key in ("init_main_from_name", "init_main_from_path"):
+            preparation.pop(key, None)
+        message = io.BytesIO()
+        set_spawning_popen(self)
+        try:
+            reduction.ForkingPickler(message, None).dump(preparation)
+            reduction.ForkingPickler(message, None).dump(process)
+        finally:
+            set_spawning_popen(None)
+        self.sentinel, writer = self._server.connect_to_new_process(self._fds)
+        # Held open for as long as this process lives: its end tells the child that we are gone.
+        self.finalizer = util.Finalize(self, _close, (os.dup(writer), self.sentinel))
+        with open(writer, "wb") as pipe:
+            pipe.write(message.getbuffer())
+        self.pid = forkserver.read_signed(self.sentinel)
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        """The exit code, or None; unlike the original it may be asked from several threads at once."""
+        if self.returncode is None and wait([self.sentinel], 0 if flag == os.WNOHANG else None):
+            with self._lock:
+                if self.returncode is None:
+                    try:
+                        self.returncode = forkserver.read_signed(self.sentinel)
+                    except (OSError, EOFError):
+                        self.lost, self.returncode = True, _EXIT_UNKNOWN
+        code: int | None = self.returncode
+        return code
+
+
+class _LaneProcess(ForkServerProcess):
+    server: LaneServer | None = None
+
+    @staticmethod
+    def _Popen(process_obj: Any) -> Any:
+        server, process_obj.server = process_obj.server, None  # the child has no use for it
+        return _Popen(process_obj, server)
+
+
+class LaneContext(ForkServerContext):
+    """The context of one pool's lanes."""
+
+    def __init__(self, server: LaneServer) -> None:
+        super().__init__()
+        self.server = server
+
+    def Process(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
+        """A process that the pool's forkserver will fork."""
+        process = _LaneProcess(*arguments, **options)
+        process.server = self.server
+        return process
+
+
+def lane_context(preload: Preload, *, start_method: str | None = None) -> BaseContext:
+    """The context to start lanes with: forkserver where there is one, else spawn."""
+    method = start_method or ("forkserver" if "forkserver" in get_all_start_methods() else "spawn")
+    if method == "spawn":
+        return SpawnContext()
+    return LaneContext(LaneServer(preload))
+
+
+def was_lost(process: Any) -> bool:
+    """Whether the process ended with its forkserver, for no reason of its own."""
+    return bool(getattr(process._popen, "lost", False))

@@ -1,0 +1,105 @@
+"""Imported by a lane pool's forkserver before it forks the first lane: loads the user's module once.
+
+Lanes then start in milliseconds, also after a kill, and share the module's memory. A process that is
+to be forked must have neither threads nor open files (threads are gone in the child; a file's position
+would be shared by all lanes). If loading the target leaves any behind, or fails, the forkserver starts
+itself again without it, and every lane loads the target on its own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+import time
+from multiprocessing import forkserver
+from typing import Final
+
+import msgspec
+
+from pgflow_mp.worker import cpus, lifeline
+from pgflow_mp.worker.messages import Message
+
+_WHY_NOT: Final = "PGFLOW_MP_NOT_PRELOADED"
+
+
+class Preload(Message):
+    """What the forkserver is told, without secrets. An empty target: load nothing."""
+
+    target: str
+    flows: list[str]
+    sys_path: list[str]
+    main_path: str | None
+    threads: int
+
+
+loaded: bool = False
+seconds: float = 0.0
+why_not: str = ""
+
+
+def _command() -> tuple[int, Preload | None]:
+    """The forkserver's "alive" pipe and our orders, both from its command line; (-1, None) if none."""
+    command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
+    if not (found := re.search(r"forkserver import main; main\(\d+, (\d+), .*'(/proc/\d+/fd/\d+)'", command)):
+        return -1, None
+    with open(found[2], "rb") as file:
+        return int(found[1]), msgspec.msgpack.decode(file.read(), type=Preload)
+
+
+def _open_files() -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the listing's own descriptor
+            continue
+    return found
+
+
+def _unsafe(before: dict[int, str]) -> str:
+    """What makes forking this process unsafe, or nothing."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        return f"importing it starts {threads - 1} thread(s)"
+    if opened := [path for fd, path in _open_files().items() if before.get(fd) != path]:
+        return f"importing it opens {opened[0]}"
+    return ""
+
+
+def _restart(reason: str) -> None:
+    """Become a fresh forkserver; the descriptors it was given are still open."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, _WHY_NOT: reason})  # noqa: S606 - ourselves
+
+
+def _prepare() -> None:
+    global loaded, seconds, why_not
+    alive, orders = _command()
+    if orders is None:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by every lane: the parent decides
+    lifeline.own_group()
+    lifeline.die_with(alive, group=False)
+    os.environ.update(cpus.thread_environment(orders.threads))
+    from pgflow_mp.worker import child  # every lane needs it
+
+    why_not = os.environ.pop(_WHY_NOT, "" if orders.target else "not asked for")
+    if why_not or not os.path.isdir("/proc/self/task"):
+        return
+    started = time.perf_counter()
+    before = _open_files()
+    try:
+        child.load(orders)
+    except BaseException as error:  # noqa: BLE001 - the lane that loads it reports it
+        _restart(f"importing it fails with {type(error).__name__}")
+    if reason := _unsafe(before):
+        _restart(reason)
+    seconds = time.perf_counter() - started
+    loaded = True
+
+
+if hasattr(forkserver, "main"):
+    _prepare()
