@@ -63,9 +63,13 @@ class StepFacts:
         return f'step "{self.step_slug}" of flow "{self.flow_slug}"'
 
 
-def bind(handler: Callable[..., Any], facts: StepFacts) -> tuple[Argument, ...]:
+def bind(
+    handler: Callable[..., Any], facts: StepFacts, names: Mapping[str, Any] | None = None
+) -> tuple[Argument, ...]:
     """The arguments that ``handler`` will be called with, in call order.
 
+    Annotations are resolved as far as that is possible now, with ``names`` in sight besides the
+    handler's globals; the others stay strings until the flow is loaded.
     Raises FlowDefinitionError for a parameter without a default that can never be supplied.
     """
     try:
@@ -73,7 +77,10 @@ def bind(handler: Callable[..., Any], facts: StepFacts) -> tuple[Argument, ...]:
     except (TypeError, ValueError):  # some builtins, e.g. int, do not tell: they take the input
         return (Argument("input", _own_source(facts)),)
     parents = () if facts.is_map else facts.dependencies
-    parameters = list(signature.parameters.values())
+    parameters = [
+        parameter.replace(annotation=_resolve_early(parameter.annotation, handler, names))
+        for parameter in signature.parameters.values()
+    ]
     kinds = [parameter.kind for parameter in parameters]
     own_is_free = not any(parameter.name in parents for parameter in parameters)
     arguments: list[Argument] = []
@@ -130,6 +137,13 @@ def resolve(annotation: Any, handler: Callable[..., Any], names: Mapping[str, An
     space = getattr(function, "__globals__", None) or (vars(module) if module else {})
     holder = types.SimpleNamespace(__annotations__={"it": annotation})
     return typing.get_type_hints(holder, globalns=space, localns=scope, include_extras=True)["it"]
+
+
+def _resolve_early(annotation: Any, handler: Callable[..., Any], names: Mapping[str, Any] | None) -> Any:
+    try:
+        return annotation if annotation is EMPTY else resolve(annotation, handler, names)
+    except Exception:  # noqa: BLE001 - reported with its name when the flow is loaded
+        return annotation
 
 
 def _own_source(facts: StepFacts) -> Source:

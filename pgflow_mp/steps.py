@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypedDict, cast
 
 from pgflow_mp import validation
-from pgflow_mp.binding import Argument, Source, StepFacts, bind, resolve
+from pgflow_mp.binding import Argument, StepFacts, bind
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 
 Mode = Literal["fail", "skip", "skip-cascade"]
@@ -118,7 +117,7 @@ def build_step(
         ),
         handler=function,
         facts=facts,
-        arguments=tuple(_try_to_resolve(function, bind(function, facts), caller)),
+        arguments=bind(function, facts, {} if caller.f_locals is caller.f_globals else caller.f_locals),
     )
 
 
@@ -185,18 +184,3 @@ def _unwrapped(handler: Any) -> Iterator[Any]:
         handler = handler.func if inner is None and isinstance(handler, functools.partial) else inner
         if handler is None:
             return
-
-
-def _try_to_resolve(
-    handler: Callable[..., Any], arguments: tuple[Argument, ...], caller: FrameType
-) -> Iterator[Argument]:
-    """Resolve annotations while the names around the definition are in sight; others wait for the load."""
-    names = {} if caller.f_locals is caller.f_globals else caller.f_locals
-    for argument in arguments:
-        annotation = argument.annotation
-        if argument.source is not Source.CONTEXT and annotation is not inspect.Parameter.empty:
-            try:
-                annotation = resolve(annotation, handler, names)
-            except Exception:  # noqa: BLE001 - reported with its name when the flow is loaded
-                annotation = argument.annotation
-        yield Argument(argument.name, argument.source, annotation, argument.default, argument.positional)
