@@ -34,7 +34,7 @@ begin
   end if;
   if octet_length(v_text) > 7900 then
     v_text := ((payload - 'error_message') || jsonb_build_object(
-      'truncated', true, 'error_message', left(payload ->> 'error_message', 1500)))::text;
+      'truncated', true, 'error_message', left(payload ->> 'error_message', 1000)))::text;
   end if;
   perform pg_notify('pgflow_events', v_text);
 end;
