@@ -50,6 +50,10 @@ class OutputError(PgflowError):
     """A handler returned something that cannot be stored as JSON."""
 
 
+class _Unsupported(TypeError):
+    """What the hook raises for a type without a JSON form."""
+
+
 def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES) -> bytes:
     """``value`` as JSON that jsonb stores unchanged, at most ``limit`` bytes of it.
 
@@ -66,13 +70,14 @@ def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES) -> bytes:
         if kind is not str:
             if kind is float and body == b"null":
                 raise _not_finite(value)
-            return body
+            if len(body) <= min(limit, _MAX_DIGITS):
+                return body
     elif not (kind is dict and value.keys() and _is_flat(value, body)):
         body = _check_inside(value, body)
     if b"\\u0000" in body and _NUL.search(body):
         path = _find(value, lambda item: isinstance(item, str) and "\0" in item)
         raise OutputError(f"PostgreSQL stores no string with a NUL character{path}")
-    if len(body) > _MAX_DIGITS:
+    if len(body) > min(limit, _MAX_DIGITS):
         _check_size(body, limit)
     return body
 
@@ -106,9 +111,9 @@ def _hook(value: Any) -> Any:
         return os.fspath(value)
     if isinstance(value, Mapping):
         return dict(value)
-    if isinstance(value, AbstractSet | Sequence):
+    if isinstance(value, AbstractSet | Sequence) and not isinstance(value, list | tuple | set | frozenset):
         return list(value)
-    raise NotImplementedError
+    raise _Unsupported(f"Objects of type {_type_name(value)} are not JSON")
 
 
 _encode: Final = msgspec.json.Encoder(enc_hook=_hook).encode
@@ -195,7 +200,11 @@ def _children(item: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _find(value: Any, is_trouble: Callable[[Any], bool]) -> str:
-    """`` at $.path`` of the first trouble in ``value``, as far as it can be told."""
+    """`` (at $.path)`` of the first trouble inside ``value``; empty if that is ``value`` itself."""
+    return _search(value, is_trouble) or ""
+
+
+def _search(value: Any, is_trouble: Callable[[Any], bool]) -> str | None:
     waiting: list[tuple[Any, tuple[Any, ...], int]] = [(value, (), 0)]
     while waiting:
         item, link, depth = waiting.pop()
@@ -205,11 +214,14 @@ def _find(value: Any, is_trouble: Callable[[Any], bool]) -> str:
             while link:
                 link, step = link
                 steps.append(step)
-            return f" (at ${''.join(reversed(steps))[:500]})"
+            return f" (at ${''.join(reversed(steps))[:500]})" if steps else ""
         if depth < MAX_DEPTH and _group(type(item)) not in ("leaf", "float", "bytes", "raw"):
-            members = [(child, (link, step), depth + 1) for step, child in _children_or_none(item)]
+            try:
+                members = [(child, (link, step), depth + 1) for step, child in _children(item)]
+            except _Unsupported:
+                continue
             waiting += reversed(members)
-    return ""
+    return None
 
 
 def _check_keys(value: Any, keys: Iterable[Any]) -> None:
@@ -267,13 +279,12 @@ def _unencodable(value: Any, error: Exception) -> OutputError:
     if isinstance(error, UnicodeEncodeError):
         path = _find(value, lambda item: isinstance(item, str) and not _is_utf8(item))
         return OutputError(f"A string with a lone surrogate is not UTF-8{path}")
-    if isinstance(error, TypeError) and "dicts with" in str(error):
-        path = _find(value, lambda item: isinstance(item, dict) and not all(map(_is_key, item)))
-        return OutputError(f"A key of a dict is no string or number{path}")
-    if isinstance(error, TypeError) and "unsupported" in str(error):
-        path = _find(value, _is_unsupported)
+    if isinstance(error, TypeError):
+        place = _search(value, lambda item: isinstance(item, dict) and not all(map(_is_key, item)))
+        if place is not None:
+            return OutputError(f"A key of a dict is no string or number{place}")
         return OutputError(
-            f"{error}{path}",
+            f"{error}{_find(value, _is_unsupported)}",
             hint="Return JSON values, dataclasses, msgspec.Structs, dates, UUIDs or Decimals.",
         )
     return OutputError(f"It cannot be encoded as JSON: {type(error).__name__}: {error}")
@@ -296,22 +307,13 @@ def _is_key(key: Any) -> bool:
 
 
 def _is_unsupported(item: Any) -> bool:
-    if _group(type(item)) in ("list", "dict"):
+    if _group(type(item)) != "object":
         return False
     try:
-        _encode(item)
-    except TypeError:
-        return not any(True for _ in _children_or_none(item))
-    except Exception:  # noqa: BLE001 - another kind of trouble
-        return False
+        next(_children(item), None)
+    except _Unsupported:
+        return True
     return False
-
-
-def _children_or_none(item: Any) -> Iterator[tuple[str, Any]]:
-    try:
-        yield from _children(item)
-    except NotImplementedError:
-        return
 
 
 def _type_name(value: Any) -> str:
