@@ -122,8 +122,12 @@ def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
 
     Raises ``SchemaError`` where a schema of that name exists that this package did not install.
     """
+    # The catalogs themselves: to_regclass may answer from a cache that is older than a lock just won.
     has_schema, has_version = _one_row(
-        conn, "select to_regnamespace('pgflow') is not null, to_regclass('pgflow.schema_version') is not null"
+        conn,
+        "select exists (select from pg_namespace where nspname = 'pgflow'), exists (select from pg_class c "
+        "join pg_namespace n on n.oid = c.relnamespace "
+        "where n.nspname = 'pgflow' and c.relname = 'schema_version')",
     )
     if not has_schema:
         return None
@@ -160,15 +164,16 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
         raise _newer(conn, found, latest)
 
 
-def install(conn: psycopg.Connection[tuple[object, ...]]) -> InstallResult:
+def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None = None) -> InstallResult:
     """Install or upgrade the schema in one transaction; does nothing where it is current.
 
-    Safe to call from many processes at once. Raises ``SchemaError`` for a database that is newer than
-    this package, holds a foreign pgflow schema, or does not let this role create what is needed.
+    ``target`` stops at an older version of the tables, to try an upgrade. Safe to call from many
+    processes at once. Raises ``SchemaError`` for a database that is newer than this package, holds a
+    foreign pgflow schema, or does not let this role create what is needed.
     """
     from pgflow_mp import __version__
 
-    latest, digest = latest_version(), functions_digest()
+    latest, digest = target or latest_version(), functions_digest()
     found = installed(conn)
     if found is not None and found.version == latest and found.functions_digest == digest:
         return InstallResult(latest, latest, False, "unchanged")
@@ -186,7 +191,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]]) -> InstallResult:
             conn.execute("set local client_min_messages = warning")
             queue = _install_queue(conn)
             for version, files in migrations().items():
-                if version > before:
+                if before < version <= latest:
                     for file in files:
                         _run_file(conn, file)
             for file in function_files():

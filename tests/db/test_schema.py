@@ -1,0 +1,217 @@
+"""Installing, upgrading and refusing: the pgflow schema in real databases."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from pgflow_mp.db import schema
+from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.errors import SchemaError
+
+from .catalog import catalog
+
+Connection = psycopg.Connection[Any]
+
+
+@pytest.fixture
+def empty(empty_dsn: str) -> Iterator[Connection]:
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        yield conn
+
+
+def test_a_fresh_database_gets_the_latest_version_and_the_bundled_queue(empty: Connection) -> None:
+    assert schema.installed(empty) is None
+    done = schema.install(empty)
+    assert done == schema.InstallResult(0, schema.latest_version(), True, "bundled SQL")
+    schema.check(empty)
+    assert empty.execute("select count(*) from pgmq.list_queues()").fetchone() == (0,)
+
+
+def test_a_second_installation_changes_nothing(empty: Connection) -> None:
+    schema.install(empty)
+    before = catalog(empty), empty.execute("select * from pgflow.schema_version").fetchall()
+    assert schema.install(empty).changed is False
+    assert (catalog(empty), empty.execute("select * from pgflow.schema_version").fetchall()) == before
+
+
+def test_functions_that_differ_are_replaced_and_end_up_as_in_a_fresh_installation(
+    empty: Connection, conn: Connection
+) -> None:
+    schema.install(empty)
+    empty.execute("create or replace function pgflow._spawn_window() returns int language sql as 'select 1'")
+    empty.execute("update pgflow.schema_version set functions_digest = 'older', package_version = '0.0.1'")
+    done = schema.install(empty)
+    assert (done.before, done.changed, done.queue) == (schema.latest_version(), True, "present")
+    assert catalog(empty) == catalog(conn)
+
+
+def test_every_older_version_upgrades_to_what_a_fresh_installation_is(
+    empty: Connection, conn: Connection
+) -> None:
+    for start in range(1, schema.latest_version()):
+        empty.execute("drop schema if exists pgflow cascade")
+        schema.install(empty, target=start)
+        assert schema.install(empty).before == start
+        assert catalog(empty) == catalog(conn), f"upgraded from version {start}"
+
+
+def test_installations_at_the_same_time_do_not_disturb_each_other(empty_dsn: str) -> None:
+    results: list[schema.InstallResult | BaseException] = []
+
+    def work() -> None:
+        try:
+            with psycopg.connect(empty_dsn, autocommit=True) as conn:
+                results.append(schema.install(conn))
+        except BaseException as exc:  # the assertion below shows it
+            results.append(exc)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    changed = [r.changed for r in results if isinstance(r, schema.InstallResult)]
+    assert sorted(changed) == [False] * 5 + [True]
+
+
+def test_a_failing_installation_leaves_nothing_behind(empty: Connection) -> None:
+    empty.execute("create schema pgmq")
+    empty.execute("create table pgmq.meta (queue_name text)")
+    with pytest.raises(SchemaError, match=r"too old: pgmq\.send_batch"):
+        schema.install(empty)
+    assert schema.installed(empty) is None
+
+
+def test_a_newer_database_is_refused_and_left_alone(empty: Connection) -> None:
+    schema.install(empty)
+    empty.execute("insert into pgflow.schema_version values (999, '99.0', 'x')")
+    with pytest.raises(SchemaError, match=r"version 999, written by pgflow_mp 99\.0\) is newer") as caught:
+        schema.install(empty)
+    assert "pip install --upgrade" in caught.value.hint
+    with pytest.raises(SchemaError, match="is newer"):
+        schema.check(empty)
+
+
+def test_an_older_database_is_named_with_the_command_that_upgrades_it(empty: Connection) -> None:
+    schema.install(empty)
+    empty.execute("update pgflow.schema_version set version = 0")
+    with pytest.raises(SchemaError, match="has version 0, this pgflow_mp needs") as caught:
+        schema.check(empty)
+    assert "migrate" in caught.value.hint
+
+
+def test_a_missing_schema_is_named_with_the_command_that_installs_it(empty: Connection) -> None:
+    with pytest.raises(SchemaError, match="has no pgflow schema") as caught:
+        schema.check(empty)
+    assert "install" in caught.value.hint
+
+
+def test_a_pgflow_schema_of_somebody_else_is_not_touched(empty: Connection) -> None:
+    empty.execute("create schema pgflow")
+    empty.execute("create table pgflow.flows (mine int)")
+    with pytest.raises(SchemaError, match="that pgflow_mp did not install"):
+        schema.install(empty)
+    assert empty.execute("select count(*) from pgflow.flows").fetchone() == (0,)
+
+
+def test_a_role_without_rights_is_told_what_to_do(server: Any, empty_dsn: str) -> None:
+    with psycopg.connect(empty_dsn, autocommit=True) as admin:
+        admin.execute("drop role if exists pgflow_powerless")
+        admin.execute("create role pgflow_powerless login")
+        try:
+            with (
+                psycopg.connect(make_conninfo(empty_dsn, user="pgflow_powerless"), autocommit=True) as conn,
+                pytest.raises(SchemaError, match="role 'pgflow_powerless' may not install") as caught,
+            ):
+                schema.install(conn)
+            assert "--print" in caught.value.hint
+            assert schema.installed(admin) is None
+        finally:
+            admin.execute("drop role pgflow_powerless")
+
+
+def test_the_printed_script_installs_the_same_with_psql(
+    empty_dsn: str, empty: Connection, conn: Connection, tmp_path: Path
+) -> None:
+    script = tmp_path / "install.sql"
+    script.write_text(schema.sql_text(queue=True), encoding="utf-8")
+    done = subprocess.run(
+        ["psql", "-X", "-q", "-f", str(script), empty_dsn], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    schema.check(empty)
+    assert schema.install(empty).changed is False
+    assert catalog(empty) == catalog(conn)
+
+
+def test_every_function_has_a_fixed_search_path(conn: Connection) -> None:
+    loose = conn.execute(
+        "select oid::regprocedure::text from pg_proc where pronamespace = 'pgflow'::regnamespace "
+        "and not coalesce(array_to_string(proconfig, ','), '') like '%search_path=%'"
+    ).fetchall()
+    assert loose == []
+
+
+def test_nothing_is_granted_to_public(conn: Connection) -> None:
+    assert (
+        conn.execute(
+            "select p.oid::regprocedure::text from pg_proc p "
+            "where p.pronamespace = 'pgflow'::regnamespace "
+            "and has_function_privilege('public', p.oid, 'execute')"
+        ).fetchall()
+        == []
+    )
+    assert conn.execute("select has_schema_privilege('public', 'pgflow', 'usage')").fetchone() == (False,)
+
+
+def test_it_installs_on_the_system_postgresql(system_server: Any, conn: Connection) -> None:
+    with (
+        system_server.database() as dsn,
+        psycopg.connect(dsn, autocommit=True) as other,
+    ):
+        assert schema.install(other).queue == "bundled SQL"
+        ours, theirs = catalog(conn), catalog(other)
+        assert {k: theirs[k] for k in ("columns", "functions", "constraints", "indexes")} == {
+            k: ours[k] for k in ("columns", "functions", "constraints", "indexes")
+        }
+
+
+@pytest.mark.slow
+def test_the_extension_pgmq_is_used_where_the_server_offers_it(tmp_path: Path, conn: Connection) -> None:
+    folder = tmp_path / "extension"
+    folder.mkdir()
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents:
+        if parent == Path("/tmp"):
+            break
+        parent.chmod(0o755)
+    queue_sql = (resources.files("pgmq") / "sql" / "pgmq.sql").read_text(encoding="utf-8")
+    (folder / "pgmq--1.13.0.sql").write_text(queue_sql, encoding="utf-8")
+    (folder / "pgmq.control").write_text(
+        "comment = 'queue'\ndefault_version = '1.13.0'\nschema = 'pgmq'\n"
+        "relocatable = false\nsuperuser = false\ntrusted = true\n",
+        encoding="utf-8",
+    )
+    settings = {"extension_control_path": f"{tmp_path}:$system"}
+    with (
+        EmbeddedServer(throwaway=True, settings=settings) as server,
+        psycopg.connect(server.dsn, autocommit=True) as other,
+    ):
+        assert schema.install(other).queue == "extension"
+        assert other.execute("select count(*) from pg_extension where extname = 'pgmq'").fetchone() == (1,)
+        assert catalog(other) == catalog(conn)
+        other.execute("select pgflow.create_flow('f')")
+        other.execute("select pgflow.add_step('f', 'a')")
+        other.execute("select pgflow.start_flow('f', '{}')")
+        assert other.execute("select message ->> 'step_slug' from pgmq.read('f', 5, 5)").fetchall() == [
+            ("a",)
+        ]
