@@ -178,9 +178,8 @@ class EmbeddedServer:
                 for _ in lease.messages():
                     pass
             lease.close()
-        if self._throwaway and self._home is not None:
-            if self._home.exists():  # its supervisor was killed
-                remove_throwaway(self._home, timeout=10.0)
+        if self._throwaway and self._home is not None and self._home.exists():
+            remove_throwaway(self._home, timeout=10.0)  # its supervisor was killed
 
     def __enter__(self) -> EmbeddedServer:
         return self.start()

@@ -136,7 +136,7 @@ def obtain(plan: Plan) -> Lease:
             raise EmbeddedServerError(
                 f"the data directory {home} is in use by a server that cannot be reached from here: "
                 + (log_tail(home / "supervisor.log", 3) or "its supervisor says nothing"),
-                hint="stop the program that uses it, maybe in another container, or choose another --data-dir",
+                hint="stop the program that uses it (in another container?), or choose another --data-dir",
             )
         time.sleep(0.03)
 
