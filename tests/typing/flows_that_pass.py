@@ -1,0 +1,50 @@
+"""User code that a strict type checker accepts; checked by test_typing.py, never imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import assert_type
+
+import msgspec
+
+from pgflow_mp import Context, Flow, PermanentError
+
+flow = Flow("typed", max_attempts=3, base_delay=5, timeout=60)
+
+
+class Item(msgspec.Struct):
+    name: str
+    size: int = 0
+
+
+@flow.step
+def plain(flow_input: dict[str, int], ctx: Context) -> list[int]:
+    if ctx.attempt > 2:
+        raise PermanentError("no use")
+    return list(flow_input.values())
+
+
+@flow.array("named", depends_on=[plain], timeout=10)
+def listed(plain: list[int]) -> Iterator[Item]:
+    yield from (Item(str(size), size) for size in plain)
+
+
+@flow.map(over=listed, max_attempts=5, when={"a": 1}, when_unmet="skip", when_exhausted="skip-cascade")
+def mapped(item: Item) -> int:
+    return item.size
+
+
+@flow.map()
+def empty_parentheses(x: int) -> str:
+    return str(x)
+
+
+assert_type(plain({"a": 1}, Context()), list[int])
+assert_type(mapped(Item("a")), int)
+assert_type(empty_parentheses(1), str)
+
+handler: Callable[[Item], int] = mapped
+
+assert_type(flow.step("fluent", plain).map("more", mapped, over="named").array("last", listed), Flow)
+assert_type(flow.to_sql(), str)
+assert_type(flow.steps["plain"].dependencies, tuple[str, ...])
