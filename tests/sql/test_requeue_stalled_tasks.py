@@ -1,0 +1,258 @@
+"""``requeue_stalled_tasks`` and its cron job (contract 14.1, 14.2)."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from .helpers import (
+    Db,
+    archive,
+    claim,
+    complete,
+    event_names,
+    fail,
+    flow,
+    lease,
+    map_step,
+    queue,
+    run_row,
+    snapshot,
+    start,
+    state,
+    step,
+    task,
+    tasks,
+)
+
+
+def requeue(db: Db) -> int:
+    count: int = db.value("select pgflow.requeue_stalled_tasks()")
+    return count
+
+
+def age(db: Db, seconds: int, slug: str = "a") -> None:
+    """Make the started tasks of a step look as if started that long ago."""
+    db.do(
+        "update pgflow.step_tasks set queued_at = now() - make_interval(secs => %s + 60),"
+        " started_at = now() - make_interval(secs => %s) where step_slug = %s and status = 'started'",
+        seconds,
+        seconds,
+        slug,
+    )
+
+
+def stall(db: Db, slug: str = "f", **options: int) -> uuid.UUID:
+    flow(db, slug, "a", **({"timeout": 5} | options))
+    run = start(db, slug)
+    claim(db, slug)
+    age(db, 36)
+    return run
+
+
+def test_a_stalled_task_is_queued_again_uncharged(db: Db) -> None:
+    run = stall(db)
+    assert requeue(db) == 1
+    found = task(db, run, "a")
+    assert (found.status, found.started_at, found.last_worker_id) == ("queued", None, None)
+    assert (found.requeued_count, found.attempts_count) == (1, 1)
+    assert (found.permanently_stalled_at, found.error_message) == (None, None)
+    assert db.value("select last_requeued_at = now() from pgflow.step_tasks")
+    assert (state(db, run, "a").status, run_row(db, run).status) == ("started", "started")
+
+
+def test_its_message_is_visible_at_once(db: Db) -> None:
+    run = stall(db)
+    assert claim(db, "f") == []
+    requeue(db)
+    assert lease(db, "f", 1) <= 0
+    (found,) = claim(db, "f")
+    assert found.run_id == run
+    assert task(db, run, "a").attempts_count == 2
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds", "stalled"),
+    [(5, 36, True), (5, 34, False), (60, 36, False), (60, 91, True), (60, 89, False), (1, 32, True)],
+)
+def test_stalled_means_longer_than_the_timeout_and_thirty_seconds(
+    db: Db, timeout: int, seconds: int, stalled: bool
+) -> None:
+    run = stall(db, timeout=timeout)
+    age(db, seconds)
+    assert requeue(db) == int(stalled)
+    assert task(db, run, "a").status == ("queued" if stalled else "started")
+
+
+@pytest.mark.parametrize(("step_timeout", "stalled"), [(5, True), (600, False)])
+def test_a_step_s_own_timeout_counts(db: Db, step_timeout: int, stalled: bool) -> None:
+    flow(db, "f", step("a", timeout=step_timeout), timeout=60 if stalled else 5)
+    start(db, "f")
+    claim(db, "f")
+    age(db, 40)
+    assert requeue(db) == int(stalled)
+
+
+def test_a_task_inserted_by_hand_is_found(db: Db) -> None:
+    flow(db, "f", "a", timeout=5)
+    run = start(db, "f")
+    db.do("delete from pgflow.step_tasks")
+    db.do(
+        "insert into pgflow.step_tasks (flow_slug, run_id, step_slug, task_index, status,"
+        " queued_at, started_at)"
+        " values ('f', %s, 'a', 0, 'started', now() - interval '2 min', now() - interval '1 min')",
+        run,
+    )
+    assert requeue(db) == 1
+    assert task(db, run, "a").status == "queued"
+
+
+@pytest.mark.parametrize("status", ["queued", "completed", "failed"])
+def test_only_started_tasks_stall(db: Db, status: str) -> None:
+    stall(db)
+    db.do("update pgflow.step_tasks set status = %s", status)
+    assert requeue(db) == 0
+
+
+def test_all_stalled_tasks_of_all_flows_are_taken(db: Db) -> None:
+    flow(db, "f", map_step("a"), timeout=5)
+    flow(db, "g", "a", timeout=5)
+    flow(db, "h", "a", timeout=500)
+    start(db, "f", [1, 2, 3])
+    start(db, "g")
+    start(db, "h")
+    for slug in "fgh":
+        claim(db, slug, 2)
+    age(db, 40)
+    assert requeue(db) == 3
+    assert requeue(db) == 0
+
+
+def test_after_three_requeues_the_task_is_left_for_good(db: Db) -> None:
+    run = stall(db)
+    counts = []
+    for _ in range(4):
+        counts.append(requeue(db))
+        claim(db, "f")
+        age(db, 36)
+    assert counts == [1, 1, 1, 0]
+    found = task(db, run, "a")
+    assert (found.status, found.requeued_count) == ("started", 3)
+    assert db.value("select permanently_stalled_at = now() from pgflow.step_tasks")
+    assert (queue(db, "f"), archive(db, "f")) == ([], [("a", 0)])
+
+
+def stalled_out(db: Db, *steps: object, **options: int) -> uuid.UUID:
+    """A run whose task ``a`` has been requeued three times and stalls once more."""
+    flow(db, "f", *steps, **({"timeout": 5} | options))  # type: ignore[arg-type]
+    run = start(db, "f", [1, 2])
+    claim(db, "f")
+    age(db, 36)
+    db.do("update pgflow.step_tasks set requeued_count = 3 where status = 'started'")
+    assert requeue(db) == 0
+    return run
+
+
+def test_later_calls_ignore_it(db: Db) -> None:
+    run = stalled_out(db, "a")
+    before = snapshot(db, run)
+    assert requeue(db) == 0
+    assert snapshot(db, run) == before
+
+
+def test_a_task_stalled_out_fails_its_step_and_run_with_a_clear_error(db: Db) -> None:
+    run = stalled_out(db, "a", step("b", "a"), "other")
+    assert (task(db, run, "a").status, task(db, run, "a").requeued_count) == ("started", 3)
+    found = state(db, run, "a")
+    assert found.status == "failed"
+    assert "stalled" in found.error_message
+    assert run_row(db, run).status == "failed"
+    assert state(db, run, "b").status == "created"
+    assert queue(db, "f") == []
+    assert event_names(db, run)[-2:] == ["step:a:failed", "run:failed"]
+
+
+def test_a_task_stalled_out_skips_its_step_where_exhaustion_does(db: Db) -> None:
+    run = stalled_out(db, step("a", when_exhausted="skip"), step("b", "a"))
+    assert (state(db, run, "a").status, state(db, run, "a").skip_reason) == ("skipped", "handler_failed")
+    assert state(db, run, "b").status == "started"
+    assert run_row(db, run).status == "started"
+
+
+def test_one_map_task_stalled_out_ends_the_map(db: Db) -> None:
+    run = stalled_out(db, map_step("a"))
+    assert [t.status for t in tasks(db, run)] == ["started", "queued"]
+    assert run_row(db, run).status == "failed"
+    assert archive(db, "f") == [("a", 0), ("a", 1)]
+
+
+@pytest.mark.parametrize("table", ["runs", "step_states"])
+def test_tasks_of_a_finished_run_or_step_are_left_alone(db: Db, table: str) -> None:
+    run = stall(db)
+    db.do(f"update pgflow.{table} set status = 'failed', failed_at = now() where run_id = %s", run)
+    before = snapshot(db, run)
+    assert requeue(db) == 0
+    assert snapshot(db, run) == before
+
+
+def test_a_requeued_task_can_complete_and_its_late_first_worker_changes_nothing(db: Db) -> None:
+    run = stall(db)
+    requeue(db)
+    before = snapshot(db, run)
+    complete(db, run, "a", "late")
+    fail(db, run, "a", "late")
+    assert snapshot(db, run) == before
+    claim(db, "f")
+    complete(db, run, "a", "good")
+    assert run_row(db, run).output == {"a": "good"}
+
+
+def test_a_task_without_a_message_is_requeued_without_an_error(db: Db) -> None:
+    run = stall(db)
+    db.do("update pgflow.step_tasks set message_id = null")
+    assert requeue(db) == 1
+    assert task(db, run, "a").status == "queued"
+
+
+def test_with_nothing_to_do_it_returns_zero(db: Db) -> None:
+    assert requeue(db) == 0
+
+
+# -- the cron job ------------------------------------------------------------------------------------------
+
+JOB = "pgflow_requeue_stalled_tasks"
+
+
+def test_the_job_is_scheduled_and_named_in_the_answer(supabase_db: Db) -> None:
+    text = supabase_db.value("select pgflow.setup_requeue_stalled_tasks_cron()")
+    job = supabase_db.row("select * from cron.job where jobname = %s", JOB)
+    assert job.schedule == "15 seconds"
+    assert "pgflow.requeue_stalled_tasks()" in job.command
+    assert JOB in text
+    assert "15 seconds" in text
+    assert str(job.jobid) in text
+
+
+def test_the_job_s_command_runs(supabase_db: Db) -> None:
+    supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron()")
+    supabase_db.do(supabase_db.value("select command from cron.job where jobname = %s", JOB))
+
+
+def test_scheduling_again_replaces_the_job(supabase_db: Db) -> None:
+    supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron()")
+    supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron('30 seconds')")
+    supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron(cron_interval => '*/5 * * * *')")
+    assert supabase_db.column("select schedule from cron.job where jobname = %s", JOB) == ["*/5 * * * *"]
+
+
+def test_another_job_is_left_alone(supabase_db: Db) -> None:
+    supabase_db.do("select cron.schedule('mine', '* * * * *', 'select 1')")
+    supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron()")
+    assert supabase_db.value("select count(*) from cron.job") == 2
+
+
+def test_without_pg_cron_it_says_so(plain_db: Db) -> None:
+    refusal = plain_db.refused("select pgflow.setup_requeue_stalled_tasks_cron()")
+    assert "pg_cron" in refusal.message
+    assert refusal.error.diag.message_hint
