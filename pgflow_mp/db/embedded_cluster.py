@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -141,8 +142,13 @@ def command_environment(plan: Plan) -> dict[str, str]:
     return environment
 
 
-def die_with_parent(sig: int, parent: int) -> None:
-    """Ask the kernel to send ``sig`` to this process when its parent dies (Linux only)."""
+def prepare_child(sig: int, parent: int) -> None:
+    """Undo the parent's deaf ears, and have the kernel send ``sig`` when it dies (Linux only).
+
+    A signal that is ignored until postgres has installed its handlers would be lost.
+    """
+    for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(name, signal.SIG_DFL)
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(sig), 0, 0, 0)
     if os.getppid() != parent:
@@ -165,7 +171,7 @@ def popen(
         env=command_environment(plan),
         cwd=plan.home,
         pass_fds=pass_fds,
-        preexec_fn=lambda: die_with_parent(death, parent),  # noqa: PLW1509 - see above
+        preexec_fn=lambda: prepare_child(death, parent),  # noqa: PLW1509 - see above
     )
 
 

@@ -281,10 +281,12 @@ class Supervisor:
             return
         signals = [(signal.SIGINT, STOP_LIMIT), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)]
         for sig, limit in signals[1:] if self.plan.throwaway else signals:
-            server.send_signal(sig)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                server.wait(limit)
-                return
+            deadline = time.monotonic() + limit
+            while time.monotonic() < deadline:
+                server.send_signal(sig)  # again and again: one that comes too early may be lost
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    server.wait(1.0)
+                    return
 
     def _clean_up(self) -> None:
         if self.plan.throwaway:
