@@ -1,0 +1,151 @@
+"""Rights (contract section 15, grants): nothing by default, execute-only roles on request."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from .helpers import LOCAL_SECRET, WORKER, Db, flow, map_step, setup, start
+
+ROLE = "pgflow_test_role"
+
+
+@contextmanager
+def acting(db: Db) -> Iterator[None]:
+    db.do(f"set local role {ROLE}")
+    yield
+    db.do("reset role")
+
+
+@pytest.fixture
+def role(db: Db) -> Db:
+    db.do(f"create role {ROLE}")
+    return db
+
+
+def test_by_default_a_role_may_do_nothing(role: Db) -> None:
+    start(role, setup(role, "one"))
+    with acting(role):
+        for query in (
+            "select pgflow.start_flow_with_states('one', '{}')",
+            "select pgflow.get_run_with_states(gen_random_uuid())",
+            "select pgflow.requeue_stalled_tasks()",
+            "select * from pgflow.flows",
+            "select * from pgflow.claim_tasks('one', gen_random_uuid(), 1)",
+        ):
+            assert role.refused(query).sqlstate == "42501"
+
+
+def test_no_function_is_open_to_public(plain_db: Db) -> None:
+    open_to_all = plain_db.column(
+        "select p.oid::regprocedure::text from pg_proc p,"
+        " aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a"
+        " where p.pronamespace = 'pgflow'::regnamespace and a.grantee = 0"
+    )
+    assert open_to_all == []
+
+
+def test_a_browser_client_needs_only_the_documented_grants(role: Db) -> None:
+    setup(role, "one")
+    role.do(f"grant usage on schema pgflow to {ROLE}")
+    role.do(f"grant execute on function pgflow.start_flow_with_states(text, jsonb, uuid) to {ROLE}")
+    role.do(f"grant execute on function pgflow.get_run_with_states(uuid) to {ROLE}")
+    role.do(f"grant select on pgflow.flows, pgflow.steps to {ROLE}")
+    with acting(role):
+        found = role.value("select pgflow.start_flow_with_states('one', '{\"a\": 1}')")
+        run = found["run"]["run_id"]
+        assert role.value("select pgflow.get_run_with_states(%s)", run)["run"]["status"] == "started"
+        assert role.column("select flow_slug from pgflow.flows") == ["one"]
+        assert role.column("select step_slug from pgflow.steps") == ["only"]
+        assert role.refused("select * from pgflow.runs").sqlstate == "42501"
+        assert role.refused("update pgflow.flows set opt_timeout = 1").sqlstate == "42501"
+
+
+def test_a_starter_may_start_and_read_and_no_more(role: Db) -> None:
+    setup(role, "one")
+    role.do("select pgflow.grant_access(%s, 'starter')", ROLE)
+    with acting(role):
+        found = role.value("select pgflow.start_flow_with_states('one', '{}')")
+        assert role.value("select pgflow.get_run_with_states(%s)", found["run"]["run_id"])["steps"]
+        for query in (
+            "select * from pgflow.runs",
+            "select * from pgflow.claim_tasks('one', gen_random_uuid(), 1)",
+            "select pgflow.delete_flow_and_data('one')",
+            "select pgflow.create_flow('two')",
+            "select * from pgmq.q_one",
+            f"select pgflow.grant_access('{ROLE}', 'worker')",
+        ):
+            assert role.refused(query).sqlstate == "42501"
+
+
+def test_a_worker_may_work_a_run_to_its_end_without_rights_on_tables(role: Db) -> None:
+    flow(role, "f", map_step("m"), "s")
+    role.do("select pgflow.grant_access(%s, 'worker')", ROLE)
+    with acting(role):
+        found = role.value("select pgflow.start_flow_with_states('f', '[1, 2]')")
+        run = found["run"]["run_id"]
+        role.do("select pgflow.register_worker(%s, 'f', 'w', '10 seconds'::interval)", WORKER)
+        role.do("select * from pgflow.heartbeat(array[%s]::uuid[])", WORKER)
+        rows = role.rows("select * from pgflow.claim_tasks('f', %s, 10)", WORKER)
+        assert len(rows) == 3
+        assert role.value("select pgflow.release_tasks('f', %s, %s::bigint[])", WORKER, [rows[0].msg_id]) == 1
+        rows[:1] = role.rows("select * from pgflow.claim_tasks('f', %s, 10)", WORKER)
+        role.do("select pgflow.extend_tasks('f', %s, %s::bigint[], 60)", WORKER, [r.msg_id for r in rows])
+        role.do("select pgflow.requeue_stalled_tasks()")
+        role.do("select pgflow.recover_dead_workers()")
+        for slug, indexes in (("m", [0, 1]), ("s", [0])):
+            row = role.row(
+                "select * from pgflow.complete_tasks(%s, %s, %s::int[], %s::text[]::jsonb[], %s, %s::int[])",
+                run,
+                slug,
+                indexes,
+                [json.dumps(i) for i in indexes],
+                WORKER,
+                [1] * len(indexes),
+            )
+            assert row.accepted == len(indexes)
+        role.do(
+            "select pgflow.fail_tasks(%s, 's', array[0], array['e'], %s, array[1], array[true])", run, WORKER
+        )
+        assert role.value("select pgflow.get_run_with_states(%s)", run)["run"]["status"] == "completed"
+        assert len(role.rows("select * from pgflow.run_progress(%s)", run)) == 2
+        assert role.column("select output from pgflow.run_results(%s, 'm')", run) == [0, 1]
+        role.do("select pgflow.stop_workers(array[%s]::uuid[])", WORKER)
+        for table in ("runs", "step_states", "step_tasks", "workers", "flows"):
+            assert role.refused(f"select * from pgflow.{table}").sqlstate == "42501"
+
+
+def test_an_unknown_access_is_refused(role: Db) -> None:
+    assert role.refused("select pgflow.grant_access(%s, 'owner')", ROLE).sqlstate == "22023"
+
+
+def test_a_role_name_with_odd_characters_is_quoted(role: Db) -> None:
+    role.do('create role "odd ""; drop schema pgflow; --"')
+    role.do("select pgflow.grant_access('odd \"; drop schema pgflow; --', 'starter')")
+    assert role.value("select count(*) from pgflow.flows") == 0
+
+
+def test_a_caller_s_search_path_cannot_divert_a_definer_function(role: Db) -> None:
+    setup(role, "one")
+    role.do("select pgflow.grant_access(%s, 'worker')", ROLE)
+    role.do(f"create schema evil authorization {ROLE}")
+    with acting(role):
+        role.do(
+            "create function evil.now() returns timestamptz language plpgsql as"
+            " $$ begin raise exception 'diverted'; end $$"
+        )
+        role.do("create function evil.lower(text) returns text language sql as $$ select 'evil' $$")
+        role.do("set local search_path = evil, pg_catalog")
+        role.do("select pgflow.start_flow_with_states('one', '{}')")
+        role.do("select pgflow.requeue_stalled_tasks()")
+        role.do("set local search_path = public")
+
+
+def test_the_local_switch_gives_no_rights(role: Db) -> None:
+    role.do("select pgflow.grant_access(%s, 'worker')", ROLE)
+    with acting(role):
+        role.do("select set_config('app.settings.jwt_secret', %s, true)", LOCAL_SECRET)
+        assert role.refused("select pgflow.ensure_flow_compiled('one', '{}')").sqlstate == "42501"
