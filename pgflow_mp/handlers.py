@@ -15,9 +15,10 @@ import msgspec
 
 from pgflow_mp.binding import EMPTY, Argument, Source, resolve, wants_flow_input
 from pgflow_mp.context import Context
+from pgflow_mp.encoding import OutputError
 from pgflow_mp.errors import FlowDefinitionError, PermanentError, PgflowError
 from pgflow_mp.failures import describe_exception, safe_text
-from pgflow_mp.outputs import MAX_OUTPUT_BYTES, OutputError, as_list, encode_output
+from pgflow_mp.outputs import MAX_OUTPUT_BYTES, as_list, encode_output
 from pgflow_mp.validation import describe
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from pgflow_mp import Context, Flow, FlowDefinitionError, FlowNotFound, PermanentError
 from pgflow_mp.context import Runtime
+from pgflow_mp.encoding import OutputError
 from pgflow_mp.handlers import COMPLETED, FAILED, FAILED_FOR_GOOD, check, prepare
-from pgflow_mp.outputs import OutputError, encode_output
+from pgflow_mp.outputs import encode_output
 
 
 class Point(msgspec.Struct):
@@ -313,7 +314,7 @@ def test_too_large_results_are_refused_by_size() -> None:
     with pytest.raises(OutputError, match=r"It has 200,002 bytes of JSON; at most 150,000"):
         encode_output("x" * 200_000, limit=150_000)
     with pytest.raises(OutputError, match=r"bytes in PostgreSQL's jsonb; at most 268,435,455"):
-        encode_output([1] * 20_000_000)
+        encode_output([1] * 22_000_000)
 
 
 def test_numbers_beyond_postgresqls_numeric_are_refused() -> None:
