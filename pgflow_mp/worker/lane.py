@@ -134,6 +134,11 @@ class LaneProcess:
         return len(self._state.flights)
 
     @property
+    def has_worked(self) -> bool:
+        """Whether it was ever given a chunk."""
+        return self._state.ordinal > 0
+
+    @property
     def finished(self) -> int:
         """Items it has executed."""
         with self.lock:
@@ -327,10 +332,19 @@ class LaneProcess:
         found = self._slot.running()
         return found is not None and (found.ordinal, found.position) == target
 
+    def _exitcode(self) -> int | None:
+        """How the dead process ended; another thread may be collecting it at this very moment."""
+        code: int | None = None
+        until = time.monotonic() + 1.0
+        while self._process is not None and code is None and time.monotonic() < until:
+            if (code := self._process.exitcode) is None:
+                time.sleep(0.001)
+        return code
+
     def _report_death(self) -> str:
         state, slot = self._state, self._slot
         reason = state.killing.reason if state.killing is not None else None
-        exitcode = self._process.exitcode if self._process is not None else None
+        exitcode = self._exitcode()
         how = verdicts.describe_exit(exitcode)
         if reason is not None:
             cause = reason.cause

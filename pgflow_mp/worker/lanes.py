@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from typing import Final
 
 from pgflow_mp.errors import PgflowError
@@ -40,6 +41,17 @@ class _Lane:
     failures: int = 0
     retry_at: float | None = None
     removed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LaneStatus:
+    """A lane that is up: items it has ``finished``, chunks it holds."""
+
+    lane: int
+    generation: int
+    pid: int
+    finished: int
+    chunks: int
 
 
 class LanePool:
@@ -201,10 +213,20 @@ class LanePool:
             if (item := process.running()) is not None:
                 yield item
 
-    def pids(self) -> list[tuple[int, int]]:
-        """(lane, process id) of the lanes that are up."""
-        lanes = list(self._lanes.values())
-        return [(lane.id, process.pid) for lane in lanes if (process := lane.current) is not None]
+    def lanes(self, *, retiring: bool = False) -> list[LaneStatus]:
+        """The lanes that are up; also processes that finish what they hold before they go, if asked for."""
+        with self._lock:
+            found = [lane.current for lane in self._lanes.values() if lane.current is not None]
+            found += self._retiring if retiring else []
+        return [
+            LaneStatus(process.lane, process.generation, process.pid, process.finished, process.busy)
+            for process in found
+        ]
+
+    @property
+    def server_pid(self) -> int | None:
+        """The forkserver's process id."""
+        return self._context.server.pid if isinstance(self._context, LaneContext) else None
 
     # -- the end of processes ----------------------------------------------------------------------
 
@@ -220,11 +242,12 @@ class LanePool:
                 return process.kill(reason, grace)
         return False
 
-    def recycle(self, lane: int) -> None:
+    def recycle(self, lane: int, *, generation: int | None = None) -> None:
         """Replace a lane's process, the new one up before the old one goes."""
         with self._lock:
             place = self._lanes.get(lane)
-            if place is not None and place.current is not None and not self._stopping:
+            process = place.current if place is not None else None
+            if place is not None and process is not None and generation in (None, process.generation):
                 self._start_process(place)
 
     def skip_rest(self) -> None:
@@ -309,16 +332,27 @@ class LanePool:
                 return
             process = LaneProcess(lane.id, lane.generation, self._hooks, default_oom_kills)
             lane.coming = process
+            context = self._context
         try:
-            process.launch(self._context, self._encoded_setup)
+            process.launch(context, self._encoded_setup)
         except BaseException as error:  # noqa: BLE001 - no file descriptors, no memory, no forkserver
-            if isinstance(error, EOFError | ConnectionError) and self._preloading and not self._stopping:
-                self._preloading = False  # the target's import may have killed the forkserver
-                self._context = lane_context(self._preload(False), start_method=self._start_method)
             with self._lock:
                 lane.coming = None
             process.close(0.0)
+            if isinstance(error, EOFError | ConnectionError) and self._give_up_preloading(context):
+                self._start_process(lane)
+                return
             self._failed(lane, process, f"Cannot start a process: {type(error).__name__}: {error}", "")
+
+    def _give_up_preloading(self, context: BaseContext) -> bool:
+        """Importing the target may have killed the forkserver: use one that does not. False: no help."""
+        with self._lock:
+            if context is self._context and self._preloading and not self._stopping:
+                self._preloading = False
+                if isinstance(context, LaneContext):
+                    context.server.stop()
+                self._context = lane_context(self._preload(False), start_method=self._start_method)
+            return context is not self._context and not self._stopping
 
     def _on_started(self, process: LaneProcess, hello: Hello) -> None:
         if hello.error:
@@ -335,13 +369,12 @@ class LanePool:
             if lane is None or lane.coming is not process or self._stopping:
                 self._retire(process)
                 return
+            seconds = time.monotonic() - process.started_at
+            self._on_event(LaneReady(process.lane, process.generation, process.pid, seconds))
             lane.current, old = process, lane.current
             lane.coming, lane.failures = None, 0
             if old is not None:
                 self._retire(old)
-        self._on_event(
-            LaneReady(process.lane, process.generation, process.pid, time.monotonic() - process.started_at)
-        )
         if not self._first.done():
             self._first.set_result(hello)
 
@@ -351,10 +384,12 @@ class LanePool:
             self._close(process)
         if lane is None or self._stopping:
             return
-        if process.ready_at is not None and (process.finished or time.monotonic() - process.ready_at > 1.0):
+        if process.ready_at is not None and (process.has_worked or time.monotonic() - process.ready_at > 1.0):
             self._start_process(lane)
             return
         error = f"A lane's process ended while loading {self._setup.target!r}: {how}"
+        if not self._first.done():
+            self._first.set_result(Hello([], error, "", 0.0, False, ""))
         self._failed(lane, process, error, "")
 
     def _failed(self, lane: _Lane, process: LaneProcess, error: str, hint: str) -> None:

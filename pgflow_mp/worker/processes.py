@@ -39,8 +39,11 @@ class LaneServer(forkserver.ForkServer):
     def __init__(self, preload: Preload) -> None:
         super().__init__()
         self._orders = SharedFile(0, "pgflow_mp_preload")
+        self._lifeline, self._lifeline_writer = os.pipe()
+        here = f"/proc/{os.getpid()}/fd"
+        preload.lifeline = f"{here}/{self._lifeline}"
         os.pwrite(self._orders.fd, encode(preload), 0)
-        orders = f"/proc/{os.getpid()}/fd/{self._orders.fd}"
+        orders = f"{here}/{self._orders.fd}"
         # The second name is no module and importing it does nothing: it tells the first where to read.
         self.set_forkserver_preload(["pgflow_mp.worker.zygote", orders])
 
@@ -49,11 +52,13 @@ class LaneServer(forkserver.ForkServer):
         return self._forkserver_pid
 
     def stop(self, timeout: float = 2.0) -> None:
-        """End the server; its lanes are gone by now, or die with it."""
+        """End the server; its lanes are gone by now, or die with it. May be called twice."""
         pid, alive = self._forkserver_pid, self._forkserver_alive_fd
         self._forkserver_pid = self._forkserver_alive_fd = None
-        if alive is not None:
-            os.close(alive)  # its signal to end
+        for fd in (alive, self._lifeline_writer, self._lifeline):
+            if fd is not None and fd >= 0:
+                os.close(fd)  # its signals to end
+        self._lifeline = self._lifeline_writer = -1
         if pid is not None:
             self._reap(pid, timeout)
         self._orders.close()

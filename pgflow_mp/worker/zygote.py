@@ -32,6 +32,7 @@ class Preload(Message):
     sys_path: list[str]
     main_path: str | None
     threads: int
+    lifeline: str = ""
 
 
 loaded: bool = False
@@ -39,13 +40,13 @@ seconds: float = 0.0
 why_not: str = ""
 
 
-def _command() -> tuple[int, Preload | None]:
-    """The forkserver's "alive" pipe and our orders, both from its command line; (-1, None) if none."""
+def _orders() -> Preload | None:
+    """What the forkserver's command line points to; None if this is none of ours."""
     command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
-    if not (found := re.search(r"forkserver import main; main\(\d+, (\d+), .*'(/proc/\d+/fd/\d+)'", command)):
-        return -1, None
-    with open(found[2], "rb") as file:
-        return int(found[1]), msgspec.msgpack.decode(file.read(), type=Preload)
+    if not (found := re.search(r"forkserver import main; main\(.*'(/proc/\d+/fd/\d+)'", command)):
+        return None
+    with open(found[1], "rb") as file:
+        return msgspec.msgpack.decode(file.read(), type=Preload)
 
 
 def _open_files() -> dict[int, str]:
@@ -77,12 +78,11 @@ def _restart(reason: str) -> None:
 
 def _prepare() -> None:
     global loaded, seconds, why_not
-    alive, orders = _command()
-    if orders is None:
+    if (orders := _orders()) is None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by every lane: the parent decides
     lifeline.own_group()
-    lifeline.die_with(alive, group=False)
+    lifeline.die_with(os.open(orders.lifeline, os.O_RDONLY | os.O_CLOEXEC), group=False)
     os.environ.update(cpus.thread_environment(orders.threads))
     from pgflow_mp.worker import child  # every lane needs it
 

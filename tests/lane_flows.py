@@ -1,0 +1,165 @@
+"""A flow whose handlers misbehave on request; run by lanes in the tests."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from pgflow_mp.context import Context
+from pgflow_mp.flow import Flow
+
+flow = Flow("misbehave")
+tiny = Flow("tiny")
+
+
+@tiny.map
+def noop(x: int) -> int:
+    return x
+
+
+def _overflow(depth: int) -> int:
+    """Recursion in C frames, past Python's own limit, until the stack ends."""
+    sys.setrecursionlimit(10**9)
+    return depth + len(repr(sorted([depth], key=_overflow)))
+
+
+def spin(_: Any) -> None:
+    while True:
+        pass
+
+
+def spin_in_c(_: Any) -> None:
+    """One C call that takes hours and never lets go of the interpreter."""
+    sum(range(10**12))
+
+
+def ignore_sigterm(_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    while True:
+        time.sleep(1)
+
+
+def fork_and_return(_: Any) -> str:
+    pid = os.fork()
+    if pid == 0:
+        return "the copy came back"
+    os.waitpid(pid, 0)
+    return "the lane came back"
+
+
+def fork_a_sleeper(seconds: float) -> int:
+    child = subprocess.Popen(["sleep", str(seconds)])
+    return child.pid
+
+
+def run_a_sleeper(seconds: float) -> int:
+    return subprocess.run(["sleep", str(seconds)], check=False).returncode
+
+
+def spin_with_children(path: str) -> None:
+    here = subprocess.Popen(["sleep", "100"])
+    away = subprocess.Popen(["sleep", "100"], start_new_session=True)
+    with open(path, "w") as file:
+        file.write(f"{here.pid} {away.pid}")
+    spin(None)
+
+
+def start_a_thread(_: Any) -> str:
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return "started"
+
+
+def close_standard_files(_: Any) -> str:
+    for fd in (0, 1, 2):
+        os.close(fd)
+    return "closed"
+
+
+def close_everything(_: Any) -> str:
+    os.closerange(0, 4096)
+    return "closed"
+
+
+def change_directory(path: str) -> str:
+    os.chdir(path)
+    return os.getcwd()
+
+
+def flood(megabytes: int) -> int:
+    for _ in range(megabytes):
+        sys.stdout.write("x" * 2**20)
+    return megabytes
+
+
+def allocate(megabytes: int) -> int:
+    block = bytearray(megabytes * 2**20)
+    for at in range(0, len(block), 4096):
+        block[at] = 1
+    time.sleep(5)
+    return len(block)
+
+
+_kept: list[bytearray] = []
+
+
+def keep(megabytes: int) -> int:
+    _kept.append(bytearray(os.urandom(1024)) * (megabytes * 1024))
+    return len(_kept)
+
+
+def raise_interrupt(_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+ACTIONS: dict[str, Callable[[Any], Any]] = {
+    "echo": lambda value: value,
+    "sleep": time.sleep,
+    "segfault": lambda _: ctypes.string_at(0),
+    "abort": lambda _: os.abort(),
+    "os_exit": os._exit,
+    "sys_exit": sys.exit,
+    "kill_self": lambda number: os.kill(os.getpid(), number),
+    "overflow": _overflow,
+    "interrupt": raise_interrupt,
+    "spin": spin,
+    "spin_in_c": spin_in_c,
+    "ignore_sigterm": ignore_sigterm,
+    "fork_and_return": fork_and_return,
+    "fork_a_sleeper": fork_a_sleeper,
+    "run_a_sleeper": run_a_sleeper,
+    "spin_with_children": spin_with_children,
+    "start_a_thread": start_a_thread,
+    "close_standard_files": close_standard_files,
+    "close_everything": close_everything,
+    "change_directory": change_directory,
+    "getcwd": lambda _: os.getcwd(),
+    "flood": flood,
+    "allocate": allocate,
+    "keep": keep,
+    "big": lambda size: "x" * size,
+    "pid": lambda _: os.getpid(),
+    "environ": os.environ.get,
+    "modules": lambda name: name in sys.modules,
+}
+
+
+@flow.map
+def act(order: list[Any]) -> Any:
+    """``order`` is [name of an action, its argument]."""
+    name, argument = order
+    return ACTIONS[name](argument)
+
+
+@flow.map
+def wait_for_shutdown(seconds: float, ctx: Context) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not ctx.shutdown.is_set():
+        time.sleep(0.005)
+    return ctx.shutdown.is_set()

@@ -1,0 +1,149 @@
+"""Drives a real lane pool in tests: feeds chunks, runs the watchdog, and audits what the events say."""
+
+from __future__ import annotations
+
+import json
+import queue
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from pgflow_mp.worker.events import LaneDied, LaneEvent, LaneFailedToStart, LaneReady, Outcomes
+from pgflow_mp.worker.lanes import LanePool
+from pgflow_mp.worker.messages import Chunk, Item, Outcome, Setup
+from pgflow_mp.worker.watchdog import Watchdog
+
+FLOWS = str(Path(__file__).with_name("lane_flows.py"))
+
+
+def chunk_of(seq: int, orders: Sequence[Any], *, flow: str = "misbehave", step: str = "act") -> Chunk:
+    """A chunk whose items are numbered 0, 1, ... and whose inputs are ``orders``."""
+    items = [Item(i, 1, i, 0, 0, json.dumps(order).encode(), None) for i, order in enumerate(orders)]
+    return Chunk(seq, flow, ["run"], [step], items)
+
+
+class Harness:
+    """A started pool with its events. Every item's outcome is kept; a second one for it fails the test."""
+
+    def __init__(self, pool: LanePool, events: queue.SimpleQueue[LaneEvent]) -> None:
+        self.pool = pool
+        self.watchdog = Watchdog(pool)
+        self.outcomes: dict[int, dict[int, Outcome]] = defaultdict(dict)
+        self.deaths: list[LaneDied] = []
+        self.ready: list[LaneReady] = []
+        self.failed: list[LaneFailedToStart] = []
+        self.done: set[int] = set()
+        self.died_at: dict[int, float] = {}
+        self._events = events
+        self._next = 0
+
+    def tick(self) -> None:
+        """One turn of an owner's loop."""
+        self.pool.poll()
+        self.watchdog.tick()
+        self.collect()
+        time.sleep(0.005)
+
+    def collect(self) -> None:
+        while not self._events.empty():
+            self._note(self._events.get())
+
+    def _note(self, event: LaneEvent) -> None:
+        if isinstance(event, LaneReady):
+            self.ready.append(event)
+        elif isinstance(event, LaneFailedToStart):
+            self.failed.append(event)
+        elif isinstance(event, LaneDied):
+            self.deaths.append(event)
+            self.died_at[event.lane] = time.monotonic()
+            if event.verdict is not None and event.seq is not None:
+                self._keep(event.seq, event.verdict)
+        elif isinstance(event, Outcomes):
+            assert event.seq not in self.done, f"chunk {event.seq} was closed before"
+            for outcome in event.outcomes:
+                self._keep(event.seq, outcome)
+            if event.done:
+                self.done.add(event.seq)
+
+    def _keep(self, seq: int, outcome: Outcome) -> None:
+        assert seq not in self.done, f"chunk {seq} was closed before"
+        assert outcome.position not in self.outcomes[seq], f"item {outcome.position} was reported twice"
+        self.outcomes[seq][outcome.position] = outcome
+
+    def until(self, condition: Callable[[], Any], seconds: float = 10.0) -> float:
+        """Tick until the condition holds; the seconds it took."""
+        started = time.monotonic()
+        while not condition():
+            assert time.monotonic() - started < seconds, f"not within {seconds} s"
+            self.tick()
+        return time.monotonic() - started
+
+    def all_ready(self, seconds: float = 10.0) -> None:
+        """Wait until every lane takes chunks."""
+        self.until(lambda: len(self.pool.lanes()) == self.pool.size, seconds)
+        self.collect()
+
+    def submit(
+        self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: str
+    ) -> int:
+        """Send a chunk to a lane as soon as it has room; its number."""
+        self._next += 1
+        chunk = chunk_of(self._next, orders, **names)
+        self.until(lambda: self.pool.submit(lane, chunk, [timeout]))
+        return chunk.seq
+
+    def run(self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None) -> list[Outcome]:
+        """Run one chunk to its end; the outcomes by position."""
+        seq = self.submit(orders, lane=lane, timeout=timeout)
+        self.until(lambda: seq in self.done, 30.0)
+        return self.of(seq)
+
+    def of(self, seq: int) -> list[Outcome]:
+        """The outcomes of a chunk by position; each exactly once."""
+        found = self.outcomes[seq]
+        assert sorted(found) == list(range(len(found)))
+        return [found[position] for position in sorted(found)]
+
+
+@contextmanager
+def lanes(
+    size: int = 1, *, target: str = FLOWS, setup: dict[str, Any] | None = None, **options: Any
+) -> Iterator[Harness]:
+    """A pool of ``size`` lanes, ready; aborted at the end."""
+    events: queue.SimpleQueue[LaneEvent] = queue.SimpleQueue()
+    with LanePool(Setup(target=target, **(setup or {})), size, events.put, **options) as pool:
+        harness = Harness(pool, events)
+        pool.start()
+        harness.all_ready()
+        yield harness
+
+
+def kinds(outcomes: Sequence[Outcome]) -> list[int]:
+    return [int(outcome.kind) for outcome in outcomes]
+
+
+def text(outcome: Outcome) -> str:
+    return outcome.body.decode()
+
+
+def gone(pid: int) -> bool:
+    """Whether a process has ended (a zombie has)."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def eventually(condition: Callable[[], Any], seconds: float = 5.0) -> bool:
+    """Whether the condition comes true in time."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return bool(condition())
