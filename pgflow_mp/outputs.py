@@ -41,7 +41,6 @@ _JSONB_LIMIT: Final = 0x0FFFFFFF  # bytes of one jsonb container, in PostgreSQL'
 _MAX_DIGITS: Final = 131_072  # of PostgreSQL's numeric, before the decimal point
 _NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
-_NUMBER: Final = re.compile(rb"-?[0-9][-+.0-9eE]*")
 _PLAIN: Final[frozenset[type]] = frozenset({int, str, bool, type(None)})
 _SCALARS: Final = _PLAIN | {float}
 _KEYS: Final[frozenset[type]] = frozenset({str, int})
@@ -183,13 +182,16 @@ def _check_size(body: bytes, limit: int) -> None:
 
 def jsonb_size(body: bytes) -> int:
     """About how many bytes valid JSON takes as jsonb: within 10 %; too many for very long numbers."""
-    outside, strings = _STRING.subn(b"", body)
-    bare, numbers = _NUMBER.subn(b"", outside)
-    containers = bare.count(b"[") + bare.count(b"{")
-    literals = bare.count(b"e") + bare.count(b"n")  # true and false, null
-    digits = len(outside) - len(bare)
-    text = len(body) - len(outside) - 2 * strings
-    return text + 4 * (strings + numbers + containers + literals) + 8 * numbers + digits // 2 + 4 * containers
+    outside, strings = _STRING.subn(b"s", body)  # what is left: ,:[]{} s true false null, numbers
+    commas, colons = outside.count(b","), outside.count(b":")
+    containers = outside.count(b"[") + outside.count(b"{")
+    with_members = containers - outside.count(b"[]") - outside.count(b"{}")
+    true, false, null = outside.count(b"t"), outside.count(b"f"), outside.count(b"n")
+    entries = 1 + commas + colons + with_members
+    numbers = entries - strings - containers - true - false - null
+    digits = len(outside) - strings - commas - colons - 2 * containers - 4 * (true + null) - 5 * false
+    text = len(body) - len(outside) - strings
+    return text + 4 * entries + 8 * numbers + digits // 2 + 4 * containers
 
 
 def _too_large(message: str) -> OutputError:
