@@ -199,11 +199,13 @@ def ensure_flow_compiled(
     return Compiled._make(cast("tuple[Any, ...]", row))
 
 
-def start_flow(conn: Connection, flow_slug: str, input: bytes, run_id: str | UUID | None = None) -> str:
-    """Start a run with this input (raw JSON); its id."""
+def start_flow(
+    conn: Connection, flow_slug: str, input: bytes, run_id: str | UUID | None = None, *, priority: int = 0
+) -> str:
+    """Start a run with this input (raw JSON); its id. Runs of higher priority are claimed first."""
     row = conn.execute(
-        "select run_id from pgflow.start_flow(%s, %s, %s::uuid)",
-        (flow_slug, RawJson(input), None if run_id is None else str(run_id)),
+        "select pgflow.start_run(%s, %s, %s::uuid, %s::int)",
+        (flow_slug, RawJson(input), None if run_id is None else str(run_id), priority),
     ).fetchone()
     return cast(str, cast("tuple[Any, ...]", row)[0])
 

@@ -148,7 +148,7 @@ begin
     set status = 'started',
         started_at = now(),
         remaining_tasks = ss.initial_tasks,
-        spawned_tasks = least(ss.initial_tasks, pgflow._spawn_window())
+        spawned_tasks = pgflow._spawn_target(ss.initial_tasks, 0, 0)
     where ss.run_id = start_ready_steps.run_id and ss.step_slug = v_step.step_slug;
 
     perform pgflow._emit_step_event(
@@ -166,7 +166,7 @@ begin
       start_ready_steps.run_id,
       v_step.step_slug,
       0,
-      least(v_step.initial_tasks, pgflow._spawn_window()),
+      pgflow._spawn_target(v_step.initial_tasks, 0, 0),
       v_step.start_delay
     );
   end loop;

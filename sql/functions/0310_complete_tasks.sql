@@ -107,11 +107,10 @@ begin
   where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
 
   if v_state.remaining > 0 then
-    v_spawn_to := v_state.spawned_tasks;
-    if v_state.spawned_tasks < v_state.initial_tasks
-      and v_state.spawned_tasks - (v_state.initial_tasks - v_state.remaining) < pgflow._spawn_window() / 2
-    then
-      v_spawn_to := least(v_state.initial_tasks, v_state.spawned_tasks + pgflow._spawn_window());
+    v_spawn_to := pgflow._spawn_target(
+      v_state.initial_tasks, v_state.spawned_tasks, v_state.initial_tasks - v_state.remaining
+    );
+    if v_spawn_to > v_state.spawned_tasks then
       perform pgflow._spawn_tasks(
         _count_done.flow_slug, _count_done.run_id, _count_done.step_slug,
         v_state.spawned_tasks, v_spawn_to, 0

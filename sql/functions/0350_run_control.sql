@@ -1,4 +1,29 @@
--- Ours: cancelling a run, and going on with a failed one.
+-- Ours: priority of a run, cancelling it, and going on with a failed one.
+
+-- Starts a run with a priority, which the contract's start_flow cannot tell. Answers its id.
+create or replace function pgflow.start_run(
+  flow_slug text,
+  input jsonb,
+  run_id uuid default null,
+  priority int default 0
+)
+returns uuid
+language plpgsql
+security definer
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_run_id uuid;
+begin
+  select r.run_id into v_run_id
+  from pgflow.start_flow(start_run.flow_slug, start_run.input, start_run.run_id) r;
+  if start_run.priority <> 0 then
+    update pgflow.runs r set priority = start_run.priority where r.run_id = v_run_id;
+  end if;
+  return v_run_id;
+end;
+$$;
 
 -- Ends a running run as failed: started steps fail with the reason, open messages leave the queue.
 -- Workers that hold tasks of it learn so when they next extend their leases.

@@ -12,7 +12,7 @@ as $$
 declare
   v_function regprocedure;
   v_granted text[] := '{}';
-  v_names text[] := array['start_flow_with_states', 'get_run_with_states'];
+  v_names text[] := array['start_flow_with_states', 'start_run', 'get_run_with_states'];
 begin
   if access not in ('starter', 'worker') then
     raise exception 'Unknown access "%", use starter or worker', access

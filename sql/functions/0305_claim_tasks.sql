@@ -1,0 +1,139 @@
+-- Ours: read, start and input in one round trip.
+
+-- Takes messages of many runs fairly: the runs of the highest priority first, oldest first among them,
+-- an equal share each. Claims of one step go in index order, so nothing before the number of its done
+-- tasks is worth a look, but for retries, which the plain read picks up. Answers the message ids, made
+-- invisible for lease_seconds.
+create or replace function pgflow._read_fairly(flow_slug text, qty int, lease_seconds int)
+returns bigint[]
+language plpgsql
+set search_path = ''
+set enable_seqscan = off
+set enable_mergejoin = off
+set enable_hashjoin = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  v_ids bigint[];
+  v_read bigint[];
+begin
+  with running as materialized (
+    select r.run_id
+    from pgflow.runs r
+    where r.flow_slug = _read_fairly.flow_slug
+      and r.status = 'started'
+      and r.priority = (
+        select max(p.priority) from pgflow.runs p
+        where p.flow_slug = _read_fairly.flow_slug and p.status = 'started'
+      )
+    order by r.started_at
+    limit 32
+  ), open_steps as materialized (
+    select ss.run_id, ss.step_slug, ss.spawned_tasks,
+      greatest(ss.initial_tasks - ss.remaining_tasks - 1000, 0) as first_index,
+      1 + qty / count(*) over () as share
+    from running g
+    cross join lateral (
+      select s.* from pgflow.step_states s
+      where s.run_id = g.run_id and s.status = 'started' and s.remaining_tasks > 0
+      offset 0
+    ) ss
+  )
+  select array_agg(picked.message_id order by picked.message_id) into v_ids
+  from (
+    select t.message_id
+    from open_steps o
+    cross join lateral (
+      select t.message_id
+      from pgflow.step_tasks t
+      where t.run_id = o.run_id
+        and t.step_slug = o.step_slug
+        and t.task_index >= o.first_index
+        and t.task_index < o.spawned_tasks
+        and t.status = 'queued'
+        and t.message_id is not null
+      order by t.task_index
+      limit o.share
+    ) t
+    limit qty
+  ) picked;
+  if v_ids is null then
+    return null;
+  end if;
+
+  execute format(
+    $query$
+      with visible as materialized (
+        select l.row_id
+        from unnest($1) i (id)
+        cross join lateral (
+          select q.ctid as row_id from pgmq.%1$I q
+          where q.msg_id = i.id and q.vt <= clock_timestamp()
+          for update skip locked
+        ) l
+      ), taken as (
+        update pgmq.%1$I q
+        set vt = clock_timestamp() + make_interval(secs => $2), read_ct = q.read_ct + 1
+        from visible v
+        where q.ctid = v.row_id
+        returning q.msg_id
+      )
+      select array_agg(msg_id) from taken
+    $query$,
+    pgmq.format_table_name(_read_fairly.flow_slug, 'q')
+  ) into v_read using v_ids, lease_seconds;
+  return v_read;
+end;
+$$;
+
+-- Claims up to qty tasks, answered in message order. lease_seconds is the visibility timeout of the
+-- claim; by default that of the flow's slowest step.
+create or replace function pgflow.claim_tasks(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  lease_seconds int default null
+)
+returns setof pgflow.claimed_task
+language plpgsql
+security definer
+rows 100
+set search_path = ''
+set enable_seqscan = off
+set enable_sort = off
+as $$
+#variable_conflict use_column
+declare
+  v_lease int := lease_seconds;
+  v_ids bigint[] := '{}';
+begin
+  if v_lease is null then
+    select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
+    from pgflow.flows f
+    left join pgflow.steps s on s.flow_slug = f.flow_slug
+    where f.flow_slug = claim_tasks.flow_slug
+    group by f.flow_slug;
+    if not found then
+      return;
+    end if;
+  end if;
+
+  if (
+    select count(*) > 1 from (
+      select 1 from pgflow.runs r
+      where r.flow_slug = claim_tasks.flow_slug and r.status = 'started'
+      limit 2
+    ) running
+  ) then
+    v_ids := coalesce(pgflow._read_fairly(claim_tasks.flow_slug, qty, v_lease), '{}');
+  end if;
+  if cardinality(v_ids) < qty then
+    v_ids := v_ids || array(
+      select m.msg_id from pgmq.read(claim_tasks.flow_slug, v_lease, qty - cardinality(v_ids)) m
+    );
+  end if;
+  return query
+  select c.* from pgflow._claim(claim_tasks.flow_slug, v_ids, claim_tasks.worker_id) c order by c.msg_id;
+end;
+$$;
