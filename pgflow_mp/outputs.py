@@ -181,7 +181,7 @@ def _check_size(body: bytes, limit: int) -> None:
 
 
 def jsonb_size(body: bytes) -> int:
-    """About how many bytes valid JSON takes as jsonb: within 10 %; too many for very long numbers."""
+    """About how many bytes valid JSON takes as jsonb: within 10 %, or more where numbers are long."""
     outside, strings = _STRING.subn(b"s", body)  # what is left: ,:[]{} s true false null, numbers
     commas, colons = outside.count(b","), outside.count(b":")
     containers = outside.count(b"[") + outside.count(b"{")

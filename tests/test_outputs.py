@@ -18,7 +18,7 @@ from pgflow_mp.outputs import jsonb_size
         [i / 7 for i in range(9999)],
         [[]] * 9999,
         [{"a": i, "b": 'x"'} for i in range(9999)],
-        [True, False, None, -1e30] * 3333,
+        [True, False, None, -123.456] * 3333,
         [[["text, with: [commas]"]]] * 9999,
     ],
     ids=["ones", "floats", "empty", "dicts", "literals", "strings"],
