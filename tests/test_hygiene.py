@@ -1,0 +1,113 @@
+"""Rules of the house that a reader would otherwise have to check by eye."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import psycopg
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "pgflow_mp"
+SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.name.startswith("_"))
+LONGEST = 300
+LONGEST_EXCEPTION = 450
+EXCEPTIONS = {
+    "pgflow_mp/cli/options.py",
+    "pgflow_mp/db/embedded_cluster.py",
+    "pgflow_mp/db/embedded_supervisor.py",
+    "pgflow_mp/outputs.py",
+    "pgflow_mp/worker/dispatch.py",
+    "pgflow_mp/worker/lane.py",
+    "pgflow_mp/worker/lanes.py",
+    "sql/functions/0210_conditions.sql",
+    "sql/functions/0310_complete_tasks.sql",
+}
+"""Files of one subject that is better not cut in two."""
+LONGEST_TEST = 620
+TOP_LEVEL = {"pyproject.toml", "pgflow_mp", "sql", "tests", "benchmarks", "scripts"}
+TOP_LEVEL |= {"README.md", "CHANGELOG.md", "LICENSE"}
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def test_files_are_short_enough_to_read() -> None:
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "sql").rglob("*.sql"), *SCRIPTS]
+    lengths = {path.relative_to(ROOT).as_posix(): lines_of(path) for path in files}
+    limits = {name: LONGEST_EXCEPTION if name in EXCEPTIONS else LONGEST for name in lengths}
+    assert {name: length for name, length in lengths.items() if length > limits[name]} == {}
+
+
+def test_test_files_are_short_enough_to_read() -> None:
+    lengths = {path.relative_to(ROOT).as_posix(): lines_of(path) for path in (ROOT / "tests").rglob("*.py")}
+    assert {name: length for name, length in lengths.items() if length > LONGEST_TEST} == {}
+
+
+def test_the_list_of_exceptions_is_short_and_names_real_files() -> None:
+    assert len(EXCEPTIONS) <= 12
+    assert [name for name in EXCEPTIONS if not (ROOT / name).is_file()] == []
+
+
+def test_nothing_is_left_to_be_done() -> None:
+    marks = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
+    files = [
+        *PACKAGE.rglob("*.py"),
+        *(ROOT / "sql").rglob("*.sql"),
+        *(ROOT / "tests").rglob("*.py"),
+        *SCRIPTS,
+    ]
+    found = [str(path) for path in files if marks.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+
+
+def test_the_top_level_holds_only_what_belongs_there() -> None:
+    command = ["git", "ls-files"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("this is no git checkout")
+    names = {line.partition("/")[0] for line in listed.stdout.splitlines()}
+    assert {name for name in names if not name.startswith(".")} <= TOP_LEVEL
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    silent = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if text.strip() and not ast.get_docstring(ast.parse(text)):
+            silent.append(path.relative_to(ROOT).as_posix())
+    assert silent == []
+
+
+def test_every_sql_function_has_a_fixed_search_path(tx: psycopg.Connection[tuple[object, ...]]) -> None:
+    query = """
+        select p.oid::regprocedure::text
+        from pg_proc p
+        where p.pronamespace = 'pgflow'::regnamespace
+          and not exists (select from unnest(p.proconfig) setting where setting like 'search_path=%')
+        order by 1
+    """
+    assert [row[0] for row in tx.execute(query)] == []
+
+
+def test_sql_files_are_numbered_and_never_twice() -> None:
+    names = [path.name for path in (ROOT / "sql" / "functions").glob("*.sql")]
+    assert [name for name in names if not re.fullmatch(r"\d{4}_[a-z_]+\.sql", name)] == []
+    numbers = [name[:4] for name in names]
+    assert len(numbers) == len(set(numbers))
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_every_script_has_help(script: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(script), "--help"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "usage:" in done.stdout.lower()
+    assert os.access(script, os.X_OK), "a script can be executed"
