@@ -18,16 +18,28 @@ declare
   v_ids bigint[];
   v_read bigint[];
 begin
-  with running as materialized (
-    select r.run_id
-    from pgflow.runs r
-    where r.flow_slug = _read_fairly.flow_slug
-      and r.status = 'started'
-      and r.priority = (
-        select max(p.priority) from pgflow.runs p
-        where p.flow_slug = _read_fairly.flow_slug and p.status = 'started'
+  with candidates as materialized (
+    select c.run_id, c.started_at, coalesce(p.priority, 0) as priority
+    from (
+      (
+        select r.run_id, r.started_at
+        from pgflow.runs r
+        where r.flow_slug = _read_fairly.flow_slug and r.status = 'started'
+        order by r.started_at
+        limit 200
       )
-    order by r.started_at
+      union
+      select r.run_id, r.started_at
+      from pgflow.run_priorities p
+      join pgflow.runs r on r.run_id = p.run_id
+      where r.flow_slug = _read_fairly.flow_slug and r.status = 'started' and p.priority > 0
+    ) c
+    left join pgflow.run_priorities p on p.run_id = c.run_id
+  ), running as materialized (
+    select c.run_id
+    from candidates c
+    where c.priority = (select max(m.priority) from candidates m)
+    order by c.started_at
     limit 32
   ), open_steps as materialized (
     select ss.run_id, ss.step_slug, ss.spawned_tasks,

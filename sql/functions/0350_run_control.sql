@@ -19,7 +19,7 @@ begin
   select r.run_id into v_run_id
   from pgflow.start_flow(start_run.flow_slug, start_run.input, start_run.run_id) r;
   if start_run.priority <> 0 then
-    update pgflow.runs r set priority = start_run.priority where r.run_id = v_run_id;
+    insert into pgflow.run_priorities (run_id, priority) values (v_run_id, start_run.priority);
   end if;
   return v_run_id;
 end;

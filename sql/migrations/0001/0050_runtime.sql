@@ -1,6 +1,4 @@
 -- Runtime tables (contract sections 2.4 to 2.6).
-
--- priority is ours: among the running runs of a flow, those with the highest are claimed first.
 create table pgflow.runs (
   run_id uuid primary key not null default gen_random_uuid(),
   flow_slug text not null constraint runs_flow_slug_fkey references pgflow.flows (flow_slug),
@@ -11,7 +9,6 @@ create table pgflow.runs (
   started_at timestamptz not null default now(),
   completed_at timestamptz,
   failed_at timestamptz,
-  priority smallint not null default 0,
   constraint status_is_valid check (status in ('started', 'completed', 'failed')),
   constraint completed_at_or_failed_at check (not (completed_at is not null and failed_at is not null)),
   constraint completed_at_is_after_started_at check (completed_at is null or completed_at >= started_at),
@@ -20,7 +17,14 @@ create table pgflow.runs (
 
 create index idx_runs_flow_slug on pgflow.runs (flow_slug);
 create index idx_runs_status on pgflow.runs (status);
-create index idx_runs_started on pgflow.runs (flow_slug, priority desc, started_at) where status = 'started';
+create index idx_runs_started on pgflow.runs (flow_slug, started_at) where status = 'started';
+
+-- Ours: among the running runs of a flow, those of the highest priority are claimed first. Runs without
+-- a row have priority 0. A table of its own because the row type of runs is the contract's.
+create table pgflow.run_priorities (
+  run_id uuid primary key references pgflow.runs (run_id) on delete cascade,
+  priority int not null
+);
 
 -- spawned_tasks is ours: how many task rows exist so far. A map larger than one spawn window gets its
 -- tasks window by window; remaining_tasks counts all of them from the start.
