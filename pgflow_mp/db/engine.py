@@ -63,6 +63,7 @@ class StepProgress(NamedTuple):
     status: str
     initial_tasks: int | None
     remaining_tasks: int | None
+    failed_tasks: int
     error_message: str | None
     skip_reason: str | None
     started_at: datetime | None
@@ -228,8 +229,8 @@ def run_status(conn: Connection, run_id: str | UUID) -> str | None:
 def run_progress(conn: Connection, run_id: str | UUID) -> list[StepProgress]:
     """The run's steps in definition order, with their counters."""
     rows = conn.execute(
-        "select step_slug, step_type, status, initial_tasks, remaining_tasks, error_message, skip_reason, "
-        "started_at, finished_at from pgflow.run_progress(%s::uuid)",
+        "select step_slug, step_type, status, initial_tasks, remaining_tasks, failed_tasks, error_message, "
+        "skip_reason, started_at, finished_at from pgflow.run_progress(%s::uuid)",
         (str(run_id),),
     ).fetchall()
     return [StepProgress._make(row) for row in rows]

@@ -93,7 +93,8 @@ declare
   v_retry_ids bigint[];
   v_retry_delays int[];
   v_error text;
-  v_exhausted boolean;
+  v_failed int;
+  v_state pgflow.step_states;
 begin
   select r.flow_slug, r.status into v_flow_slug, v_run_status
   from pgflow.runs r
@@ -155,9 +156,12 @@ begin
     array_agg(s.message_id) filter (where s.status = 'queued' and s.message_id is not null),
     array_agg(pgflow.calculate_retry_delay(v_base_delay, s.attempts_count))
       filter (where s.status = 'queued' and s.message_id is not null),
-    (array_agg(s.error_message order by s.task_index) filter (where s.status = 'failed'))[1],
-    coalesce(bool_or(s.status = 'failed'), false)
-  into v_done, v_failed_ids, v_retry_ids, v_retry_delays, v_error, v_exhausted
+    coalesce(
+      (array_agg(s.error_message order by s.task_index) filter (where s.status = 'failed'))[1],
+      (array_agg(s.error_message order by s.task_index))[1]
+    ),
+    count(*) filter (where s.status = 'failed')
+  into v_done, v_failed_ids, v_retry_ids, v_retry_delays, v_error, v_failed
   from settled s;
 
   if v_failed_ids is not null then
@@ -166,8 +170,22 @@ begin
   if v_retry_ids is not null then
     perform pgflow.set_vt_batch(v_flow_slug, v_retry_ids, v_retry_delays);
   end if;
-  if v_exhausted and v_run_status <> 'failed' then
-    perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
+  if v_done is not null and v_run_status <> 'failed' then
+    if pgflow._fails_alike(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug) then
+      perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
+    elsif v_failed > 0 then
+      update pgflow.step_states ss
+      set failed_tasks = ss.failed_tasks + v_failed
+      where ss.run_id = fail_tasks.run_id and ss.step_slug = fail_tasks.step_slug
+      returning ss.* into v_state;
+      if v_state.failed_tasks > pgflow._tolerated_failures(
+        v_flow_slug, fail_tasks.step_slug, v_state.initial_tasks
+      ) then
+        perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
+      else
+        perform pgflow._count_done(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_failed, null);
+      end if;
+    end if;
   end if;
 
   return (

@@ -119,7 +119,7 @@ begin
     ) then
       update pgflow.step_states ss
       set status = 'created', failed_at = null, started_at = null, error_message = null,
-          remaining_tasks = null, spawned_tasks = 0
+          remaining_tasks = null, spawned_tasks = 0, failed_tasks = 0
       where ss.run_id = retry_failed_tasks.run_id and ss.step_slug = v_step.step_slug;
       continue;
     end if;
@@ -166,6 +166,7 @@ begin
     set status = 'started',
         failed_at = null,
         error_message = null,
+        failed_tasks = 0,
         remaining_tasks = ss.initial_tasks - (
           select count(*) from pgflow.step_tasks t
           where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.status = 'completed'

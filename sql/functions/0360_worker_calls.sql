@@ -50,8 +50,7 @@ as $$
   where w.worker_id = any (worker_ids);
 $$;
 
--- Counts of one run's steps, cheap enough to be asked for every second: nothing is counted row by row
--- but the failed tasks of steps that have failed.
+-- Counts of one run's steps, cheap enough to be asked for every second: nothing is counted row by row.
 create or replace function pgflow.run_progress(run_id uuid)
 returns table (
   step_slug text,
@@ -59,6 +58,7 @@ returns table (
   status text,
   initial_tasks int,
   remaining_tasks int,
+  failed_tasks int,
   error_message text,
   skip_reason text,
   started_at timestamptz,
@@ -69,7 +69,8 @@ stable
 security definer
 set search_path = ''
 as $$
-  select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.error_message,
+  select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.failed_tasks,
+    ss.error_message,
     ss.skip_reason, ss.started_at, coalesce(ss.completed_at, ss.failed_at, ss.skipped_at)
   from pgflow.step_states ss
   join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug

@@ -55,3 +55,16 @@ create table pgflow.deps (
 
 create index idx_deps_by_flow_step on pgflow.deps (flow_slug, step_slug);
 create index idx_deps_by_flow_dep on pgflow.deps (flow_slug, dep_slug);
+
+-- Ours: how many failed tasks a map step tolerates, and when it stops early. A table of its own because
+-- the row type of steps is the contract's.
+create table pgflow.step_policies (
+  flow_slug text not null,
+  step_slug text not null,
+  tolerated_failures int constraint tolerated_failures_is_nonnegative check (tolerated_failures >= 0),
+  tolerated_share numeric constraint tolerated_share_is_a_share check (tolerated_share between 0 and 1),
+  stop_after_alike int constraint stop_after_alike_is_positive check (stop_after_alike > 0),
+  constraint step_policies_pkey primary key (flow_slug, step_slug),
+  constraint step_policies_step_fkey foreign key (flow_slug, step_slug)
+    references pgflow.steps (flow_slug, step_slug) on delete cascade
+);

@@ -27,7 +27,8 @@ create table pgflow.run_priorities (
 );
 
 -- spawned_tasks is ours: how many task rows exist so far. A map larger than one spawn window gets its
--- tasks window by window; remaining_tasks counts all of them from the start.
+-- tasks window by window; remaining_tasks counts all of them from the start. failed_tasks (ours) counts
+-- the failed tasks that the step's policy tolerated.
 create table pgflow.step_states (
   flow_slug text not null references pgflow.flows (flow_slug),
   run_id uuid not null references pgflow.runs (run_id),
@@ -46,6 +47,7 @@ create table pgflow.step_states (
   failed_at timestamptz,
   skipped_at timestamptz,
   spawned_tasks int not null default 0,
+  failed_tasks int not null default 0,
   constraint step_states_pkey primary key (run_id, step_slug),
   constraint step_states_flow_slug_step_slug_fkey
     foreign key (flow_slug, step_slug) references pgflow.steps (flow_slug, step_slug),

@@ -1,0 +1,89 @@
+-- Ours: failure policies of map steps.
+
+create or replace function pgflow.set_step_policy(
+  flow_slug text,
+  step_slug text,
+  tolerated_failures int default null,
+  tolerated_share numeric default null,
+  stop_after_alike int default null
+)
+returns pgflow.step_policies
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_policy pgflow.step_policies;
+begin
+  if (tolerated_failures is not null or tolerated_share is not null) and exists (
+    select 1 from pgflow.steps s
+    where s.flow_slug = set_step_policy.flow_slug
+      and s.step_slug = set_step_policy.step_slug
+      and s.step_type <> 'map'
+  ) then
+    raise exception 'Step "%" is not a map step, only those can tolerate failed tasks', set_step_policy.step_slug
+      using errcode = 'PF005', hint = 'Use when_exhausted for a single step.';
+  end if;
+  insert into pgflow.step_policies as p (
+    flow_slug, step_slug, tolerated_failures, tolerated_share, stop_after_alike
+  )
+  values (
+    set_step_policy.flow_slug, set_step_policy.step_slug, set_step_policy.tolerated_failures,
+    set_step_policy.tolerated_share, set_step_policy.stop_after_alike
+  )
+  on conflict on constraint step_policies_pkey do update
+    set tolerated_failures = excluded.tolerated_failures,
+        tolerated_share = excluded.tolerated_share,
+        stop_after_alike = excluded.stop_after_alike
+  returning p.* into v_policy;
+  return v_policy;
+end;
+$$;
+
+-- How many of a step's tasks may fail for good before the step does.
+create or replace function pgflow._tolerated_failures(flow_slug text, step_slug text, initial_tasks int)
+returns int
+language sql
+stable
+set search_path = ''
+as $$
+  select coalesce(max(greatest(
+    coalesce(p.tolerated_failures, 0),
+    floor(coalesce(p.tolerated_share, 0) * _tolerated_failures.initial_tasks)
+  )), 0)::int
+  from pgflow.step_policies p
+  where p.flow_slug = _tolerated_failures.flow_slug and p.step_slug = _tolerated_failures.step_slug;
+$$;
+
+-- True when nothing of the step has succeeded yet and its first failures, as many as its policy says,
+-- are all the same error: the code is broken, not the items.
+create or replace function pgflow._fails_alike(flow_slug text, run_id uuid, step_slug text)
+returns boolean
+language plpgsql
+stable
+set search_path = ''
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_limit int;
+begin
+  select p.stop_after_alike into v_limit
+  from pgflow.step_policies p
+  where p.flow_slug = _fails_alike.flow_slug and p.step_slug = _fails_alike.step_slug;
+  if v_limit is null then
+    return false;
+  end if;
+  return (
+    select count(*) >= least(v_limit, ss.initial_tasks)
+      and count(distinct split_part(t.error_message, E'\n', 1)) = 1
+    from pgflow.step_states ss
+    join pgflow.step_tasks t
+      on t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.error_message is not null
+    where ss.run_id = _fails_alike.run_id
+      and ss.step_slug = _fails_alike.step_slug
+      and ss.remaining_tasks + ss.failed_tasks = ss.initial_tasks
+    group by ss.initial_tasks
+  );
+end;
+$$;
