@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -25,8 +26,9 @@ def noop(x: int) -> int:
 
 
 def _overflow(depth: int) -> int:
-    """Recursion in C frames, past Python's own limit, until the stack ends."""
-    sys.setrecursionlimit(10**9)
+    """Recursion in C frames until the stack ends; a small one, to end before Python steps in."""
+    sys.setrecursionlimit(10**6)
+    resource.setrlimit(resource.RLIMIT_STACK, (256 * 1024, resource.getrlimit(resource.RLIMIT_STACK)[1]))
     return depth + len(repr(sorted([depth], key=_overflow)))
 
 

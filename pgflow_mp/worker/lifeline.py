@@ -30,15 +30,15 @@ def own_group() -> bool:
     return True
 
 
-def die_with(fd: int, *, group: bool) -> bool:
-    """Have the kernel send SIGKILL to us (to our group) when the last writer of pipe ``fd`` is gone."""
+def signal_at_end(fd: int, number: signal.Signals, *, group: bool) -> bool:
+    """Have the kernel signal us (our group) once pipe ``fd`` has no writer left; False if it cannot."""
     if not sys.platform.startswith("linux"):
         return False
     import fcntl
 
     try:
         fcntl.fcntl(fd, fcntl.F_SETOWN, -os.getpgrp() if group else os.getpid())
-        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETSIG, number)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     except OSError:
         return False
@@ -67,8 +67,9 @@ def arm() -> None:
         return
     if os.getppid() != parent.pid:
         die_with_forkserver()
+        signal.signal(signal.SIGIO, signal.SIG_DFL)  # the forkserver's own lifeline
     sentinel: Any = parent.sentinel
-    if not die_with(sentinel, group=grouped):
+    if not signal_at_end(sentinel, signal.SIGKILL, group=grouped):
         threading.Thread(target=_watch, args=(sentinel,), name="pgflow-lifeline", daemon=True).start()
 
 

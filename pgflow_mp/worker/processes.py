@@ -35,6 +35,7 @@ class LaneServer(forkserver.ForkServer):
 
     _forkserver_pid: int | None
     _forkserver_alive_fd: int | None
+    _forkserver_address: str | None
 
     def __init__(self, preload: Preload) -> None:
         super().__init__()
@@ -51,26 +52,22 @@ class LaneServer(forkserver.ForkServer):
     def pid(self) -> int | None:
         return self._forkserver_pid
 
-    def stop(self, timeout: float = 2.0) -> None:
-        """End the server; its lanes are gone by now, or die with it. May be called twice."""
-        pid, alive = self._forkserver_pid, self._forkserver_alive_fd
-        self._forkserver_pid = self._forkserver_alive_fd = None
-        for fd in (alive, self._lifeline_writer, self._lifeline):
-            if fd is not None and fd >= 0:
-                os.close(fd)  # its signals to end
-        self._lifeline = self._lifeline_writer = -1
+    def stop(self) -> None:
+        """Kill the server, which has nothing to lose; its lanes are gone or die with it. Repeatable."""
+        pid, alive, address = self._forkserver_pid, self._forkserver_alive_fd, self._forkserver_address
+        self._forkserver_pid = self._forkserver_alive_fd = self._forkserver_address = None
         if pid is not None:
-            self._reap(pid, timeout)
-        self._orders.close()
-
-    def _reap(self, pid: int, timeout: float) -> None:
-        with contextlib.suppress(ChildProcessError, ProcessLookupError):
-            if hasattr(os, "pidfd_open"):
-                with open(os.pidfd_open(pid), "rb", buffering=0) as handle:
-                    wait([handle.fileno()], timeout)
-            if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            with contextlib.suppress(ProcessLookupError, ChildProcessError):
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
+        for fd in (alive, self._lifeline, self._lifeline_writer):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+        self._lifeline = self._lifeline_writer = -1
+        self._orders.close()
+        if address is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(address)
 
 
 def _close(*fds: int) -> None:

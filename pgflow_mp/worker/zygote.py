@@ -8,9 +8,12 @@ itself again without it, and every lane loads the target on its own.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
 import re
 import signal
+import socket
 import sys
 import time
 from multiprocessing import forkserver
@@ -32,7 +35,8 @@ class Preload(Message):
     sys_path: list[str]
     main_path: str | None
     threads: int
-    lifeline: str = ""
+    lifeline: str = ""  # a pipe that ends with the parent
+    listener: int = -1  # the forkserver's own socket
 
 
 loaded: bool = False
@@ -43,10 +47,12 @@ why_not: str = ""
 def _orders() -> Preload | None:
     """What the forkserver's command line points to; None if this is none of ours."""
     command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
-    if not (found := re.search(r"forkserver import main; main\(.*'(/proc/\d+/fd/\d+)'", command)):
+    if not (found := re.search(r"forkserver import main; main\((\d+),.*'(/proc/\d+/fd/\d+)'", command)):
         return None
-    with open(found[1], "rb") as file:
-        return msgspec.msgpack.decode(file.read(), type=Preload)
+    with open(found[2], "rb") as file:
+        orders = msgspec.msgpack.decode(file.read(), type=Preload)
+    orders.listener = int(found[1])
+    return orders
 
 
 def _open_files() -> dict[int, str]:
@@ -76,13 +82,40 @@ def _restart(reason: str) -> None:
     os.execve(sys.executable, sys.orig_argv, {**os.environ, _WHY_NOT: reason})  # noqa: S606 - ourselves
 
 
+def _tie_to_parent(path: str, listener: int) -> None:
+    """End when the parent does, and remove its socket, which nobody else would do then."""
+    server, parent = os.getpid(), os.getppid()
+    with socket.socket(fileno=os.dup(listener)) as listening:
+        address = listening.getsockname()
+
+    def tidy_up() -> None:
+        if os.getpid() != server:
+            return
+        until = time.monotonic() + 1.0
+        while os.getppid() == parent and time.monotonic() < until:
+            time.sleep(0.002)  # its files are closed before it is gone
+        if os.getppid() != parent:
+            with contextlib.suppress(OSError):
+                os.unlink(address)
+                os.rmdir(os.path.dirname(address))
+
+    def leave(_number: int, _frame: object) -> None:
+        tidy_up()
+        os._exit(0)
+
+    atexit.register(tidy_up)  # the forkserver may notice by its own pipe first
+    signal.signal(signal.SIGIO, leave)
+    pipe = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    lifeline.signal_at_end(pipe, signal.SIGIO, group=False)
+
+
 def _prepare() -> None:
     global loaded, seconds, why_not
     if (orders := _orders()) is None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by every lane: the parent decides
     lifeline.own_group()
-    lifeline.die_with(os.open(orders.lifeline, os.O_RDONLY | os.O_CLOEXEC), group=False)
+    _tie_to_parent(orders.lifeline, orders.listener)
     os.environ.update(cpus.thread_environment(orders.threads))
     from pgflow_mp.worker import child  # every lane needs it
 

@@ -64,13 +64,14 @@ def start(
     target: str = FLOWS,
     leave: bool = False,
 ) -> tuple[subprocess.Popen[str], list[int]]:
-    """A parent as its own script in its own group, as from a terminal; the pids of its lanes and forkserver."""
+    """A parent as its own script in its own group, as from a terminal; the pids of lanes and forkserver."""
     script = directory / "parent.py"
     marker = str(directory / "marker")
     tests = str(Path(FLOWS).parent)
     script.write_text(PARENT.format(tests=tests, target=target, order=order, marker=marker, leave=leave))
     parent = subprocess.Popen(
         [sys.executable, str(script)],
+        env={**os.environ, "TMPDIR": str(directory)},
         stdout=subprocess.PIPE,
         text=True,
         process_group=0,
@@ -93,6 +94,7 @@ def test_lanes_die_within_two_seconds_of_a_killed_parent(
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     assert eventually(lambda: all(gone(pid) for pid in pids), 2.0 - (time.monotonic() - killed))
+    assert eventually(lambda: not list(tmp_path.glob("pymp-*")), 1.0)
 
 
 def test_what_handlers_started_dies_with_a_killed_parent_too(
