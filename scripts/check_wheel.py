@@ -137,10 +137,11 @@ class Installation:
             key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))
         }
         home = str(self.place / "home")
-        environment = {**kept, "HOME": home, "XDG_CACHE_HOME": f"{home}/.cache"}
+        environment = {**kept, "HOME": home}
         who: dict[str, Any] = {}
         if self.account is not None:
             environment |= {"USER": self.account.pw_name, "LOGNAME": self.account.pw_name}
+            environment["XDG_CACHE_HOME"] = f"{home}/.cache"
             who = {"user": self.account.pw_uid, "group": self.account.pw_gid, "extra_groups": []}
         done = subprocess.run(
             command,
