@@ -108,8 +108,15 @@ class EmbeddedServer:
                 with _mapped_errors(self._base or Path(tempfile.gettempdir())):
                     self._home = throwaway_dir(self._base)
             else:
-                self._home = data_dir_in(self._base, server_version(self._bin_dir or bundled_bin_dir()))
+                version = server_version(self.bin_dir)
+                with _mapped_errors(self._base or Path("~")):
+                    self._home = data_dir_in(self._base, version)
         return self._home
+
+    @property
+    def bin_dir(self) -> Path:
+        """Where the server's binaries are (psql, pg_dump and the like too)."""
+        return self._bin_dir or bundled_bin_dir()
 
     @property
     def log_file(self) -> Path:
@@ -143,7 +150,7 @@ class EmbeddedServer:
         if self._lease is not None:
             return self
         began = time.monotonic()
-        bin_dir = self._bin_dir or bundled_bin_dir()
+        bin_dir = self.bin_dir
         version = server_version(bin_dir)
         plan = self._plan(bin_dir, version)
         try:

@@ -194,7 +194,7 @@ def initdb_command(plan: Plan, target: Path) -> list[str]:
 def check_cluster(plan: Plan) -> None:
     """Refuse a directory that is no cluster, or one of another major version."""
     try:
-        found = (plan.data / "PG_VERSION").read_text("ascii").strip()
+        found = (plan.data / "PG_VERSION").read_text("utf-8").strip()
     except FileNotFoundError:
         raise StartFailure(
             f"{plan.data} is not a PostgreSQL data directory (it has no PG_VERSION)",

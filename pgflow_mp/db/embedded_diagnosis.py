@@ -11,21 +11,20 @@ from pgflow_mp.db.embedded_cluster import Plan, StartFailure
 LOG_TAIL_LINES = 12
 
 
-def log_tail(path: Path, lines: int = LOG_TAIL_LINES) -> str:
-    """Return the last lines of a log file, or an empty string."""
+def log_tail(path: Path, lines: int = LOG_TAIL_LINES, since: int = 0) -> str:
+    """Return the last lines of a log file after its byte ``since``, or an empty string."""
     try:
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - 16_384))
+            log.seek(max(since, path.stat().st_size - 16_384))
             return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
     except OSError:
         return ""
 
 
-def diagnose(plan: Plan, what: str, code: int | None, output: str | None = None) -> StartFailure:
-    """Turn ``output`` of a command, or the end of the server's log, into one message with a hint."""
-    tail = "\n".join(output.splitlines()[-LOG_TAIL_LINES:]) if output is not None else log_tail(plan.log)
-    source = "its last lines" if output is not None else f"the last lines of {plan.log}"
-    where = f"{source}:\n{tail}" if tail else f"{plan.log} is empty"
+def diagnose(plan: Plan, what: str, code: int | None, said: str) -> StartFailure:
+    """Turn what a program ``said`` before it ended with ``code`` (None: it did not) into an error."""
+    tail = "\n".join(said.splitlines()[-LOG_TAIL_LINES:])
+    where = f"its last lines:\n{tail}" if tail else "it said nothing"
     if _is_full(plan.home):  # then the log could not be written either
         tail += "\nNo space left on device"
     message, hint = f"{what} {_ended(code)}", f"look into {plan.log}"
@@ -89,12 +88,19 @@ _CAUSES: list[tuple[tuple[str, ...], str, str]] = [
         "check owner and mode of {home} and of the directories above it, or choose another --data-dir",
     ),
     (
-        ("could not locate a valid checkpoint record", "invalid checkpoint record", "PANIC:", "is corrupted"),
+        (
+            "could not locate a valid checkpoint record",
+            "invalid checkpoint record",
+            "PANIC:",
+            "is corrupted",
+            "need to initdb",
+            "pg_control",
+        ),
         "the cluster is damaged",
         "restore {home} from a copy, or move it away to begin with an empty one",
     ),
     (
-        ("unrecognized configuration parameter", "invalid value for parameter", "configuration file"),
+        ("unrecognized configuration parameter", "for parameter", "configuration file"),
         "a setting is wrong",
         "correct the setting named in the log (yours, or one made with ALTER SYSTEM)",
     ),

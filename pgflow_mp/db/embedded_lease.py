@@ -25,6 +25,7 @@ from pgflow_mp.errors import EmbeddedServerError
 logger = logging.getLogger(__name__)
 
 SILENCE_LIMIT = 30.0  # seconds; while it works, the supervisor reports every second
+_STILL_BIRTHS = 3
 BUSY_LIMIT = 90.0  # seconds; longer than a supervisor takes to stop its server
 
 # The supervisor needs four of our modules and nothing of the package's own start-up (which imports
@@ -81,8 +82,8 @@ class Lease:
                 return
             self._buffer += received
 
-    def await_ready(self) -> bool:
-        """Wait until the server answers. False if this supervisor is about to end: try again."""
+    def await_ready(self) -> str:
+        """Wait for ``ready``, the server answers; or ``busy``, there is another supervisor; or ``gone``."""
         last = ""
         try:
             for message in self.messages():
@@ -90,20 +91,20 @@ class Lease:
                     case "ready":
                         self.socket_dir, self.port = str(message["socket_dir"]), int(message["port"])
                         self._connection.settimeout(None)
-                        return True
+                        return "ready"
                     case "error":
                         raise as_error(message, self._home)
                     case "wait" if message["doing"] != last:
                         last = message["doing"]
                         logger.info("embedded PostgreSQL in %s: %s", self._home, last)
                     case "busy" | "stopped" | "left":
-                        return False
+                        return "busy"
         except TimeoutError:
             raise EmbeddedServerError(
                 f"the supervisor of the embedded PostgreSQL in {self._home} does not answer",
                 hint=f"look into {self._home}/supervisor.log and {self._home}/server.log",
             ) from None
-        return False
+        return "gone"
 
     def leave(self) -> None:
         """Ask to be let go; the supervisor answers when that is done and closes the connection."""
@@ -122,20 +123,26 @@ def obtain(plan: Plan) -> Lease:
     """
     home = Path(plan.home)
     deadline = time.monotonic() + BUSY_LIMIT
+    still_births = 0
     while True:
         lease = _connect(home) or _spawn(plan, home)
-        ready = False
+        answer = "gone"
         try:
-            ready = lease.await_ready()
+            answer = lease.await_ready()
         finally:
-            if not ready:
+            if answer != "ready":
                 lease.close()
-        if ready:
+        if answer == "ready":
             return lease
+        still_births += answer == "gone" and not lease.attached
+        if still_births == _STILL_BIRTHS:
+            raise EmbeddedServerError(
+                f"the supervisor of the embedded PostgreSQL in {home} ends without a word",
+                hint=_log_hint(home),
+            )
         if time.monotonic() > deadline:  # usually it is only just starting or just stopping
             raise EmbeddedServerError(
-                f"the data directory {home} is in use by a server that cannot be reached from here: "
-                + (log_tail(home / "supervisor.log", 3) or "its supervisor says nothing"),
+                f"the data directory {home} is in use by a server that cannot be reached from here",
                 hint="stop the program that uses it (in another container?), or choose another --data-dir",
             )
         time.sleep(0.03)
@@ -192,6 +199,8 @@ def as_error(message: dict[str, Any], home: Path) -> Exception:
     """Return the exception for an ``error`` message of the supervisor."""
     if number := message.get("errno"):
         return OSError(number, os.strerror(number), message["message"])
-    tail = log_tail(home / "supervisor.log", 3)
-    hint = message.get("hint") or f"look into {home}/supervisor.log; it ends with: {tail}"
-    return EmbeddedServerError(message["message"], hint=hint)
+    return EmbeddedServerError(message["message"], hint=message.get("hint") or _log_hint(home))
+
+
+def _log_hint(home: Path) -> str:
+    return f"look into {home}/supervisor.log; it ends with: {log_tail(home / 'supervisor.log', 3)}"

@@ -35,7 +35,7 @@ from pathlib import Path
 
 from pgflow_mp.db import embedded_cluster as cluster
 from pgflow_mp.db.embedded_cluster import Plan, StartFailure
-from pgflow_mp.db.embedded_diagnosis import diagnose
+from pgflow_mp.db.embedded_diagnosis import diagnose, log_tail
 from pgflow_mp.db.embedded_identity import become_unprivileged
 
 CONTROL_SOCKET = "control"
@@ -52,6 +52,12 @@ def send(client: socket.socket, event: str, **values: object) -> bool:
     except OSError:
         return False
     return True
+
+
+def note(text: str) -> None:
+    """Write a line to supervisor.log, if its disk lets us."""
+    with contextlib.suppress(OSError):
+        print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor {os.getpid()}: {text}", flush=True)
 
 
 class NoClientLeft(Exception):
@@ -73,6 +79,7 @@ class Supervisor:
         self.server: subprocess.Popen[bytes] | None = None
         self.restarts: deque[float] = deque(maxlen=RESTARTS)
         self._noted = 0.0
+        self._log_start = 0
 
     # -- clients ---------------------------------------------------------------------------------
 
@@ -134,9 +141,7 @@ class Supervisor:
 
     def run(self) -> None:
         """Start the server, keep it while there are leases, stop it."""
-        print(
-            f"supervisor {os.getpid()}:", become_unprivileged(self.home, Path(self.plan.bin_dir)), flush=True
-        )
+        note(become_unprivileged(self.home, Path(self.plan.bin_dir)))
         own_lock = cluster.lock(self.home / "supervisor.lock")
         if own_lock is None:
             self.tell("busy")
@@ -211,7 +216,7 @@ class Supervisor:
             said = output.read().decode("utf-8", "replace")
             output.close()
             if initdb.returncode != 0:
-                print(said, flush=True)
+                note(said)
                 failure = diagnose(
                     self.plan, f"creating the cluster {self.plan.data}", initdb.returncode, said
                 )
@@ -237,6 +242,7 @@ class Supervisor:
             cluster.disarm_stale_pid(self.plan)
             cluster.write_configuration(self.plan)
             with self.plan.log.open("ab") as log:
+                self._log_start = log.tell()
                 self.server = cluster.popen(
                     self.plan,
                     cluster.server_command(self.plan, self.socket_dir),
@@ -248,11 +254,11 @@ class Supervisor:
             os.close(server_lock)
         while (answer := cluster.ping(self.socket_dir, self.plan.port)) != "ready":
             if self.server.poll() is not None:
-                raise diagnose(self.plan, "the embedded PostgreSQL", self.server.returncode)
+                raise self._server_failure(self.server.returncode)
             if answer == "starting":  # replaying its log after a crash may take minutes
                 deadline = time.monotonic() + SILENCE_LIMIT
             elif time.monotonic() > deadline:
-                raise diagnose(self.plan, "the embedded PostgreSQL", None)
+                raise self._server_failure(None)
             self.pump(0.01, "starting the server")
         self.ready = True
         for lease in self.leases:
@@ -261,12 +267,16 @@ class Supervisor:
     def _restart(self) -> None:
         assert self.server is not None  # noqa: S101 - only a started server can end
         now = time.monotonic()
-        print(f"supervisor {os.getpid()}: the server ended with {self.server.returncode}", flush=True)
+        note(f"the server ended with {self.server.returncode}")
         if len(self.restarts) == RESTARTS and now - self.restarts[0] < RESTART_WINDOW:
-            raise diagnose(self.plan, "the embedded PostgreSQL (again and again)", self.server.returncode)
+            raise self._server_failure(self.server.returncode, "again and again: ")
         self.restarts.append(now)
         self.ready = False
         self._start()
+
+    def _server_failure(self, code: int | None, how: str = "") -> StartFailure:
+        said = log_tail(self.plan.log, since=self._log_start)
+        return diagnose(self.plan, f"{how}the embedded PostgreSQL (log: {self.plan.log})", code, said)
 
     def _close_door(self) -> None:
         if self.listener is not None:
@@ -311,9 +321,9 @@ def main() -> None:
     except StartFailure as failure:
         supervisor.tell("error", message=str(failure), hint=failure.hint)
     except OSError as error:
-        traceback.print_exc()
         supervisor.tell("error", message=f"{plan.home}: {error}", errno=error.errno)
+        note(traceback.format_exc())
     except Exception as error:
-        traceback.print_exc()
         supervisor.tell("error", message=f"the supervisor of {plan.home} failed: {error!r}")
+        note(traceback.format_exc())
         raise

@@ -15,7 +15,7 @@ import psutil
 import psycopg
 import pytest
 
-from pgflow_mp.db.connection import retrying
+from pgflow_mp.db.connection import is_connection_lost, retrying
 from pgflow_mp.db.embedded import EmbeddedServer
 
 from .embedded_clients import SCRIPT, Client, is_quiet, postmasters, supervisors, wait_until
@@ -27,8 +27,13 @@ def insert(dsn: str, value: int) -> None:
 
 
 def values(dsn: str) -> list[int]:
-    with retrying(dsn, give_up_after=30) as conn:
-        return [row[0] for row in conn.execute("select answer from kept order by 1").fetchall()]
+    while True:
+        try:
+            with retrying(dsn, give_up_after=30) as conn:
+                return [row[0] for row in conn.execute("select answer from kept order by 1").fetchall()]
+        except psycopg.Error as error:
+            if not is_connection_lost(error):
+                raise
 
 
 def kill_all(processes: list[psutil.Process]) -> None:
