@@ -1,0 +1,1 @@
+"""What a worker shows of itself: events, a live view, plain lines, logs."""

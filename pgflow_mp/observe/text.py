@@ -1,0 +1,68 @@
+"""Numbers, times and errors in few words, for lines on a screen."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+
+
+def duration(seconds: float) -> str:
+    """0.4 s, 12.3 s, 4:05, 2:03:04."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def clock(seconds: float) -> str:
+    """0:04, 12:03, 2:03:04, for a number that is counted up or down."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def rate(per_second: float) -> str:
+    """12,345/s, 12.3/s; slower ones by the minute or the hour."""
+    if per_second >= 100:
+        return f"{per_second:,.0f}/s"
+    if per_second >= 0.95:
+        return f"{per_second:.1f}/s"
+    if per_second * 60 >= 0.95:
+        return f"{per_second * 60:.1f}/min"
+    return f"{per_second * 3600:.1f}/h"
+
+
+def plural(number: int, word: str) -> str:
+    """1 item, 1,234 items."""
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def size(count: int) -> str:
+    """123 bytes, 12.3 kB, 4.5 MB."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.1f} {unit}"
+    return plural(count, "byte")
+
+
+def percent(done: int, total: int) -> str:
+    """The share of what is done, never 100 % before it is."""
+    return f"{min(99, done * 100 // total) if done < total else 100}%" if total else "100%"
+
+
+def essence(error: str, limit: int = 200) -> str:
+    """The one line of an error text that says what happened: the first, or the last of a bare traceback."""
+    lines = [line for line in error.splitlines() if line.strip()] or ["no error text"]
+    line = lines[0]
+    if line.startswith("Traceback "):
+        line = next((text for text in reversed(lines) if not text.startswith(" ")), lines[-1])
+    return shorten(line.strip(), limit)
+
+
+def shorten(text: str, limit: int) -> str:
+    """One line of at most ``limit`` characters without control characters."""
+    text = _CONTROL.sub(" ", text)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
