@@ -1,8 +1,9 @@
 """What a lane pool tells its owner.
 
-Every event names the lane and its generation (how many processes the lane has had). For each chunk the
-owner sees any number of Outcomes with ``done`` false, then one with ``done`` true: after that the chunk is
-forgotten. Each item is reported exactly once: in an Outcomes, or as the verdict of a LaneDied.
+Every event names the lane and its generation: the number of its process, counted over the whole pool.
+For each chunk the owner sees any number of Outcomes with ``done`` false, then one with ``done`` true: after
+that the chunk is forgotten. Each item is reported exactly once: in an Outcomes, or as the verdict of a
+LaneDied.
 """
 
 from __future__ import annotations

@@ -15,25 +15,15 @@ from multiprocessing.context import BaseContext
 from typing import Any, Final
 
 from pgflow_mp.worker import child, memory, verdicts
-from pgflow_mp.worker.events import LaneDied, LaneEvent, Outcomes
-from pgflow_mp.worker.messages import Chunk, Hello, Kind, Outcome, decode_hello, encode
+from pgflow_mp.worker.events import LaneEvent, Outcomes
+from pgflow_mp.worker.messages import Chunk, Hello, Kind, Outcome, decode_hello
+from pgflow_mp.worker.postmortem import Death, Flight, settle
 from pgflow_mp.worker.processes import was_lost
 from pgflow_mp.worker.slots import MAX_ITEMS, SlotFiles, SlotReader
 from pgflow_mp.worker.trees import ProcessTree, signal_group
 from pgflow_mp.worker.verdicts import KillReason
 
 IN_FLIGHT: Final = 2  # chunks a lane holds: one running, one waiting
-
-
-@dataclass(slots=True)
-class Flight:
-    """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken."""
-
-    ordinal: int
-    chunk: Chunk
-    timeouts: Sequence[float | None]
-    count: int = 0
-    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,49 +332,23 @@ class LaneProcess:
         return code
 
     def _report_death(self) -> str:
-        state, slot = self._state, self._slot
-        reason = state.killing.reason if state.killing is not None else None
+        state, killing = self._state, self._state.killing
         exitcode = self._exitcode()
-        how = verdicts.describe_exit(exitcode)
-        if reason is not None:
-            cause = reason.cause
-        else:
-            lost = self._process is not None and was_lost(self._process)
-            cause = verdicts.cause_of(exitcode, lost=lost, oom_killed=self._oom_kills() > self._oom_before)
-        trace = verdicts.shorten_trace(slot.trace())
-        closing = {flight.ordinal: (flight, self._take(flight)) for flight in state.flights.values()}
+        death = Death(
+            self.lane,
+            self.generation,
+            exitcode,
+            lost=self._process is not None and was_lost(self._process),
+            oom_killed=self._oom_kills() > self._oom_before,
+            reason=killing.reason if killing is not None else None,
+            running=self._slot.running(),
+            trace=self._slot.trace(),
+        )
+        flights = [(flight, self._take(flight)) for flight in state.flights.values()]
         state.flights.clear()
-        running = slot.running()
-        flight, seq, verdict = None, None, None
-        if running is not None and running.ordinal in closing:
-            flight = closing[running.ordinal][0]
-        if running is not None and flight is not None and running.position >= flight.count:
-            item = flight.chunk.items[running.position]
-            if reason is None:
-                error = verdicts.crash_error(flight.chunk.steps[item.step], item.index, cause, how)
-            else:
-                error = reason.error
-            target = (running.ordinal, running.position)
-            if reason is None or reason.target == target:
-                seconds = (time.monotonic_ns() - running.started_ns) / 1e9
-                verdict = verdicts.verdict(cause, error, trace, running.position, seconds)
-                seq = flight.chunk.seq if verdict is not None else None
-        emit = self._hooks.emit
-        emit(LaneDied(self.lane, self.generation, cause, how, seq, verdict, trace))
-        for flight, outcomes in closing.values():
-            charged = verdict.position if verdict is not None and flight.chunk.seq == seq else None
-            outcomes += [
-                Outcome(position, Kind.NOT_RUN, b"", 0.0)
-                for position in range(flight.count, len(flight.chunk.items))
-                if position != charged
-            ]
-            emit(Outcomes(self.lane, self.generation, flight.chunk.seq, outcomes, True))
-        return how
-
-
-def encode_chunk(chunk: Chunk) -> bytes:
-    """A chunk as it is sent."""
-    return encode(chunk)
+        for event in settle(death, flights):
+            self._hooks.emit(event)
+        return verdicts.describe_exit(exitcode)
 
 
 def default_oom_kills() -> int:

@@ -7,6 +7,8 @@ process, from several: ``on_event`` must be quick, e.g. ``queue.SimpleQueue.put`
 from __future__ import annotations
 
 import contextlib
+import itertools
+import logging
 import sys
 import threading
 import time
@@ -19,11 +21,13 @@ from typing import Final
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.worker.events import Cause, LaneEvent, LaneFailedToStart, LaneReady
-from pgflow_mp.worker.lane import Hooks, LaneProcess, RunningItem, default_oom_kills, encode_chunk
+from pgflow_mp.worker.lane import Hooks, LaneProcess, RunningItem, default_oom_kills
 from pgflow_mp.worker.messages import Chunk, FlowInfo, Hello, Setup, encode
 from pgflow_mp.worker.processes import LaneContext, lane_context
 from pgflow_mp.worker.verdicts import KillReason
 from pgflow_mp.worker.zygote import Preload
+
+_log: Final = logging.getLogger("pgflow_mp.lanes")
 
 LEAVE_GRACE: Final = 1.0  # seconds an idle process gets to leave by itself
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
@@ -34,7 +38,6 @@ class _Lane:
     """A place in the pool. ``coming`` is a process that loads its target and takes over once ready."""
 
     id: int
-    generation: int = 0
     current: LaneProcess | None = None
     coming: LaneProcess | None = None
     launching: bool = False
@@ -92,6 +95,7 @@ class LanePool:
         self._context = lane_context(self._preload(preload), start_method=start_method)
         self._preloading = preload
         self._lock = threading.RLock()
+        self._generations = itertools.count(1)
         self._lanes: dict[int, _Lane] = {}
         self._retiring: list[LaneProcess] = []
         self._closing: set[Future[None]] = set()
@@ -190,7 +194,7 @@ class LanePool:
         process = place.current if place is not None else None
         if process is None or self._stopping:
             return False
-        return process.submit(chunk, encode_chunk(chunk), timeouts or [None] * len(chunk.steps))
+        return process.submit(chunk, encode(chunk), timeouts or [None] * len(chunk.steps))
 
     def poll(self, now: float | None = None) -> None:
         """Early outcomes of running chunks, deaths of idle lanes, follow-up of kills, recycling, restarts."""
@@ -255,12 +259,16 @@ class LanePool:
         for process in self._processes():
             process.skip_rest()
 
-    def drain(self, timeout: float) -> bool:
-        """Take no more chunks, tell handlers, hand back what has not begun; True if all ended in time."""
+    def quiesce(self) -> None:
+        """Take no more chunks, let handlers see ctx.shutdown, have what has not begun handed back."""
         self._stopping = True
         for process in self._processes():
             process.announce_shutdown()
             process.skip_rest()
+
+    def drain(self, timeout: float) -> bool:
+        """quiesce(), then wait up to ``timeout`` seconds for what runs: True if all of it ended in time."""
+        self.quiesce()
         deadline = time.monotonic() + timeout
         while self.in_flight and time.monotonic() < deadline:
             self.poll()
@@ -326,11 +334,10 @@ class LanePool:
 
     def _launch(self, lane: _Lane) -> None:
         with self._lock:
-            lane.generation += 1
             lane.launching = False
             if lane.removed or self._stopping:
                 return
-            process = LaneProcess(lane.id, lane.generation, self._hooks, default_oom_kills)
+            process = LaneProcess(lane.id, next(self._generations), self._hooks, default_oom_kills)
             lane.coming = process
             context = self._context
         try:
@@ -376,6 +383,8 @@ class LanePool:
             if old is not None:
                 self._retire(old)
         if not self._first.done():
+            if hello.why_not:
+                _log.debug("Every lane imports %s by itself: %s", self._setup.target, hello.why_not)
             self._first.set_result(hello)
 
     def _on_died(self, process: LaneProcess, how: str) -> None:

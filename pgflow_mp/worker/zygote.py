@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import re
 import signal
@@ -132,6 +133,10 @@ def _prepare() -> None:
         _restart(reason)
     seconds = time.perf_counter() - started
     loaded = True
+    sys.stdout.flush()  # or every lane would print it again
+    sys.stderr.flush()
+    gc.collect()
+    gc.freeze()  # what was loaded stays shared: the collector does not touch it
 
 
 if hasattr(forkserver, "main"):

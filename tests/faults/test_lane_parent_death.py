@@ -79,7 +79,8 @@ def start(
     )
     parents.append(parent)
     assert parent.stdout is not None
-    line = parent.stdout.readline()
+    while (line := parent.stdout.readline()) == "imported\n":
+        pass
     assert line, parent.communicate()[1]
     return parent, json.loads(line)
 
@@ -150,9 +151,11 @@ def test_ctrl_c_reaches_the_parent_alone(parents: list[subprocess.Popen[str]], t
 def test_the_parent_s_script_is_not_run_again_in_its_children(
     parents: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    parent, pids = start(parents, tmp_path, ["sleep", 0.3], leave=True)
+    target = tmp_path / "printing.py"
+    target.write_text(Path(FLOWS).read_text() + "\nprint('imported')\n")
+    parent, pids = start(parents, tmp_path, ["sleep", 0.3], target=str(target), leave=True)
     out, err = parent.communicate(timeout=10)
-    assert (out.strip(), parent.returncode) == ("stopped", 0)
+    assert (out.split(), parent.returncode) == (["stopped"], 0)
     assert err == ""
     assert (tmp_path / "marker").read_text() == "main\n"
     assert eventually(lambda: all(gone(pid) for pid in pids))

@@ -1,0 +1,90 @@
+"""What becomes of the chunks of a process that died: every item is reported, exactly once."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgflow_mp.worker import verdicts
+from pgflow_mp.worker.events import Cause, LaneDied, LaneEvent, Outcomes
+from pgflow_mp.worker.messages import Chunk, Kind, Outcome
+from pgflow_mp.worker.slots import Running
+from pgflow_mp.worker.verdicts import KillReason
+
+
+@dataclass(slots=True)
+class Flight:
+    """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken."""
+
+    ordinal: int
+    chunk: Chunk
+    timeouts: Sequence[float | None]
+    count: int = 0
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Death:
+    """How a process ended: ``reason`` if we killed it, ``running`` the item it was executing, if any."""
+
+    lane: int
+    generation: int
+    exitcode: int | None
+    lost: bool
+    oom_killed: bool
+    reason: KillReason | None
+    running: Running | None
+    trace: str
+
+
+def settle(death: Death, flights: Sequence[tuple[Flight, list[Outcome]]]) -> list[LaneEvent]:
+    """The events of a death: LaneDied, then one closing Outcomes per chunk with what was not reported before.
+
+    ``flights`` comes with the outcomes just taken. The item that was running is charged, unless its
+    process was killed on account of another or for no item's fault; what had not begun is handed back.
+    """
+    how = verdicts.describe_exit(death.exitcode)
+    if death.reason is not None:
+        cause = death.reason.cause
+    else:
+        cause = verdicts.cause_of(death.exitcode, lost=death.lost, oom_killed=death.oom_killed)
+    trace = verdicts.shorten_trace(death.trace)
+    culprit = _culprit(death, [flight for flight, _ in flights])
+    verdict = _verdict(death, culprit, cause, how, trace) if culprit is not None else None
+    seq = culprit.chunk.seq if culprit is not None and verdict is not None else None
+    events: list[LaneEvent] = [LaneDied(death.lane, death.generation, cause, how, seq, verdict, trace)]
+    for flight, outcomes in flights:
+        charged = verdict.position if verdict is not None and flight is culprit else None
+        rest = [
+            Outcome(position, Kind.NOT_RUN, b"", 0.0)
+            for position in range(flight.count, len(flight.chunk.items))
+            if position != charged
+        ]
+        events.append(Outcomes(death.lane, death.generation, flight.chunk.seq, outcomes + rest, True))
+    return events
+
+
+def _culprit(death: Death, flights: Sequence[Flight]) -> Flight | None:
+    """The chunk whose running item is to blame."""
+    running, reason = death.running, death.reason
+    if running is None or (reason is not None and reason.target != (running.ordinal, running.position)):
+        return None
+    for flight in flights:
+        if flight.ordinal == running.ordinal and running.position >= flight.count:
+            return flight
+    return None
+
+
+def _verdict(death: Death, flight: Flight, cause: Cause, how: str, trace: str) -> Outcome | None:
+    running = death.running
+    if running is None:
+        return None
+    item = flight.chunk.items[running.position]
+    error = (
+        death.reason.error
+        if death.reason is not None
+        else verdicts.crash_error(flight.chunk.steps[item.step], item.index, cause, how)
+    )
+    seconds = (time.monotonic_ns() - running.started_ns) / 1e9
+    return verdicts.verdict(cause, error, trace, running.position, seconds)
