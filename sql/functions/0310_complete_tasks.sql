@@ -176,11 +176,15 @@ declare
 begin
   select array_agg(t.message_id order by t.message_id) into v_ids
   from unnest(task_indexes) i (task_index)
-  join pgflow.step_tasks t
-    on t.run_id = _archive_task_messages.run_id
-    and t.step_slug = _archive_task_messages.step_slug
-    and t.task_index = i.task_index
-  where t.message_id is not null;
+  cross join lateral (
+    select t.message_id
+    from pgflow.step_tasks t
+    where t.run_id = _archive_task_messages.run_id
+      and t.step_slug = _archive_task_messages.step_slug
+      and t.task_index = i.task_index
+      and t.message_id is not null
+    offset 0
+  ) t;
   if v_ids is not null then
     perform pgmq.archive(_archive_task_messages.flow_slug, v_ids);
   end if;
@@ -297,18 +301,32 @@ begin
     end if;
   end if;
 
-  with settled as (
+  -- As in _claim: each lateral query is one look-up by primary key, whatever the statistics say.
+  with held as materialized (
+    select l.row_id, i.output
+    from (
+      select u.task_index, u.output, u.attempt
+      from unnest(task_indexes, outputs, attempts) u (task_index, output, attempt)
+      order by u.task_index
+    ) i
+    cross join lateral (
+      select t.ctid as row_id
+      from pgflow.step_tasks t
+      where t.run_id = complete_tasks.run_id
+        and t.step_slug = complete_tasks.step_slug
+        and t.task_index = i.task_index
+        and t.status = 'started'
+        and (complete_tasks.worker_id is null
+          or (t.last_worker_id = complete_tasks.worker_id and t.attempts_count = i.attempt))
+      for update
+    ) l
+  ), settled as (
     update pgflow.step_tasks t
     set status = 'completed',
         completed_at = greatest(now(), t.started_at),
-        output = i.output
-    from unnest(task_indexes, outputs, attempts) i (task_index, output, attempt)
-    where t.run_id = complete_tasks.run_id
-      and t.step_slug = complete_tasks.step_slug
-      and t.task_index = i.task_index
-      and t.status = 'started'
-      and (complete_tasks.worker_id is null
-        or (t.last_worker_id = complete_tasks.worker_id and t.attempts_count = i.attempt))
+        output = h.output
+    from held h
+    where t.ctid = h.row_id
     returning t.task_index, t.message_id
   )
   select array_agg(s.task_index), array_agg(s.message_id) filter (where s.message_id is not null)

@@ -125,29 +125,34 @@ begin
   join pgflow.flows f on f.flow_slug = s.flow_slug
   where s.flow_slug = v_flow_slug and s.step_slug = fail_tasks.step_slug;
 
-  with settled as (
-    update pgflow.step_tasks t
-    set status = case when i.retry then 'queued' else 'failed' end,
-        started_at = case when i.retry then null else t.started_at end,
-        failed_at = case when i.retry then null else greatest(now(), t.started_at) end,
-        error_message = i.error_message
+  with held as materialized (
+    select l.row_id, i.error_message,
+      l.attempts_count < v_max_attempts and not coalesce(i.permanent, false) as retry
     from (
-      select held.task_index, u.error_message,
-        held.attempts_count < v_max_attempts and not coalesce(u.permanent, false) as retry
+      select u.task_index, u.error_message, u.attempt, u.permanent
       from unnest(task_indexes, error_messages, attempts, permanent)
         u (task_index, error_message, attempt, permanent)
-      join pgflow.step_tasks held
-        on held.run_id = fail_tasks.run_id
-        and held.step_slug = fail_tasks.step_slug
-        and held.task_index = u.task_index
-      where held.status = 'started'
-        and (fail_tasks.worker_id is null
-          or (held.last_worker_id = fail_tasks.worker_id and held.attempts_count = u.attempt))
+      order by u.task_index
     ) i
-    where t.run_id = fail_tasks.run_id
-      and t.step_slug = fail_tasks.step_slug
-      and t.task_index = i.task_index
-      and t.status = 'started'
+    cross join lateral (
+      select t.ctid as row_id, t.attempts_count
+      from pgflow.step_tasks t
+      where t.run_id = fail_tasks.run_id
+        and t.step_slug = fail_tasks.step_slug
+        and t.task_index = i.task_index
+        and t.status = 'started'
+        and (fail_tasks.worker_id is null
+          or (t.last_worker_id = fail_tasks.worker_id and t.attempts_count = i.attempt))
+      for update
+    ) l
+  ), settled as (
+    update pgflow.step_tasks t
+    set status = case when h.retry then 'queued' else 'failed' end,
+        started_at = case when h.retry then null else t.started_at end,
+        failed_at = case when h.retry then null else greatest(now(), t.started_at) end,
+        error_message = h.error_message
+    from held h
+    where t.ctid = h.row_id
     returning t.task_index, t.message_id, t.status, t.attempts_count, t.error_message
   )
   select

@@ -15,14 +15,17 @@ declare
   v_ids bigint[];
 begin
   with held as materialized (
-    select t.run_id, t.step_slug, t.task_index
-    from unnest(msg_ids) m (id)
-    join pgflow.step_tasks t on t.message_id = m.id
-    where t.flow_slug = release_tasks.flow_slug
-      and t.status = 'started'
-      and t.last_worker_id = release_tasks.worker_id
-    order by t.run_id, t.step_slug, t.task_index
-    for update of t
+    select l.row_id
+    from (select u.id from unnest(msg_ids) u (id) order by u.id) m
+    cross join lateral (
+      select t.ctid as row_id
+      from pgflow.step_tasks t
+      where t.message_id = m.id
+        and t.flow_slug = release_tasks.flow_slug
+        and t.status = 'started'
+        and t.last_worker_id = release_tasks.worker_id
+      for update
+    ) l
   ), released as (
     update pgflow.step_tasks t
     set status = 'queued',
@@ -31,7 +34,7 @@ begin
         lease_until = null,
         attempts_count = greatest(t.attempts_count - 1, 0)
     from held h
-    where t.run_id = h.run_id and t.step_slug = h.step_slug and t.task_index = h.task_index
+    where t.ctid = h.row_id
     returning t.message_id
   )
   select array_agg(r.message_id) into v_ids from released r;
@@ -65,22 +68,36 @@ declare
   v_held bigint[];
 begin
   with held as materialized (
-    select t.run_id, t.step_slug, t.task_index, t.message_id
-    from unnest(msg_ids) m (id)
-    join pgflow.step_tasks t on t.message_id = m.id
-    join pgflow.step_states ss
-      on ss.run_id = t.run_id and ss.step_slug = t.step_slug and ss.status = 'started'
-    join pgflow.runs r on r.run_id = t.run_id and r.status = 'started'
-    where t.flow_slug = extend_tasks.flow_slug
-      and t.status = 'started'
-      and t.last_worker_id = extend_tasks.worker_id
-    order by t.run_id, t.step_slug, t.task_index
-    for update of t
+    select l.row_id, l.run_id, l.step_slug
+    from (select u.id from unnest(msg_ids) u (id) order by u.id) m
+    cross join lateral (
+      select t.ctid as row_id, t.run_id, t.step_slug
+      from pgflow.step_tasks t
+      where t.message_id = m.id
+        and t.flow_slug = extend_tasks.flow_slug
+        and t.status = 'started'
+        and t.last_worker_id = extend_tasks.worker_id
+      for update
+    ) l
+  ), live as materialized (
+    select g.run_id, g.step_slug
+    from (select distinct h.run_id, h.step_slug from held h) g
+    cross join lateral (
+      select 1
+      from pgflow.runs r
+      join pgflow.step_states ss on ss.run_id = r.run_id
+      where r.run_id = g.run_id
+        and r.status = 'started'
+        and ss.step_slug = g.step_slug
+        and ss.status = 'started'
+      offset 0
+    ) l
   ), extended as (
     update pgflow.step_tasks t
     set lease_until = clock_timestamp() + make_interval(secs => lease_seconds)
     from held h
-    where t.run_id = h.run_id and t.step_slug = h.step_slug and t.task_index = h.task_index
+    join live l on l.run_id = h.run_id and l.step_slug = h.step_slug
+    where t.ctid = h.row_id
     returning t.message_id
   )
   select array_agg(e.message_id) into v_held from extended e;
