@@ -1,0 +1,117 @@
+"""Recording many results in one round trip and one transaction.
+
+The calls of a batch are sent together (pipeline mode) and committed together: results of many small
+runs cost one commit, not one each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import psycopg
+
+from pgflow_mp.db.engine import Connection, Settled
+from pgflow_mp.db.wire import RawJsonArray
+
+
+class Completion(NamedTuple):
+    """Outputs (raw JSON) of tasks of one step that ``worker_id`` holds at these attempts."""
+
+    run_id: str
+    step_slug: str
+    worker_id: str
+    indexes: list[int]
+    attempts: list[int]
+    outputs: list[bytes]
+
+
+class Failure(NamedTuple):
+    """Errors of tasks of one step; ``permanent`` ones are not retried."""
+
+    run_id: str
+    step_slug: str
+    worker_id: str
+    indexes: list[int]
+    attempts: list[int]
+    errors: list[str]
+    permanent: list[bool]
+
+
+Call = Completion | Failure
+
+_COMPLETE = (
+    "select accepted, rejected, step_status, run_status "
+    "from pgflow.complete_tasks(%s::uuid, %s, %s::int[], %s, %s::uuid, %s::int[])"
+)
+_FAIL = (
+    "select accepted, rejected, step_status, run_status "
+    "from pgflow.fail_tasks(%s::uuid, %s, %s::int[], %s::text[], %s::uuid, %s::int[], %s::boolean[])"
+)
+
+
+def settle(conn: Connection, calls: Sequence[Call]) -> list[Settled]:
+    """Record all calls or none; the results in their order."""
+    if len(calls) == 1:
+        return [_result(_send(conn, calls[0]))]
+    with conn.pipeline(), conn.transaction():
+        cursors = [_send(conn, call) for call in calls]
+    return [_result(cursor) for cursor in cursors]
+
+
+def already_settled(conn: Connection, call: Call, indexes: Sequence[int]) -> int:
+    """How many of these tasks, refused now, were recorded before from the same attempts of this worker.
+
+    A role without rights on the tables cannot look: then all of them are taken to be.
+    """
+    attempts = dict(zip(call.indexes, call.attempts, strict=True))
+    try:
+        rows = conn.execute(
+            "select task_index, status, attempts_count, last_worker_id from pgflow.step_tasks "
+            "where run_id = %s::uuid and step_slug = %s and task_index = any (%s::int[])",
+            (call.run_id, call.step_slug, list(indexes)),
+        ).fetchall()
+    except psycopg.errors.InsufficientPrivilege:
+        return len(indexes)
+    completion = isinstance(call, Completion)
+    count = 0
+    for index, status, attempt, worker_id in rows:
+        ours, mine = attempts[index], worker_id == call.worker_id
+        if completion:
+            count += status == "completed" and mine and attempt == ours
+        else:  # a recorded failure is failed, queued for a retry, or on its next attempt by now
+            count += (status in ("failed", "queued") and mine and attempt == ours) or attempt > ours
+    return count
+
+
+def _send(conn: Connection, call: Call) -> psycopg.Cursor[tuple[Any, ...]]:
+    if isinstance(call, Completion):
+        return conn.execute(
+            _COMPLETE,
+            (
+                call.run_id,
+                call.step_slug,
+                call.indexes,
+                RawJsonArray(call.outputs),
+                call.worker_id,
+                call.attempts,
+            ),
+            binary=True,
+        )
+    return conn.execute(
+        _FAIL,
+        (
+            call.run_id,
+            call.step_slug,
+            call.indexes,
+            call.errors,
+            call.worker_id,
+            call.attempts,
+            call.permanent,
+        ),
+        binary=True,
+    )
+
+
+def _result(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Settled:
+    return Settled._make(cast("tuple[Any, ...]", cursor.fetchone()))

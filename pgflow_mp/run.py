@@ -1,0 +1,309 @@
+"""One call from a flow and an input to its result: start a run, execute it here, to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from pgflow_mp.binding import resolve
+from pgflow_mp.db import connection, embedded, engine, queries, redaction, schema, wire
+from pgflow_mp.db.queries import FailedTask
+from pgflow_mp.errors import InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.flow import Flow
+from pgflow_mp.loading import Target, target_for
+from pgflow_mp.observe.events import Observer
+from pgflow_mp.worker import startup
+from pgflow_mp.worker.settings import WorkerSettings
+from pgflow_mp.worker.stats import WorkerReport
+from pgflow_mp.worker.worker import Worker
+
+FAILURES_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the state lives: the connection string to use, and a text without secrets to show."""
+
+    dsn: str
+    place: str
+    data_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What became of a run that was executed here.
+
+    ``status`` is the run's: "completed", "failed", or "started" if we stopped before its end.
+    ``items`` were recorded here, in ``wall`` seconds; ``utilisation`` is the share of the lanes' time in
+    which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items.
+    ``output`` is the run's output as raw JSON. ``place`` says where the state lives.
+    """
+
+    run_id: str
+    flow: str
+    status: str
+    interrupted: bool
+    items: int
+    rate: float
+    wall: float
+    utilisation: float
+    lanes: int
+    late: int
+    retried: int
+    crashed: int
+    failures: list[FailedTask] = field(default_factory=list)
+    failure_count: int = 0
+    error: str = ""
+    output: bytes | None = None
+    place: str = ""
+    data_dir: Path | None = None
+
+
+@contextlib.contextmanager
+def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> Iterator[Database]:
+    """The database to use: ``dsn``, else the environment's, else the embedded server, which ends with us.
+
+    The embedded server gets the schema installed, and what a worker that was killed there held is
+    freed at once: where we are the first to start the server, no other worker is alive. ``data_dir`` asks
+    for the embedded server whatever the environment says.
+    """
+    found = connection.discover_dsn(dsn) if dsn is not None or data_dir is None else None
+    if found is not None:
+        yield Database(found, redaction.redact(found) or "the server of the libpq environment", None)
+        return
+    with embedded.EmbeddedServer(data_dir) as server:
+        with connection.connect(server.dsn) as conn:
+            schema.install(conn)
+            if not server.attached:
+                queries.free_tasks_of_all_workers(conn)
+        yield Database(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server.data_dir)
+
+
+def execute(
+    database: Database,
+    target: Target,
+    flow_slug: str,
+    *,
+    input: bytes | None = None,
+    run_id: str | None = None,
+    resume: bool = False,
+    observer: Observer | None = None,
+    timeout: float | None = None,
+    **settings: Any,
+) -> RunSummary:
+    """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``, and serve it to its end.
+
+    ``settings`` are fields of WorkerSettings. An interrupted run (SIGINT, SIGTERM, ``timeout`` seconds) is
+    left in order, with ``interrupted`` set. Raises RunNotFound, InputError and what Worker.run raises.
+    """
+    worker_settings = WorkerSettings(
+        dsn=database.dsn,
+        targets=(str(target),),
+        flows=(flow_slug,),
+        sys_path=tuple(target.sys_path),
+        main_path=target.main_path,
+        **settings,
+    )
+    if resume:
+        _check_resumable(database.dsn, run_id or "", flow_slug)
+    started = run_id or ""
+
+    def begin(conn: engine.Connection) -> str:
+        nonlocal started
+        if not resume:
+            started = engine.start_flow(conn, flow_slug, b"{}" if input is None else input, run_id)
+        return started
+
+    deadline = None if timeout is None else time.monotonic() + timeout
+    until = None if deadline is None else lambda: time.monotonic() > deadline
+    report = Worker(worker_settings, observer=observer).run(until, begin=begin)
+    return _summary(database, started, flow_slug, report)
+
+
+def _check_resumable(dsn: str, run_id: str, flow_slug: str) -> None:
+    try:
+        UUID(run_id)
+    except ValueError:
+        raise RunNotFound(f"{run_id!r} is not the id of a run", hint="Run ids look like uuids.") from None
+    with startup.open_database(dsn) as conn:
+        run = engine.get_run(conn, run_id)
+    if run is None:
+        raise RunNotFound(f"Run not found: {run_id}")
+    if run.flow_slug != flow_slug:
+        raise InputError(f"Run {run_id} is one of flow '{run.flow_slug}', not of '{flow_slug}'")
+
+
+def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:
+    with connection.connect(database.dsn) as conn:
+        wire.adapt(conn)
+        run = engine.get_run(conn, run_id)
+        status = run.status if run is not None else "started"
+        failures: list[FailedTask] = []
+        count, error = 0, ""
+        if status == "failed" or report.stats.failed:
+            failures, count = queries.failed_tasks(conn, run_id, FAILURES_SHOWN)
+        if status == "failed":
+            error = next((s.error_message for s in engine.run_progress(conn, run_id) if s.error_message), "")
+    return RunSummary(
+        run_id=run_id,
+        flow=flow_slug,
+        status=status,
+        interrupted=status == "started",
+        items=report.stats.done,
+        rate=report.rate,
+        wall=report.wall,
+        utilisation=report.utilisation,
+        lanes=report.lanes,
+        late=report.stats.late,
+        retried=report.stats.retried,
+        crashed=report.stats.crashed,
+        failures=failures,
+        failure_count=count,
+        error=error,
+        output=run.output if run is not None else None,
+        place=database.place,
+        data_dir=database.data_dir,
+    )
+
+
+def run(
+    flow: Flow,
+    input: Any,
+    *,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    max_poll_seconds: float = 2.0,
+    dsn: str | None = None,
+    data_dir: Path | str | None = None,
+    timeout: float | None = None,
+    run_id: str | None = None,
+    observer: Observer | None = None,
+) -> Any:
+    """Execute ``flow`` on ``input`` with all cores and return the run's output.
+
+    The output is an object of the leaf steps' outputs by slug; each is converted to its handler's return
+    annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that msgspec
+    encodes. State is kept in ``dsn``, or the environment's database, or the embedded server. Raises
+    RunFailed with step, index and error of the first failure, WaitTimeout after ``timeout`` seconds,
+    and KeyboardInterrupt when interrupted; the run can then be resumed.
+    """
+    return _run(
+        flow,
+        input=encode_input(input),
+        run_id=run_id,
+        resume=False,
+        workers=workers,
+        batch_size=batch_size,
+        max_poll_seconds=max_poll_seconds,
+        dsn=dsn,
+        data_dir=data_dir,
+        timeout=timeout,
+        observer=observer,
+    )
+
+
+def resume(
+    flow: Flow,
+    run_id: str,
+    *,
+    workers: int | None = None,
+    batch_size: int | None = None,
+    max_poll_seconds: float = 2.0,
+    dsn: str | None = None,
+    data_dir: Path | str | None = None,
+    timeout: float | None = None,
+    observer: Observer | None = None,
+) -> Any:
+    """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read."""
+    return _run(
+        flow,
+        input=None,
+        run_id=run_id,
+        resume=True,
+        workers=workers,
+        batch_size=batch_size,
+        max_poll_seconds=max_poll_seconds,
+        dsn=dsn,
+        data_dir=data_dir,
+        timeout=timeout,
+        observer=observer,
+    )
+
+
+def _run(
+    flow: Flow, *, dsn: str | None, data_dir: Path | str | None, timeout: float | None, **arguments: Any
+) -> Any:
+    target = target_for(flow)
+    with open_state(dsn, data_dir) as database:
+        summary = execute(database, target, flow.slug, timeout=timeout, **arguments)
+    if summary.status == "failed":
+        raise _run_failed(summary)
+    if summary.status != "completed":
+        hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
+        if timeout is not None and summary.wall >= timeout:
+            raise WaitTimeout(
+                f"Timeout waiting for run {summary.run_id} to reach status 'completed'", hint=hint
+            )
+        raise KeyboardInterrupt(f"Run {summary.run_id} was interrupted. {hint}")
+    return typed_output(flow, summary.output)
+
+
+def _run_failed(summary: RunSummary) -> RunFailed:
+    if summary.failures:
+        first = summary.failures[0]
+        more = f" ({summary.failure_count} items failed)" if summary.failure_count > 1 else ""
+        return RunFailed(
+            f'Run {summary.run_id} of flow "{summary.flow}" failed: step "{first.step}" '
+            f"task {first.task_index}: {first.error}{more}"
+        )
+    return RunFailed(
+        f'Run {summary.run_id} of flow "{summary.flow}" failed: {summary.error or "Unknown error"}'
+    )
+
+
+def encode_input(input: Any) -> bytes:
+    """``input`` as JSON. Raises InputError."""
+    try:
+        return msgspec.json.encode(input)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"The input cannot be written as JSON: {error}",
+            hint="Use dicts with string keys, lists, strings, numbers, dataclasses or msgspec Structs.",
+        ) from None
+
+
+def typed_output(flow: Flow, output: bytes | None) -> Any:
+    """The run's output, each leaf's as its handler annotates it."""
+    if output is None:
+        return None
+    parents = {parent for step in flow.steps.values() for parent in step.dependencies}
+    leaves: dict[str, msgspec.Raw] = msgspec.json.decode(output, type=dict[str, msgspec.Raw])
+    result: dict[str, Any] = {}
+    for slug, raw in leaves.items():
+        wanted: Any = Any
+        if slug in flow.steps and slug not in parents:
+            wanted = _return_type(flow, slug)
+        try:
+            result[slug] = msgspec.json.decode(raw, type=wanted)
+        except (msgspec.ValidationError, TypeError):  # annotated for people, not as what JSON gives back
+            result[slug] = msgspec.json.decode(raw)
+    return result
+
+
+def _return_type(flow: Flow, slug: str) -> Any:
+    step = flow.steps[slug]
+    annotation = getattr(step.handler, "__annotations__", {}).get("return")
+    if annotation is None:
+        return Any
+    try:
+        wanted = resolve(annotation, step.handler)
+    except Exception:  # noqa: BLE001 - an annotation that only a type checker understands
+        return Any
+    return list.__class_getitem__(wanted) if step.step_type == "map" else wanted

@@ -1,0 +1,381 @@
+"""Which items go to which lane, and how many at once. Pure: no clock, no thread, no database.
+
+A claim's tasks are a Batch; a chunk is a slice of it, sized to hold ``TARGET`` seconds of measured work:
+one item when items are long, hundreds when they are tiny. As what is left to hand out shrinks, so do
+the chunks, so that all lanes finish together.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from pgflow_mp.worker.messages import Chunk, Item
+
+TARGET: Final = 0.04  # seconds of work in a chunk
+DEEPEST: Final = 0.1  # a chunk that takes longer has no second one waiting behind it in its lane
+SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
+LARGEST: Final = 500  # items in a chunk
+LARGEST_BYTES: Final = 1 << 20  # of input in a chunk of several items
+OVERHEAD: Final = 10e-6  # seconds a lane spends on an item besides its handler
+_MEMORY: Final = 0.05  # weight of one item in the moving average
+
+_numbers = itertools.count(1)
+
+
+class ItemTimes:
+    """How long an item of each step takes: a moving average over about the last 20 to 50 items."""
+
+    def __init__(self) -> None:
+        self._means: dict[tuple[str, str], float] = {}
+        self._recent: dict[str, float] = {}
+
+    def observe(self, flow: str, step: str, seconds: float, items: int) -> None:
+        """``items`` items of a step took ``seconds`` together."""
+        if items <= 0:
+            return
+        key, mean = (flow, step), seconds / items + OVERHEAD
+        weight = 1.0 - (1.0 - _MEMORY) ** items
+        known = self._means.get(key, mean)
+        self._means[key] = known + weight * (mean - known)
+        recent = self._recent.get(flow, mean)
+        self._recent[flow] = recent + weight * (mean - recent)
+
+    def of(self, flow: str, step: str) -> float | None:
+        """Seconds per item, None before the first was seen."""
+        return self._means.get((flow, step))
+
+    def recent(self, flow: str) -> float | None:
+        """Seconds per item of late, whatever the step."""
+        return self._recent.get(flow)
+
+
+@dataclass(slots=True)
+class Batch:
+    """The tasks of one claim, in order. ``runs`` and ``steps`` are what items point into.
+
+    ``timeouts`` are seconds per entry of ``steps``; ``lease`` the seconds for which the claim holds,
+    counted from ``renewed`` (time.monotonic). ``done[i]`` tells that item i needs nothing more of us,
+    ``open`` counts those that do; ``next`` is the first that was not handed to a lane yet.
+    """
+
+    flow: str
+    worker_id: str
+    runs: list[str]
+    steps: list[str]
+    timeouts: list[float | None]
+    items: list[Item]
+    lease: float
+    renewed: float
+    size: int = 0  # bytes of input
+    next: int = 0
+    done: bytearray = field(default_factory=bytearray)
+    open: int = 0
+    number: int = field(default_factory=lambda: next(_numbers))
+
+    def __post_init__(self) -> None:
+        self.done = bytearray(len(self.items))
+        self.open = len(self.items)
+
+    @property
+    def waiting(self) -> int:
+        """Items that no lane has."""
+        return len(self.items) - self.next
+
+    def part(self, items: list[Item]) -> Batch:
+        """A batch of some of its items, to be handed out anew."""
+        return Batch(
+            self.flow,
+            self.worker_id,
+            self.runs,
+            self.steps,
+            self.timeouts,
+            items,
+            self.lease,
+            self.renewed,
+            size=self.size * len(items) // max(1, len(self.items)),
+        )
+
+    def open_messages(self) -> list[int]:
+        """Message ids of the items that still need us."""
+        return [item.msg_id for item, done in zip(self.items, self.done, strict=True) if not done]
+
+    def mark(self, first: int, last: int) -> None:
+        """Items ``first``..``last`` (inclusive) need nothing more."""
+        count = last - first + 1
+        self.open -= count - sum(self.done[first : last + 1])
+        self.done[first : last + 1] = b"\1" * count
+
+
+@dataclass(slots=True)
+class Flight:
+    """A chunk in a lane: the items of ``batch`` from ``start`` on, expected to take ``seconds``."""
+
+    batch: Batch
+    start: int
+    chunk: Chunk
+    lane: int
+    seconds: float
+    sent: float
+
+
+class Dispatcher:
+    """The items that wait for a lane, and the chunks that lanes hold."""
+
+    def __init__(self, times: ItemTimes) -> None:
+        self.times = times
+        self.flights: dict[int, Flight] = {}
+        self.held: dict[int, Batch] = {}
+        self._queues: dict[str, deque[Batch]] = {}
+        self._turn: deque[str] = deque()
+        self._seq = itertools.count(1)
+
+    # -- what waits --------------------------------------------------------------------------------
+
+    def add(self, batch: Batch, *, first: bool = False) -> None:
+        """Queue a batch; ``first``: ahead of everything else, for items that come back."""
+        queue = self._queues.get(batch.flow)
+        if queue is None:
+            queue = self._queues[batch.flow] = deque()
+            self._turn.append(batch.flow)
+        self.held[batch.number] = batch
+        if first:
+            queue.appendleft(batch)
+        else:
+            queue.append(batch)
+
+    def finish(self, batch: Batch, first: int, last: int) -> None:
+        """Items ``first``..``last`` of a batch need nothing more."""
+        batch.mark(first, last)
+        if not batch.open:
+            self.held.pop(batch.number, None)
+
+    def held_items(self, flow: str | None = None) -> int:
+        """Items that we claimed and have no outcome of, of one flow or of all."""
+        return sum(batch.open for batch in self.held.values() if flow in (None, batch.flow))
+
+    def waiting(self, flow: str | None = None) -> int:
+        """Items that wait, of one flow or of all."""
+        return sum(batch.waiting for batch in self._queued(flow))
+
+    def waiting_seconds(self, flow: str | None = None) -> float | None:
+        """Expected seconds of work that wait; None while the time of a waiting item is unknown."""
+        total = 0.0
+        for batch in self._queued(flow):
+            mean = self._mean(batch)
+            if mean is None:
+                return None
+            total += batch.waiting * mean
+        return total
+
+    def flying(self, flow: str | None = None) -> int:
+        """Chunks in lanes, of one flow or of all."""
+        return sum(1 for flight in self.flights.values() if flow in (None, flight.batch.flow))
+
+    def lane_seconds(self, now: float, most: float) -> float:
+        """Expected seconds until the lanes have finished what they hold, at most ``most`` of each."""
+        lanes: dict[int, float] = {}
+        for flight in self.flights.values():
+            lanes[flight.lane] = lanes.get(flight.lane, 0.0) + flight.seconds
+            if lanes[flight.lane] == flight.seconds:  # the one that runs
+                lanes[flight.lane] = max(0.0, flight.seconds - (now - flight.sent))
+        return sum(min(most, seconds) for seconds in lanes.values())
+
+    def discard(self, unwanted: Callable[[Batch, Item], bool]) -> int:
+        """Take items that wait out of the queues and mark them done; how many."""
+        count = 0
+        for flow, queue in self._queues.items():
+            kept: deque[Batch] = deque()
+            for batch in queue:
+                rest = range(batch.next, len(batch.items))
+                gone = [i for i in rest if unwanted(batch, batch.items[i])]
+                if not gone:
+                    kept.append(batch)
+                    continue
+                count += len(gone)
+                spans = _spans(batch.next, len(batch.items), set(gone))
+                kept.extend(self._split(batch, spans))
+                for i in gone:
+                    self.finish(batch, i, i)
+            self._queues[flow] = kept
+        return count
+
+    def shed(self, flow: str, keep: float) -> list[Batch]:
+        """Take what waits beyond ``keep`` seconds of work out of a flow's queue, to be handed back."""
+        queue, seconds, out = self._queues.get(flow, deque()), 0.0, list[Batch]()
+        for batch in list(queue):
+            mean = self._mean(batch)
+            if mean is None:
+                return out
+            room = max(0, int((keep - seconds) / mean))
+            seconds += mean * batch.waiting
+            if room < batch.waiting:
+                first = batch.next + room
+                rest = batch.part(batch.items[first:])
+                batch.items = batch.items[:first]
+                batch.open -= rest.open
+                del batch.done[first:]
+                if not batch.open:
+                    self.held.pop(batch.number, None)
+                out.append(rest)
+        return out
+
+    def drain(self) -> list[Batch]:
+        """Empty the queues; what was in them."""
+        found = [batch for batch in self._queued(None) if batch.waiting]
+        for queue in self._queues.values():
+            queue.clear()
+        return found
+
+    # -- chunks ------------------------------------------------------------------------------------
+
+    def depth(self, flow: str) -> int:
+        """Chunks that a lane should hold: a second one waits only behind short ones."""
+        for batch in self._queued(flow):
+            mean = self._mean(batch)
+            return 2 if mean is not None and mean <= DEEPEST else 1
+        return 1
+
+    def next_chunk(self, lane: int, lanes: int, now: float) -> Flight | None:
+        """Cut the next chunk for ``lane`` of ``lanes``; flows take turns. None if nothing waits."""
+        for _ in range(len(self._turn)):
+            flow = self._turn[0]
+            self._turn.rotate(-1)
+            queue = self._queues[flow]
+            while queue and not queue[0].waiting:
+                queue.popleft()
+            if queue:
+                return self._cut(queue[0], lane, lanes, now)
+        return None
+
+    def next_flow(self) -> str | None:
+        """The flow whose turn it is."""
+        return next((flow for flow in self._turn if any(batch.waiting for batch in self._queues[flow])), None)
+
+    def take_back(self, flight: Flight) -> None:
+        """The lane did not take it."""
+        self.flights.pop(flight.chunk.seq, None)
+        batch = flight.batch
+        if batch.next == flight.start + len(flight.chunk.items):
+            batch.next = flight.start
+            queue = self._queues[batch.flow]
+            if batch not in queue:
+                queue.appendleft(batch)
+
+    def _cut(self, batch: Batch, lane: int, lanes: int, now: float) -> Flight:
+        start = batch.next
+        mean = self._mean(batch) if len(batch.steps) == 1 else None
+        if len(batch.steps) == 1:
+            count = chunk_size(mean, self.waiting(batch.flow), lanes)
+            count = min(count, batch.waiting)
+            seconds = count * (mean or TARGET)
+        else:
+            count, seconds = self._cut_mixed(batch, lanes)
+        if batch.size > LARGEST_BYTES and count > 1:
+            count = _by_bytes(itertools.islice(batch.items, start, start + count))
+        batch.next = start + count
+        chunk = Chunk(
+            next(self._seq), batch.flow, batch.runs, batch.steps, batch.items[start : start + count]
+        )
+        if len(batch.runs) + len(batch.steps) > 2 * count + 8:
+            chunk = _compact(chunk)
+        flight = Flight(batch, start, chunk, lane, seconds, now)
+        self.flights[chunk.seq] = flight
+        return flight
+
+    def _cut_mixed(self, batch: Batch, lanes: int) -> tuple[int, float]:
+        means = [self.times.of(batch.flow, step) for step in batch.steps]
+        waiting = self.waiting(batch.flow)
+        count, seconds = 0, 0.0
+        for i in range(batch.next, min(len(batch.items), batch.next + LARGEST)):
+            mean = means[batch.items[i].step]
+            if mean is None:  # unknown: by itself
+                return (count, seconds) if count else (1, TARGET)
+            if count and (seconds + mean > TARGET or (seconds >= SMALLEST and count * 2 * lanes >= waiting)):
+                break
+            count += 1
+            seconds += mean
+        return count, seconds
+
+    def _mean(self, batch: Batch) -> float | None:
+        of = self.times.of
+        if len(batch.steps) == 1:
+            return of(batch.flow, batch.steps[0])
+        means = [of(batch.flow, step) for step in batch.steps]
+        known = [mean for mean in means if mean is not None]
+        return sum(known) / len(known) if len(known) == len(means) else None
+
+    def _queued(self, flow: str | None) -> Iterator[Batch]:
+        if flow is not None:
+            yield from self._queues.get(flow, ())
+        else:
+            for queue in self._queues.values():
+                yield from queue
+
+    def _split(self, batch: Batch, spans: list[tuple[int, int]]) -> Iterator[Batch]:
+        """Parts of a batch that had items taken out; the parts take over what they hold."""
+        for first, end in spans:
+            part = batch.part(batch.items[first:end])
+            self.held[part.number] = part
+            self.finish(batch, first, end - 1)
+            yield part
+        batch.next = len(batch.items)
+
+
+def chunk_size(item_seconds: float | None, waiting: int, lanes: int) -> int:
+    """Items for the next chunk when ``waiting`` items are there for ``lanes`` lanes.
+
+    An unknown step is tried with one item. Otherwise TARGET seconds of work, less when so little is left
+    that some lanes would get nothing, but then not less than SMALLEST seconds.
+    """
+    if item_seconds is None:
+        return 1
+    by_time = int(TARGET / item_seconds)
+    fair = max(math.ceil(waiting / (2 * lanes)), int(SMALLEST / item_seconds))
+    return max(1, min(by_time, fair, LARGEST, waiting))
+
+
+def _by_bytes(items: Iterable[Item]) -> int:
+    total = count = 0
+    for item in items:
+        total += len(item.input) + len(item.flow_input or b"")
+        if count and total > LARGEST_BYTES:
+            break
+        count += 1
+    return count
+
+
+def _compact(chunk: Chunk) -> Chunk:
+    """The same chunk with only the runs and steps that its items point to."""
+    runs: dict[int, int] = {}
+    steps: dict[int, int] = {}
+    items = [
+        Item(
+            item.index,
+            item.attempt,
+            item.msg_id,
+            runs.setdefault(item.run, len(runs)),
+            steps.setdefault(item.step, len(steps)),
+            item.input,
+            item.flow_input,
+        )
+        for item in chunk.items
+    ]
+    return Chunk(chunk.seq, chunk.flow, [chunk.runs[i] for i in runs], [chunk.steps[i] for i in steps], items)
+
+
+def _spans(first: int, end: int, gone: set[int]) -> list[tuple[int, int]]:
+    """The stretches of first..end-1 that are not gone."""
+    spans: list[tuple[int, int]] = []
+    for i in range(first, end):
+        if i in gone:
+            continue
+        if spans and spans[-1][1] == i:
+            spans[-1] = (spans[-1][0], i + 1)
+        else:
+            spans.append((i, i + 1))
+    return spans

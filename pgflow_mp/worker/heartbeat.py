@@ -1,0 +1,243 @@
+"""Signs of life and upkeep, each on a thread and connection of its own so that nothing delays them.
+
+Heartbeat: refreshes the worker's rows, extends the leases of what is held, listens for cancelled runs.
+Upkeep: takes over the tasks of dead workers and requeues stalled ones, for the whole database, where
+this worker is the one that does it (contract: worker section 2, "stalled tasks"); watches the served run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import psycopg
+
+from pgflow_mp.db import connection, engine, wire
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.errors import DatabaseError
+from pgflow_mp.worker.dispatch import Batch
+from pgflow_mp.worker.inbox import (
+    ConnectionState,
+    Deprecated,
+    LeasesLost,
+    RunCancelled,
+    RunSeen,
+    Said,
+    TakenForDead,
+    ThreadFailed,
+)
+
+UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's one upkeeper
+_STATEMENT_LIMIT: Final = "set statement_timeout = '5s'"
+_RECOVER_EVERY: Final = 3.0
+_REQUEUE_EVERY: Final = 15.0
+_LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
+_WATCH_EVERY: Final = 0.5
+
+
+class _Loop(threading.Thread):
+    """A thread with a connection that is opened again whenever it is lost."""
+
+    who = ""
+
+    def __init__(self, dsn: str, post: Callable[[Any], None]) -> None:
+        super().__init__(name=f"pgflow-{self.who}", daemon=True)
+        self._dsn = dsn
+        self._post = post
+        self._stopping = threading.Event()
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+
+    def wake(self) -> None:
+        """Have the thread look around now."""
+        os.write(self._wake_write, b"\0")
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._stopping.set()
+        self.wake()
+
+    def close(self) -> None:
+        """Free the pipe, after the thread has ended."""
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            while not self._stopping.is_set():
+                conn = None
+                try:
+                    conn = self._connect()
+                    self._serve(conn)
+                except (psycopg.Error, OSError) as error:
+                    broken = conn is not None and (conn.broken or conn.closed)
+                    timed_out = isinstance(error, psycopg.errors.QueryCanceled)
+                    if not (broken or timed_out or connection.is_transient(error)):
+                        raise
+                    self._post(ConnectionState(self.who, str(error).strip().partition("\n")[0]))
+                    self._stopping.wait(0.1)
+                finally:
+                    if conn is not None:
+                        with contextlib.suppress(psycopg.Error):
+                            conn.close()
+        except BaseException as error:  # noqa: BLE001 - the main loop ends the worker
+            if not self._stopping.is_set():
+                self._post(ThreadFailed(self.who, error))
+
+    def _connect(self) -> Connection:
+        def report(error: DatabaseError, pause: float) -> None:
+            self._post(ConnectionState(self.who, str(error)))
+
+        conn = connection.retrying(self._dsn, stop=self._stopping, report=report)
+        wire.adapt(conn)
+        self._post(ConnectionState(self.who, ""))
+        return conn
+
+    def _serve(self, conn: Connection) -> None:
+        raise NotImplementedError
+
+    def _rest(self, seconds: float, conn: Connection | None = None) -> bool:
+        """Wait; True if ``conn`` has something to say."""
+        watched = [self._wake_read] if conn is None else [self._wake_read, conn.fileno()]
+        ready, _, _ = select.select(watched, [], [], max(0.0, seconds))
+        if self._wake_read in ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
+        return conn is not None and conn.fileno() in ready
+
+
+class Heartbeat(_Loop):
+    """Keeps this worker alive in the eyes of the others.
+
+    ``worker_ids`` are asked for at every beat, ``held`` are the batches whose leases count.
+    """
+
+    who = "heartbeat"
+
+    def __init__(
+        self,
+        dsn: str,
+        post: Callable[[Any], None],
+        *,
+        interval: float,
+        worker_ids: Callable[[], list[str]],
+        held: Callable[[], Iterable[Batch]],
+    ) -> None:
+        super().__init__(dsn, post)
+        self._interval = interval
+        self._worker_ids = worker_ids
+        self._held = held
+        self.last = time.monotonic()
+        """When the last heartbeat was confirmed."""
+
+    def _serve(self, conn: Connection) -> None:
+        conn.execute(_STATEMENT_LIMIT)
+        conn.execute("listen pgflow_cancelled")
+        due = 0.0
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            if now >= due:
+                self._beat(conn)
+                due = now + min(self._interval, self._extend(conn))
+            if self._rest(due - time.monotonic(), conn):
+                pass
+            for notify in conn.notifies(timeout=0):
+                self._post(RunCancelled(notify.payload))
+
+    def _beat(self, conn: Connection) -> None:
+        wanted = self._worker_ids()
+        answers = engine.heartbeat(conn, wanted)
+        self.last = time.monotonic()
+        known = {answer.worker_id for answer in answers}
+        dead = [answer.worker_id for answer in answers if answer.stopped]
+        dead += [worker_id for worker_id in wanted if worker_id not in known]
+        if dead:
+            self._post(TakenForDead(tuple(dead)))
+        if any(answer.deprecated for answer in answers):
+            self._post(Deprecated())
+
+    def _extend(self, conn: Connection) -> float:
+        """Extend leases that are half used up; seconds until the next look."""
+        now, next_look = time.monotonic(), self._interval
+        for batch in list(self._held()):
+            next_look = min(next_look, batch.lease / 4)
+            if now - batch.renewed < batch.lease / 2 - next_look:
+                continue
+            msg_ids = batch.open_messages()
+            lost = engine.extend_tasks(conn, batch.flow, batch.worker_id, msg_ids, round(batch.lease))
+            batch.renewed = now
+            if lost:
+                self._post(LeasesLost(batch.worker_id, frozenset(lost)))
+        return max(0.2, next_look)
+
+
+class Upkeep(_Loop):
+    """What one worker does for the database, and the look at the run that this worker serves."""
+
+    who = "upkeep"
+
+    def __init__(self, dsn: str, post: Callable[[Any], None], *, run_id: str | None) -> None:
+        super().__init__(dsn, post)
+        self._run_id = run_id
+        self._retired: list[str] = []
+        self._is_upkeeper = False
+
+    def retire(self, worker_id: str) -> None:
+        """This id of ours is not used any more: whatever it still holds in the database is free."""
+        self._retired.append(worker_id)
+        self.wake()
+
+    def _serve(self, conn: Connection) -> None:
+        self._is_upkeeper = False
+        now = time.monotonic()
+        watch, recover, requeue = now, now, now + _REQUEUE_EVERY / 3
+        while not self._stopping.is_set():
+            now = time.monotonic()
+            if self._retired:
+                worker_id = self._retired[0]
+                engine.register_worker(conn, worker_id, "", "retired", 0.0)
+                self._recover(conn)
+                engine.stop_workers(conn, [worker_id])
+                self._retired.pop(0)
+            if self._run_id is not None and now >= watch:
+                self._watch(conn, self._run_id)
+                watch = _next(now, _WATCH_EVERY)
+            if now >= recover and self._may_upkeep(conn):
+                self._recover(conn)
+                recover = _next(now, _RECOVER_EVERY)
+            elif now >= recover:
+                recover = now + _RECOVER_EVERY
+            if now >= requeue and self._is_upkeeper:
+                if count := engine.requeue_stalled_tasks(conn):
+                    self._post(Said("warn", f"requeued {count} stalled tasks"))
+                requeue = _next(now, _REQUEUE_EVERY)
+            elif now >= requeue:
+                requeue = now + _REQUEUE_EVERY
+            due = min(recover, requeue, watch if self._run_id is not None else recover)
+            self._rest(due - time.monotonic())
+
+    def _may_upkeep(self, conn: Connection) -> bool:
+        if not self._is_upkeeper:
+            row = conn.execute("select pg_try_advisory_lock(%s)", (UPKEEP_KEY,)).fetchone()
+            self._is_upkeeper = bool(row and row[0])
+        return self._is_upkeeper
+
+    def _recover(self, conn: Connection) -> None:
+        if count := engine.recover_dead_workers(conn):
+            self._post(Said("warn", f"took over {count} tasks of workers that are gone"))
+
+    def _watch(self, conn: Connection, run_id: str) -> None:
+        steps = engine.run_progress(conn, run_id)
+        self._post(RunSeen(run_id, engine.run_status(conn, run_id), steps))
+
+
+def _next(began: float, every: float) -> float:
+    """When to do again what began then: a piece of upkeep takes at most 1 % of the time."""
+    now = time.monotonic()
+    return max(began + every, now + _LEAST_REST * (now - began))

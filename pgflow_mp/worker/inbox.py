@@ -1,0 +1,121 @@
+"""What the worker's threads tell its main loop, besides the lane pool's events."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pgflow_mp.db.engine import Settled, StepProgress
+from pgflow_mp.observe.events import Level
+from pgflow_mp.worker.dispatch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A claim came back after ``seconds``; ``batch`` is None if there was nothing."""
+
+    flow: str
+    worker_id: str
+    batch: Batch | None
+    asked: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimLost:
+    """The connection broke during a claim of this worker id: whether it holds tasks by it is unknown."""
+
+    flow: str
+    worker_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkAnnounced:
+    """The database says that this flow has new tasks."""
+
+    flow: str
+
+
+@dataclass(frozen=True, slots=True)
+class SettledCall:
+    """One call of a settled batch. ``late``: its results were no longer wanted."""
+
+    run: str
+    step: str
+    failures: bool
+    result: Settled
+    late: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class BatchSettled:
+    """A batch was recorded."""
+
+    calls: Sequence[SettledCall]
+    replayed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeasesLost:
+    """These messages are no longer ours: finished by others, taken over, or their run is over."""
+
+    worker_id: str
+    msg_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class TakenForDead:
+    """These worker ids were declared dead; the tasks they held are not ours any more."""
+
+    worker_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecated:
+    """An operator wants this worker to finish and go."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunCancelled:
+    """A run was cancelled."""
+
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunSeen:
+    """The state of the run that is being served."""
+
+    run: str
+    status: str | None
+    steps: Sequence[StepProgress]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A message for the observer."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionState:
+    """A thread lost its connection (``text`` says what it waits for) or has it again (empty text)."""
+
+    who: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadFailed:
+    """A thread of the worker ended by an error that retrying cannot cure."""
+
+    who: str
+    error: BaseException
+
+
+@dataclass(frozen=True, slots=True)
+class StopRequested:
+    """Somebody wants the worker to stop."""

@@ -1,0 +1,264 @@
+"""From what lanes report to what is recorded: groups for the settler, crashes, items that come back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from pgflow_mp.observe.events import Observer
+from pgflow_mp.worker.dispatch import Batch, Dispatcher, Flight
+from pgflow_mp.worker.events import LaneDied, Outcomes
+from pgflow_mp.worker.messages import Item, Kind, Outcome
+from pgflow_mp.worker.settle import Group, Settler
+from pgflow_mp.worker.startup import StepPolicy
+from pgflow_mp.worker.stats import Stats
+from pgflow_mp.worker.verdicts import CrashBudget
+
+_RETRY_SLACK: Final = 3.0  # seconds after its backoff within which a retried item is seen again
+
+
+@dataclass(frozen=True, slots=True)
+class _Parked:
+    """A quarantined item whose failure is recorded last."""
+
+    batch: Batch
+    position: int
+    item: Item
+    run: str
+    step: str
+    outcome: Outcome
+
+
+class Collector:
+    """Takes the lanes' reports. ``hand_back`` gets items of a batch that did not run.
+
+    A final crash (the crash budget or the attempts are used up) is parked: by the contract a task that
+    has failed for good ends its step, and mostly its run, at once, and one item that kills its process
+    must not cost the others. It is recorded when nothing else of its flow is left to do here.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        settler: Settler,
+        stats: Stats,
+        observer: Observer,
+        policies: dict[tuple[str, str], StepPolicy],
+        hand_back: Callable[[Batch, list[Item]], None],
+        crash_budget: int,
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._settler = settler
+        self._stats = stats
+        self._observer = observer
+        self._policies = policies
+        self._hand_back = hand_back
+        self._budget = CrashBudget(crash_budget)
+        self._parked: dict[str, list[_Parked]] = {}
+        self._retries_until: dict[str, float] = {}
+        self.steps: dict[tuple[str, str], list[int]] = {}
+        """Items by (flow, step): [completed, failed for good]."""
+
+    # -- outcomes ----------------------------------------------------------------------------------
+
+    def outcomes(self, event: Outcomes) -> None:
+        """Items of a chunk ended."""
+        flight = self._dispatcher.flights.get(event.seq)
+        if flight is None:
+            return
+        if event.done:
+            del self._dispatcher.flights[event.seq]
+        if not event.outcomes:
+            return
+        chunk = flight.chunk
+        if (
+            len(chunk.runs) == 1
+            and len(chunk.steps) == 1
+            and not any(outcome.kind for outcome in event.outcomes)
+        ):
+            self._all_completed(flight, event.outcomes)
+        else:
+            self._mixed(flight, event.outcomes)
+        self._finish(flight, event.outcomes)
+
+    def _all_completed(self, flight: Flight, outcomes: list[Outcome]) -> None:
+        """Completed items of one step of one run: the path of nearly all items."""
+        chunk, batch = flight.chunk, flight.batch
+        items = chunk.items
+        if len(outcomes) != len(items):
+            items = [items[outcome.position] for outcome in outcomes]
+        bodies = [outcome.body for outcome in outcomes]
+        seconds = sum([outcome.seconds for outcome in outcomes])
+        group = Group(
+            chunk.runs[0],
+            chunk.steps[0],
+            batch.worker_id,
+            False,
+            [item.index for item in items],
+            [item.attempt for item in items],
+            bodies,
+        )
+        self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes))
+        self._stats.busy += seconds
+        self._count(chunk.flow, chunk.steps[0], 0, len(outcomes))
+        self._settler.add([group], sum(map(len, bodies)))
+
+    def _mixed(self, flight: Flight, outcomes: list[Outcome]) -> None:
+        chunk, batch = flight.chunk, flight.batch
+        groups: dict[tuple[int, int, bool], Group] = {}
+        times: dict[int, list[float]] = {}
+        back: list[Item] = []
+        size = 0
+        for outcome in outcomes:
+            item = chunk.items[outcome.position]
+            if outcome.kind == Kind.NOT_RUN:
+                back.append(item)
+                continue
+            failed = outcome.kind != Kind.COMPLETED
+            key = (item.run, item.step, failed)
+            group = groups.get(key)
+            if group is None:
+                group = Group(chunk.runs[item.run], chunk.steps[item.step], batch.worker_id, failed)
+                groups[key] = group
+            group.indexes.append(item.index)
+            group.attempts.append(item.attempt)
+            group.bodies.append(outcome.body)
+            size += len(outcome.body)
+            if failed:
+                permanent = outcome.kind == Kind.FAILED_FOR_GOOD
+                group.permanent.append(permanent)
+                self._failed(chunk.flow, group.run, group.step, item, outcome, permanent)
+            else:
+                self._count(chunk.flow, group.step, 0, 1)
+            spent = times.setdefault(item.step, [0.0, 0.0])
+            spent[0] += outcome.seconds
+            spent[1] += 1
+        for step, (seconds, count) in times.items():
+            self._dispatcher.times.observe(chunk.flow, chunk.steps[step], seconds, int(count))
+            self._stats.busy += seconds
+        if groups:
+            self._settler.add(list(groups.values()), size)
+        if back:
+            self._stats.handed_back += len(back)
+            self._hand_back(_mapped(batch, flight), back)
+
+    def _finish(self, flight: Flight, outcomes: list[Outcome]) -> None:
+        first, last, start = outcomes[0].position, outcomes[-1].position, flight.start
+        if last - first + 1 == len(outcomes):
+            self._dispatcher.finish(flight.batch, start + first, start + last)
+            return
+        for outcome in outcomes:
+            self._dispatcher.finish(flight.batch, start + outcome.position, start + outcome.position)
+
+    def _count(self, flow: str, step: str, what: int, items: int) -> None:
+        self.steps.setdefault((flow, step), [0, 0])[what] += items
+
+    # -- failures ----------------------------------------------------------------------------------
+
+    def lane_died(self, event: LaneDied) -> None:
+        """A lane's process ended; the item it was running is charged if the event says so."""
+        flight = self._dispatcher.flights.get(event.seq) if event.seq is not None else None
+        if flight is None or event.verdict is None:
+            return
+        chunk, batch, outcome = flight.chunk, flight.batch, event.verdict
+        item = chunk.items[outcome.position]
+        run, step = chunk.runs[item.run], chunk.steps[item.step]
+        self._dispatcher.times.observe(chunk.flow, step, outcome.seconds, 1)
+        self._stats.busy += outcome.seconds
+        if event.cause.is_crash:
+            self._stats.crashed += 1
+            outcome = self._charge(chunk.flow, run, step, item, outcome)
+            if outcome.kind == Kind.FAILED_FOR_GOOD:
+                parked = _Parked(batch, flight.start + outcome.position, item, run, step, outcome)
+                self._parked.setdefault(chunk.flow, []).append(parked)
+                return
+        self._settle_failure(batch, flight.start + outcome.position, item, run, step, outcome)
+
+    def _charge(self, flow: str, run: str, step: str, item: Item, outcome: Outcome) -> Outcome:
+        key = (run, step, item.index)
+        outcome = self._budget.charge(key, outcome)
+        last = self._policy(flow, step).max_attempts
+        if outcome.kind == Kind.FAILED and item.attempt >= last:
+            self._budget.forget(key)
+            body = f"quarantined, its last attempt ({item.attempt} of {last}) crashed: ".encode()
+            return Outcome(outcome.position, Kind.FAILED_FOR_GOOD, body + outcome.body, outcome.seconds)
+        return outcome
+
+    def _settle_failure(
+        self, batch: Batch, position: int, item: Item, run: str, step: str, outcome: Outcome
+    ) -> None:
+        permanent = outcome.kind == Kind.FAILED_FOR_GOOD
+        self._failed(batch.flow, run, step, item, outcome, permanent)
+        group = Group(
+            run, step, batch.worker_id, True, [item.index], [item.attempt], [outcome.body], [permanent]
+        )
+        self._settler.add([group], len(outcome.body))
+        self._dispatcher.finish(batch, position, position)
+
+    def _failed(self, flow: str, run: str, step: str, item: Item, outcome: Outcome, permanent: bool) -> None:
+        policy = self._policy(flow, step)
+        final = permanent or item.attempt >= policy.max_attempts
+        if final:
+            self._count(flow, step, 1, 1)
+            self._stats.failed += 1
+        else:
+            self._stats.retried += 1
+            back = time.monotonic() + policy.base_delay * 2.0 ** min(item.attempt, 20)
+            self._retries_until[flow] = max(self._retries_until.get(flow, 0.0), back + _RETRY_SLACK)
+        text = outcome.body.decode("utf-8", "replace")
+        self._observer.on_failure(run, step, item.index, item.attempt, text, final)
+
+    def _policy(self, flow: str, step: str) -> StepPolicy:
+        return self._policies.get((flow, step), StepPolicy())
+
+    # -- parked ones -------------------------------------------------------------------------------
+
+    @property
+    def parked(self) -> list[str]:
+        """Flows with parked items."""
+        return [flow for flow, items in self._parked.items() if items]
+
+    def parked_items(self, flow: str) -> int:
+        """Parked items of a flow."""
+        return len(self._parked.get(flow, ()))
+
+    def may_unpark(self, flow: str, now: float) -> bool:
+        """Whether no retry of another item of this flow is to be waited for."""
+        return now >= self._retries_until.get(flow, 0.0)
+
+    def unpark(self, flow: str) -> None:
+        """Record the parked failures of a flow."""
+        for parked in self._parked.pop(flow, ()):
+            self._settle_failure(
+                parked.batch, parked.position, parked.item, parked.run, parked.step, parked.outcome
+            )
+
+    def hand_back_parked(self) -> None:
+        """The worker stops: give parked items back as if they had not run."""
+        for items in self._parked.values():
+            for parked in items:
+                self._dispatcher.finish(parked.batch, parked.position, parked.position)
+                self._hand_back(parked.batch, [parked.item])
+        self._parked.clear()
+
+    def drop_parked(self, unwanted: Callable[[str, str], bool]) -> None:
+        """Forget parked items whose (run, worker id) is not wanted any more."""
+        for flow, items in self._parked.items():
+            kept = [p for p in items if not unwanted(p.run, p.batch.worker_id)]
+            for parked in items:
+                if parked not in kept:
+                    self._dispatcher.finish(parked.batch, parked.position, parked.position)
+            self._parked[flow] = kept
+
+
+def _mapped(batch: Batch, flight: Flight) -> Batch:
+    """``batch`` with the run and step lists that the items of this chunk point into."""
+    chunk = flight.chunk
+    if chunk.runs is batch.runs:
+        return batch
+    part = batch.part([])
+    part.runs, part.steps = chunk.runs, chunk.steps
+    part.timeouts = [batch.timeouts[batch.steps.index(step)] for step in chunk.steps]
+    return part

@@ -1,0 +1,131 @@
+"""The options of a worker and the states it goes through (contract: worker sections 1.1 and 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final, Literal
+
+from pgflow_mp.errors import ConfigError, PgflowError
+from pgflow_mp.worker import cpus
+
+Compile = Literal["check", "skip", "recreate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerSettings:
+    """Everything that can be set. Times are in seconds where the name does not say otherwise.
+
+    ``targets`` are texts that pgflow_mp.loading understands; ``sys_path`` are directories that loading
+    them needs besides their own, ``main_path`` the script behind a target in ``__main__``. ``flows`` limits
+    the worker to these slugs. ``workers`` is the number of lanes (None: the CPUs this process may use);
+    ``batch_size`` the quantity of every claim (None: measured). After an empty claim the next one
+    follows in ``poll_interval_ms``, then twice that and so on up to ``max_poll_seconds``, unless the
+    database announces work. ``visibility_timeout`` is the lease of a claim (None: the flow's longest
+    timeout + 2); leases of what is held are extended. ``grace`` bounds the wait for running items at a
+    stop. A worker that is silent for ``dead_after`` is taken for dead by the others. Finished items
+    are settled ``linger`` after the first of them, or at once when a batch is full or nothing else
+    runs. ``claim_ahead`` is how much work, per lane, is claimed beyond what the lanes hold.
+    ``crash_budget`` is how often an item may crash its process before it is quarantined.
+    """
+
+    dsn: str
+    targets: tuple[str, ...]
+    flows: tuple[str, ...] | None = None
+    sys_path: tuple[str, ...] = ()
+    main_path: str | None = None
+    workers: int | None = None
+    batch_size: int | None = None
+    max_poll_seconds: float = 2.0
+    poll_interval_ms: int = 100
+    visibility_timeout: int | None = None
+    grace: float = 30.0
+    name: str | None = None
+    compile: Compile = "check"
+    max_memory_per_worker: int | None = None
+    threads: int = 1
+    heartbeat_interval: float = 2.0
+    dead_after: float = 10.0
+    linger: float = 0.03
+    claim_ahead: float = 0.25
+    crash_budget: int = 2
+    log_level: str = "info"
+
+    def __post_init__(self) -> None:
+        least = {
+            "workers": 1,
+            "batch_size": 1,
+            "visibility_timeout": 1,
+            "crash_budget": 1,
+            "poll_interval_ms": 1,
+            "max_memory_per_worker": 1 << 20,
+            "threads": 0,
+            "grace": 0,
+            "linger": 0,
+            "claim_ahead": 0,
+        }
+        for name, minimum in least.items():
+            value = getattr(self, name)
+            if value is not None and value < minimum:
+                raise ConfigError(f"{name} must be at least {minimum}, not {value}")
+        for name in ("heartbeat_interval", "dead_after", "max_poll_seconds"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)}")
+        if self.dead_after < 2 * self.heartbeat_interval:
+            raise ConfigError(
+                f"dead_after ({self.dead_after:g} s) must be at least twice "
+                f"heartbeat_interval ({self.heartbeat_interval:g} s)"
+            )
+        if not self.targets:
+            raise ConfigError("a worker needs at least one target", hint="For example flows.py or app.flows.")
+
+    @property
+    def lanes(self) -> int:
+        """The number of lanes that ``workers`` comes to."""
+        return self.workers if self.workers is not None else cpus.available_cpus()
+
+    @property
+    def worker_name(self) -> str:
+        """``name``, or host:pid."""
+        return self.name or f"{socket.gethostname()}:{os.getpid()}"
+
+    def for_handlers(self) -> dict[str, Any]:
+        """What handlers see as ctx.worker_config: everything but the connection string."""
+        values = dataclasses.asdict(self)
+        del values["dsn"]
+        values.update(workers=self.lanes, name=self.worker_name)
+        return values
+
+
+class WorkerState(StrEnum):
+    """The contract's states (worker section 2)."""
+
+    CREATED = "created"
+    STARTING = "starting"
+    RUNNING = "running"
+    DEPRECATED = "deprecated"
+    STOPPING = "stopping"
+    STOPPED = "stopped"
+
+
+# starting -> stopping is ours: a start that was interrupted or failed cleans up too.
+_NEXT: Final = {
+    WorkerState.CREATED: {WorkerState.STARTING},
+    WorkerState.STARTING: {WorkerState.RUNNING, WorkerState.STOPPING},
+    WorkerState.RUNNING: {WorkerState.DEPRECATED, WorkerState.STOPPING},
+    WorkerState.DEPRECATED: {WorkerState.STOPPING},
+    WorkerState.STOPPING: {WorkerState.STOPPED},
+    WorkerState.STOPPED: set[WorkerState](),
+}
+
+
+def transition(current: WorkerState, to: WorkerState) -> bool:
+    """Whether ``to`` is another state; raises PgflowError where the contract has no way there."""
+    if to is current:
+        return False
+    if to not in _NEXT[current]:
+        raise PgflowError(f"Cannot transition from {current} to {to}")
+    return True

@@ -1,0 +1,336 @@
+"""Recording finished items: in large batches, in one round trip each, again after a lost connection.
+
+The main loop adds outcomes; a thread with its own connection records them, ``linger`` seconds after the
+first or as soon as a batch is full. A batch is kept until the database has confirmed it. Recording is
+fenced by worker and attempt, so a batch that is sent again changes nothing it had changed before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+
+from pgflow_mp.db import connection, engine, settling, wire
+from pgflow_mp.db.engine import Connection, Settled
+from pgflow_mp.db.settling import Call, Completion, Failure
+from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
+from pgflow_mp.worker.inbox import BatchSettled, ConnectionState, Said, SettledCall, ThreadFailed
+
+FULL: Final = 1000  # items: a batch that is not kept waiting
+FULL_BYTES: Final = 4 << 20
+MOST: Final = 2000  # items in a transaction
+MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
+MOST_UNSETTLED_BYTES: Final = 128 << 20
+
+
+@dataclass(slots=True)
+class Group:
+    """Outcomes of one step of one run that wait to be recorded."""
+
+    run: str
+    step: str
+    worker_id: str
+    failures: bool
+    indexes: list[int] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    permanent: list[bool] = field(default_factory=list)
+
+    def calls(self) -> list[Call]:
+        """The group as calls of at most FULL items and about FULL_BYTES each."""
+        found: list[Call] = []
+        first = size = 0
+        for i, body in enumerate(self.bodies):
+            if i > first and (i - first >= FULL or size + len(body) > FULL_BYTES):
+                found.append(self._call(first, i))
+                first, size = i, 0
+            size += len(body)
+        if first < len(self.bodies):
+            found.append(self._call(first, len(self.bodies)))
+        return found
+
+    def _call(self, first: int, end: int) -> Call:
+        indexes, attempts = self.indexes[first:end], self.attempts[first:end]
+        bodies = self.bodies[first:end]
+        if not self.failures:
+            return Completion(self.run, self.step, self.worker_id, indexes, attempts, bodies)
+        errors = [body.decode("utf-8", "replace") for body in bodies]
+        permanent = self.permanent[first:end]
+        return Failure(self.run, self.step, self.worker_id, indexes, attempts, errors, permanent)
+
+
+GroupKey = tuple[str, str, str, bool]  # run, step, worker id, failures
+
+
+class Settler(threading.Thread):
+    """Records outcomes; tells ``post`` BatchSettled for each batch."""
+
+    def __init__(self, dsn: str, post: Callable[[Any], None], *, linger: float) -> None:
+        super().__init__(name="pgflow-settle", daemon=True)
+        self._dsn = dsn
+        self._post = post
+        self._linger = linger
+        self._changed = threading.Condition()
+        self._groups: dict[GroupKey, Group] = {}
+        self._releases: list[tuple[str, str, list[int]]] = []
+        self._since: float | None = None
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._sending = 0
+        self._sending_bytes = 0
+        self._urgent = False
+        self._closing = False
+        self._deadline: float | None = None
+        self._give_up = threading.Event()
+        self._farewell: tuple[str, ...] = ()
+        self._conn: Connection | None = None
+        self.released = 0
+        """Items handed back so far."""
+
+    # -- the main loop's side ----------------------------------------------------------------------
+
+    def add(self, groups: Sequence[Group], size: int) -> None:
+        """Take over outcomes with ``size`` bytes of bodies."""
+        count = sum(len(group.indexes) for group in groups)
+        with self._changed:
+            for group in groups:
+                key = (group.run, group.step, group.worker_id, group.failures)
+                known = self._groups.setdefault(key, group)
+                if known is not group:
+                    known.indexes += group.indexes
+                    known.attempts += group.attempts
+                    known.bodies += group.bodies
+                    known.permanent += group.permanent
+            self._waiting += count
+            self._waiting_bytes += size
+            if self._since is None:
+                self._since = time.monotonic()
+                self._changed.notify()
+            elif self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES:
+                self._changed.notify()
+
+    def release(self, flow: str, worker_id: str, msg_ids: list[int]) -> None:
+        """Hand tasks back."""
+        if msg_ids:
+            with self._changed:
+                self._releases.append((flow, worker_id, msg_ids))
+                self._changed.notify()
+
+    def flush(self) -> None:
+        """Do not wait for more."""
+        with self._changed:
+            if self._waiting and not self._urgent:
+                self._urgent = True
+                self._changed.notify()
+
+    @property
+    def unsettled(self) -> int:
+        """Items that are not confirmed yet."""
+        return self._waiting + self._sending
+
+    @property
+    def saturated(self) -> bool:
+        """Whether so much is unsettled that no more work should be taken on."""
+        held = self._waiting_bytes + self._sending_bytes
+        return self.unsettled > MOST_UNSETTLED or held > MOST_UNSETTLED_BYTES
+
+    def holds(self, worker_id: str) -> bool:
+        """Whether anything of this worker id is unsettled."""
+        with self._changed:
+            return self._sending > 0 or any(key[2] == worker_id for key in self._groups)
+
+    def close(self, farewell: Sequence[str], timeout: float) -> bool:
+        """Settle what is left, mark these worker ids as stopped, end; False if ``timeout`` s do not do."""
+        with self._changed:
+            self._closing = True
+            self._farewell = tuple(farewell)
+            self._deadline = time.monotonic() + timeout
+            self._changed.notify()
+        self.join(timeout)
+        self._give_up.set()
+        self.join(1.0)
+        return not (self.unsettled or self._releases or self._farewell)
+
+    # -- the thread --------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            while self._wait():
+                releases, groups = self._take()
+                calls = [call for group in groups for call in group.calls()]
+                if calls:
+                    self._record(calls)
+                for release in releases:
+                    self.released += self._persist(functools.partial(_release, release))
+                    self._releases.pop(0)
+            if self._farewell:
+                self._persist(lambda conn: engine.stop_workers(conn, self._farewell))
+                self._farewell = ()
+        except _GaveUp:
+            pass
+        except BaseException as error:  # noqa: BLE001 - the main loop ends the worker
+            self._post(ThreadFailed("settle", error))
+        finally:
+            self._disconnect()
+
+    def _wait(self) -> bool:
+        """Until there is something to do; False at the end."""
+        with self._changed:
+            while True:
+                if self._releases:
+                    return True
+                if self._waiting:
+                    full = self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES
+                    left = (self._since or 0.0) + self._linger - time.monotonic()
+                    if full or self._urgent or self._closing or left <= 0:
+                        return True
+                    self._changed.wait(left)
+                elif self._closing:
+                    return False
+                else:
+                    self._changed.wait()
+
+    def _take(self) -> tuple[list[tuple[str, str, list[int]]], list[Group]]:
+        """The next batch: whole groups up to MOST items, at least one."""
+        with self._changed:
+            taken: list[Group] = []
+            count = size = 0
+            for key, group in list(self._groups.items()):
+                if taken and count + len(group.indexes) > MOST:
+                    break
+                taken.append(self._groups.pop(key))
+                count += len(group.indexes)
+                size += sum(map(len, group.bodies))
+            self._waiting -= count
+            self._waiting_bytes -= size
+            self._sending, self._sending_bytes = count, size
+            self._since = time.monotonic() if self._waiting else None
+            self._urgent = False
+            # Lock order: runs by id. Within a run completions first: a failure may end it.
+            taken.sort(key=lambda group: (group.run, group.failures, group.step))
+            return list(self._releases), taken
+
+    def _record(self, calls: list[Call]) -> None:
+        replays = 0
+
+        def attempt(conn: Connection) -> list[SettledCall]:
+            nonlocal replays
+            replays += 1
+            return self._settle(conn, calls, replayed=replays > 1)
+
+        settled = self._persist(attempt)
+        with self._changed:
+            self._sending = self._sending_bytes = 0
+        self._post(BatchSettled(settled, replays > 1))
+
+    def _settle(self, conn: Connection, calls: list[Call], *, replayed: bool) -> list[SettledCall]:
+        started = time.monotonic()
+        try:
+            results = settling.settle(conn, calls)
+        except psycopg.Error as error:
+            if connection.is_transient(error) or conn.broken:
+                raise
+            return self._settle_apart(conn, calls, error, replayed=replayed)
+        seconds = (time.monotonic() - started) / len(calls)
+        return [
+            self._report(conn, call, result, seconds, replayed=replayed)
+            for call, result in zip(calls, results, strict=True)
+        ]
+
+    def _settle_apart(
+        self, conn: Connection, calls: list[Call], error: psycopg.Error, *, replayed: bool
+    ) -> list[SettledCall]:
+        """The database refuses something in these calls: find the item and fail it with the reason."""
+        if len(calls) > 1:
+            return [done for call in calls for done in self._settle(conn, [call], replayed=replayed)]
+        call = calls[0]
+        if len(call.indexes) > 1:
+            return [done for part in _halves(call) for done in self._settle(conn, [part], replayed=replayed)]
+        name = f'step "{call.step_slug}" task {call.indexes[0]}'
+        if isinstance(call, Completion):
+            self._post(Said("error", f"{name}: the database refuses its output: {_first_line(error)}"))
+            text = f"The database refuses the output of {name}: {_first_line(error)}"
+            refused: Call = Failure(*call[:5], [text], [True])
+            return self._settle(conn, [refused], replayed=False)
+        if call.errors[0] != _UNSTORABLE:
+            return self._settle(conn, [call._replace(errors=[_UNSTORABLE])], replayed=False)
+        raise error
+
+    def _report(
+        self, conn: Connection, call: Call, result: Settled, seconds: float, *, replayed: bool
+    ) -> SettledCall:
+        late = len(result.rejected)
+        if late and replayed:
+            before = settling.already_settled(conn, call, result.rejected)
+            late -= before
+            result = result._replace(accepted=result.accepted + before)
+        return SettledCall(call.run_id, call.step_slug, isinstance(call, Failure), result, late, seconds)
+
+    def _persist(self, work: Callable[[Connection], Any]) -> Any:
+        """Do ``work``, again and again while the connection is lost or the error passes by itself."""
+        backoff = connection.Backoff(initial=0.02, cap=5.0)
+        while True:
+            try:
+                return work(self._connect(backoff))
+            except (psycopg.Error, OSError, DatabaseUnavailable) as error:
+                broken = self._conn is None or self._conn.broken or self._conn.closed
+                if not (broken or connection.is_transient(error)):
+                    raise
+                if connection.is_connection_lost(error) or broken:
+                    self._disconnect()
+                late = self._deadline is not None and time.monotonic() > self._deadline
+                if self._give_up.is_set() or late:
+                    raise _GaveUp from error
+                self._post(ConnectionState("settle", _first_line(error)))
+                if self._give_up.wait(backoff.next()):
+                    raise _GaveUp from error
+
+    def _connect(self, backoff: connection.Backoff) -> Connection:
+        if self._conn is None:
+
+            def report(error: DatabaseError, pause: float) -> None:
+                self._post(ConnectionState("settle", str(error)))
+
+            conn = connection.retrying(self._dsn, stop=self._give_up, backoff=backoff, report=report)
+            wire.adapt(conn)
+            self._conn = conn
+            self._post(ConnectionState("settle", ""))
+        return self._conn
+
+    def _disconnect(self) -> None:
+        conn, self._conn = self._conn, None
+        if conn is not None:
+            with contextlib.suppress(psycopg.Error):
+                conn.close()
+
+
+def _release(release: tuple[str, str, list[int]], conn: Connection) -> int:
+    flow, worker_id, msg_ids = release
+    return engine.release_tasks(conn, flow, worker_id, msg_ids)
+
+
+class _GaveUp(Exception):
+    """There is no time left."""
+
+
+_UNSTORABLE: Final = "The task failed with an error that the database cannot store"
+
+
+def _halves(call: Call) -> tuple[Call, Call]:
+    middle = len(call.indexes) // 2
+    left = [part[:middle] for part in call[3:]]
+    right = [part[middle:] for part in call[3:]]
+    return type(call)(*call[:3], *left), type(call)(*call[:3], *right)  # type: ignore[arg-type]
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,104 @@
+"""What happens before a worker claims anything: schema, flows, registration (contract: worker section 2)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from pgflow_mp.db import connection, engine, schema, wire
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.errors import FlowNotFound, ShapeMismatch
+from pgflow_mp.targets import Target
+from pgflow_mp.worker.messages import FlowInfo, Setup
+from pgflow_mp.worker.settings import Compile, WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StepPolicy:
+    """What the worker needs to know of a step's options."""
+
+    max_attempts: int = 3
+    base_delay: int = 5
+
+
+def lane_setup(settings: WorkerSettings) -> Setup:
+    """What lanes are told."""
+    targets = [Target.parse(text) for text in settings.targets]
+    paths = [path for target in targets for path in target.sys_path]
+    main = settings.main_path
+    if main is None and any(target.module == "__main__" for target in targets):
+        main = getattr(sys.modules["__main__"], "__file__", None)
+    return Setup(
+        target="\n".join(settings.targets),
+        flows=list(settings.flows or ()),
+        dsn=settings.dsn,
+        worker_config=settings.for_handlers(),
+        sys_path=list(dict.fromkeys([*settings.sys_path, *paths])),
+        main_path=os.path.abspath(main) if main else None,
+        threads=settings.threads,
+        log_level=settings.log_level,
+    )
+
+
+def open_database(dsn: str) -> Connection:
+    """A connection for the start, to a database whose schema fits. Raises DatabaseError."""
+    conn = connection.connect(dsn)
+    try:
+        wire.adapt(conn)
+        schema.check(conn)
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def check_flows(wanted: Iterable[str] | None, found: list[FlowInfo], targets: Iterable[str]) -> None:
+    """Raise FlowNotFound if a flow that was asked for is not in the targets."""
+    slugs = [info.slug for info in found]
+    for slug in wanted or ():
+        if slug not in slugs:
+            raise FlowNotFound(
+                f"There is no flow '{slug}' in {', '.join(targets)}",
+                hint=f"Flows there: {', '.join(slugs) or 'none'}.",
+            )
+
+
+def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> list[str]:
+    """Make the database know the flows; a line about each. Raises ShapeMismatch."""
+    lines: list[str] = []
+    for info in flows:
+        if mode == "skip":
+            lines.append(f"flow {info.slug}: not checked")
+            continue
+        status, differences = engine.ensure_flow_compiled(
+            conn, info.slug, info.shape, allow_data_loss=mode == "recreate"
+        )
+        if status == "mismatch":
+            listed = "\n".join(f"  - {text}" for text in differences)
+            raise ShapeMismatch(
+                f"Flow '{info.slug}' in the database differs from the code:\n{listed}",
+                differences,
+                hint="Give the changed flow a new slug, write a migration, or, where its runs may be "
+                "lost, start with compile='recreate'.",
+            )
+        lines.append(f"flow {info.slug}: {status}")
+    return lines
+
+
+def policies(flows: list[FlowInfo]) -> dict[tuple[str, str], StepPolicy]:
+    """Retry options by (flow, step), from the shapes."""
+    found: dict[tuple[str, str], StepPolicy] = {}
+    for info in flows:
+        shape: dict[str, Any] = msgspec.json.decode(info.shape)
+        general = shape.get("options", {})
+        for step in shape["steps"]:
+            options = {**general, **step.get("options", {})}
+            found[info.slug, step["slug"]] = StepPolicy(
+                options.get("maxAttempts", 3), options.get("baseDelay", 5)
+            )
+    return found
