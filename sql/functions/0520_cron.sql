@@ -92,7 +92,7 @@ $$;
 -- Supabase has pg_cron: there the upkeep runs from the day of installation.
 do $$
 begin
-  if exists (select 1 from pg_catalog.pg_extension e where e.extname = 'pg_cron') then
+  if to_regprocedure('cron.schedule(text,text,text)') is not null then
     perform pgflow.setup_requeue_stalled_tasks_cron();
   end if;
 end;
