@@ -120,9 +120,6 @@ declare
   v_lease int := lease_seconds;
   v_ids bigint[] := '{}';
 begin
-  if qty < 0 then
-    raise exception 'qty must not be negative, got %', qty using errcode = 'invalid_parameter_value';
-  end if;
   if v_lease is null then
     select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
     from pgflow.flows f
