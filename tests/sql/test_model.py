@@ -1,4 +1,8 @@
-"""Random flows and random calls against a plain-Python model: states are compared after every call."""
+"""Random flows and random calls against a plain-Python model: states are compared after every call.
+
+One or two runs of a random flow (maps, empty arrays, conditions, skips) are worked by two workers, one
+by one and in batches, with retries, hand-backs, late, duplicate and stale calls.
+"""
 
 from __future__ import annotations
 
@@ -64,65 +68,71 @@ def dumps(value: Any) -> str | None:
     return None if value is SQL_NULL else json.dumps(value, sort_keys=True)
 
 
+def compile_flow(db: Db, steps: list[StepDef]) -> None:
+    """Flow ``f`` of these steps, with both workers registered."""
+    helpers.flow(
+        db,
+        "f",
+        *[
+            helpers.step(
+                s.slug,
+                *s.deps,
+                step_type="map" if s.is_map else "single",
+                required_input_pattern=s.required,
+                forbidden_input_pattern=s.forbidden,
+                when_unmet=s.when_unmet,
+                when_exhausted=s.when_exhausted,
+                max_attempts=s.max_attempts,
+            )
+            for s in steps
+        ],
+        base_delay=0,
+    )
+    for worker_id in WORKERS:
+        helpers.worker(db, "f", worker_id)
+
+
+def claim(pairs: list[Pair], worker: int, qty: int, one_round_trip: bool) -> None:
+    """Claim from the queue that all runs of the flow share."""
+    db = pairs[0].db
+    could = {(pair.run, slug, i) for pair in pairs for slug, i in pair.model.claimable()}
+    if one_round_trip:
+        given: list[Any] = [WORKERS[worker], qty]
+        source = "pgflow.claim_tasks('f', %s, %s)"
+    else:
+        given = [helpers.read(db, "f", qty, 60), WORKERS[worker]]
+        source = "pgflow.start_tasks('f', %s::bigint[], %s)"
+    rows = db.rows(
+        "select run_id, step_slug, task_index, input::text as input, flow_input::text as flow_input"
+        f" from {source}",
+        *given,
+    )
+    got = {(r.run_id, r.step_slug, r.task_index) for r in rows}
+    logs = [pair.log for pair in pairs]
+    assert len(rows) == len(got) == min(qty, len(could)), (got, could, logs)
+    assert got <= could, (got - could, logs)
+    for row in rows:
+        (pair,) = (p for p in pairs if p.run == row.run_id)
+        pair.log.append(f"claim worker={worker} {row.step_slug}[{row.task_index}]")
+        expected = pair.model.task_input(row.step_slug, row.task_index)
+        found = (canonical(row.input), canonical(row.flow_input))
+        assert found == (dumps(expected[0]), dumps(expected[1])), (row, expected, logs)
+        pair.model.claim(row.step_slug, row.task_index, worker)
+    for pair in pairs:
+        pair.compare()
+
+
 class Pair:
-    """The engine and the model side by side, driven by the same calls."""
+    """One run in the engine and in the model, driven by the same calls."""
 
     def __init__(self, db: Db, steps: list[StepDef], run_input: Any) -> None:
         self.db = db
-        helpers.flow(
-            db,
-            "f",
-            *[
-                helpers.step(
-                    s.slug,
-                    *s.deps,
-                    step_type="map" if s.is_map else "single",
-                    required_input_pattern=s.required,
-                    forbidden_input_pattern=s.forbidden,
-                    when_unmet=s.when_unmet,
-                    when_exhausted=s.when_exhausted,
-                    max_attempts=s.max_attempts,
-                )
-                for s in steps
-            ],
-            base_delay=0,
-        )
-        for worker_id in WORKERS:
-            helpers.worker(db, "f", worker_id)
         self.run = helpers.start(db, "f", run_input)
         self.model = Model(steps, run_input)
         self.log: list[str] = [f"{steps} input={run_input}"]
         self.compare()
 
     # -- calls -----------------------------------------------------------------------------------------
-
-    def claim(self, worker: int, qty: int, one_round_trip: bool) -> None:
-        self.log.append(f"claim worker={worker} qty={qty}")
-        could = self.model.claimable()
-        if one_round_trip:
-            rows = self.db.rows(
-                "select step_slug, task_index, input::text as input, flow_input::text as flow_input"
-                " from pgflow.claim_tasks('f', %s, %s)",
-                WORKERS[worker],
-                qty,
-            )
-        else:
-            ids = helpers.read(self.db, "f", qty, 60)
-            rows = self.db.rows(
-                "select step_slug, task_index, input::text as input, flow_input::text as flow_input"
-                " from pgflow.start_tasks('f', %s::bigint[], %s)",
-                ids,
-                WORKERS[worker],
-            )
-        got = {(r.step_slug, r.task_index) for r in rows}
-        assert len(rows) == len(got) == min(qty, len(could)), (got, could, self.log)
-        assert got <= could, (got - could, self.log)
-        for row in rows:
-            expected = self.model.task_input(row.step_slug, row.task_index)
-            found = (canonical(row.input), canonical(row.flow_input))
-            assert found == (dumps(expected[0]), dumps(expected[1])), (row, expected, self.log)
-            self.model.claim(row.step_slug, row.task_index, worker)
-        self.compare()
 
     def complete(self, slug: str, index: int, output: Any) -> None:
         self.log.append(f"complete {slug}[{index}] {output!r}")
@@ -234,7 +244,8 @@ class Pair:
                left join pgmq.q_f q on q.msg_id = t.message_id
                left join pgmq.a_f a on a.msg_id = t.message_id
                where t.run_id = r.run_id) as tasks,
-              (select json_agg(event order by event) from realtime.messages) as events
+              (select json_agg(event order by event) from realtime.messages
+               where payload->>'run_id' = r.run_id::text) as events
             from pgflow.runs r where r.run_id = %s
             """,
             self.run,
@@ -277,15 +288,16 @@ def canonical(text: str | None) -> str | None:
     return None if text is None else dumps(json.loads(text))
 
 
-def act(pair: Pair, data: st.DataObject) -> None:
+def act(pairs: list[Pair], data: st.DataObject) -> None:
     """One random call that fits the state, or a late, duplicate or stale one that does not."""
+    pair = data.draw(st.sampled_from(pairs))
     model = pair.model
     all_tasks = [(slug, i) for slug, s in sorted(model.states.items()) for i in range(len(s.tasks))]
     held = [(slug, i) for slug, i in all_tasks if model.states[slug].tasks[i].status == "started"]
     what = data.draw(st.integers(0, 99))
     worker = data.draw(st.integers(0, 1))
     if what < 30 or not all_tasks:
-        pair.claim(worker, data.draw(st.integers(1, 4)), data.draw(st.booleans()))
+        claim(pairs, worker, data.draw(st.integers(1, 4)), data.draw(st.booleans()))
     elif what < 80 and held:
         slug, i = data.draw(st.sampled_from(held))
         task = model.states[slug].tasks[i]
@@ -322,42 +334,42 @@ def act(pair: Pair, data: st.DataObject) -> None:
             pair.fail(slug, i, "late")
 
 
-def finish(pair: Pair) -> None:
-    """Whatever has happened, the run ends when its tasks are worked off."""
+def finish(pairs: list[Pair]) -> None:
+    """Whatever has happened, every run ends when its tasks are worked off."""
     for _ in range(200):
-        held = [
-            (slug, i)
-            for slug, s in pair.model.states.items()
-            if s.status == "started"
-            for i, t in enumerate(s.tasks)
-            if t.status == "started"
-        ]
-        if pair.model.status != "started":
+        running = [pair for pair in pairs if pair.model.status == "started"]
+        if not running:
             return
-        for slug, i in held:
-            pair.complete(slug, i, [1])
-        if not held:
-            assert pair.model.claimable(), ("the run is stuck", pair.log)
-            pair.claim(0, 50, True)
-    raise AssertionError(("the run does not end", pair.log))
+        for pair in running:
+            for slug, state in pair.model.states.items():
+                for i, task in enumerate(state.tasks):
+                    if state.status == task.status == "started":
+                        pair.complete(slug, i, [1])
+        claimable = [pair for pair in running if pair.model.claimable()]
+        stuck = [pair.log for pair in running if pair.model.status == "started" and pair not in claimable]
+        assert not stuck, ("runs are stuck", stuck)
+        if claimable:
+            claim(pairs, 0, 50, True)
+    raise AssertionError(("runs do not end", [pair.log for pair in pairs]))
 
 
 def check(conn: psycopg.Connection[Any], data: st.DataObject) -> None:
     steps = data.draw(flows())
     root_map = any(s.is_map and not s.deps for s in steps)
-    run_input = data.draw(arrays if root_map else st.sampled_from([{}, {"k": 1}, {"k": 0, "x": []}, [1]]))
+    inputs = arrays if root_map else st.sampled_from([{}, {"k": 1}, {"k": 0, "x": []}, [1]])
     conn.rollback()
     db = Db(conn)
     db.do(helpers.REALTIME)
-    pair = Pair(db, steps, run_input)
+    compile_flow(db, steps)
+    pairs = [Pair(db, steps, data.draw(inputs)) for _ in range(data.draw(st.integers(1, 2)))]
     late = 5
     for _ in range(ACTIONS):
-        if pair.model.status != "started":
+        if all(pair.model.status != "started" for pair in pairs):
             late -= 1
             if late < 0:
                 break
-        act(pair, data)
-    finish(pair)
+        act(pairs, data)
+    finish(pairs)
 
 
 SETTINGS = settings(
