@@ -26,7 +26,7 @@ def launch(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     return process, process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("stop", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_throwaway_server_runs_until_it_is_told_to_stop(stop: signal.Signals) -> None:
     process, dsn = launch()
     with psycopg.connect(dsn) as conn:
@@ -55,6 +55,7 @@ def test_by_tcp_it_asks_for_the_password_that_it_made_up(tmp_path: Path) -> None
     assert (tmp_path / "postgres-18" / "data" / "PG_VERSION").exists()
 
 
+@pytest.mark.slow
 def test_psql_is_opened_and_the_server_ends_with_it() -> None:
     process, _ = launch("--psql")
     output, _ = process.communicate("select 6 * 7 as answer;\n", timeout=30)

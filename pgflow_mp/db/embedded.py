@@ -20,6 +20,7 @@ import os
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -49,7 +50,7 @@ DATABASE = "pgflow"
 logger = logging.getLogger(__name__)
 
 _STOP_LIMIT = 90.0
-_REVIVALS = 5
+_REVIVALS, _REVIVAL_WINDOW = 5, 60.0
 # Variables that libpq mixes into every connection string that does not name the parameter.
 _PG_VARIABLES = {
     "PGHOSTADDR": ("hostaddr", ""),
@@ -211,16 +212,21 @@ class EmbeddedServer:
 
     def _watch(self, plan: Plan) -> None:
         """Listen to the supervisor until we leave; get a new one if it dies (runs in a thread)."""
-        revived = 0
+        revived: deque[float] = deque(maxlen=_REVIVALS)
         while (lease := self._lease) is not None:
             for message in lease.messages():
                 if message["event"] == "error":
                     error = embedded_lease.as_error(message, Path(plan.home))
                     logger.error("the embedded PostgreSQL is gone: %s", error)
                     return
-            if self._stopping.is_set() or revived == _REVIVALS:
+            if self._stopping.is_set():
                 return
-            revived += 1
+            if len(revived) == _REVIVALS and time.monotonic() - revived[0] < _REVIVAL_WINDOW:
+                logger.error(
+                    "the supervisor of the embedded PostgreSQL in %s dies again and again", plan.home
+                )
+                return
+            revived.append(time.monotonic())
             logger.warning(
                 "the supervisor of the embedded PostgreSQL in %s died; starting another", plan.home
             )

@@ -19,7 +19,7 @@ from typing import Any
 
 from pgflow_mp.db.embedded_cluster import Plan, read_state
 from pgflow_mp.db.embedded_diagnosis import log_tail
-from pgflow_mp.db.embedded_supervisor import CONTROL_SOCKET
+from pgflow_mp.db.embedded_hub import CONTROL_SOCKET
 from pgflow_mp.errors import EmbeddedServerError
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ SILENCE_LIMIT = 30.0  # seconds; while it works, the supervisor reports every se
 _STILL_BIRTHS = 3
 BUSY_LIMIT = 90.0  # seconds; longer than a supervisor takes to stop its server
 
-# The supervisor needs four of our modules and nothing of the package's own start-up (which imports
+# The supervisor needs five of our modules and nothing of the package's own start-up (which imports
 # the driver and more): empty parent packages keep its start near that of a bare interpreter. It
 # forks first, so that it is nobody's child and outlives the client that started it.
 _BOOT = """\

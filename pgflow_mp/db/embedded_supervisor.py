@@ -21,7 +21,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
 import shutil
 import signal
 import socket
@@ -36,22 +35,13 @@ from pathlib import Path
 from pgflow_mp.db import embedded_cluster as cluster
 from pgflow_mp.db.embedded_cluster import Plan, StartFailure
 from pgflow_mp.db.embedded_diagnosis import diagnose, log_tail
+from pgflow_mp.db.embedded_hub import ClientHub, NoClientLeft
 from pgflow_mp.db.embedded_identity import become_unprivileged
 
-CONTROL_SOCKET = "control"
 SILENCE_LIMIT = 60.0  # seconds without any answer of a starting server
 STOP_LIMIT = 60.0  # seconds for a fast shutdown, which writes a checkpoint
 RESTARTS, RESTART_WINDOW = 5, 60.0
 _LOG_LIMIT = 10_000_000
-
-
-def send(client: socket.socket, event: str, **values: object) -> bool:
-    """Send one message; False if the other side is gone."""
-    try:
-        client.sendall(json.dumps({"event": event, **values}).encode() + b"\n")
-    except OSError:
-        return False
-    return True
 
 
 def note(text: str) -> None:
@@ -60,137 +50,51 @@ def note(text: str) -> None:
         print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} supervisor {os.getpid()}: {text}", flush=True)
 
 
-class NoClientLeft(Exception):
-    """The last lease is gone."""
-
-
 class Supervisor:
     """Runs one server for as long as somebody holds a lease on it."""
 
     def __init__(self, plan: Plan, first: socket.socket) -> None:
         self.plan = plan
         self.home = Path(plan.home)
-        self.leases: set[socket.socket] = {first}
-        self.leaving: list[socket.socket] = []
-        self.ready = False
-        self.quit = False
-        self.listener: socket.socket | None = None
-        self.socket_dir: Path | None = None
+        self.hub = ClientHub(first)
+        self.socket_dir = Path()
         self.server: subprocess.Popen[bytes] | None = None
         self.restarts: deque[float] = deque(maxlen=RESTARTS)
-        self._noted = 0.0
         self._log_start = 0
-
-    # -- clients ---------------------------------------------------------------------------------
-
-    def pump(self, timeout: float, doing: str = "") -> None:
-        """Serve the clients for at most ``timeout`` seconds; NoClientLeft when there is none."""
-        waiting: list[socket.socket] = [self.wakeup, *self.leases]
-        if self.listener is not None:
-            waiting.append(self.listener)
-        for readable in select.select(waiting, [], [], timeout)[0]:
-            if readable is self.wakeup:
-                with contextlib.suppress(BlockingIOError):
-                    self.wakeup.recv(4096)
-            elif readable is self.listener:
-                self._accept()
-            else:
-                self._hear(readable)
-        if doing and time.monotonic() - self._noted > 1.0:
-            self._noted = time.monotonic()
-            for lease in list(self.leases):
-                send(lease, "wait", doing=doing)
-        if not self.leases or self.quit:
-            raise NoClientLeft
-        while self.leaving:  # somebody came in the same moment
-            client = self.leaving.pop()
-            send(client, "left", others=len(self.leases))
-            client.close()
-
-    def _accept(self) -> None:
-        assert self.listener is not None  # noqa: S101 - only a listening supervisor gets here
-        with contextlib.suppress(OSError):
-            client, _ = self.listener.accept()
-            self.leases.add(client)
-            if self.ready:
-                self._announce(client)
-
-    def _hear(self, client: socket.socket) -> None:
-        try:
-            said = client.recv(1024)
-        except OSError:
-            said = b""
-        self.leases.discard(client)
-        if not said:
-            client.close()
-        elif self.leases:
-            send(client, "left", others=len(self.leases))
-            client.close()
-        else:
-            self.leaving.append(client)
-
-    def _announce(self, client: socket.socket) -> None:
-        send(client, "ready", socket_dir=str(self.socket_dir), port=self.plan.port)
-
-    def tell(self, event: str, **values: object) -> None:
-        """Send a message to every client, also to those that are leaving."""
-        for client in [*self.leases, *self.leaving]:
-            send(client, event, **values)
-
-    # -- the life of the server ------------------------------------------------------------------
 
     def run(self) -> None:
         """Start the server, keep it while there are leases, stop it."""
         note(become_unprivileged(self.home, Path(self.plan.bin_dir)))
         own_lock = cluster.lock(self.home / "supervisor.lock")
         if own_lock is None:
-            self.tell("busy")
+            self.hub.tell("busy")
             return
-        self._watch_signals()
+        self.hub.watch_signals()
         try:
             self._open()
             self._initialise()
             self._start()
             while True:
-                self.pump(3600.0)
+                self.hub.pump(3600.0)
                 if self.server is not None and self.server.poll() is not None:
                     self._restart()
         except NoClientLeft:
             pass
         finally:
-            self._close_door()
+            self.hub.close()
             try:
                 self._stop()
             finally:
                 self._clean_up()
         os.close(own_lock)
-        self.tell("stopped")
-
-    def _watch_signals(self) -> None:
-        self.wakeup, writer = socket.socketpair()
-        self.wakeup.setblocking(False)
-        writer.setblocking(False)
-        self._wakeup_writer = writer
-        signal.set_wakeup_fd(writer.fileno())
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGQUIT, self._on_quit)
-        # A shutdown of the machine asks every process to end at once, but our clients still need the
-        # server to settle what they have; we end when they have ended.
-        for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE):
-            signal.signal(ignored, signal.SIG_IGN)
-
-    def _on_quit(self, *_: object) -> None:
-        self.quit = True
+        self.hub.tell("stopped")
 
     def _open(self) -> None:
         with contextlib.suppress(OSError):
             if self.plan.log.stat().st_size > _LOG_LIMIT:
                 self.plan.log.replace(self.plan.log.with_name("server.log.1"))
         self.socket_dir = cluster.make_socket_dir(self.plan)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        listener.bind(str(self.socket_dir / CONTROL_SOCKET))
-        listener.listen(64)
-        self.listener = listener
+        self.hub.open(self.socket_dir)
         state = {"socket_dir": str(self.socket_dir), "port": self.plan.port, "version": self.plan.version}
         cluster.write_atomically(self.home / "server.json", json.dumps(state) + "\n")
 
@@ -207,7 +111,7 @@ class Supervisor:
             )
             try:
                 while initdb.poll() is None:
-                    self.pump(1.0, "creating the data directory")
+                    self.hub.pump(1.0, "creating the data directory")
             finally:
                 if initdb.poll() is None:
                     initdb.kill()
@@ -227,11 +131,10 @@ class Supervisor:
         cluster.check_cluster(self.plan)
 
     def _start(self) -> None:
-        assert self.socket_dir is not None  # noqa: S101 - set by _open
         deadline = time.monotonic() + SILENCE_LIMIT
         # The processes of a killed predecessor hold this lock until the last of them is gone.
         while (server_lock := cluster.lock(self.home / "server.lock")) is None:
-            self.pump(0.02, "waiting for the old server to end")
+            self.hub.pump(0.02, "waiting for the old server to end")
             if time.monotonic() > deadline:
                 raise StartFailure(
                     f"processes of an earlier server still use {self.plan.data}",
@@ -259,10 +162,8 @@ class Supervisor:
                 deadline = time.monotonic() + SILENCE_LIMIT
             elif time.monotonic() > deadline:
                 raise self._server_failure(None)
-            self.pump(0.01, "starting the server")
-        self.ready = True
-        for lease in self.leases:
-            self._announce(lease)
+            self.hub.pump(0.01, "starting the server")
+        self.hub.announce({"socket_dir": str(self.socket_dir), "port": self.plan.port})
 
     def _restart(self) -> None:
         assert self.server is not None  # noqa: S101 - only a started server can end
@@ -271,19 +172,12 @@ class Supervisor:
         if len(self.restarts) == RESTARTS and now - self.restarts[0] < RESTART_WINDOW:
             raise self._server_failure(self.server.returncode, "again and again: ")
         self.restarts.append(now)
-        self.ready = False
+        self.hub.announce(None)
         self._start()
 
     def _server_failure(self, code: int | None, how: str = "") -> StartFailure:
         said = log_tail(self.plan.log, since=self._log_start)
         return diagnose(self.plan, f"{how}the embedded PostgreSQL (log: {self.plan.log})", code, said)
-
-    def _close_door(self) -> None:
-        if self.listener is not None:
-            with contextlib.suppress(OSError):
-                Path(self.listener.getsockname()).unlink()
-            self.listener.close()
-            self.listener = None
 
     def _stop(self) -> None:
         server = self.server
@@ -304,7 +198,7 @@ class Supervisor:
             shutil.rmtree(self.home, ignore_errors=True)
             if lock is not None:
                 os.close(lock)
-        if self.socket_dir is not None:
+        if self.socket_dir != Path():
             shutil.rmtree(self.socket_dir, ignore_errors=True)
 
 
@@ -319,11 +213,11 @@ def main() -> None:
     try:
         supervisor.run()
     except StartFailure as failure:
-        supervisor.tell("error", message=str(failure), hint=failure.hint)
+        supervisor.hub.tell("error", message=str(failure), hint=failure.hint)
     except OSError as error:
-        supervisor.tell("error", message=f"{plan.home}: {error}", errno=error.errno)
+        supervisor.hub.tell("error", message=f"{plan.home}: {error}", errno=error.errno)
         note(traceback.format_exc())
     except Exception as error:
-        supervisor.tell("error", message=f"the supervisor of {plan.home} failed: {error!r}")
+        supervisor.hub.tell("error", message=f"the supervisor of {plan.home} failed: {error!r}")
         note(traceback.format_exc())
         raise

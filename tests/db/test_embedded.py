@@ -32,6 +32,7 @@ def test_a_throwaway_server_answers_and_leaves_nothing() -> None:
     wait_until(lambda: is_quiet(server.data_dir))
 
 
+@pytest.mark.slow
 def test_two_throwaway_servers_are_strangers() -> None:
     with EmbeddedServer(throwaway=True) as one, EmbeddedServer(throwaway=True) as two:
         assert one.dsn != two.dsn
@@ -78,6 +79,7 @@ def test_two_processes_that_start_at_once_on_nothing_share_one_server(tmp_path: 
     wait_until(lambda: is_quiet(home))
 
 
+@pytest.mark.slow
 def test_starting_again_while_it_stops_works_every_time(base: Path) -> None:
     for _ in range(5):
         with EmbeddedServer(base) as server:

@@ -19,6 +19,7 @@ from .embedded_clients import Client, is_quiet, postmasters, supervisors, wait_u
 
 ROOT = os.geteuid() == 0
 root_only = pytest.mark.skipif(not ROOT, reason="needs to be root to become somebody else")
+LONG, ODD = "x" * 100 + "/" + "y" * 100, "with space 'and' \"quotes\" $HOME ü"
 ORDINARY, UNLISTED = 1, 54321  # "daemon" is in every passwd file, the other in none
 
 
@@ -43,14 +44,18 @@ def as_user(uid: int) -> Sequence[str]:
     return prefix
 
 
-@pytest.mark.parametrize("name", ["x" * 100 + "/" + "y" * 100, "with space 'and' \"quotes\" $HOME ü"])
+@pytest.mark.parametrize("name", [LONG, ODD])
 def test_any_path_will_do(base: Path, name: str) -> None:
     target = base.parent / name
     target.parent.mkdir(exist_ok=True)
     base.rename(target)
     with EmbeddedServer(target) as server, psycopg.connect(server.dsn) as conn:
         assert conn.execute("select answer from kept").fetchone() == (42,)
-    with EmbeddedServer(target / "new") as server, psycopg.connect(server.dsn) as conn:
+
+
+@pytest.mark.slow
+def test_a_new_cluster_can_be_made_at_any_path(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path / ODD / LONG) as server, psycopg.connect(server.dsn) as conn:
         assert conn.execute("select 1").fetchone() == (1,)
 
 
@@ -86,6 +91,7 @@ def test_nothing_in_the_environment_leads_it_astray(tmp_path: Path) -> None:
         assert "/nonexistent" not in client.report["dsn"]
 
 
+@pytest.mark.slow
 def test_modules_of_the_user_are_not_imported_by_the_supervisor(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,6 +129,7 @@ def test_an_ordinary_user_is_told_that_the_directory_belongs_to_somebody_else(op
         assert "owner and mode" in client.report["hint"]
 
 
+@pytest.mark.slow
 @root_only
 def test_a_user_without_an_entry_in_the_user_database_has_a_server_or_a_reason(open_dir: Path) -> None:
     os.chown(open_dir, UNLISTED, UNLISTED)
@@ -166,7 +173,7 @@ def without_user_namespaces() -> Sequence[str]:
 
 
 @root_only
-@pytest.mark.parametrize("private", [False, True])
+@pytest.mark.parametrize("private", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_root_without_user_namespaces_becomes_another_user(open_dir: Path, private: bool) -> None:
     prefix = without_user_namespaces()
     if private:
@@ -187,6 +194,7 @@ def test_root_without_user_namespaces_becomes_another_user(open_dir: Path, priva
         assert conn.execute("select 1").fetchone() == (1,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o777, 0o077])
 def test_a_throwaway_server_works_under_any_umask(umask: int) -> None:
     with Client(throwaway=True, umask=umask) as client:

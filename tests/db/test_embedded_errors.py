@@ -43,6 +43,7 @@ def test_a_read_only_file_system_is_named_as_such(tmp_path: Path) -> None:
         assert "--data-dir" in client.report["hint"]
 
 
+@pytest.mark.slow
 def test_a_file_system_that_became_read_only_is_named_as_such(base: Path) -> None:
     then = f'cp -a "{base}/." "{base}.disk" && mount -o remount,ro "{base}.disk"'
     disk = Path(f"{base}.disk")
@@ -135,6 +136,7 @@ def test_a_damaged_cluster_is_named_as_such(base: Path) -> None:
     assert "restore" in error.hint
 
 
+@pytest.mark.slow
 def test_a_missing_part_of_a_cluster_is_reported_with_the_log(base: Path) -> None:
     shutil.rmtree(base / "postgres-18" / "data" / "global")
     assert "pg_control" in str(refusal(base))
@@ -163,6 +165,7 @@ def test_a_server_started_by_hand_on_the_same_cluster_is_not_touched(base: Path,
         assert server.dsn == version
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_from_here_is_reported(
     base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +178,7 @@ def test_a_server_that_cannot_be_reached_from_here_is_reported(
     wait_until(lambda: is_quiet(base / "postgres-18"))
 
 
+@pytest.mark.slow
 def test_a_failed_throwaway_server_leaves_no_files(tmp_path: Path) -> None:
     refusal(tmp_path, throwaway=True, settings={"shared_buffers": "plenty"})
     assert list(tmp_path.iterdir()) == []
