@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
@@ -36,3 +37,41 @@ def free_tasks_of_all_workers(conn: Connection) -> int:
     )
     row = conn.execute("select pgflow.recover_dead_workers()").fetchone()
     return int(row[0]) if row is not None else 0
+
+
+class StepRow(NamedTuple):
+    """A step of a run without its output."""
+
+    step_slug: str
+    step_type: str
+    status: str
+    initial_tasks: int | None
+    remaining_tasks: int | None
+    error_message: str | None
+    skip_reason: str | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    failed_at: datetime | None
+    skipped_at: datetime | None
+
+
+def steps_of_run(conn: Connection, run_id: str | UUID) -> list[StepRow]:
+    """The steps of a run in definition order."""
+    rows = conn.execute(
+        "select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, "
+        "ss.error_message, ss.skip_reason, ss.started_at, ss.completed_at, ss.failed_at, ss.skipped_at "
+        "from pgflow.step_states ss "
+        "join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug "
+        "where ss.run_id = %s::uuid order by s.step_index",
+        (str(run_id),),
+    ).fetchall()
+    return [StepRow._make(row) for row in rows]
+
+
+def step_output(conn: Connection, run_id: str | UUID, step_slug: str) -> bytes | None:
+    """The output of a step as raw JSON; None if it has none, or none that fits one document."""
+    row = conn.execute(
+        "select output from pgflow.step_states where run_id = %s::uuid and step_slug = %s",
+        (str(run_id), step_slug),
+    ).fetchone()
+    return None if row is None else row[0]

@@ -1,0 +1,470 @@
+"""Starting runs and following them from anywhere (contract: worker section 7).
+
+    with Client(dsn) as client:
+        run = client.start_flow("word_count", ["one line", "another line"])
+        print(run.wait().output)
+
+Nothing is executed here: a worker that serves the flow does that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final, Literal, TypeVar
+
+import msgspec
+import psycopg
+
+from pgflow_mp.db import connection, engine, queries, schema, wire
+from pgflow_mp.db.engine import Connection, RunRow
+from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
+
+RunStatus = Literal["started", "completed", "failed"]
+StepStatus = Literal["created", "started", "completed", "failed", "skipped"]
+
+UNKNOWN_ERROR: Final = "Unknown error"
+_RUN_RANK: Final = {"started": 0, "completed": 1, "failed": 2}
+_STEP_RANK: Final = {"created": 0, "started": 1, "completed": 2, "failed": 3, "skipped": 4}
+_POLL: Final = 1.0  # seconds between looks when no event arrives
+_RETRY_FOR: Final = 30.0  # seconds to wait for a database that is away
+
+T = TypeVar("T")
+
+
+class Client:
+    """A connection to the database of the workers; opened on first use, and again when it is lost.
+
+    ``dsn``: a connection string; None looks into PGFLOW_DATABASE_URL, DATABASE_URL and the libpq
+    environment. May be used from several threads. Raises ConfigError if there is no database to use,
+    and DatabaseError from every call that does not get through within 30 s.
+    """
+
+    def __init__(self, dsn: str | None = None) -> None:
+        found = connection.discover_dsn(dsn)
+        if found is None:
+            raise ConfigError(
+                "there is no database to connect to",
+                hint="Give a connection string, or set PGFLOW_DATABASE_URL. The embedded server has one "
+                "while it runs: EmbeddedServer().dsn.",
+            )
+        self._dsn = found
+        self._conn: Connection | None = None
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. The next call opens a new one."""
+        with self._lock:
+            conn, self._conn = self._conn, None
+            if conn is not None:
+                with contextlib.suppress(psycopg.Error):
+                    conn.close()
+
+    # -- runs --------------------------------------------------------------------------------------
+
+    def start_flow(self, slug: str, input: Any, run_id: str | None = None) -> Run:
+        """Start a run with ``input``, anything that msgspec encodes.
+
+        With a ``run_id`` of your own, starting twice starts once. Raises FlowNotFound, InputError.
+        """
+        try:
+            encoded = msgspec.json.encode(input)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InputError(f"The input cannot be written as JSON: {error}") from None
+        wanted = _uuid(run_id) if run_id is not None else str(uuid.uuid4())
+        if wanted is None:
+            raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
+
+        def start(conn: Connection) -> RunRow:
+            known = engine.get_run(conn, wanted)
+            if known is None:
+                try:
+                    engine.start_flow(conn, slug, encoded, wanted)
+                except psycopg.errors.UniqueViolation:  # somebody else, or we before the connection broke
+                    pass
+                except psycopg.errors.DatabaseError as error:
+                    raise _start_error(slug, error) from error
+                known = engine.get_run(conn, wanted)
+            if known is None:
+                raise RunNotFound(f"Run not found: {wanted}")
+            return known
+
+        row = self._call(start)
+        if row.flow_slug != slug:
+            raise InputError(f"Run {wanted} is one of flow '{row.flow_slug}', not of '{slug}'")
+        return Run(self, row)
+
+    def get_run(self, run_id: str) -> Run | None:
+        """The run, or None if there is none with this id."""
+        wanted = _uuid(run_id)
+        row = self._call(lambda conn: engine.get_run(conn, wanted)) if wanted is not None else None
+        return Run(self, row) if row is not None else None
+
+    def cancel(self, run_id: str, reason: str = "Run cancelled") -> Run:
+        """End a run as failed; tasks that run are stopped. A finished run stays as it is. RunNotFound."""
+        self._found(run_id)
+        return Run(self, self._call(lambda conn: engine.cancel_run(conn, run_id, reason)))
+
+    def retry_failed(self, run_id: str) -> int:
+        """Start a failed run again with what is not finished; how many tasks. Finished work is kept.
+
+        Raises RunNotFound, and InputError for a run that has not failed.
+        """
+        status = self._found(run_id)
+        if status != "failed":
+            raise InputError(f"Run {run_id} is {status}, only a failed run can be retried")
+        return self._call(lambda conn: engine.retry_failed_tasks(conn, run_id))
+
+    def results(self, run_id: str, step: str) -> Iterator[Any]:
+        """Outputs of a step's completed tasks in index order, streamed; any size. RunNotFound.
+
+        Works while the step runs, too: then what is completed when it is passed is answered.
+        """
+        for _, output in self.indexed_results(run_id, step):
+            yield output
+
+    def indexed_results(self, run_id: str, step: str) -> Iterator[tuple[int, Any]]:
+        """Like :meth:`results`, as (task index, output)."""
+        self._found(run_id)
+        with self._open() as conn:
+            for index, raw in engine.iter_results(conn, run_id, step):
+                yield index, None if raw is None else msgspec.json.decode(raw)
+
+    # -- internals ---------------------------------------------------------------------------------
+
+    def _found(self, run_id: str) -> str:
+        wanted = _uuid(run_id)
+        status = self._call(lambda conn: engine.run_status(conn, wanted)) if wanted is not None else None
+        if status is None:
+            raise RunNotFound(f"Run not found: {run_id}")
+        return status
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Connection]:
+        conn = connection.retrying(self._dsn, give_up_after=_RETRY_FOR)
+        try:
+            wire.adapt(conn)
+            yield conn
+        finally:
+            conn.close()
+
+    def _call(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work``, which may be done twice, on our connection or, if that is lost, on a new one."""
+        deadline = time.monotonic() + _RETRY_FOR
+        with self._lock:
+            while True:
+                try:
+                    if self._conn is None:
+                        left = max(0.0, deadline - time.monotonic())
+                        conn = connection.retrying(self._dsn, give_up_after=left)
+                        wire.adapt(conn)
+                        schema.check(conn)
+                        self._conn = conn
+                    return work(self._conn)
+                except psycopg.Error as error:
+                    if not connection.is_transient(error) or time.monotonic() > deadline:
+                        raise
+                    if connection.is_connection_lost(error):
+                        self.close()
+                    time.sleep(0.05)
+
+    def _wait(self, look: Callable[[], bool], run_id: str, timeout: float) -> bool:
+        """Call ``look`` whenever something may have happened, until it is true or time is up."""
+        if look():
+            return True
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                with self._open() as conn:
+                    conn.execute("listen pgflow_events")
+                    while not look():
+                        left = deadline - time.monotonic()
+                        if left <= 0:
+                            return False
+                        events = conn.notifies(timeout=min(left, _POLL))
+                        for event in events:
+                            if run_id in event.payload:
+                                break
+                        events.close()
+                    return True
+            except psycopg.Error as error:
+                if not connection.is_transient(error):
+                    raise
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.05)
+
+
+@dataclass(slots=True)
+class Step:
+    """A step of a run, as of its run's last refresh. Task counts are None while they are not known."""
+
+    slug: str
+    step_type: str
+    status: StepStatus
+    initial_tasks: int | None
+    remaining_tasks: int | None
+    error: str | None
+    skip_reason: str | None
+    started_at: datetime | None
+    completed_at: datetime | None
+    failed_at: datetime | None
+    skipped_at: datetime | None
+    _run: Run = field(repr=False)
+    _output: tuple[Any] | None = field(default=None, repr=False)
+
+    @property
+    def output(self) -> Any:
+        """The step's output, read when it is first asked for; None unless it is completed."""
+        if self.status != "completed":
+            return None
+        if self._output is None:
+            client, run_id, slug = self._run._client, self._run.run_id, self.slug
+            raw = client._call(lambda conn: queries.step_output(conn, run_id, slug))
+            if raw is None and self.step_type == "map":  # too large for one document
+                self._output = ([*client.results(run_id, slug)],)
+            else:
+                self._output = (None if raw is None else msgspec.json.decode(raw),)
+        return self._output[0]
+
+    def wait(self, status: StepStatus = "completed", timeout: float = 300.0) -> Step:
+        """Wait until the step has this status; returns it as it is then.
+
+        Raises RunFailed at once if it can no longer have it, WaitTimeout after ``timeout`` seconds.
+        """
+        run, slug = self._run, self.slug
+        wanted = _STEP_RANK[status]
+
+        def look() -> bool:
+            now = run.refresh().steps[slug]
+            return now.status == status or _STEP_RANK[now.status] > max(wanted, 1) or run.status == "failed"
+
+        if not run._client._wait(look, run.run_id, timeout):
+            raise WaitTimeout(
+                f"Timeout waiting for step {slug} of run {run.run_id} to reach status '{status}'"
+            )
+        step = run.steps[slug]
+        if step.status == status or (status == "started" and _STEP_RANK[step.status] in (2, 3)):
+            return step
+        reason = step.error or step.skip_reason or run.error or f"it is {step.status}"
+        raise RunFailed(f"Step {slug} of run {run.run_id} cannot reach status '{status}': {reason}")
+
+
+class Run:
+    """A run as of its last :meth:`refresh`; a status only ever moves up."""
+
+    def __init__(self, client: Client, row: RunRow) -> None:
+        self._client = client
+        self._row = row
+        self._steps: dict[str, Step] | None = None
+        self._cache: dict[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"<Run {self.run_id} of {self.flow_slug}: {self.status}>"
+
+    @property
+    def run_id(self) -> str:
+        """The run's id, a uuid."""
+        return str(self._row.run_id)
+
+    @property
+    def flow_slug(self) -> str:
+        """The flow's slug."""
+        return self._row.flow_slug
+
+    @property
+    def status(self) -> str:
+        """started, completed or failed."""
+        return self._row.status
+
+    @property
+    def input(self) -> Any:
+        """What the run was started with."""
+        return self._decoded("input", self._row.input)
+
+    @property
+    def output(self) -> Any:
+        """An object of the leaf steps' outputs; None unless the run is completed."""
+        return self._decoded("output", self._row.output)
+
+    @property
+    def remaining_steps(self) -> int:
+        """Steps that are not resolved yet."""
+        return self._row.remaining_steps
+
+    @property
+    def started_at(self) -> datetime:
+        """When it was started."""
+        return self._row.started_at
+
+    @property
+    def completed_at(self) -> datetime | None:
+        """When it was completed."""
+        return self._row.completed_at
+
+    @property
+    def failed_at(self) -> datetime | None:
+        """When it failed."""
+        return self._row.failed_at
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed: the error of the step that failed first; None unless it failed."""
+        if self.status != "failed":
+            return None
+        failed = [step for step in self.steps.values() if step.status == "failed"]
+        failed.sort(key=lambda step: (step.failed_at is None, step.failed_at))
+        return next((step.error for step in failed if step.error), UNKNOWN_ERROR)
+
+    @property
+    def steps(self) -> Mapping[str, Step]:
+        """The steps by slug in definition order. An unknown slug raises FlowNotFound."""
+        if self._steps is None:
+            self._load_steps()
+        return _StepMap(self._steps or {}, self.flow_slug)
+
+    def refresh(self) -> Run:
+        """Read the run's present state; returns the run itself. Raises RunNotFound if it was deleted."""
+        row = self._client._call(lambda conn: engine.get_run(conn, self.run_id))
+        if row is None:
+            raise RunNotFound(f"Run not found: {self.run_id}")
+        if _RUN_RANK[row.status] >= _RUN_RANK[self.status]:
+            self._row = row
+            self._cache.pop("output", None)
+        self._load_steps()
+        return self
+
+    def wait(self, timeout: float = 300.0, status: Literal["completed", "failed"] = "completed") -> Run:
+        """Wait until the run has this status; returns the run itself.
+
+        Raises RunFailed as soon as a run that should complete fails (or the other way round), and
+        WaitTimeout after ``timeout`` seconds.
+        """
+
+        def look() -> bool:
+            return self._client._found(self.run_id) != "started"
+
+        over = self.status != "started" or self._client._wait(look, self.run_id, timeout)
+        if not over:
+            raise WaitTimeout(f"Timeout waiting for run {self.run_id} to reach status '{status}'")
+        if self.status == "started":
+            self.refresh()
+        if self.status == status:
+            return self
+        if status == "failed":
+            raise RunFailed(f"Run {self.run_id} is completed and cannot reach status 'failed'")
+        raise self._failure()
+
+    def result(self, timeout: float = 300.0) -> Any:
+        """Wait for the run's output and return it; raises like :meth:`wait`."""
+        return self.wait(timeout).output
+
+    def results(self, step: str) -> Iterator[Any]:
+        """Outputs of a step's completed tasks in index order, streamed."""
+        return self._client.results(self.run_id, step)
+
+    def cancel(self, reason: str = "Run cancelled") -> Run:
+        """End the run as failed; returns the run itself."""
+        self._client.cancel(self.run_id, reason)
+        return self.refresh()
+
+    def retry_failed(self) -> int:
+        """Start the failed run again with what is not finished; how many tasks."""
+        count = self._client.retry_failed(self.run_id)
+        self._row = self._row._replace(status="started", failed_at=None)  # the one way down
+        self._steps = None
+        self.refresh()
+        return count
+
+    def _failure(self) -> RunFailed:
+        failed, count = self._client._call(lambda conn: queries.failed_tasks(conn, self.run_id, 1))
+        where = f"Run {self.run_id} of flow {self.flow_slug!r} failed: "
+        if not failed:
+            return RunFailed(where + (self.error or UNKNOWN_ERROR))
+        more = f" ({count} items failed)" if count > 1 else ""
+        first = failed[0]
+        return RunFailed(f'{where}step "{first.step}" task {first.task_index}: {first.error}{more}')
+
+    def _decoded(self, name: str, raw: bytes | None) -> Any:
+        if raw is None:
+            return None
+        if name not in self._cache:
+            self._cache[name] = msgspec.json.decode(raw)
+        return self._cache[name]
+
+    def _load_steps(self) -> None:
+        rows = self._client._call(lambda conn: queries.steps_of_run(conn, self.run_id))
+        known, self._steps = self._steps or {}, {}
+        for row in rows:
+            step = Step(
+                row.step_slug,
+                row.step_type,
+                row.status,  # type: ignore[arg-type]
+                row.initial_tasks,
+                row.remaining_tasks,
+                row.error_message or (UNKNOWN_ERROR if row.status == "failed" else None),
+                row.skip_reason,
+                row.started_at,
+                row.completed_at,
+                row.failed_at,
+                row.skipped_at,
+                self,
+            )
+            before = known.get(step.slug)
+            if before is not None and _STEP_RANK[before.status] > _STEP_RANK[step.status]:
+                step = before
+            self._steps[step.slug] = step
+
+
+class _StepMap(Mapping[str, Step]):
+    def __init__(self, steps: dict[str, Step], flow_slug: str) -> None:
+        self._steps = MappingProxyType(steps)
+        self._flow_slug = flow_slug
+
+    def __getitem__(self, slug: str) -> Step:
+        if slug not in self._steps:
+            raise FlowNotFound(
+                f'Step "{slug}" does not exist in flow "{self._flow_slug}"',
+                hint=f"Steps there: {', '.join(self._steps)}.",
+            )
+        return self._steps[slug]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._steps)
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __contains__(self, slug: object) -> bool:
+        return slug in self._steps
+
+
+def _uuid(text: str) -> str | None:
+    try:
+        return str(uuid.UUID(str(text)))
+    except ValueError:
+        return None
+
+
+def _start_error(slug: str, error: psycopg.Error) -> Exception:
+    text = (error.diag.message_primary or str(error)).strip()
+    if connection.is_transient(error):
+        return error
+    if "not found" in text.lower() or "does not exist" in text.lower():
+        return FlowNotFound(
+            f"There is no flow '{slug}' in the database: {text}",
+            hint="Start a worker that serves it, or compile it into the database.",
+        )
+    return InputError(f"Flow '{slug}' cannot be started: {text}")
