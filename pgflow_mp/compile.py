@@ -14,6 +14,9 @@ _CAMEL = {
     "base_delay": "baseDelay",
     "timeout": "timeout",
     "start_delay": "startDelay",
+    "tolerated_failures": "toleratedFailures",
+    "tolerated_share": "toleratedShare",
+    "stop_after_alike": "stopAfterAlike",
 }
 
 
@@ -33,6 +36,11 @@ def to_sql(flow: Flow) -> str:
         f"SELECT pgflow.add_step({', '.join(_step_arguments(flow.slug, step))});"
         for step in flow.steps.values()
     ]
+    statements += [
+        f"SELECT pgflow.set_step_policy({', '.join(_policy_arguments(flow.slug, step))});"
+        for step in flow.steps.values()
+        if step.policy
+    ]
     return "\n".join(statements) + "\n"
 
 
@@ -46,8 +54,9 @@ def _step_shape(step: StepDefinition) -> dict[str, Any]:
         "requiredInputPattern": _pattern(step.when),
         "forbiddenInputPattern": _pattern(step.unless),
     }
-    if step.options:
-        result["options"] = {_CAMEL[name]: value for name, value in step.options.items()}
+    options = {**step.options, **step.policy}
+    if options:
+        result["options"] = {_CAMEL[name]: value for name, value in options.items()}
     return result
 
 
@@ -69,6 +78,14 @@ def _step_arguments(flow_slug: str, step: StepDefinition) -> list[str]:
     }
     arguments += [f"{name} => {_text(value)}" for name, value in texts.items() if value is not None]
     return arguments
+
+
+def _policy_arguments(flow_slug: str, step: StepDefinition) -> list[str]:
+    return [
+        _text(flow_slug),
+        _text(step.slug),
+        *(f"{name} => {value}" for name, value in step.policy.items()),
+    ]
 
 
 def _json(pattern: Any) -> str | None:

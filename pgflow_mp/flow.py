@@ -103,7 +103,9 @@ class Flow:
     def map(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
         """Add a map: one task per element of the parent's array, or of the run's input without ``over``.
 
-        The handler receives one element; ``ctx.task_index`` is its position.
+        The handler receives one element; ``ctx.task_index`` is its position. ``tolerate`` is how many
+        items may fail for good, as a count (int) or a share (float) of all; their outputs are null.
+        ``stop_after_alike=K`` fails the step at once when its first K items all fail with one error.
         """
         return self._define("map", slug, handler, options)
 

@@ -43,17 +43,24 @@ class MapOptions(_AnyStepOptions, total=False):
     """Options of a map."""
 
     over: Parent | None
+    tolerate: float | None
+    stop_after_alike: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class StepDefinition:
-    """One step. ``options`` and the modes hold only what was set; ``arguments`` say what the handler gets."""
+    """One step. ``options``, ``policy`` and the modes hold only what was set.
+
+    ``policy`` is a map step's failure policy by the names of its SQL columns; ``arguments`` say what the
+    handler gets.
+    """
 
     slug: str
     step_type: Literal["single", "map"]
     is_array: bool
     dependencies: tuple[str, ...]
     options: Mapping[str, int]
+    policy: Mapping[str, int | float]
     when: Mapping[str, Any] | None
     unless: Mapping[str, Any] | None
     when_unmet: Mode | None
@@ -109,6 +116,7 @@ def build_step(
         is_array=kind == "array",
         dependencies=parents,
         options=MappingProxyType(validation.check_options(options, where)),
+        policy=MappingProxyType(validation.check_policy(options, where)),
         when=validation.check_pattern(options.get("when"), "when", where),
         unless=validation.check_pattern(options.get("unless"), "unless", where),
         when_unmet=cast(Mode | None, validation.check_mode(options.get("when_unmet"), "when_unmet", where)),

@@ -23,6 +23,10 @@ _MINIMUM: Final = {"max_attempts": 1, "base_delay": 1, "timeout": 3, "start_dela
 FLOW_OPTIONS: Final = ("max_attempts", "base_delay", "timeout")
 STEP_OPTIONS: Final = (*FLOW_OPTIONS, "start_delay")
 
+_TOLERATE_HINT: Final = (
+    "An integer is a count of items, a float a share of them: tolerate=10 or tolerate=0.01."
+)
+
 _OTHER_NAMES: Final = {  # what people who know pgflow or another task queue type first
     "maxAttempts": "max_attempts",
     "baseDelay": "base_delay",
@@ -94,6 +98,35 @@ def check_options(options: Mapping[str, object], where: str) -> dict[str, int]:
             )
         checked[name] = value
     return checked
+
+
+def check_policy(options: Mapping[str, object], where: str) -> dict[str, int | float]:
+    """Return a map step's failure policy by the names of its SQL columns, without what is not set."""
+    policy: dict[str, int | float] = {}
+    tolerate = options.get("tolerate")
+    if isinstance(tolerate, bool) or not isinstance(tolerate, int | float | None):
+        raise FlowDefinitionError(
+            f"tolerate of {where} must be a number, not {type(tolerate).__name__}", hint=_TOLERATE_HINT
+        )
+    if isinstance(tolerate, int):
+        if not 0 <= tolerate <= _MAX_INTEGER:
+            raise FlowDefinitionError(f"tolerate of {where} must not be negative", hint=_TOLERATE_HINT)
+        policy["tolerated_failures"] = tolerate
+    elif tolerate is not None:
+        if not 0.0 <= tolerate <= 1.0:
+            raise FlowDefinitionError(
+                f"tolerate of {where} must be a share from 0.0 to 1.0, not {tolerate}", hint=_TOLERATE_HINT
+            )
+        policy["tolerated_share"] = tolerate
+    alike = options.get("stop_after_alike")
+    if alike is not None:
+        if not isinstance(alike, int) or isinstance(alike, bool) or not 1 <= alike <= _MAX_INTEGER:
+            raise FlowDefinitionError(
+                f"stop_after_alike of {where} must be a positive integer, not {alike!r}",
+                hint="It is the number of first items that must all fail with one error to stop the step.",
+            )
+        policy["stop_after_alike"] = alike
+    return policy
 
 
 def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> None:

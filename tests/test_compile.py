@@ -91,3 +91,26 @@ def test_the_sql_creates_what_the_start_up_check_accepts(tx: psycopg.Connection[
     query = "SELECT pgflow.ensure_flow_compiled('demo', %s::jsonb)"
     row = tx.execute(query, (json.dumps(flow.shape()),)).fetchone()
     assert row == ({"status": "verified", "differences": []},)
+
+
+def test_a_failure_policy_is_part_of_the_options_and_a_statement_of_its_own(
+    tx: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    flow = Flow("f")
+    flow.map("m", abs, tolerate=0.01, stop_after_alike=20)
+    flow.map("n", abs, over="m", tolerate=5)
+    assert [step.get("options") for step in flow.shape()["steps"]] == [
+        {"toleratedShare": 0.01, "stopAfterAlike": 20},
+        {"toleratedFailures": 5},
+    ]
+    assert flow.to_sql().splitlines()[3:] == [
+        "SELECT pgflow.set_step_policy('f', 'm', tolerated_share => 0.01, stop_after_alike => 20);",
+        "SELECT pgflow.set_step_policy('f', 'n', tolerated_failures => 5);",
+    ]
+    for statement in flow.to_sql().splitlines():
+        tx.execute(statement.encode())
+    rows = tx.execute(
+        "select step_slug, tolerated_failures, tolerated_share::float8, stop_after_alike "
+        "from pgflow.step_policies order by step_slug"
+    ).fetchall()
+    assert rows == [("m", None, 0.01, 20), ("n", 5, None, None)]

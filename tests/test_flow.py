@@ -312,3 +312,24 @@ def test_a_parameter_named_context_with_another_type_is_refused() -> None:
 
     with pytest.raises(FlowDefinitionError, match='"context" receives the Context, yet it is annotated'):
         Flow("demo").map("m", score)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"tolerate": True}, "tolerate of .* must be a number, not bool"),
+        ({"tolerate": "1%"}, "tolerate of .* must be a number, not str"),
+        ({"tolerate": -1}, "must not be negative"),
+        ({"tolerate": 1.5}, "must be a share from 0.0 to 1.0, not 1.5"),
+        ({"tolerate": float("nan")}, "must be a share"),
+        ({"stop_after_alike": 0}, "stop_after_alike of .* must be a positive integer, not 0"),
+    ],
+)
+def test_a_failure_policy_out_of_bounds_is_refused(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(FlowDefinitionError, match=text):
+        Flow("f").map("m", abs, **options)
+
+
+def test_only_maps_have_a_failure_policy() -> None:
+    with pytest.raises(FlowDefinitionError, match="has no option 'tolerate'"):
+        Flow("f").step("s", abs, tolerate=1)  # type: ignore[call-overload]
