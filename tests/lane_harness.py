@@ -92,10 +92,18 @@ class Harness:
         self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: str
     ) -> int:
         """Send a chunk to a lane as soon as it has room; its number."""
+        self.until(lambda: self.pool.room(lane))
+        seq = self.try_submit(orders, lane=lane, timeout=timeout, **names)
+        assert seq is not None
+        return seq
+
+    def try_submit(
+        self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: str
+    ) -> int | None:
+        """Send a chunk; its number, or None if the lane refuses it."""
         self._next += 1
         chunk = chunk_of(self._next, orders, **names)
-        self.until(lambda: self.pool.submit(lane, chunk, [timeout]))
-        return chunk.seq
+        return chunk.seq if self.pool.submit(lane, chunk, [timeout]) else None
 
     def run(self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None) -> list[Outcome]:
         """Run one chunk to its end; the outcomes by position."""

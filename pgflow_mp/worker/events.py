@@ -23,6 +23,9 @@ class Cause(StrEnum):
     TIMEOUT = "timeout"  # killed by the watchdog
     MEMORY = "memory"  # killed over the per-lane memory cap
     CANCELLED = "cancelled"  # killed on the owner's order: the item is handed back
+    STALLED = (
+        "stalled"  # it held a chunk and did nothing for long, e.g. by SIGSTOP between items: handed back
+    )
     STOPPED = "stopped"  # the pool was stopped: the item is handed back
     LOST = "lost"  # the forkserver died, and its lanes with it: the item is handed back
 

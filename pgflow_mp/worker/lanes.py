@@ -9,23 +9,20 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
 from typing import Final
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.worker.events import Cause, LaneEvent, LaneFailedToStart, LaneReady
 from pgflow_mp.worker.lane import Hooks, LaneProcess, RunningItem, default_oom_kills
 from pgflow_mp.worker.messages import Chunk, FlowInfo, Hello, Setup, encode
-from pgflow_mp.worker.processes import LaneContext, lane_context
+from pgflow_mp.worker.nursery import Nursery
 from pgflow_mp.worker.verdicts import KillReason
-from pgflow_mp.worker.zygote import Preload
 
 _log: Final = logging.getLogger("pgflow_mp.lanes")
 
@@ -86,25 +83,19 @@ class LanePool:
         self.recycle_memory = recycle_memory or (max_memory * 3 // 4 if max_memory else None)
         self.flows: list[FlowInfo] = []
         self._setup = setup
-        self._encoded_setup = encode(setup)
         self._on_event = on_event
         self._recycle_items = recycle_items
         self._recycle_seconds = recycle_seconds
         self._start_timeout = start_timeout
-        self._start_method = start_method
-        self._context = lane_context(self._preload(preload), start_method=start_method)
-        self._preloading = preload
         self._lock = threading.RLock()
         self._generations = itertools.count(1)
         self._lanes: dict[int, _Lane] = {}
         self._retiring: list[LaneProcess] = []
-        self._closing: set[Future[None]] = set()
         self._first: Future[Hello] = Future()
         self._stopping = False
         self._stopped = False
         self._size = size
-        self._launcher = ThreadPoolExecutor(2, "pgflow-launch")
-        self._reaper = ThreadPoolExecutor(4, "pgflow-reap")
+        self._nursery = Nursery(setup, preload=preload, start_method=start_method)
         self._hooks = Hooks(on_event, self._on_started, self._on_died)
 
     def __enter__(self) -> LanePool:
@@ -207,7 +198,7 @@ class LanePool:
         with self._lock:
             for process in [process for process in self._retiring if not process.busy]:
                 self._retiring.remove(process)
-                self._close(process)
+                self._nursery.close(process, LEAVE_GRACE)
             for lane in self._lanes.values():
                 self._tend(lane, now)
 
@@ -230,7 +221,7 @@ class LanePool:
     @property
     def server_pid(self) -> int | None:
         """The forkserver's process id."""
-        return self._context.server.pid if isinstance(self._context, LaneContext) else None
+        return self._nursery.server_pid
 
     # -- the end of processes ----------------------------------------------------------------------
 
@@ -297,9 +288,7 @@ class LanePool:
         for process in self._processes():
             if process.busy or not process.ready:
                 process.kill(KillReason(Cause.STOPPED), 0.0)
-        if isinstance(self._context, LaneContext) and not self._first.done():
-            self._context.server.stop()  # it may be stuck loading the target, and a launch with it
-        self._launcher.shutdown(wait=True, cancel_futures=True)
+        self._nursery.finish_launching(stuck=not self._first.done())
         with self._lock:
             processes = self._processes()
             self._lanes.clear()
@@ -307,18 +296,10 @@ class LanePool:
         for process in processes:
             if not process.ready:
                 process.kill(KillReason(Cause.STOPPED), 0.0)
-            self._close(process, grace)
-        self._reaper.shutdown(wait=True)
-        if isinstance(self._context, LaneContext):
-            self._context.server.stop()
+            self._nursery.close(process, grace)
+        self._nursery.stop()
 
     # -- internals ---------------------------------------------------------------------------------
-
-    def _preload(self, wanted: bool) -> Preload:
-        setup = self._setup
-        target = setup.target if wanted else ""
-        paths = [*setup.sys_path, *(path for path in sys.path if path not in setup.sys_path)]
-        return Preload(target, setup.flows, paths, setup.main_path, setup.threads)
 
     def _processes(self) -> list[LaneProcess]:
         with self._lock:
@@ -330,46 +311,39 @@ class LanePool:
             if lane.launching or lane.coming is not None or lane.removed or self._stopping:
                 return
             lane.launching, lane.retry_at = True, None
-            self._launcher.submit(self._launch, lane)
+            self._nursery.launch(lambda: self._make(lane), self._on_not_started)
 
-    def _launch(self, lane: _Lane) -> None:
+    def _make(self, lane: _Lane) -> LaneProcess | None:
         with self._lock:
             lane.launching = False
             if lane.removed or self._stopping:
-                return
-            process = LaneProcess(lane.id, next(self._generations), self._hooks, default_oom_kills)
-            lane.coming = process
-            context = self._context
-        try:
-            process.launch(context, self._encoded_setup)
-        except BaseException as error:  # noqa: BLE001 - no file descriptors, no memory, no forkserver
-            with self._lock:
-                lane.coming = None
-            process.close(0.0)
-            if isinstance(error, EOFError | ConnectionError) and self._give_up_preloading(context):
-                self._start_process(lane)
-                return
-            self._failed(lane, process, f"Cannot start a process: {type(error).__name__}: {error}", "")
+                return None
+            generation = next(self._generations)
+            try:
+                lane.coming = LaneProcess(lane.id, generation, self._hooks, default_oom_kills)
+            except OSError as error:  # no file descriptors, no memory
+                self._failed(lane, generation, f"Cannot start a process: {error}", "")
+            return lane.coming
 
-    def _give_up_preloading(self, context: BaseContext) -> bool:
-        """Importing the target may have killed the forkserver: use one that does not. False: no help."""
+    def _on_not_started(self, process: LaneProcess, error: BaseException, again: bool) -> None:
         with self._lock:
-            if context is self._context and self._preloading and not self._stopping:
-                self._preloading = False
-                if isinstance(context, LaneContext):
-                    context.server.stop()
-                self._context = lane_context(self._preload(False), start_method=self._start_method)
-            return context is not self._context and not self._stopping
+            lane = self._forget(process)
+        if lane is None or self._stopping:
+            return
+        if again:
+            self._start_process(lane)
+        else:
+            self._failed(
+                lane, process.generation, f"Cannot start a process: {type(error).__name__}: {error}", ""
+            )
 
     def _on_started(self, process: LaneProcess, hello: Hello) -> None:
         if hello.error:
             with self._lock:
                 lane = self._forget(process)
-                self._close(process)
-            if not self._first.done():
-                self._first.set_result(hello)
-            elif lane is not None:
-                self._failed(lane, process, hello.error, hello.hint)
+                self._nursery.close(process, LEAVE_GRACE)
+            if not self._answer(hello) and lane is not None and not self._stopping:
+                self._failed(lane, process.generation, hello.error, hello.hint)
             return
         with self._lock:
             lane = self._lanes.get(process.lane)
@@ -382,33 +356,38 @@ class LanePool:
             lane.coming, lane.failures = None, 0
             if old is not None:
                 self._retire(old)
-        if not self._first.done():
-            if hello.why_not:
-                _log.debug("Every lane imports %s by itself: %s", self._setup.target, hello.why_not)
-            self._first.set_result(hello)
+        if self._answer(hello) and hello.why_not:
+            _log.debug("Every lane imports %s by itself: %s", self._setup.target, hello.why_not)
 
     def _on_died(self, process: LaneProcess, how: str) -> None:
         with self._lock:
             lane = self._forget(process)
-            self._close(process)
+            self._nursery.close(process, LEAVE_GRACE)
         if lane is None or self._stopping:
             return
         if process.ready_at is not None and (process.has_worked or time.monotonic() - process.ready_at > 1.0):
             self._start_process(lane)
             return
         error = f"A lane's process ended while loading {self._setup.target!r}: {how}"
-        if not self._first.done():
-            self._first.set_result(Hello([], error, "", 0.0, False, ""))
-        self._failed(lane, process, error, "")
+        if not self._answer(Hello([], error, "", 0.0, False, "")):
+            self._failed(lane, process.generation, error, "")
 
-    def _failed(self, lane: _Lane, process: LaneProcess, error: str, hint: str) -> None:
+    def _answer(self, hello: Hello) -> bool:
+        """Tell start() what became of the first process; False if it has been told."""
+        with self._lock:
+            if self._first.done():
+                return False
+            self._first.set_result(hello)
+            return True
+
+    def _failed(self, lane: _Lane, generation: int, error: str, hint: str) -> None:
         with self._lock:
             lane.failures += 1
             delay = min(_LAST_RETRY, _FIRST_RETRY * 2 ** (lane.failures - 1))
             lane.retry_at = time.monotonic() + delay
-        self._on_event(LaneFailedToStart(process.lane, process.generation, error, hint, delay))
-        if lane.failures >= 3 and not self._first.done():
-            self._first.set_result(Hello([], error, hint, 0.0, False, ""))
+        self._on_event(LaneFailedToStart(lane.id, generation, error, hint, delay))
+        if lane.failures >= 3:
+            self._answer(Hello([], error, hint, 0.0, False, ""))
 
     def _forget(self, process: LaneProcess) -> _Lane | None:
         """Take a process out of its lane; the lane it was serving or about to serve."""
@@ -426,10 +405,6 @@ class LanePool:
     def _retire(self, process: LaneProcess) -> None:
         process.retire()
         self._retiring.append(process)
-
-    def _close(self, process: LaneProcess, grace: float = LEAVE_GRACE) -> None:
-        with contextlib.suppress(RuntimeError):  # the reaper is shut down: somebody closes it already
-            self._reaper.submit(process.close, grace)
 
     def _notice_deaths(self, processes: list[LaneProcess]) -> None:
         watched = {sentinel: process for process in processes if (sentinel := process.sentinel) is not None}

@@ -10,7 +10,7 @@ from typing import Final
 from pgflow_mp.worker.events import Cause
 from pgflow_mp.worker.messages import Kind, Outcome
 
-_UNCHARGED: Final = (Cause.CANCELLED, Cause.STOPPED, Cause.LOST)
+_UNCHARGED: Final = (Cause.CANCELLED, Cause.STALLED, Cause.STOPPED, Cause.LOST)
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,14 @@ def test_a_stopped_process_is_caught_by_the_same_timeout(two: Harness) -> None:
     assert kinds(two.of(seq)) == [0, 1]
 
 
+def test_a_process_that_is_stopped_between_items_is_replaced_and_nobody_charged(two: Harness) -> None:
+    two.watchdog = Watchdog(two.pool, stall_after=0.3)
+    os.kill(two.pool.lanes()[0].pid, signal.SIGSTOP)
+    assert kinds(two.run([["echo", 1], ["echo", 2]])) == [3, 3]
+    assert two.deaths[0].cause is Cause.STALLED
+    assert kinds(two.run([["echo", 1]])) == [0]
+
+
 def test_a_timeout_runs_from_the_start_of_its_item_and_not_of_its_chunk(two: Harness) -> None:
     assert kinds(two.run([["sleep", 0.15]] * 6, timeout=0.4)) == [0] * 6
     assert not two.deaths
