@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-import psycopg
 import pytest
+from psycopg.errors import Diagnostic
 
 from .helpers import Db, flow, setup, start
 
@@ -120,14 +120,14 @@ def test_the_offset_counts_from_the_statement_and_not_from_the_transaction(queue
     assert queue.value(f"select vt - now() >= interval '10.3 seconds' from {call}") is True
 
 
-def test_the_old_poll_says_that_it_is_deprecated_and_returns_nothing(
-    tx: psycopg.Connection[Any], db: Db
-) -> None:
+def test_the_old_poll_says_that_it_is_deprecated_and_returns_nothing(db: Db) -> None:
     start(db, setup(db, "one"))
     db.do("set local client_min_messages = notice")
     notices: list[str] = []
-    tx.add_notice_handler(lambda n: notices.append(n.message_primary or ""))
+    handler: Callable[[Diagnostic], None] = lambda n: notices.append(n.message_primary or "")  # noqa: E731
+    db.conn.add_notice_handler(handler)
     assert db.rows("select * from pgflow.poll_for_tasks('one', 1, 1)") == []
     assert db.rows("select * from pgflow.poll_for_tasks(queue_name => 'one', vt => 1, qty => 1)") == []
+    db.conn.remove_notice_handler(handler)
     assert any("deprecated" in n.lower() for n in notices)
     assert db.value("select read_ct from pgmq.q_one") == 0
