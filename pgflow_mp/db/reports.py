@@ -1,10 +1,9 @@
-"""Read-only questions about runs, asked by people rather than by workers."""
+"""Lists of runs and flows, for people rather than for workers."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from typing import Any, NamedTuple
-from uuid import UUID
 
 import psycopg
 
@@ -21,15 +20,6 @@ class RunSummary(NamedTuple):
     done: int
     started_at: datetime
     finished_at: datetime | None
-
-
-class Failure(NamedTuple):
-    """Why something failed: a task, or a step as a whole (``task_index`` None)."""
-
-    step_slug: str
-    task_index: int | None
-    attempts: int
-    error: str
 
 
 def recent_runs(conn: Connection, limit: int, flow_slug: str | None = None) -> list[RunSummary]:
@@ -59,27 +49,6 @@ def find_runs(conn: Connection, prefix: str, limit: int = 5) -> list[str]:
         (prefix.lower(), limit),
     ).fetchall()
     return [row[0] for row in rows]
-
-
-def failures(conn: Connection, run_id: str | UUID, limit: int) -> tuple[int, list[Failure]]:
-    """How many tasks of a run have failed, and the first of them by step and index.
-
-    A step that failed without a failed task (its condition was not met, it was cancelled) comes first.
-    """
-    rows = conn.execute(
-        "select ss.step_slug, null::int, 0, coalesce(ss.error_message, '')"
-        " from pgflow.step_states ss where ss.run_id = %(run)s and ss.status = 'failed'"
-        " and not exists (select from pgflow.step_tasks t where t.run_id = ss.run_id"
-        "   and t.step_slug = ss.step_slug and t.status = 'failed')"
-        " union all (select t.step_slug, t.task_index, t.attempts_count, coalesce(t.error_message, '')"
-        " from pgflow.step_tasks t where t.run_id = %(run)s and t.status = 'failed'"
-        " order by t.step_slug, t.task_index limit %(limit)s)",
-        {"run": str(run_id), "limit": limit},
-    ).fetchall()
-    count = conn.execute(
-        "select count(*) from pgflow.step_tasks where run_id = %s and status = 'failed'", (str(run_id),)
-    ).fetchone()
-    return (count[0] if count else 0), [Failure._make(row) for row in rows]
 
 
 def known_flows(conn: Connection) -> list[str]:

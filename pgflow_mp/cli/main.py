@@ -1,0 +1,156 @@
+"""The entry point: finds the command, and turns whatever happens into one screen and an exit status.
+
+A command is a module with ``configure(parser, verb)`` and ``execute(args)``, named in VERBS. It imports
+nothing heavy before ``execute``, so that ``--help`` and errors of usage are instant.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Final, NamedTuple
+
+from pgflow_mp import __version__
+from pgflow_mp.cli.errors import EXIT_CODES, report
+from pgflow_mp.cli.options import Parser, UsageError, add_common, program
+from pgflow_mp.cli.values import boolean
+
+
+class Verb(NamedTuple):
+    """A command: its module in pgflow_mp.cli, and one line of help."""
+
+    module: str
+    help: str
+
+
+VERBS: Final = {
+    "work": Verb("work", "run tasks as they come, for every flow of the app (the default)"),
+    "run": Verb("run", "start one run and execute it here to its end"),
+    "start": Verb("start", "start a run and leave the work to the workers"),
+    "status": Verb("status", "show recent runs, or one of them"),
+    "compile": Verb("schema", "print the SQL that creates a flow"),
+    "install": Verb("schema", "install the pgflow schema into a database"),
+    "migrate": Verb("schema", "upgrade the pgflow schema of a database"),
+}
+DEFAULT: Final = "work"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments or _debug_in_environment()
+    try:
+        return _main(arguments)
+    except SystemExit as error:  # --help, --version
+        return error.code if isinstance(error.code, int) else 0
+    except BrokenPipeError:  # the reader of our output has gone, e.g. head
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes
+        return 128 + signal.SIGPIPE
+    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the one place that shows them
+        return report(error, debug=debug)
+
+
+def _main(arguments: list[str]) -> int:
+    verb, rest = _split(arguments)
+    module = _module(verb)
+    args = _parser(verb, module).parse(rest)
+    from pgflow_mp.observe import logs
+
+    logs.set_up(args.log_level, args.log_format)
+    status: int = module.execute(args)
+    return status
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"pgflow_mp.cli.{VERBS[verb].module}")
+
+
+def _parser(verb: str, module: ModuleType) -> Parser:
+    default = verb == DEFAULT
+    parser = Parser(
+        prog=program() if default else f"{program()} {verb}",
+        description=_overview() if default else None,
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"pgflow_mp {__version__}")
+    parser.set_defaults(verb=verb)
+    module.configure(parser, verb)
+    add_common(parser)
+    return parser
+
+
+def _overview() -> str:
+    lines = [
+        "Durable, CPU-heavy batch work in Python on nothing but PostgreSQL.",
+        "",
+        "commands:",
+        *(f"  {name:<9} {verb.help}" for name, verb in VERBS.items()),
+        "",
+        f"{program()} COMMAND --help tells more. Without a command it is the worker:",
+    ]
+    return "\n".join(lines)
+
+
+def _split(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command and its arguments; options may come before the command."""
+    flags = _parser(DEFAULT, _module(DEFAULT)).value_flags() if arguments[:1] else set()
+    position = 0
+    while position < len(arguments) and arguments[position].startswith("-"):
+        if arguments[position] == "--":
+            return DEFAULT, arguments
+        position += 2 if arguments[position] in flags else 1
+    if position >= len(arguments):
+        return DEFAULT, arguments
+    word = arguments[position]
+    if word in VERBS:
+        return word, arguments[:position] + arguments[position + 1 :]
+    if word == "help":
+        return _help(arguments[position + 1 :])
+    _check_typo(word, arguments[position + 1 :])
+    return DEFAULT, arguments
+
+
+def _help(rest: list[str]) -> tuple[str, list[str]]:
+    return (rest[0] if rest and rest[0] in VERBS else DEFAULT), ["--help"]
+
+
+def _check_typo(word: str, rest: list[str]) -> None:
+    """Refuse a word that is no target, but looks like a command."""
+    if not word.isidentifier():
+        return
+    import difflib
+
+    close = difflib.get_close_matches(word.lower(), VERBS, 1, cutoff=0.6)
+    positional = any(not argument.startswith("-") for argument in rest[:1])
+    if not close and not positional:
+        return
+    from pgflow_mp.targets import Target
+
+    target = Target.parse(word)
+    if target.bundled or _exists(word):
+        return
+    guess = f"did you mean '{close[0]}'?" if close else f"commands are {', '.join(VERBS)}"
+    raise UsageError(f"There is no command or module '{word}'; {guess}", hint=f"See {program()} --help.")
+
+
+def _exists(module: str) -> bool:
+    import importlib.util
+
+    if os.path.exists(f"{module}.py") or os.path.isdir(module):
+        return True
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _debug_in_environment() -> bool:
+    try:
+        return boolean(os.environ.get("PGFLOW_DEBUG", ""))
+    except argparse.ArgumentTypeError:
+        return True

@@ -1,0 +1,138 @@
+"""Writing a run's output to a file or to standard output: all of it, or nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from pgflow_mp.cli.options import command
+from pgflow_mp.errors import InputError, PgflowError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgflow_mp.cli.preflight import FlowFacts
+
+_LINES: Final = (".jsonl", ".ndjson", ".jsonlines")
+
+
+def check_output(text: str, flow: FlowFacts) -> None:
+    """Refuse, before the work, an output that could not be written after it. Raises InputError."""
+    if text == "-":
+        return
+    path = Path(text)
+    if path.is_dir():
+        raise InputError(f"--output {path} is a directory", hint="Name a file in it.")
+    if not path.parent.is_dir():
+        raise InputError(f"--output {path}: there is no directory {path.parent}", hint="Create it first.")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise InputError(f"--output {path} cannot be written: permission denied")
+    if is_lines(text) and not (len(flow.leaves) == 1 and flow.leaves[0].is_map):
+        names = ", ".join(step.slug for step in flow.leaves)
+        raise InputError(
+            f'--output {path}: flow "{flow.slug}" does not end in one map, whose results could be lines '
+            f"(its last steps: {names})",
+            hint="Write the whole output as one document: give the file the ending .json.",
+        )
+
+
+def is_lines(text: str) -> bool:
+    """Whether a file of this name gets one result a line."""
+    return Path(text).suffix.lower() in _LINES
+
+
+@contextlib.contextmanager
+def stdout_for_results() -> Iterator[IO[str]]:
+    """Standard output for us alone: what handlers print in lanes goes to standard error meanwhile."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with open(saved, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False) as own:
+            yield own
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def write_output(
+    conn: psycopg.Connection[tuple[Any, ...]],
+    run_id: str,
+    text: str,
+    leaves: list[tuple[str, bool]],
+    results: IO[str],
+) -> int:
+    """Write the output of a completed run, page by page; returns the number of bytes.
+
+    ``leaves`` are the last steps and whether each is a map. ``text`` is ``-`` (``results``) or a path; one
+    that ends in .jsonl gets the results of the only map among them, one a line.
+    """
+    if text == "-":
+        results.flush()
+        with open(results.fileno(), "wb", closefd=False) as file:
+            return _write(conn, run_id, file, leaves, False)
+    hint = f"The output stays in the database: {command('run', '--resume', run_id, '--output', 'FILE')}"
+    with write_atomically(Path(text), hint) as file:
+        return _write(conn, run_id, file, leaves, is_lines(text))
+
+
+def _write(
+    conn: psycopg.Connection[tuple[Any, ...]],
+    run_id: str,
+    file: IO[bytes],
+    leaves: list[tuple[str, bool]],
+    lines: bool,
+) -> int:
+    from pgflow_mp.db import engine
+
+    if lines:
+        return sum(
+            file.write((output or b"null") + b"\n")
+            for _, output in engine.iter_results(conn, run_id, leaves[0][0])
+        )
+    run = engine.get_run(conn, run_id)
+    if run is not None and run.output is not None:
+        return file.write(run.output + b"\n")
+    written = file.write(b"{")  # too large for one document in the database: put together here
+    for number, (slug, is_map) in enumerate(leaves):
+        written += file.write(b", " * bool(number) + f'"{slug}": '.encode() + b"[" * is_map)
+        for index, (_, output) in enumerate(engine.iter_results(conn, run_id, slug)):
+            written += file.write(b",\n" * bool(index) + (output or b"null"))
+        written += file.write(b"]" * is_map)
+    return written + file.write(b"}\n")
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
+    """A file that takes the place of ``path`` when the block ends well, and vanishes otherwise."""
+    try:
+        if path.exists() and not path.is_file():  # /dev/null, a pipe
+            with path.open("wb") as file:
+                yield file
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with open(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(handle)
+            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise PgflowError(f"{path} cannot be written: {error.strerror}", hint=hint) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

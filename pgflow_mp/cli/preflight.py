@@ -1,0 +1,230 @@
+"""A look at the flow before anything is written: does it load, which steps has it, does the input fit?
+
+User code is imported in a forked copy of this process, which is short-lived: the worker's parent never
+imports it, and at this point there are neither threads nor connections to be copied.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Any, Final
+
+import msgspec
+
+from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, PgflowError
+from pgflow_mp.inputs import RunInput
+from pgflow_mp.targets import Target
+
+_SAMPLE: Final = 100
+
+
+class StepFacts(msgspec.Struct):
+    """A step as the command line needs to know it."""
+
+    slug: str
+    is_map: bool
+    dependencies: list[str]
+
+
+class FlowFacts(msgspec.Struct):
+    """A flow of the target at position ``target``.
+
+    ``default_input`` is the example's, ``mismatch`` why the given input does not fit.
+    """
+
+    slug: str
+    steps: list[StepFacts]
+    shape: bytes
+    target: int = 0
+    default_input: bytes | None = None
+    mismatch: str = ""
+
+    @property
+    def root_maps(self) -> list[str]:
+        """Maps over the run's input."""
+        return [step.slug for step in self.steps if step.is_map and not step.dependencies]
+
+    @property
+    def leaves(self) -> list[StepFacts]:
+        """Steps that nothing depends on: their outputs are the run's output."""
+        inner = {parent for step in self.steps for parent in step.dependencies}
+        return [step for step in self.steps if step.slug not in inner]
+
+
+class _Answer(msgspec.Struct):
+    flows: list[FlowFacts] = []
+    error: str = ""
+    hint: str = ""
+    code: int = 0
+
+
+def look_at(targets: list[Target], run_input: RunInput | None = None) -> list[FlowFacts]:
+    """Load the targets elsewhere, and tell what is in them.
+
+    Raises what loading raises as FlowNotFound (or the like, with its exit status), and FlowNotFound if
+    importing kills the process.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(read)
+        _answer(write, targets, run_input)
+    os.close(write)
+    try:
+        with open(read, "rb") as pipe:
+            data = pipe.read()
+    finally:
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if not data:
+        raise _died(targets, status)
+    answer = msgspec.msgpack.decode(data, type=_Answer)
+    if answer.error:
+        error = PgflowError(answer.error, hint=answer.hint)
+        error.exit_code = answer.code
+        raise error
+    return answer.flows
+
+
+def choose(flows: list[FlowFacts], target: str) -> FlowFacts:
+    """The one flow of a target. Raises FlowNotFound where there are several."""
+    if len(flows) == 1:
+        return flows[0]
+    raise FlowNotFound(
+        f"{target} has {len(flows)} flows: {', '.join(flow.slug for flow in flows)}",
+        hint=f"Name one of them: {target}:{flows[0].slug}.",
+    )
+
+
+def check_input(flow: FlowFacts, run_input: RunInput) -> None:
+    """Raise InputError if the run's input cannot be what the root steps ask for."""
+    if flow.root_maps and not run_input.is_array:
+        raise InputError(
+            f'Step "{flow.root_maps[0]}" of flow "{flow.slug}" is a map over the run\'s input, which must '
+            f"be an array; {run_input.source} is {run_input.kind}",
+            hint="Give a JSON array, or a .jsonl file with one value a line.",
+        )
+    if flow.mismatch:
+        raise InputError(
+            flow.mismatch,
+            hint="Correct the input, or the annotations of that parameter.",
+        )
+
+
+def missing_input(flow: FlowFacts) -> RunInput:
+    """The input of a run for which none was given: the example's own, else {}. Raises InputError."""
+    if flow.default_input is not None:
+        return RunInput(flow.default_input, "the example's own input")
+    if flow.root_maps:
+        raise InputError(
+            f'Flow "{flow.slug}" needs an input: its step "{flow.root_maps[0]}" is a map over it',
+            hint="Give --input FILE (.json, .jsonl), JSON text like '[1, 2, 3]', or - for standard input.",
+        )
+    return RunInput(b"{}", "the empty input {}")
+
+
+def _died(targets: list[Target], status: int) -> PgflowError:
+    names = ", ".join(map(str, targets))
+    if status == -signal.SIGINT:
+        raise KeyboardInterrupt
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
+    return FlowNotFound(f"The process that imported {names} {how}", hint="Import it in Python to see why.")
+
+
+def _answer(write: int, targets: list[Target], run_input: RunInput | None) -> None:
+    """In the forked process: load, describe, and leave without ever returning."""
+    status = 1
+    try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.dup2(2, 1)  # what user code prints while it is imported is not our output
+        answer = _describe(targets, run_input)
+        with open(write, "wb") as pipe:
+            pipe.write(msgspec.msgpack.encode(answer))
+        status = 0
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
+    from pgflow_mp import loading
+    from pgflow_mp.cli.errors import exit_code
+
+    try:
+        loading.load_app(targets)
+        return _Answer(
+            [
+                _facts(flow, number, run_input)
+                for number, target in enumerate(targets)
+                for flow in loading.load_flows(target)
+            ]
+        )
+    except PgflowError as error:
+        return _Answer(error=str(error), hint=error.hint, code=exit_code(error))
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
+        return _Answer(
+            error=f"Loading {', '.join(map(str, targets))} failed with {type(error).__name__}: {error}",
+            code=ConfigError.exit_code,
+        )
+
+
+def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
+    steps = [
+        StepFacts(step.slug, step.step_type == "map", list(step.dependencies)) for step in flow.steps.values()
+    ]
+    facts = FlowFacts(flow.slug, steps, msgspec.json.encode(flow.shape()), target)
+    module = sys.modules.get(flow.module)
+    default = getattr(module, "DEFAULT_INPUT", None)
+    if default is not None and flow.module.startswith("pgflow_mp.examples."):
+        facts.default_input = msgspec.json.encode(default)
+    if run_input is not None:
+        facts.mismatch = _mismatch(flow, run_input)
+    return facts
+
+
+def _mismatch(flow: Any, run_input: RunInput) -> str:
+    """Why the input does not fit, or nothing. Of an array for a root map, only a sample is looked at.
+
+    Single misfits among many elements are the business of their tasks; if all of the first hundred are
+    wrong, then the input is.
+    """
+    from pgflow_mp.binding import Source, resolve
+
+    for step in flow.steps.values():
+        is_map = step.step_type == "map"
+        for argument in step.arguments:
+            is_input = argument.source is Source.INPUT and not step.dependencies
+            if argument.source is not Source.FLOW_INPUT and not is_input:
+                continue
+            try:
+                wanted = resolve(argument.annotation, step.handler)
+                decode = msgspec.json.Decoder(Any if wanted is object else wanted).decode
+            except Exception:  # noqa: BLE001, S112 - reported when the flow is loaded
+                continue
+            samples: list[Any] = [run_input.json]
+            if is_map and is_input:
+                if not run_input.is_array:
+                    continue
+                samples = msgspec.json.decode(run_input.json, type=list[msgspec.Raw])[:_SAMPLE]
+            if problem := _all_wrong(decode, samples):
+                what = f"the input ({run_input.source}, {run_input.kind})"
+                what = f"No element of {what} fits" if is_map and is_input else f"T{what[1:]} does not fit"
+                name = f'parameter "{argument.name}" of step "{step.slug}" in flow "{flow.slug}"'
+                return f"{what} {name}: {problem}"
+    return ""
+
+
+def _all_wrong(decode: Any, samples: list[Any]) -> str:
+    first = ""
+    for sample in samples:
+        try:
+            decode(sample)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            first = first or str(error)
+        else:
+            return ""
+    return first

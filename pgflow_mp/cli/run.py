@@ -1,0 +1,225 @@
+"""run: start one run, or go on with one, and execute it here to its end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pgflow_mp.cli import values
+from pgflow_mp.cli.errors import OK, RUN_FAILED, TIMED_OUT
+from pgflow_mp.cli.options import Parser, UsageError, add_database, add_input, add_json, command, program
+from pgflow_mp.cli.working import add_work, watching, worker_options
+from pgflow_mp.errors import FlowNotFound
+
+if TYPE_CHECKING:
+    from pgflow_mp.cli.database import Database
+    from pgflow_mp.cli.preflight import FlowFacts
+    from pgflow_mp.db.engine import RunRow
+    from pgflow_mp.inputs import RunInput
+    from pgflow_mp.observe.events import ProgressSnapshot
+    from pgflow_mp.run import RunSummary
+    from pgflow_mp.targets import Target
+
+logger = logging.getLogger("pgflow_mp")
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.usage = f"{parser.prog} FLOW [--input INPUT] [--output FILE] [OPTIONS]"
+    parser.description = "Start one run of a flow and execute it here, on all cores, to its end."
+    parser.add_argument(
+        "flow", nargs="?", metavar="FLOW", help="module:flow, path.py:flow, or the name of a bundled example"
+    )
+    add_input(parser)
+    parser.option(
+        "--output",
+        "-o",
+        env="PGFLOW_OUTPUT",
+        metavar="FILE",
+        help="write the run's output there; - is standard output; a .jsonl file gets the results of the "
+        "last map, one a line",
+    )
+    parser.option(
+        "--resume",
+        env="PGFLOW_RESUME",
+        metavar="RUN_ID",
+        help="go on with a run that was interrupted, or, trying what failed again, with one that failed",
+    )
+    parser.option(
+        "--timeout",
+        env="PGFLOW_TIMEOUT",
+        convert=values.seconds,
+        metavar="S",
+        help="stop after so long, in order; the run can be resumed (exit status 124)",
+    )
+    add_json(parser)
+    add_work(parser)
+    add_database(parser)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is known before the database is opened. ``flow`` is None if only the run can tell."""
+
+    targets: list[Target]
+    flows: list[FlowFacts]
+    flow: FlowFacts | None
+    given: RunInput | None
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Execute the run and tell how it went; 0 if it completed."""
+    from pgflow_mp.cli import summary
+    from pgflow_mp.cli.database import open_database
+    from pgflow_mp.cli.output import stdout_for_results, write_output
+
+    options = worker_options(args)
+    job = _prepare(args)
+    with stdout_for_results() as results, open_database(args, workers=args.workers or 1) as database:
+        flow, run = _find(args, job, database)
+        code, done = OK, None
+        if run is None or run.status != "completed":
+            code, done = _work(args, job, flow, run, database, options)
+        told = summary.of(args, flow, run, done, database)
+        if args.output and code == OK:
+            leaves = [(step.slug, step.is_map) for step in flow.leaves]
+            with database.connect() as conn:
+                told.written = write_output(conn, told.run_id, args.output, leaves, results)
+        summary.tell(told, results)
+    return code
+
+
+def _prepare(args: argparse.Namespace) -> _Job:
+    """Everything that can be wrong is found here, before anything is started."""
+    from pgflow_mp.cli import preflight
+    from pgflow_mp.cli.output import check_output
+    from pgflow_mp.inputs import read_input
+    from pgflow_mp.targets import Target, bundled_examples, resolve_app
+
+    if args.resume is None and args.flow is None:
+        examples = ", ".join(bundled_examples())
+        raise UsageError(
+            f"Which flow? {program()} run FLOW",
+            hint=f"FLOW is path.py, module:flow or an example: {examples}.",
+        )
+    if args.resume is not None and "input" in args.given:
+        raise UsageError(
+            "--resume and --input exclude each other", hint="A run keeps the input that it was started with."
+        )
+    if args.json and args.output == "-":
+        raise UsageError(
+            "--json and --output - both want standard output", hint="Write the output to a file."
+        )
+    targets = [Target.parse(args.flow)] if args.flow is not None else resolve_app(None)
+    if args.resume is not None:
+        flows = preflight.look_at(targets)
+        flow = flows[0] if len(flows) == 1 else None
+        if flow is not None and args.output:
+            check_output(args.output, flow)
+        return _Job(targets, flows, flow, None)
+    given = read_input(args.input, jsonl=args.jsonl) if args.input is not None else None
+    flows = preflight.look_at(targets, given)
+    flow = preflight.choose(flows, args.flow)
+    given = given or preflight.missing_input(flow)
+    preflight.check_input(flow, given)
+    if args.output:
+        check_output(args.output, flow)
+    return _Job(targets, flows, flow, given)
+
+
+def _find(args: argparse.Namespace, job: _Job, database: Database) -> tuple[FlowFacts, RunRow | None]:
+    """The flow, and the run to go on with, if there is one. Raises RunNotFound, FlowNotFound."""
+    from pgflow_mp.cli.output import check_output
+    from pgflow_mp.cli.status import find_run
+
+    if args.resume is None:
+        assert job.flow is not None  # noqa: S101 - _prepare has chosen it
+        return job.flow, None
+    with database.connect() as conn:
+        run = find_run(conn, args.resume)
+    flow = next((flow for flow in job.flows if flow.slug == run.flow_slug), None)
+    if flow is None:
+        here = ", ".join(flow.slug for flow in job.flows)
+        raise FlowNotFound(
+            f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})",
+            hint=f"Name the file or module that holds it: {command('run')} FLOW --resume {run.run_id}",
+        )
+    if args.output:
+        check_output(args.output, flow)
+    return flow, run
+
+
+def _work(
+    args: argparse.Namespace,
+    job: _Job,
+    flow: FlowFacts,
+    run: RunRow | None,
+    database: Database,
+    options: dict[str, Any],
+) -> tuple[int, RunSummary]:
+    """Start or go on with the run and serve it; the exit status, and what was done."""
+    from pgflow_mp import run as runner
+
+    run_id = str(uuid.uuid4()) if run is None else run.run_id
+    if run is not None and run.status == "failed":
+        _retry(database, run_id)
+    begin = f"{'resuming' if run else 'starting'} run {run_id} of {flow.slug} on {database.place}"
+    with watching(args, f"{flow.slug}  run {run_id}", begin, names_flows=False) as (observer, heard):
+        try:
+            done = runner.execute(
+                runner.Database(database.dsn, database.place, None),
+                job.targets[flow.target],
+                flow.slug,
+                input=None if job.given is None else job.given.json,
+                run_id=run_id,
+                resume=run is not None,
+                observer=observer,
+                timeout=args.timeout,
+                **options,
+            )
+        except Exception:
+            if heard.numbers:  # while it was starting
+                raise KeyboardInterrupt from None
+            raise
+        observer.on_progress(_last_picture(database, done))
+    if done.status == "completed":
+        return OK, done
+    if done.status == "failed":
+        return RUN_FAILED, done
+    return (heard.exit_code if heard.numbers or args.timeout is None else TIMED_OUT), done
+
+
+def _last_picture(database: Database, done: RunSummary) -> ProgressSnapshot:
+    """The run as it was left; the worker's own last snapshot is a moment older."""
+    from collections import Counter
+
+    from pgflow_mp.db import engine
+    from pgflow_mp.observe.events import ProgressSnapshot, StepSnapshot
+
+    failed = Counter(failure.step for failure in done.failures)
+    with database.connect() as conn:
+        rows = engine.run_progress(conn, done.run_id)
+    steps: list[StepSnapshot] = []
+    for row in rows:
+        total, rate = row.initial_tasks, 0.0
+        count = 0 if total is None else total - (row.remaining_tasks or 0)
+        if row.started_at is not None and row.finished_at is not None:
+            rate = count / max(1e-3, (row.finished_at - row.started_at).total_seconds())
+        steps.append(
+            StepSnapshot(
+                done.flow, row.step_slug, row.status, count, total, failed[row.step_slug], rate, None
+            )
+        )
+    return ProgressSnapshot(tuple(steps), 0, done.lanes, 0.0, 0, 0, "connected", 0.0)
+
+
+def _retry(database: Database, run_id: str) -> None:
+    from pgflow_mp.db import engine
+    from pgflow_mp.observe.text import plural
+
+    with database.connect() as conn:
+        queued = engine.retry_failed_tasks(conn, run_id)
+    logger.info("trying %s of run %s again", plural(queued, "item"), run_id)

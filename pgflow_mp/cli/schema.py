@@ -1,0 +1,107 @@
+"""install, migrate, compile: the schema of a database, and flows as SQL."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
+
+_ABOUT = {
+    "install": "Install the pgflow schema into a database, or upgrade it there. Safe to repeat.\n"
+    "The embedded server needs no installation: it gets the schema by itself.",
+    "migrate": "Upgrade the pgflow schema of a database to the version of this package.\n"
+    "A database without the schema is left alone; one that is newer is refused.",
+    "compile": "Print the SQL that creates a flow, for migrations that are applied by hand.\n"
+    "The flow is imported here; no database is needed.",
+}
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.description = _ABOUT[verb]
+    if verb == "compile":
+        parser.add_argument("target", metavar="TARGET", help="module:flow, path.py:flow, or an example")
+        parser.option("--output", "-o", env="PGFLOW_OUTPUT", metavar="FILE", help="write it to FILE")
+        return
+    parser.option(
+        "--print",
+        env="PGFLOW_PRINT",
+        flag=True,
+        default=False,
+        help="print the SQL of a fresh installation for a DBA, and touch nothing",
+    )
+    parser.option(
+        "--with-queue",
+        env="PGFLOW_WITH_QUEUE",
+        flag=True,
+        default=False,
+        help="with --print: put the SQL of pgmq first, for servers without that extension",
+    )
+    add_json(parser)
+    add_database(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.verb == "compile":
+        return _compile(args)
+    if args.print:
+        from pgflow_mp.db import schema
+
+        print(schema.sql_text(queue=args.with_queue))
+        return 0
+    return _install(args)
+
+
+def _install(args: argparse.Namespace) -> int:
+    from pgflow_mp.cli.database import describe, named_dsn, open_database
+    from pgflow_mp.db import connection, schema
+
+    dsn = named_dsn(args)
+    if dsn is None:
+        with open_database(args) as database, database.connect() as conn:
+            found = schema.installed(conn)
+        version = found.version if found else 0
+        return _say(args, version, version, database.place, False)
+    place = describe(dsn)
+    with connection.connect(dsn) as conn:
+        if args.verb == "migrate" and schema.installed(conn) is None:
+            raise UsageError(
+                f"{place} has no pgflow schema to migrate", hint=f"Install it: {command('install')}"
+            )
+        result = schema.install(conn)
+    return _say(args, result.before, result.after, place, result.changed)
+
+
+def _say(args: argparse.Namespace, before: int, after: int, place: str, changed: bool) -> int:
+    if args.json:
+        print(json.dumps({"before": before, "version": after, "changed": changed, "database": place}))
+    elif not changed:
+        print(f"Up to date: pgflow schema version {after} ({place}).")
+    elif not before:
+        print(f"Installed pgflow schema version {after} ({place}).")
+    elif before == after:
+        print(f"Renewed the functions of pgflow schema version {after} ({place}).")
+    else:
+        print(f"Upgraded the pgflow schema from version {before} to {after} ({place}).")
+    return 0
+
+
+def _compile(args: argparse.Namespace) -> int:
+    from pgflow_mp import loading
+
+    flows = loading.load_flows(loading.Target.parse(args.target))
+    text = "\n".join(flow.to_sql() for flow in flows)
+    if args.output in (None, "-"):
+        sys.stdout.write(text)
+        return 0
+    from pgflow_mp.cli.output import write_atomically
+
+    with write_atomically(Path(args.output)) as file:
+        file.write(text.encode())
+    names = ", ".join(flow.slug for flow in flows)
+    print(f"Wrote {args.output}: {names}.", file=sys.stderr)
+    return 0

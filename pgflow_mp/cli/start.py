@@ -1,0 +1,102 @@
+"""start: a run is put into the database; workers execute it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from pgflow_mp.cli.options import Parser, add_database, add_input, add_json, command
+from pgflow_mp.errors import FlowNotFound
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgflow_mp.cli.preflight import FlowFacts
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.description = "Start a run and print its id. Workers execute it: python -m pgflow_mp TARGET."
+    parser.add_argument(
+        "flow", metavar="FLOW", help="module:flow, path.py:flow, an example, or a flow in the database"
+    )
+    add_input(parser)
+    parser.option(
+        "--compile",
+        env="PGFLOW_COMPILE",
+        choices=("check", "skip", "recreate"),
+        default="check",
+        metavar="HOW",
+        help="a flow that differs from the database: check (refuse, the default), skip, recreate",
+    )
+    add_json(parser)
+    add_database(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Start the run and print its id."""
+    from pgflow_mp.cli import preflight
+    from pgflow_mp.cli.database import open_database
+    from pgflow_mp.db import engine
+    from pgflow_mp.inputs import RunInput, read_input
+    from pgflow_mp.targets import Target
+
+    given = read_input(args.input, jsonl=args.jsonl) if args.input is not None else None
+    flow: preflight.FlowFacts | None = None
+    missing: Exception | None = None
+    try:
+        flow = preflight.choose(preflight.look_at([Target.parse(args.flow)], given), args.flow)
+        given = given or preflight.missing_input(flow)
+        preflight.check_input(flow, given)
+    except FlowNotFound as error:
+        if not args.flow.isidentifier():
+            raise
+        missing = error  # perhaps the database knows a flow of this name
+    with open_database(args) as database, database.connect() as conn:
+        slug = args.flow if flow is None else flow.slug
+        if flow is None:
+            _check_known(conn, slug, missing, database.place)
+        else:
+            ensure_compiled(conn, flow, args.compile)
+        run_id = engine.start_flow(conn, slug, (given or RunInput(b"{}", "")).json)
+        place = database.place
+    if args.json:
+        print(json.dumps({"run_id": run_id, "flow": slug, "database": place}))
+        return 0
+    print(run_id, flush=True)
+    if sys.stderr.isatty():
+        print(f"Started {slug} in {place}. Work on it: {command(args.flow)}", file=sys.stderr)
+    return 0
+
+
+def ensure_compiled(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: str) -> None:
+    """Create the flow in the database, or compare it. Raises ShapeMismatch."""
+    from pgflow_mp.db import engine
+    from pgflow_mp.errors import ShapeMismatch
+
+    if how == "skip":
+        return
+    result = engine.ensure_flow_compiled(conn, flow.slug, flow.shape, allow_data_loss=how == "recreate")
+    if result.status == "mismatch":
+        differences = "\n".join(f"  - {difference}" for difference in result.differences)
+        raise ShapeMismatch(
+            f'Flow "{flow.slug}" differs from the one in the database:\n{differences}',
+            result.differences,
+            hint="Give the changed flow a new slug, or delete the stored one and all its runs: "
+            "--compile recreate.",
+        )
+
+
+def _check_known(
+    conn: psycopg.Connection[tuple[Any, ...]], slug: str, missing: Exception | None, place: str
+) -> None:
+    from pgflow_mp.db import reports
+
+    known = reports.known_flows(conn)
+    if slug not in known:
+        raise FlowNotFound(
+            f"{missing}, and no flow '{slug}' in {place}",
+            hint=f"Flows there: {', '.join(known)}." if known else getattr(missing, "hint", ""),
+        )

@@ -1,0 +1,208 @@
+"""status: the runs of a database, or one of them with its steps and failures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from pgflow_mp.cli import values
+from pgflow_mp.cli.options import Parser, add_database, add_json, command
+from pgflow_mp.errors import RunNotFound
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgflow_mp.db.engine import RunRow, StepProgress
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.description = "Show the runs that were started last, or one run with its steps and failures."
+    parser.add_argument("run", nargs="?", metavar="RUN_ID", help="a run's id, or how it begins")
+    parser.option("--flow", env="PGFLOW_FLOW", metavar="SLUG", help="only runs of this flow")
+    parser.option(
+        "--limit",
+        env="PGFLOW_LIMIT",
+        metavar="N",
+        default=20,
+        convert=values.count,
+        help="how many runs, or failures of one run, to show (20)",
+    )
+    add_json(parser)
+    add_database(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print it."""
+    from pgflow_mp.cli.database import named_dsn, open_database
+
+    if named_dsn(args) is None and not _embedded_exists(args):
+        if args.run is not None:
+            raise RunNotFound(f"There is no run {args.run}: no run was ever started here")
+        print("[]" if args.json else f"No runs yet. Start one: {command('run', 'simple')}")
+        return 0
+    with open_database(args) as database, database.connect() as conn:
+        if args.run is None:
+            return _list(args, conn, database.place)
+        return _show(args, conn, database.options)
+
+
+def _embedded_exists(args: argparse.Namespace) -> bool:
+    from pgflow_mp.db.embedded import EmbeddedServer
+
+    return EmbeddedServer(args.data_dir).data_dir.exists()
+
+
+def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], place: str) -> int:
+    from pgflow_mp.db import reports
+
+    runs = reports.recent_runs(conn, args.limit, args.flow)
+    if args.json:
+        print(json.dumps([run._asdict() for run in runs], default=_json_value))
+        return 0
+    if not runs:
+        print(f"No runs in {place}.")
+        return 0
+    from rich.table import Column, Table
+
+    from pgflow_mp.cli.screen import console, styled
+    from pgflow_mp.observe.text import duration
+
+    table = Table(
+        Column("run", no_wrap=True),
+        Column("flow", overflow="ellipsis", no_wrap=True),
+        "status",
+        Column("items", justify="right"),
+        Column("started", no_wrap=True),
+        Column("took", justify="right"),
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
+    for run in runs:
+        items = f"{run.items:,}" if run.done >= run.items else f"{run.done:,}/{run.items:,}"
+        ended = run.finished_at or datetime.now(run.started_at.tzinfo)
+        table.add_row(
+            run.run_id,
+            run.flow_slug,
+            styled(run.status),
+            items,
+            _ago(run.started_at),
+            duration((ended - run.started_at).total_seconds()),
+        )
+    console(sys.stdout).print(table)
+    return 0
+
+
+def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
+    """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
+    from pgflow_mp.db import engine, reports
+
+    run_id: str | None = None
+    try:
+        run_id = str(UUID(text))
+    except ValueError:
+        found = reports.find_runs(conn, text) if len(text) >= 4 else []
+        if len(found) > 1:
+            raise RunNotFound(
+                f"{text!r} begins the ids of several runs", hint="They are: " + ", ".join(found)
+            ) from None
+        run_id = found[0] if found else None
+    run = engine.get_run(conn, run_id) if run_id else None
+    if run is None:
+        raise RunNotFound(
+            f"There is no run {text} in this database", hint=f"List the runs: {command('status')}"
+        )
+    return run
+
+
+def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], options: list[str]) -> int:
+    from pgflow_mp.db import engine, queries
+
+    run = find_run(conn, args.run)
+    steps = engine.run_progress(conn, run.run_id)
+    failures, failed = queries.failed_tasks(conn, run.run_id, args.limit)
+    if args.json:
+        record = run._asdict() | {
+            "steps": [step._asdict() for step in steps],
+            "failed_tasks": failed,
+            "failures": [failure._asdict() for failure in failures],
+        }
+        del record["input"], record["output"]
+        print(json.dumps(record, default=_json_value))
+        return 0
+    from pgflow_mp.cli.screen import console, print_failures, styled
+
+    screen = console(sys.stdout)
+    ended = run.completed_at or run.failed_at
+    from pgflow_mp.observe.text import duration
+
+    took = duration(((ended or datetime.now(run.started_at.tzinfo)) - run.started_at).total_seconds())
+    screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}")
+    screen.print(
+        f"{styled(run.status)}, started {_ago(run.started_at)}, {'took' if ended else 'for'} {took}\n"
+    )
+    screen.print(_steps_table(steps))
+    print_failures(screen, failed, failures, args.limit)
+    if run.status == "started":
+        print(f"\nGo on with it here: {command('run', '--resume', run.run_id, *options)}")
+    elif run.status == "failed":
+        print(f"\nTry what failed again: {command('run', '--resume', run.run_id, *options)}")
+    return 0
+
+
+def _steps_table(steps: list[StepProgress]) -> Any:
+    from rich.table import Column, Table
+    from rich.text import Text
+
+    from pgflow_mp.cli.screen import styled
+    from pgflow_mp.observe.text import duration, shorten
+
+    table = Table(
+        Column("step", no_wrap=True, overflow="ellipsis"),
+        "status",
+        Column("items", justify="right"),
+        Column("took", justify="right"),
+        Column("", overflow="ellipsis", no_wrap=True),
+        box=None,
+        header_style="bold",
+        pad_edge=False,
+    )
+    for step in steps:
+        items = "" if step.initial_tasks is None else f"{step.initial_tasks:,}"
+        if step.status in ("started", "failed") and step.initial_tasks is not None:
+            items = f"{step.initial_tasks - (step.remaining_tasks or 0):,}/{items}"
+        took = ""
+        if step.started_at is not None and step.finished_at is not None:
+            took = duration(max(0.0, (step.finished_at - step.started_at).total_seconds()))
+        remark = (step.error_message if step.status == "failed" else step.skip_reason) or ""
+        table.add_row(
+            step.step_slug,
+            styled(step.status),
+            items,
+            took,
+            Text(shorten(remark.partition("\n")[0], 200)),
+        )
+    return table
+
+
+def _ago(when: datetime) -> str:
+    seconds = (datetime.now(when.tzinfo) - when).total_seconds()
+    for limit, unit, word in (
+        (60, 1, "s"),
+        (3600, 60, "min"),
+        (86400, 3600, "h"),
+        (14 * 86400, 86400, "days"),
+    ):
+        if seconds < limit:
+            number = int(max(0, seconds) // unit)
+            return f"{number} {word[:-1] if word == 'days' and number == 1 else word} ago"
+    return f"{when.astimezone():%Y-%m-%d}"
+
+
+def _json_value(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,180 @@
+"""What the command ``run`` says at its end: how it went, where the state is, what to do next."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from pgflow_mp.cli.options import command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from pgflow_mp.cli.database import Database
+    from pgflow_mp.cli.preflight import FlowFacts
+    from pgflow_mp.db.engine import RunRow
+    from pgflow_mp.run import RunSummary
+
+_FAILURES_SHOWN: Final = 10
+_PREVIEW: Final = 600
+
+
+@dataclass
+class Told:
+    """Everything that the summary may mention. ``done`` is None if there was nothing left to do."""
+
+    args: argparse.Namespace
+    run_id: str
+    flow: str
+    status: str
+    done: RunSummary | None
+    output: bytes | None
+    place: str
+    options: list[str]
+    items: tuple[int, int] | None = None
+    written: int | None = None
+
+    @property
+    def resume(self) -> str:
+        """The command that goes on with the run."""
+        flow = [self.args.flow] if self.args.flow is not None else []
+        return command("run", *flow, "--resume", self.run_id, *self.options)
+
+
+def of(
+    args: argparse.Namespace, flow: FlowFacts, run: RunRow | None, done: RunSummary | None, database: Database
+) -> Told:
+    """Collect what there is to tell about a run that was executed, or had completed before."""
+    if done is not None:
+        run_id, status, output = done.run_id, done.status, done.output
+    else:
+        assert run is not None  # noqa: S101 - one of them is there
+        run_id, status, output = run.run_id, run.status, run.output
+    told = Told(args, run_id, flow.slug, status, done, output, database.place, database.options)
+    if status == "started":
+        told.items = _progress(database, run_id)
+    return told
+
+
+def _progress(database: Database, run_id: str) -> tuple[int, int]:
+    from pgflow_mp.db import engine
+
+    with database.connect() as conn:
+        steps = [step for step in engine.run_progress(conn, run_id) if step.initial_tasks is not None]
+    total = sum(step.initial_tasks or 0 for step in steps)
+    left = sum(
+        step.initial_tasks or 0 if step.remaining_tasks is None else step.remaining_tasks for step in steps
+    )
+    return total - left, total
+
+
+def tell(told: Told, results: IO[str]) -> None:
+    """Print it: JSON to ``results``; text there, too, unless the run's output goes there."""
+    from pgflow_mp.cli.screen import console, print_failures
+
+    if told.args.json:
+        print(json.dumps(_record(told), ensure_ascii=False), file=results, flush=True)
+        return
+    screen = console(None if told.args.output == "-" else results)
+    style = {"completed": "bold green", "failed": "bold red"}.get(told.status, "bold yellow")
+    word = "interrupted" if told.status == "started" else told.status
+    screen.print(f"[{style}]{word}[/]  [bold]{told.flow}[/]  run {told.run_id}")
+    for name, text in _lines(told):
+        _print_pair(screen, name, text)
+    if told.done is not None and told.status == "failed":
+        if told.done.failures:
+            print_failures(screen, told.done.failure_count, told.done.failures, _FAILURES_SHOWN)
+        elif told.done.error:
+            _print_pair(screen, "error", told.done.error)
+        _advise(screen, "See them all", command("status", told.run_id, *told.options))
+        _advise(screen, "Try what failed again", told.resume)
+    elif told.status == "started":
+        _advise(screen, "Go on with it", told.resume)
+
+
+def _lines(told: Told) -> list[tuple[str, str]]:
+    from pgflow_mp.observe.text import duration, percent, plural, rate, size
+
+    lines: list[tuple[str, str]] = []
+    if (done := told.done) is not None:
+        work = f"{plural(done.items, 'item')} in {duration(done.wall)}"
+        work += f", {rate(done.rate)}" if done.items else ""
+        lines.append(("work", f"{work}; {plural(done.lanes, 'worker')}, CPU {done.utilisation:.0%}"))
+        troubles = [
+            f"{number:,} {what}"
+            for number, what in (
+                (done.failure_count, "failed"),
+                (done.retried, "failed at first and tried again"),
+                (done.crashed, "crashed"),
+                (done.late, "too late to count"),
+            )
+            if number
+        ]
+        if troubles:
+            lines.append(("trouble", ", ".join(troubles)))
+    else:
+        lines.append(("work", "nothing left to do: the run had completed before"))
+    if told.items is not None:
+        lines.append(("so far", f"{told.items[0]:,} of {told.items[1]:,} items ({percent(*told.items)})"))
+    lines.append(("state", told.place))
+    if told.written is not None and told.args.output != "-":
+        lines.append(("output", f"{size(told.written)} in {told.args.output}"))
+    elif told.written is None and told.status == "completed":
+        lines.append(("output", _preview(told)))
+    return lines
+
+
+def _preview(told: Told) -> str:
+    from pgflow_mp.observe.text import shorten, size
+
+    if told.output is not None and len(told.output) <= _PREVIEW:
+        return shorten(told.output.decode("utf-8", "replace"), _PREVIEW)
+    much = "very large" if told.output is None else size(len(told.output))
+    return f"{much}; fetch it: {told.resume} --output FILE"
+
+
+def _print_pair(screen: Console, name: str, text: str) -> None:
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(width=8, style="dim")
+    grid.add_column(overflow="fold")
+    grid.add_row(name, Text(text))
+    screen.print(Padding(grid, (0, 0, 0, 2), expand=False))
+
+
+def _advise(screen: Console, what: str, line: str) -> None:
+    """A command to be copied: never broken into lines."""
+    from rich.text import Text
+
+    screen.print(Text.assemble((f"{what}: ", "dim"), line), soft_wrap=True)
+
+
+def _record(told: Told) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "run_id": told.run_id,
+        "flow": told.flow,
+        "status": told.status,
+        "database": told.place,
+    }
+    if (done := told.done) is not None:
+        record |= {
+            "items": done.items,
+            "seconds": round(done.wall, 3),
+            "rate": round(done.rate, 2),
+            "workers": done.lanes,
+            "utilisation": round(done.utilisation, 3),
+            "failed": done.failure_count,
+            "retried": done.retried,
+            "crashed": done.crashed,
+            "late": done.late,
+            "failures": [failure._asdict() for failure in done.failures],
+            "error": done.error,
+        }
+    if told.written is not None:
+        record |= {"output_file": told.args.output, "output_bytes": told.written}
+    return record

@@ -1,0 +1,77 @@
+"""Values of options and environment variables: text in, value out, ArgumentTypeError if it makes no sense."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Final
+
+_UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_SECONDS: Final = {"ms": 0.001, "": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+_TRUE: Final = ("1", "true", "yes", "on")
+_FALSE: Final = ("", "0", "false", "no", "off")
+
+
+def boolean(text: str) -> bool:
+    """1, true, yes, on; 0, false, no, off and nothing."""
+    if text.strip().lower() in _TRUE:
+        return True
+    if text.strip().lower() in _FALSE:
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither yes nor no")
+
+
+def count(text: str) -> int:
+    """An integer of at least 1."""
+    if not re.fullmatch(r"\s*\+?\d+\s*", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def count_or_auto(text: str) -> int | None:
+    """An integer of at least 1; "auto" is None."""
+    if text.strip().lower() == "auto":
+        return None
+    try:
+        return count(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of at least 1 nor auto") from None
+
+
+def workers(text: str) -> int | None:
+    """A number of processes, or "auto"."""
+    value = count_or_auto(text)
+    if value is not None and value > 1024:
+        raise argparse.ArgumentTypeError(f"{value} is more than the 1024 processes that one worker can have")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time that is not negative, in seconds or with a unit: 30, 0.5, 500ms, 10s, 5m, 2h."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|)\s*", text.lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time like 30, 0.5, 10s or 5m")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def whole_seconds(text: str) -> int:
+    """A time of at least 1 s, rounded up to whole seconds."""
+    value = -int(-seconds(text) // 1)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than a second")
+    return value
+
+
+def natural(text: str) -> int:
+    """An integer that is not negative."""
+    if not re.fullmatch(r"\s*\+?\d+\s*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def size(text: str) -> int:
+    """A number of bytes, with a unit if wanted: 500MB, 2G, 1.5GiB (units of 1024)."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
+    if not match or not float(match[1]):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size like 500MB or 2G")
+    return int(float(match[1]) * _UNITS[match[2]])

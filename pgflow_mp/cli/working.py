@@ -1,0 +1,223 @@
+"""What all commands that work have in common: options, the settings they become, progress."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import signal
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from pgflow_mp.cli import values
+from pgflow_mp.cli.options import Parser
+
+if TYPE_CHECKING:
+    from pgflow_mp.cli.signals import Heard
+    from pgflow_mp.observe.events import Observer
+
+
+def add_work(parser: Parser) -> None:
+    """How a worker works."""
+    group = parser.add_argument_group("work")
+    for flags, variable, details in _WORK:
+        parser.option(*flags, env=variable, group=group, **details)
+
+
+_WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
+    (
+        ("-w", "--workers"),
+        "PGFLOW_WORKERS",
+        {
+            "convert": values.workers,
+            "metavar": "N",
+            "help": "processes that run your code; auto (the default): one for each CPU that may be used",
+        },
+    ),
+    (
+        ("--batch-size",),
+        "PGFLOW_BATCH_SIZE",
+        {
+            "convert": values.count_or_auto,
+            "metavar": "N",
+            "help": "most tasks to claim at once; auto (the default) goes by how long they take",
+        },
+    ),
+    (
+        ("--max-poll-seconds",),
+        "PGFLOW_MAX_POLL_SECONDS",
+        {
+            "convert": values.seconds,
+            "default": 2.0,
+            "metavar": "S",
+            "help": "longest wait for new work (2)",
+        },
+    ),
+    (
+        ("--poll-interval-ms",),
+        "PGFLOW_POLL_INTERVAL_MS",
+        {
+            "convert": values.count,
+            "default": 100,
+            "metavar": "MS",
+            "help": "pause between looks for work (100)",
+        },
+    ),
+    (
+        ("--visibility-timeout",),
+        "PGFLOW_VISIBILITY_TIMEOUT",
+        {
+            "convert": values.whole_seconds,
+            "metavar": "S",
+            "help": "lease of a claimed task, extended while it is held (the flow's longest timeout + 2)",
+        },
+    ),
+    (
+        ("--grace",),
+        "PGFLOW_GRACE",
+        {
+            "convert": values.seconds,
+            "default": 30.0,
+            "metavar": "S",
+            "help": "when stopped, how long running tasks may go on (30)",
+        },
+    ),
+    (
+        ("--threads",),
+        "PGFLOW_THREADS",
+        {
+            "convert": values.natural,
+            "default": 1,
+            "metavar": "N",
+            "help": "threads that numeric libraries may use in a process (1); 0: as many as they like",
+        },
+    ),
+    (
+        ("--max-memory-per-worker",),
+        "PGFLOW_MAX_MEMORY_PER_WORKER",
+        {
+            "convert": values.size,
+            "metavar": "SIZE",
+            "help": "kill and replace a process that needs more, e.g. 2GB",
+        },
+    ),
+    (("--name",), "PGFLOW_NAME", {"metavar": "NAME", "help": "name of this worker (host:pid)"}),
+    (
+        ("--compile",),
+        "PGFLOW_COMPILE",
+        {
+            "choices": ("check", "skip", "recreate"),
+            "default": "check",
+            "metavar": "HOW",
+            "help": "a flow that differs from the database: check (refuse, the default), skip (do not look), "
+            "recreate (delete its runs and replace it)",
+        },
+    ),
+    (
+        ("--heartbeat-interval",),
+        "PGFLOW_HEARTBEAT_INTERVAL",
+        {
+            "convert": values.seconds,
+            "default": 2.0,
+            "metavar": "S",
+            "help": "pause between signs of life (2)",
+        },
+    ),
+    (
+        ("--dead-after",),
+        "PGFLOW_DEAD_AFTER",
+        {
+            "convert": values.seconds,
+            "default": 10.0,
+            "metavar": "S",
+            "help": "without a sign of life for so long, others take the tasks over (10)",
+        },
+    ),
+    (
+        ("--progress",),
+        "PGFLOW_PROGRESS",
+        {
+            "choices": ("auto", "live", "plain", "off"),
+            "default": "auto",
+            "metavar": "HOW",
+            "help": "auto (the default): live on a terminal, else plain lines; or live, plain, off",
+        },
+    ),
+)
+
+
+@contextlib.contextmanager
+def watching(
+    args: argparse.Namespace, title: str, begin: str, *, names_flows: bool
+) -> Iterator[tuple[Observer, Heard]]:
+    """The observer that ``--progress`` asks for, and the signals that arrive meanwhile.
+
+    ``title`` stands above a live picture, ``begin`` is logged otherwise. The terminal is put right when
+    the block ends. What a signal leads to is told at once.
+
+    ``auto`` is live on a terminal that can redraw lines, as long as the log is for people.
+    """
+    from pgflow_mp.cli.signals import listening
+    from pgflow_mp.observe.plain import PlainObserver
+
+    how = args.progress
+    if how == "auto":
+        how = "live" if args.log_format == "text" and _is_terminal() else "plain"
+    watcher: Observer
+    live = None
+    if how == "live":
+        from pgflow_mp.observe.live import LiveObserver
+
+        watcher = live = LiveObserver(title, names_flows=names_flows)
+    else:
+        logging.getLogger("pgflow_mp").info("%s", begin)
+        watcher = PlainObserver(names_flows=names_flows, quiet=how == "off")
+
+    def react(number: int, times: int) -> None:
+        again = "Ctrl-C again" if number == signal.SIGINT else "A second signal"
+        text = "Stopping at once: what runs is handed back and will run again."
+        if times == 1:
+            text = f"Stopping: what runs may finish within {args.grace:g} s. {again} stops at once."
+        if live is not None:
+            live.note("stopping")
+        watcher.on_message("warn", text)
+
+    try:
+        with listening(react) as heard:
+            yield watcher, heard
+    finally:
+        if live is not None:
+            live.close()
+
+
+def _is_terminal() -> bool:
+    import os
+    import sys
+
+    return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
+
+
+def worker_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options as fields of WorkerSettings. Raises ConfigError for combinations that make no sense."""
+    from pgflow_mp.worker.settings import WorkerSettings
+
+    options = {
+        name: getattr(args, name)
+        for name in (
+            "workers",
+            "batch_size",
+            "max_poll_seconds",
+            "poll_interval_ms",
+            "visibility_timeout",
+            "grace",
+            "name",
+            "compile",
+            "max_memory_per_worker",
+            "threads",
+            "heartbeat_interval",
+            "dead_after",
+            "log_level",
+        )
+    }
+    WorkerSettings(dsn="", targets=("any",), **options)
+    return options

@@ -1,0 +1,115 @@
+"""Progress as log lines, for logs, pipes and process managers: quiet while the work is short."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from pgflow_mp.observe.events import Level, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.logs import LEVELS, VERBOSE
+from pgflow_mp.observe.text import duration, essence, percent, rate
+
+logger = logging.getLogger("pgflow_mp")
+
+# (from this age of the worker on, seconds between two lines)
+_INTERVALS: Final = ((600.0, 60.0), (120.0, 15.0), (0.0, 5.0))
+_FAILURES_SHOWN: Final = 20
+
+
+class PlainObserver:
+    """Logs a line for what happens, and one every few seconds while something moves.
+
+    ``names_flows``: name the flow with each step, for a worker that serves several. ``quiet``: log only
+    trouble, failures and messages.
+    """
+
+    def __init__(self, *, names_flows: bool = False, quiet: bool = False) -> None:
+        self._names_flows = names_flows
+        self._quiet = quiet
+        self._next = _INTERVALS[-1][1]
+        self._last: object = None
+        self._connection = "connected"
+        self._failures = 0
+
+    def on_state(self, state: str) -> None:
+        """Log the state."""
+        logger.log(VERBOSE, "worker is %s", state, extra=_fields(event="state", state=str(state)))
+
+    def on_progress(self, snapshot: ProgressSnapshot) -> None:
+        """Log trouble with the database at once, and progress every few seconds."""
+        if snapshot.connection != self._connection:
+            self._connection = snapshot.connection
+            fine = snapshot.connection == "connected"
+            logger.log(logging.INFO if fine else logging.WARNING, "database: %s", snapshot.connection)
+        if self._quiet or snapshot.elapsed < self._next:
+            return
+        self._next = snapshot.elapsed + next(pause for age, pause in _INTERVALS if snapshot.elapsed >= age)
+        moved = tuple((step.flow, step.slug, step.done, step.failed) for step in snapshot.steps)
+        if moved == self._last and not snapshot.lanes_busy:
+            return
+        self._last = moved
+        logger.info("%s", self._line(snapshot), extra=_fields(**_numbers(snapshot)))
+
+    def on_message(self, level: Level, text: str) -> None:
+        """Log it."""
+        logger.log(LEVELS[level], "%s", text)
+
+    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None:
+        """Log the first failures, the others at level verbose; the whole text at level debug."""
+        self._failures += 1
+        level = (
+            (logging.ERROR if final else logging.WARNING) if self._failures <= _FAILURES_SHOWN else VERBOSE
+        )
+        fields = _fields(event="failure", run=run, step=step, index=index, attempt=attempt, final=final)
+        logger.log(level, "%s", failure_line(step, index, attempt, text, final), extra=fields)
+        if self._failures == _FAILURES_SHOWN:
+            logger.warning("further failures are logged at level verbose")
+        logger.debug("%s[%d]: %s", step, index, text)
+
+    def _line(self, snapshot: ProgressSnapshot) -> str:
+        steps = [step for step in snapshot.steps if step.status == "started" or step.total is None]
+        parts = [self._step(step) for step in steps if step.done or step.total] or ["waiting for work"]
+        parts.append(f"{snapshot.lanes_busy}/{snapshot.lanes} busy, CPU {snapshot.utilisation:.0%}")
+        return "; ".join(parts)
+
+    def _step(self, step: StepSnapshot) -> str:
+        name = f"{step.flow}.{step.slug}" if self._names_flows else step.slug
+        text = f"{name} {step.done:,}"
+        if step.total is not None:
+            text += f"/{step.total:,} ({percent(step.done, step.total)})"
+        if step.rate > 0:
+            text += f" {rate(step.rate)}"
+        if step.eta is not None and step.rate > 0:
+            text += f", {duration(step.eta)} left"
+        return text + (f", {step.failed:,} failed" if step.failed else "")
+
+
+def failure_line(step: str, index: int, attempt: int, text: str, final: bool) -> str:
+    """One failure in one line."""
+    what = "failed" if final else f"attempt {attempt} failed, retrying"
+    return f"{step}[{index}] {what}: {essence(text)}"
+
+
+def _fields(**fields: Any) -> dict[str, Any]:
+    return {"fields": fields}
+
+
+def _numbers(snapshot: ProgressSnapshot) -> dict[str, Any]:
+    steps = [
+        {
+            "flow": s.flow,
+            "step": s.slug,
+            "done": s.done,
+            "total": s.total,
+            "failed": s.failed,
+            "rate": round(s.rate, 2),
+        }
+        for s in snapshot.steps
+    ]
+    return {
+        "event": "progress",
+        "steps": steps,
+        "lanes_busy": snapshot.lanes_busy,
+        "lanes": snapshot.lanes,
+        "utilisation": round(snapshot.utilisation, 3),
+    }
