@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 SUPERUSER = "postgres"
+CONTROL_SOCKET = "control"
 # sun_path holds 108 bytes with its end mark; the longest name that we put in the directory is
 # ".s.PGSQL.65535.lock".
 SOCKET_DIR_LIMIT = 107 - len("/.s.PGSQL.65535.lock")
@@ -104,16 +105,39 @@ def make_socket_dir(plan: Plan) -> Path:
     """
     remembered = read_state(Path(plan.home)).get("socket_dir")
     if isinstance(remembered, str) and _own_socket_dir(Path(remembered)):
-        return Path(remembered)
+        return _labelled(Path(remembered), plan)
     for parent in plan.temp_dirs:
         if len(os.fsencode(parent)) + len("/pgflow-12345678") > SOCKET_DIR_LIMIT:
             continue
         with contextlib.suppress(OSError):
-            return Path(tempfile.mkdtemp(prefix="pgflow-", dir=parent))
+            _sweep_socket_dirs(Path(parent))
+            return _labelled(Path(tempfile.mkdtemp(prefix="pgflow-", dir=parent)), plan)
     raise StartFailure(
         f"no directory for the server's socket: tried {', '.join(plan.temp_dirs)}",
         f"set TMPDIR to a writable directory with a path shorter than {SOCKET_DIR_LIMIT - 16} bytes",
     )
+
+
+def _sweep_socket_dirs(parent: Path) -> None:
+    """Remove socket directories whose server was killed and its data directory removed since."""
+    for candidate in parent.glob("pgflow-????????"):
+        with contextlib.suppress(OSError):
+            if candidate.lstat().st_uid == os.geteuid():
+                home = Path((candidate / "home").read_text("utf-8", "surrogateescape"))
+                if not home.exists() and not _answers(candidate / CONTROL_SOCKET):
+                    shutil.rmtree(candidate, ignore_errors=True)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe, contextlib.suppress(OSError):
+        probe.connect(str(path))
+        return True
+    return False
+
+
+def _labelled(directory: Path, plan: Plan) -> Path:
+    (directory / "home").write_text(plan.home, "utf-8", "surrogateescape")
+    return directory
 
 
 def _own_socket_dir(path: Path) -> bool:

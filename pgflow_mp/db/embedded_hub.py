@@ -10,7 +10,7 @@ import socket
 import time
 from pathlib import Path
 
-CONTROL_SOCKET = "control"
+from pgflow_mp.db.embedded_cluster import CONTROL_SOCKET
 
 
 class NoClientLeft(Exception):

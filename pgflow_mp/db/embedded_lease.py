@@ -17,9 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pgflow_mp.db.embedded_cluster import Plan, read_state
+from pgflow_mp.db.embedded_cluster import CONTROL_SOCKET, Plan, read_state
 from pgflow_mp.db.embedded_diagnosis import log_tail
-from pgflow_mp.db.embedded_hub import CONTROL_SOCKET
 from pgflow_mp.errors import EmbeddedServerError
 
 logger = logging.getLogger(__name__)

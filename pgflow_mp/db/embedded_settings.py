@@ -53,7 +53,9 @@ def server_settings(*, throwaway: bool = False) -> dict[str, str]:
         "jit": "off",
         "max_parallel_workers_per_gather": "0",
         "random_page_cost": "1.1",
-        # Taken from the main segment: /dev/shm is tiny in containers, and emptied at logout by systemd.
+        # Not in /dev/shm, which is tiny in containers, emptied at logout by systemd, and keeps what a
+        # killed server had there. With a part set aside in the main segment it is hardly ever used.
+        "dynamic_shared_memory_type": "mmap",
         "min_dynamic_shared_memory": "16MB",
         "password_encryption": "scram-sha-256",
         "datestyle": "iso, mdy",

@@ -180,6 +180,21 @@ def test_a_killed_throwaway_server_leaves_no_files() -> None:
     assert not sockets.exists()
 
 
+def test_the_sockets_of_a_killed_server_whose_data_is_gone_are_swept(base: Path, client: Client) -> None:
+    home = Path(client.report["home"])
+    sockets = Path(client.report["dsn"].split("host=")[1].split()[0])
+    kill_all([psutil.Process(client.process.pid), *supervisors(home), *postmasters(home)])
+    client.process.communicate()
+    wait_until(lambda: is_quiet(home))
+    assert sockets.exists()
+    moved = base / "moved" / "postgres-18"
+    moved.parent.mkdir()
+    home.rename(moved)
+    (moved / "server.json").unlink()
+    with EmbeddedServer(moved):
+        assert not sockets.exists()
+
+
 def test_ctrl_c_in_the_terminal_reaches_the_user_but_not_the_server(base: Path) -> None:
     with EmbeddedServer(base) as server:
         other = subprocess.Popen(
