@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Stats
 from pgflow_mp.worker.verdicts import CrashBudget
 
+_RETRY_MARGIN: Final = 0.1  # seconds from a task's failure here to its record in the database
 _RETRY_SLACK: Final = 3.0  # seconds after its backoff within which a retried item is seen again
 
 
@@ -58,6 +60,7 @@ class Collector:
         self._budget = CrashBudget(crash_budget)
         self._parked: dict[str, list[_Parked]] = {}
         self._retries_until: dict[str, float] = {}
+        self._retries: list[tuple[float, str]] = []
         self.steps: dict[tuple[str, str], list[int]] = {}
         """Items by (flow, step): [completed, failed for good]."""
 
@@ -207,8 +210,16 @@ class Collector:
             self._stats.retried += 1
             back = time.monotonic() + policy.base_delay * 2.0 ** min(item.attempt, 20)
             self._retries_until[flow] = max(self._retries_until.get(flow, 0.0), back + _RETRY_SLACK)
+            heapq.heappush(self._retries, (back + _RETRY_MARGIN, flow))
         text = outcome.body.decode("utf-8", "replace")
         self._observer.on_failure(run, step, item.index, item.attempt, text, final)
+
+    def due_retries(self, now: float) -> set[str]:
+        """Flows of which a task that failed here is visible again since the last call."""
+        due: set[str] = set()
+        while self._retries and self._retries[0][0] <= now:
+            due.add(heapq.heappop(self._retries)[1])
+        return due
 
     def _policy(self, flow: str, step: str) -> StepPolicy:
         return self._policies.get((flow, step), StepPolicy())

@@ -222,6 +222,8 @@ class Worker:
         self._pool.poll(now)
         self._watchdog.tick(now)
         self._connection.tick(now)
+        for flow in self._collector.due_retries(now):
+            self._planner.announce(flow)
         for flow in self._collector.parked:
             if self._flow_is_over(flow) and self._collector.may_unpark(flow, now):
                 self._collector.unpark(flow)

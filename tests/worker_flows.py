@@ -1,0 +1,98 @@
+"""Flows for the tests of the worker. Handlers leave a line in the file LOG for each execution."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+from pgflow_mp import Context, Flow, PermanentError
+
+LOG = "PGFLOW_TEST_LOG"
+
+
+def _log(line: str) -> None:
+    if path := os.environ.get(LOG):
+        fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(fd, f"{line}\n".encode())
+        os.close(fd)
+
+
+chain = Flow("chain")
+
+
+@chain.map
+def double(x: int, ctx: Context) -> int:
+    _log(f"double {ctx.task_index}")
+    return 2 * x
+
+
+@chain.map(over=double)
+def as_text(x: int) -> str:
+    return f"#{x}"
+
+
+@chain.step(depends_on=[as_text])
+def joined(as_text: list[str]) -> str:
+    return " ".join(as_text)
+
+
+naps = Flow("naps", base_delay=1)
+
+
+@naps.map
+def nap(seconds: float, ctx: Context) -> int:
+    """Sleep, logging start and end."""
+    _log(f"start {ctx.task_index} {os.getpid()}")
+    time.sleep(seconds)
+    _log(f"end {ctx.task_index}")
+    return ctx.task_index
+
+
+@naps.step(depends_on=[nap])
+def count(nap: list[int]) -> int:
+    return len(nap)
+
+
+mischief = Flow("mischief", base_delay=1, max_attempts=3)
+
+
+@mischief.map
+def act(item: list[Any], ctx: Context) -> Any:
+    """Do what the item says: [verb, argument]."""
+    verb, argument = item
+    _log(f"{verb} {ctx.task_index} {ctx.attempt}")
+    if verb == "echo":
+        return argument
+    if verb == "flaky":
+        if ctx.attempt <= argument:
+            raise ValueError(f"attempt {ctx.attempt} of task {ctx.task_index}")
+        return ctx.attempt
+    if verb == "fail":
+        raise ValueError(argument)
+    if verb == "permanent":
+        raise PermanentError(argument)
+    if verb == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if verb == "spin":
+        if ctx.attempt <= argument:
+            while True:
+                pass
+        return ctx.attempt
+    if verb == "sleep":
+        time.sleep(argument)
+    return None
+
+
+single = Flow("single")
+
+
+@single.step
+def shout(name: str) -> str:
+    return name.upper()
+
+
+@single.step(depends_on=[shout])
+def greet(shout: str) -> dict[str, str]:
+    return {"greeting": f"Hello {shout}"}
