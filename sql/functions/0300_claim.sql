@@ -20,6 +20,17 @@ begin
   if worker_id is not null
     and not exists (select 1 from pgflow.workers w where w.worker_id = _claim.worker_id)
   then
+    -- As with a foreign key, only a task that would be claimed is a reason to complain.
+    if not exists (
+      select 1
+      from pgflow.step_tasks t
+      join pgflow.step_states ss
+        on ss.run_id = t.run_id and ss.step_slug = t.step_slug and ss.status = 'started'
+      join pgflow.runs r on r.run_id = t.run_id and r.status = 'started'
+      where t.message_id = any (msg_ids) and t.flow_slug = _claim.flow_slug and t.status = 'queued'
+    ) then
+      return;
+    end if;
     raise exception 'insert or update on table "step_tasks" violates foreign key constraint "step_tasks_last_worker_id_fkey"'
       using errcode = 'foreign_key_violation',
             schema = 'pgflow', table = 'step_tasks', constraint = 'step_tasks_last_worker_id_fkey',

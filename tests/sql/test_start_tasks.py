@@ -93,6 +93,13 @@ def test_an_unknown_worker_is_refused(db: Db) -> None:
     assert (refusal.sqlstate, refusal.constraint) == ("23503", "step_tasks_last_worker_id_fkey")
 
 
+@pytest.mark.parametrize("ids", [[], [999], [1]])
+def test_an_unknown_worker_matters_only_when_there_is_something_to_claim(db: Db, ids: list[int]) -> None:
+    run = start(db, setup(db, "one"))
+    db.do("update pgflow.runs set status = 'failed', failed_at = now() where run_id = %s", run)
+    assert start_tasks(db, "one", ids, uuid.uuid4()) == []
+
+
 def test_another_flow_s_ids_are_not_touched(db: Db) -> None:
     start(db, flow(db, "f", "a"))
     run_g = start(db, flow(db, "g", "a"))
