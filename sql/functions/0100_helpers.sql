@@ -28,7 +28,8 @@ $$;
 
 -- How far the tasks of one map are spawned once spawned_tasks of them exist and done_tasks are done.
 -- A map is spawned window by window, so that a start answers fast and the queue stays short; a window
--- is large enough that cutting it out of the array costs little (at most a microsecond a task).
+-- is large enough that cutting it out of the array costs little (at most a microsecond a task). Fewer
+-- than one window means that rows were written by hand: those are taken as they are.
 create or replace function pgflow._spawn_target(initial_tasks int, spawned_tasks int, done_tasks int)
 returns int
 language sql
@@ -37,8 +38,8 @@ parallel safe
 set search_path = ''
 as $$
   select case
-    when spawned_tasks = 0 then least(initial_tasks, 20000)
-    when spawned_tasks - done_tasks > 10000 then spawned_tasks
+    when spawned_tasks = 0 and done_tasks = 0 then least(initial_tasks, 20000)
+    when spawned_tasks < 20000 or spawned_tasks - done_tasks > 10000 then spawned_tasks
     else least(initial_tasks, spawned_tasks + greatest(20000, least(initial_tasks / 10, 200000)))
   end;
 $$;

@@ -35,6 +35,10 @@ begin
     where s.run_id = _map_elements.run_id and s.step_slug = v_parent_slug;
   end if;
 
+  if jsonb_typeof(v_array) <> 'array' then
+    return;  -- only rows written by hand get here
+  end if;
+
   -- A map's outputs are already one row each; its stored array may be missing where it would pass
   -- the size limit of jsonb.
   if v_parent_type = 'map' and (to_index - from_index) * 4 < coalesce(jsonb_array_length(v_array), 2147483647) then
