@@ -254,7 +254,7 @@ class LaneProcess:
             if not self._state.closed:
                 self._state.closed = self._state.dead = True
                 self._slot.close()
-        self._process = self._executor = None
+        self._process = self._executor = self._manager = None
 
     def _end_survivors(self) -> None:
         """Kill what the process left behind, after the grace of a kill that is under way."""

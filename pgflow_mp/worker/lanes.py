@@ -404,7 +404,8 @@ class LanePool:
 
     def _retire(self, process: LaneProcess) -> None:
         process.retire()
-        self._retiring.append(process)
+        if not self._stopped:  # else it is being closed
+            self._retiring.append(process)
 
     def _notice_deaths(self, processes: list[LaneProcess]) -> None:
         watched = {sentinel: process for process in processes if (sentinel := process.sentinel) is not None}
