@@ -23,7 +23,7 @@ from .helpers import Db, claim, complete, fail, flow, map_step, run_row, start, 
 
 Job = Callable[[Db], Any]
 
-ROUNDS = [pytest.param(25, id="short"), pytest.param(1500, id="long", marks=pytest.mark.slow)]
+ROUNDS = [pytest.param(25, id="short"), pytest.param(600, id="long", marks=pytest.mark.slow)]
 
 INVARIANTS = """
 select 'remaining_steps' as what, r.run_id::text as who

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import uuid
 
+import psycopg
 import pytest
 
+from pgflow_mp.db import schema
+
 from .helpers import (
+    CRON,
     Db,
     archive,
     claim,
@@ -256,3 +260,11 @@ def test_without_pg_cron_it_says_so(plain_db: Db) -> None:
     refusal = plain_db.refused("select pgflow.setup_requeue_stalled_tasks_cron()")
     assert "pg_cron" in refusal.message
     assert refusal.error.diag.message_hint
+
+
+def test_installing_where_pg_cron_is_schedules_the_job(empty_dsn: str) -> None:
+    with psycopg.connect(empty_dsn, autocommit=True) as conn:
+        conn.execute(CRON.encode())
+        schema.install(conn)
+        found = conn.execute("select jobname, schedule from cron.job").fetchall()
+    assert found == [(JOB, "15 seconds")]
