@@ -232,37 +232,43 @@ class Settler(threading.Thread):
         self._post(BatchSettled(settled, replays > 1))
 
     def _settle(self, conn: Connection, calls: list[Call], *, replayed: bool) -> list[SettledCall]:
+        refused: list[Call] = []
+        done = self._settle_all(conn, calls, refused, replayed=replayed)
+        for call in refused:  # last, since a failure may end its run
+            done += self._settle_all(conn, [call], [], replayed=replayed)
+        return done
+
+    def _settle_all(
+        self, conn: Connection, calls: list[Call], refused: list[Call], *, replayed: bool
+    ) -> list[SettledCall]:
         started = time.monotonic()
         try:
             results = settling.settle(conn, calls)
         except psycopg.Error as error:
             if connection.is_transient(error) or conn.broken:
                 raise
-            return self._settle_apart(conn, calls, error, replayed=replayed)
+            parts = _parts(calls)
+            if not parts:
+                refused.append(self._refused(calls[0], error))
+            return [
+                done for part in parts for done in self._settle_all(conn, part, refused, replayed=replayed)
+            ]
         seconds = (time.monotonic() - started) / len(calls)
         return [
             self._report(conn, call, result, seconds, replayed=replayed)
             for call, result in zip(calls, results, strict=True)
         ]
 
-    def _settle_apart(
-        self, conn: Connection, calls: list[Call], error: psycopg.Error, *, replayed: bool
-    ) -> list[SettledCall]:
-        """The database refuses something in these calls: find the item and fail it with the reason."""
-        if len(calls) > 1:
-            return [done for call in calls for done in self._settle(conn, [call], replayed=replayed)]
-        call = calls[0]
-        if len(call.indexes) > 1:
-            return [done for part in _halves(call) for done in self._settle(conn, [part], replayed=replayed)]
+    def _refused(self, call: Call, error: psycopg.Error) -> Call:
+        """What to record for the one item of a call that the database refuses to record."""
         name = f'step "{call.step_slug}" task {call.indexes[0]}'
         if isinstance(call, Completion):
-            self._post(Said("error", f"{name}: the database refuses its output: {_first_line(error)}"))
             text = f"The database refuses the output of {name}: {_first_line(error)}"
-            refused: Call = Failure(*call[:5], [text], [True])
-            return self._settle(conn, [refused], replayed=False)
-        if call.errors[0] != _UNSTORABLE:
-            return self._settle(conn, [call._replace(errors=[_UNSTORABLE])], replayed=False)
-        raise error
+            self._post(Said("error", text))
+            return Failure(*call[:5], [text], [True])
+        if call.errors[0] == _UNSTORABLE:
+            raise error
+        return call._replace(errors=[_UNSTORABLE])
 
     def _report(
         self, conn: Connection, call: Call, result: Settled, seconds: float, *, replayed: bool
@@ -324,11 +330,17 @@ class _GaveUp(Exception):
 _UNSTORABLE: Final = "The task failed with an error that the database cannot store"
 
 
-def _halves(call: Call) -> tuple[Call, Call]:
-    middle = len(call.indexes) // 2
-    left = [part[:middle] for part in call[3:]]
-    right = [part[middle:] for part in call[3:]]
-    return type(call)(*call[:3], *left), type(call)(*call[:3], *right)  # type: ignore[arg-type]
+def _parts(calls: list[Call]) -> list[list[Call]]:
+    """Calls of which something was refused, apart; nothing for a call of one item."""
+    if len(calls) > 1:
+        return [[call] for call in calls]
+    call = calls[0]
+    if (middle := len(call.indexes) // 2) == 0:
+        return []
+    left, right = [part[:middle] for part in call[3:]], [part[middle:] for part in call[3:]]
+    head: tuple[Any, ...] = call[:3]
+    kind: Any = type(call)
+    return [[kind(*head, *left)], [kind(*head, *right)]]
 
 
 def _first_line(error: BaseException) -> str:

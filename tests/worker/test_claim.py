@@ -1,0 +1,192 @@
+"""How much is claimed, and when; and the thread that claims."""
+
+from __future__ import annotations
+
+import queue
+import time
+from typing import Any
+
+import psycopg
+from hypothesis import given
+from hypothesis import strategies as st
+from worker_harness import adapted, compiled, eventually, start
+
+from pgflow_mp.db import engine
+from pgflow_mp.worker import inbox
+from pgflow_mp.worker.claim import MOST, MOST_HELD, Claimer, ClaimPlanner, Load, Request
+
+
+def planner(**options: Any) -> ClaimPlanner:
+    return ClaimPlanner(["f"], **{"lanes": 2, **options})
+
+
+def load(**values: Any) -> Load:
+    nothing = {"lanes": 2, "item_seconds": 0.001, "waiting": 0, "waiting_seconds": 0.0, "lane_seconds": 0.0}
+    return Load(**{**nothing, "held": 0, **values})
+
+
+def test_the_first_claim_is_small_and_waits_for_a_measurement() -> None:
+    plan = planner()
+    assert plan.quantity("f", load(item_seconds=None), 0.0) == 4
+    assert plan.quantity("f", load(item_seconds=None, waiting=4), 0.0) == 0
+
+
+def test_claims_grow_fourfold_while_the_work_is_tiny() -> None:
+    plan, asked = planner(), []
+    for _ in range(8):
+        quantity = plan.quantity("f", load(item_seconds=20e-6), 0.0)
+        asked.append(quantity)
+        plan.claimed("f", quantity, quantity, 10 * quantity, 0.01, 0.0)
+    assert asked == [4, 16, 64, 256, 1024, MOST, MOST, MOST]
+
+
+def test_long_items_are_claimed_as_lanes_need_them() -> None:
+    plan = planner(lanes=16)
+    plan.claimed("f", 64, 64, 640, 0.01, 0.0)
+    busy = load(lanes=16, item_seconds=10.0, lane_seconds=16 * plan.horizon("f"))
+    assert plan.quantity("f", busy, 0.0) == 0
+    one_free = load(lanes=16, item_seconds=10.0, lane_seconds=15 * plan.horizon("f"))
+    assert plan.quantity("f", one_free, 0.0) == 1
+
+
+def test_a_fixed_batch_size_is_kept_to() -> None:
+    plan = planner(batch_size=7)
+    assert plan.quantity("f", load(item_seconds=None), 0.0) == 7
+    assert plan.quantity("f", load(), 0.0) == 7
+
+
+def test_large_inputs_make_small_claims() -> None:
+    plan = planner()
+    for _ in range(20):
+        plan.claimed("f", 500, 500, 500 << 20, 0.01, 0.0)
+    assert plan.quantity("f", load(item_seconds=20e-6), 0.0) <= 16
+
+
+def test_empty_claims_are_spaced_out_until_work_is_announced() -> None:
+    plan, now, pauses = planner(shortest_pause=0.1, longest_pause=2.0), 0.0, []
+    for _ in range(7):
+        assert plan.quantity("f", load(), now)
+        plan.claimed("f", 10, 0, 0, 0.001, now)
+        assert plan.quantity("f", load(), now) == 0
+        pauses.append(round(plan.pause("f"), 3))
+        now += plan.pause("f")
+    assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
+    assert plan.dry("f")
+    plan.claimed("f", 10, 0, 0, 0.001, now)
+    plan.announce("f")
+    assert plan.quantity("f", load(), now)
+    plan.announce("unknown")
+
+
+@given(
+    item_seconds=st.floats(1e-6, 1000),
+    waiting=st.integers(0, 20_000),
+    lane_seconds=st.floats(0, 100),
+    held=st.integers(0, MOST_HELD),
+    ramped=st.booleans(),
+)
+def test_what_is_held_never_exceeds_what_is_worth_holding_by_more_than_an_item(
+    item_seconds: float, waiting: int, lane_seconds: float, held: int, ramped: bool
+) -> None:
+    plan = planner()
+    if ramped:
+        plan.claimed("f", MOST, MOST, MOST, 0.01, 0.0)
+    seconds = waiting * item_seconds
+    quantity = plan.quantity(
+        "f",
+        load(
+            item_seconds=item_seconds,
+            waiting=waiting,
+            waiting_seconds=seconds,
+            lane_seconds=lane_seconds,
+            held=max(held, waiting),
+        ),
+        0.0,
+    )
+    assert 0 <= quantity <= MOST
+    if quantity > 1:
+        assert seconds + lane_seconds + quantity * item_seconds <= 2 * plan.horizon("f") * 1.0001
+        assert max(held, waiting) + quantity <= MOST_HELD
+
+
+class _Running:
+    """A claimer and what it posts."""
+
+    def __init__(self, dsn: str) -> None:
+        self.posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.claimer = Claimer(dsn, self.posted.put, worker_name="test", dead_after=10.0, lease=None)
+        self.claimer.start()
+
+    def next(self, kind: type) -> Any:
+        """The next post of this kind."""
+        while True:
+            if isinstance(post := self.posted.get(timeout=10), kind):
+                return post
+
+    def __enter__(self) -> _Running:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.claimer.stop()
+        self.claimer.join(10)
+        self.claimer.close()
+
+
+WORKER = "11111111-1111-4111-8111-111111111111"
+
+
+def test_the_claimer_registers_claims_and_hears_of_new_work(dsn: str) -> None:
+    run_id = start(dsn, "chain", [10, 11, 12])
+    with _Running(dsn) as running:
+        running.claimer.request(Request("chain", WORKER, 2))
+        claimed = running.next(inbox.Claimed)
+        assert [item.input for item in claimed.batch.items] == [b"10", b"11"]
+        assert (claimed.batch.runs, claimed.batch.steps, claimed.batch.timeouts) == (
+            [run_id],
+            ["double"],
+            [60.0],
+        )
+        running.claimer.request(Request("chain", WORKER, 2))
+        assert len(running.next(inbox.Claimed).batch.items) == 1
+        running.claimer.request(Request("chain", WORKER, 2))
+        assert running.next(inbox.Claimed).batch is None
+        start(dsn, "chain", [1])
+        assert running.next(inbox.WorkAnnounced).flow == "chain"
+
+
+def test_a_claim_on_a_cut_connection_is_reported_as_lost_and_the_next_one_works(dsn: str) -> None:
+    compiled(dsn, "chain")
+    with _Running(dsn) as running, psycopg.connect(dsn, autocommit=True) as conn:
+        running.claimer.request(Request("chain", WORKER, 2))
+        assert running.next(inbox.Claimed).batch is None
+        conn.execute("begin; lock table pgflow.workers; lock table pgmq.q_chain")
+        running.claimer.request(Request("chain", WORKER, 2))
+        eventually(lambda: _waiting(dsn))
+        conn.execute("select pg_terminate_backend(pid) from pg_locks where not granted")
+        lost = running.next(inbox.ClaimLost)
+        assert (lost.flow, lost.worker_id) == ("chain", WORKER)
+        conn.execute("rollback")
+        with adapted(dsn) as other:
+            engine.start_flow(other, "chain", b"[1]")
+        running.claimer.request(Request("chain", WORKER, 2))
+        assert len(running.next(inbox.Claimed).batch.items) == 1
+
+
+def test_a_worker_row_that_was_deleted_is_written_again(dsn: str) -> None:
+    start(dsn, "chain", [1, 2])
+    with _Running(dsn) as running, psycopg.connect(dsn, autocommit=True) as conn:
+        running.claimer.request(Request("chain", WORKER, 1))
+        assert running.next(inbox.Claimed).batch is not None
+        conn.execute("delete from pgflow.workers")
+        running.claimer.request(Request("chain", WORKER, 1))
+        assert running.next(inbox.Claimed).batch is None
+        time.sleep(0.1)
+        running.claimer.request(Request("chain", WORKER, 1))
+        running.next(inbox.Claimed)
+        assert conn.execute("select count(*) from pgflow.workers").fetchone() == (1,)
+
+
+def _waiting(dsn: str) -> bool:
+    with psycopg.connect(dsn) as conn:
+        row = conn.execute("select count(*) from pg_locks where not granted").fetchone()
+        return row is not None and row[0] > 0
