@@ -46,12 +46,15 @@ why_not: str = ""
 
 
 def _orders() -> Preload | None:
-    """What the forkserver's command line points to; None if this is none of ours."""
+    """What the forkserver's command line points to; None if this is none of ours or cannot be read."""
     command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
     if not (found := re.search(r"forkserver import main; main\((\d+),.*'(/proc/\d+/fd/\d+)'", command)):
         return None
-    with open(found[2], "rb") as file:
-        orders = msgspec.msgpack.decode(file.read(), type=Preload)
+    try:
+        with open(found[2], "rb") as file:
+            orders = msgspec.msgpack.decode(file.read(), type=Preload)
+    except OSError:  # no /proc, or a parent whose files are closed to us: lanes then load by themselves
+        return None
     orders.listener = int(found[1])
     return orders
 

@@ -73,13 +73,12 @@ def test_a_target_that_cannot_be_forked_safely_is_imported_by_every_lane(tmp_pat
     assert Path(target + ".log").read_text().count("imported") == 3  # once in vain
 
 
-def test_a_slow_import_is_waited_for_once_and_a_replacement_is_up_at_once(tmp_path: Path) -> None:
-    target = write_flow(tmp_path, "time.sleep(0.7)")
-    started = time.monotonic()
-    with lanes(3, target=target) as harness:
-        assert time.monotonic() - started < 1.8
+def test_a_replacement_does_not_wait_for_a_slow_import_again(tmp_path: Path) -> None:
+    target = write_flow(tmp_path, "time.sleep(1.5)")
+    with lanes(2, target=target) as harness:
         harness.run([["os_exit", 1]])
-        assert harness.until(lambda: len(harness.ready) == 4) < 0.5
+        harness.until(lambda: len(harness.ready) == 3)
+        assert harness.ready[-1].seconds < 1.0
 
 
 def test_an_import_error_is_reported_once_and_clearly(tmp_path: Path) -> None:
@@ -115,7 +114,7 @@ def test_a_finished_item_is_reported_while_its_chunk_still_runs() -> None:
         started = time.monotonic()
         seq = harness.submit([["echo", 1], ["echo", 2], ["sleep", 1.0], ["echo", 3]])
         harness.until(lambda: len(harness.outcomes[seq]) == 2)
-        assert time.monotonic() - started < 0.3
+        assert time.monotonic() - started < 0.9
         assert seq not in harness.done
         harness.until(lambda: seq in harness.done)
         assert kinds(harness.of(seq)) == [0] * 4
