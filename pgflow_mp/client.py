@@ -462,9 +462,9 @@ def _start_error(slug: str, error: psycopg.Error) -> Exception:
     text = (error.diag.message_primary or str(error)).strip()
     if connection.is_transient(error):
         return error
-    if "not found" in text.lower() or "does not exist" in text.lower():
+    if isinstance(error, psycopg.errors.ForeignKeyViolation):
         return FlowNotFound(
-            f"There is no flow '{slug}' in the database: {text}",
+            f"There is no flow '{slug}' in the database",
             hint="Start a worker that serves it, or compile it into the database.",
         )
     return InputError(f"Flow '{slug}' cannot be started: {text}")

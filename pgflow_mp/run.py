@@ -21,7 +21,7 @@ from pgflow_mp.loading import Target, target_for
 from pgflow_mp.observe.events import Observer
 from pgflow_mp.worker import startup
 from pgflow_mp.worker.settings import WorkerSettings
-from pgflow_mp.worker.stats import WorkerReport
+from pgflow_mp.worker.stats import Ending, WorkerReport
 from pgflow_mp.worker.worker import Worker
 
 FAILURES_SHOWN = 20
@@ -50,6 +50,7 @@ class RunSummary:
     flow: str
     status: str
     interrupted: bool
+    timed_out: bool
     items: int
     rate: float
     wall: float
@@ -98,10 +99,11 @@ def execute(
     timeout: float | None = None,
     **settings: Any,
 ) -> RunSummary:
-    """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``, and serve it to its end.
+    """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``; serve it to its end.
 
-    ``settings`` are fields of WorkerSettings. An interrupted run (SIGINT, SIGTERM, ``timeout`` seconds) is
-    left in order, with ``interrupted`` set. Raises RunNotFound, InputError and what Worker.run raises.
+    ``settings`` are fields of WorkerSettings. A run that is interrupted (SIGINT, SIGTERM, an operator) or
+    takes longer than ``timeout`` seconds is left in order: ``interrupted`` or ``timed_out`` is set then.
+    Raises RunNotFound, InputError and what Worker.run raises.
     """
     worker_settings = WorkerSettings(
         dsn=database.dsn,
@@ -155,7 +157,8 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
         run_id=run_id,
         flow=flow_slug,
         status=status,
-        interrupted=status == "started",
+        interrupted=status == "started" and report.ending is not Ending.CONDITION,
+        timed_out=status == "started" and report.ending is Ending.CONDITION,
         items=report.stats.done,
         rate=report.rate,
         wall=report.wall,
@@ -247,7 +250,7 @@ def _run(
         raise _run_failed(summary)
     if summary.status != "completed":
         hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
-        if timeout is not None and summary.wall >= timeout:
+        if summary.timed_out:
             raise WaitTimeout(
                 f"Timeout waiting for run {summary.run_id} to reach status 'completed'", hint=hint
             )

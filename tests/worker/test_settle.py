@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
+from database_server import DatabaseServer
 from worker_harness import Tasks, adapted, compiled, eventually, run_row, start
 
 from pgflow_mp.db import engine, settling
@@ -22,12 +23,27 @@ from pgflow_mp.worker.settle import FULL, MOST_UNSETTLED, Group, Settler
 WORKER = "11111111-1111-4111-8111-111111111111"
 
 
+@pytest.fixture(scope="module")
+def dsn(server: DatabaseServer, template: str) -> Iterator[str]:
+    """One database for all tests here: each has runs of its own."""
+    with server.database(template) as found:
+        yield found
+
+
+@pytest.fixture
+def own_dsn(server: DatabaseServer, template: str) -> Iterator[str]:
+    """A database for one test."""
+    with server.database(template) as found:
+        yield found
+
+
 def claimed(dsn: str, flow: str, items: list[Any]) -> tuple[str, list[ClaimedTask]]:
     """A run whose first tasks WORKER holds."""
     run_id = start(dsn, flow, items)
     with adapted(dsn) as conn:
         engine.register_worker(conn, WORKER, flow, "test", 10.0)
-        return run_id, engine.claim_tasks(conn, flow, WORKER, len(items))
+        tasks = engine.claim_tasks(conn, flow, WORKER, 10_000)  # with what other tests left
+        return run_id, [task for task in tasks if task.run_id == run_id]
 
 
 def group(
@@ -74,7 +90,8 @@ def running(dsn: str, linger: float = 0.03) -> Iterator[_Running]:
         found.settler.close((), 5.0)
 
 
-def test_outcomes_of_many_runs_and_kinds_are_recorded_in_one_transaction(dsn: str) -> None:
+def test_outcomes_of_many_runs_and_kinds_are_recorded_in_one_transaction(own_dsn: str) -> None:
+    dsn = own_dsn
     one, tasks = claimed(dsn, "chain", [1, 2, 3])
     two, others = claimed(dsn, "chain", [4, 5])
     with running(dsn, linger=0.2) as settler, psycopg.connect(dsn, autocommit=True) as conn:
@@ -109,7 +126,8 @@ def test_a_full_batch_does_not_linger_and_flush_ends_the_wait(dsn: str) -> None:
         assert sum(call.result.accepted for call in settler.next().calls) == 10
 
 
-def test_a_batch_whose_connection_breaks_is_sent_again(dsn: str) -> None:
+def test_a_batch_whose_connection_breaks_is_sent_again(own_dsn: str) -> None:
+    dsn = own_dsn
     run_id, tasks = claimed(dsn, "chain", [1, 2, 3])
     with running(dsn) as settler, psycopg.connect(dsn, autocommit=True) as conn:
         settler.settler.add([group(run_id, tasks[:1])], 1)
@@ -211,7 +229,8 @@ def test_released_tasks_are_counted_and_visible_at_once(dsn: str) -> None:
         settler.settler.release("chain", WORKER, [task.msg_id for task in tasks])
         eventually(lambda: settler.settler.released == 3)
     with adapted(dsn) as conn:
-        again = engine.claim_tasks(conn, "chain", WORKER, 10)
+        found = engine.claim_tasks(conn, "chain", WORKER, 10_000)
+        again = [task for task in found if task.run_id == run_id]
     assert [(task.run_id, task.attempt) for task in again] == [(run_id, 1)] * 3
     assert msgspec.json.decode(again[0].input) == 1
 

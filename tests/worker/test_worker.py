@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import psycopg
 import pytest
+from database_server import DatabaseServer
 from worker_harness import Tasks, execute, output, run_row, serve, settings, start
 
 from pgflow_mp.errors import FlowNotFound, PgflowError, SchemaError, ShapeMismatch
 from pgflow_mp.worker.stats import Ending
 from pgflow_mp.worker.worker import Worker
+
+
+@pytest.fixture(scope="module")
+def dsn(server: DatabaseServer, template: str) -> Iterator[str]:
+    """One database for all tests here: each has runs of its own."""
+    with server.database(template) as found:
+        yield found
+
+
+@pytest.fixture
+def own_dsn(server: DatabaseServer, template: str) -> Iterator[str]:
+    """A database for one test."""
+    with server.database(template) as found:
+        yield found
 
 
 def test_a_chain_of_maps_gives_what_a_plain_loop_gives(dsn: str) -> None:
@@ -47,7 +64,8 @@ def test_a_permanent_error_ends_the_run_at_its_first_attempt(dsn: str) -> None:
     assert tasks.error("act", 0).startswith("pgflow_mp.errors.PermanentError: bad address")
 
 
-def test_a_task_over_its_timeout_is_killed_charged_and_retried(dsn: str) -> None:
+def test_a_task_over_its_timeout_is_killed_charged_and_retried(own_dsn: str) -> None:
+    dsn = own_dsn
     items = [["echo", i] for i in range(40)] + [["spin", 1]]
     run_id = start(dsn, "mischief", items)
     with psycopg.connect(dsn) as conn:
@@ -91,7 +109,8 @@ def test_starting_without_a_schema_says_how_to_install_it(empty_dsn: str) -> Non
         Worker(settings(empty_dsn, "chain")).run()
 
 
-def test_a_flow_that_differs_from_the_database_is_refused_and_listed(dsn: str) -> None:
+def test_a_flow_that_differs_from_the_database_is_refused_and_listed(own_dsn: str) -> None:
+    dsn = own_dsn
     with psycopg.connect(dsn) as conn:
         conn.execute("select pgflow.create_flow('chain'); select pgflow.add_step('chain', 'other')")
     with pytest.raises(ShapeMismatch) as caught:
@@ -106,7 +125,8 @@ def test_a_flow_that_is_not_there_is_refused(dsn: str) -> None:
         Worker(settings(dsn, "nothing")).run()
 
 
-def test_a_step_that_the_code_does_not_know_fails_its_task_with_the_contracts_text(dsn: str) -> None:
+def test_a_step_that_the_code_does_not_know_fails_its_task_with_the_contracts_text(own_dsn: str) -> None:
+    dsn = own_dsn
     with psycopg.connect(dsn) as conn:
         conn.execute("select pgflow.create_flow('single', max_attempts => 1)")
         conn.execute("select pgflow.add_step('single', 'vanished')")

@@ -1,0 +1,208 @@
+"""The client: starting runs, following them, results, errors, events (contract: worker section 7)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from database_server import DatabaseServer
+from worker_harness import compiled, eventually, settings, start, threaded
+
+from pgflow_mp.client import Client
+from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.worker.settings import WorkerState
+from pgflow_mp.worker.worker import Worker
+
+UNKNOWN = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.fixture(scope="module")
+def dsn(server: DatabaseServer, template: str) -> Iterator[str]:
+    """One database for all tests here: each has runs of its own."""
+    with server.database(template) as found:
+        yield found
+
+
+@pytest.fixture
+def client(dsn: str) -> Iterator[Client]:
+    """A client of a database that knows the flows."""
+    for flow in ("chain", "mischief", "naps", "single"):
+        compiled(dsn, flow)
+    with Client(dsn) as found:
+        yield found
+
+
+@pytest.fixture
+def worker(dsn: str, client: Client) -> Iterator[Worker]:
+    """A worker for all flows, in a thread."""
+    with psycopg.connect(dsn) as conn:  # what tests without a worker left
+        conn.execute("select pgflow.cancel_run(run_id) from pgflow.runs where status = 'started'")
+    found = Worker(settings(dsn, "chain", flows=None))
+    with threaded(found):
+        eventually(lambda: found.state is WorkerState.RUNNING)
+        yield found
+
+
+def test_a_run_is_started_followed_and_read(client: Client, worker: Worker) -> None:
+    run = client.start_flow("chain", [1, 2, 3])
+    assert (run.flow_slug, run.status, run.input, run.output, run.error) == (
+        "chain",
+        "started",
+        [1, 2, 3],
+        None,
+        None,
+    )
+    assert list(run.steps) == ["double", "as_text", "joined"]
+    assert run.wait(30) is run
+    assert (run.status, run.output, run.remaining_steps) == ("completed", {"joined": "#2 #4 #6"}, 0)
+    assert run.completed_at is not None
+    step = run.steps["double"]
+    assert (step.status, step.output, step.error, step.initial_tasks) == ("completed", [2, 4, 6], None, 3)
+    assert step.completed_at is not None
+    assert list(run.results("as_text")) == ["#2", "#4", "#6"]
+    assert client.start_flow("single", "ann").result(30) == {"greet": {"greeting": "Hello ANN"}}
+
+
+def test_waiting_is_woken_by_events_not_by_polling(client: Client, worker: Worker) -> None:
+    run = client.start_flow("naps", [0.3])
+    began = time.monotonic()
+    run.wait(30)
+    finished = time.monotonic()
+    assert run.completed_at is not None
+    assert finished - began < 1.2
+    assert run.steps["count"].wait("completed", 5).output == 1
+
+
+def test_waiting_for_a_run_that_fails_raises_at_once_with_step_and_index(
+    client: Client, worker: Worker
+) -> None:
+    run = client.start_flow("mischief", [["echo", 1], ["permanent", "broken"]])
+    with pytest.raises(RunFailed) as caught:
+        run.wait(30)
+    assert 'step "act" task 1' in str(caught.value)
+    assert "PermanentError: broken" in str(caught.value)
+    assert run.status == "failed"
+    assert run.error is not None
+    assert "broken" in run.error
+    assert run.wait(status="failed") is run
+    with pytest.raises(RunFailed, match=r"Step act of run .* cannot reach status 'completed'"):
+        run.steps["act"].wait(timeout=5)
+
+
+def test_waiting_too_long_says_so_with_the_contracts_texts(client: Client) -> None:
+    run = client.start_flow("chain", [1])
+    with pytest.raises(
+        WaitTimeout, match=f"^Timeout waiting for run {run.run_id} to reach status 'completed'$"
+    ):
+        run.wait(0.2)
+    text = f"^Timeout waiting for step joined of run {run.run_id} to reach status 'started'$"
+    with pytest.raises(WaitTimeout, match=text):
+        run.steps["joined"].wait("started", 0.2)
+    assert run.steps["double"].wait("started", 0.2).status == "started"
+
+
+def test_an_own_run_id_starts_once(client: Client) -> None:
+    mine = "22222222-2222-4222-8222-222222222222"
+    first = client.start_flow("chain", [1], run_id=mine)
+    again = client.start_flow("chain", [1, 2], run_id=mine)
+    assert first.run_id == again.run_id == mine
+    assert again.input == [1]
+    with pytest.raises(InputError, match="is one of flow 'chain', not of 'single'"):
+        client.start_flow("single", "x", run_id=mine)
+    with pytest.raises(InputError, match="cannot be the id of a run"):
+        client.start_flow("chain", [], run_id="monday")
+
+
+def test_an_unknown_run_is_none_and_an_unknown_step_an_error(client: Client) -> None:
+    assert client.get_run(UNKNOWN) is None
+    assert client.get_run("nonsense") is None
+    for call in (client.cancel, client.retry_failed, lambda run_id: list(client.results(run_id, "x"))):
+        with pytest.raises(RunNotFound, match=f"Run not found: {UNKNOWN}"):
+            call(UNKNOWN)
+    run = client.start_flow("single", "x")
+    with pytest.raises(FlowNotFound, match='Step "nope" does not exist in flow "single"'):
+        run.steps["nope"]
+    assert "shout" in run.steps
+
+
+def test_what_cannot_be_started_is_refused_with_the_reason(client: Client) -> None:
+    with pytest.raises(FlowNotFound, match="There is no flow 'nothing'"):
+        client.start_flow("nothing", 1)
+    with pytest.raises(InputError, match=r"Flow 'chain' cannot be started: .*array"):
+        client.start_flow("chain", {"not": "an array"})
+    with pytest.raises(InputError, match="cannot be written as JSON"):
+        client.start_flow("chain", [object()])
+
+
+def test_cancelling_ends_a_run_as_failed_with_the_reason(client: Client) -> None:
+    run = client.start_flow("chain", [1, 2])
+    assert run.cancel("changed my mind").status == "failed"
+    assert run.error == "changed my mind"
+    assert run.cancel("again").error == "changed my mind"
+    with pytest.raises(RunFailed, match="changed my mind"):
+        run.result()
+
+
+def test_only_what_is_not_finished_is_retried(client: Client, worker: Worker, dsn: str) -> None:
+    run = client.start_flow("mischief", [["echo", 1], ["permanent", "x"], ["echo", 3]])
+    with pytest.raises(RunFailed):
+        run.wait(30)
+    with psycopg.connect(dsn) as conn:
+        conn.execute(
+            "update pgflow.step_tasks set input = '[\"echo\", 2]' where task_index = 1 and run_id = %s",
+            (run.run_id,),
+        )
+    assert 1 <= run.retry_failed() <= 3
+    assert run.status == "started" or run.wait(30)
+    assert run.result(30) == {"act": [1, 2, 3]}
+    with pytest.raises(InputError, match="is completed, only a failed run can be retried"):
+        client.retry_failed(run.run_id)
+
+
+def test_a_status_never_moves_down_but_by_a_retry(client: Client, dsn: str) -> None:
+    run = client.start_flow("chain", [1])
+    run.cancel()
+    with psycopg.connect(dsn) as conn:  # as a replica that lags behind would answer
+        conn.execute(
+            "update pgflow.runs set status = 'started', failed_at = null where run_id = %s", (run.run_id,)
+        )
+    assert run.refresh().status == "failed"
+    assert client.get_run(run.run_id) is not None
+
+
+def test_the_client_survives_a_cut_connection_even_while_waiting(
+    client: Client, worker: Worker, dsn: str
+) -> None:
+    run = client.start_flow("naps", [0.8])
+    results: list[object] = []
+    waiting = threading.Thread(target=lambda: results.append(run.wait(30).output))
+    waiting.start()
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for _ in range(3):
+            time.sleep(0.15)
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity "
+                "where datname = current_database() and pid <> pg_backend_pid()"
+            )
+    waiting.join(30)
+    assert results == [{"count": 1}]
+    assert client.get_run(run.run_id) is not None
+
+
+def test_results_of_a_step_that_still_runs_are_those_that_are_there(dsn: str, client: Client) -> None:
+    run_id = start(dsn, "chain", [1, 2, 3])
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select pgflow.complete_task(%s, 'double', 1, '7')", (run_id,))
+        conn.execute("update pgflow.step_tasks set status = 'started' where run_id = %s", (run_id,))
+        conn.execute("select pgflow.complete_task(%s, 'double', 1, '7')", (run_id,))
+    assert list(client.indexed_results(run_id, "double")) == [(1, 7)]
+
+
+def test_without_a_database_the_client_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PGFLOW_DATABASE_URL", "DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match="no database"):
+        Client()
