@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow_mp.db import schema
 
 from .helpers import Db, flow, map_step, step
 
@@ -79,3 +85,29 @@ def test_another_flow_does_not_mix_in(plain_db: Db) -> None:
     flow(plain_db, "g", "b", "a")
     assert shape(plain_db, "f")["steps"][1]["dependencies"] == ["a"]
     assert [s["slug"] for s in shape(plain_db, "g")["steps"]] == ["b", "a"]
+
+
+def test_the_order_does_not_follow_the_database_s_language(server: Any) -> None:
+    name = f"icu_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(server.dsn, autocommit=True) as conn:
+        try:
+            conn.execute(
+                f"create database {name} template template0 encoding 'UTF8'"
+                " locale_provider icu icu_locale 'en-US' locale 'C'"
+            )
+        except psycopg.Error as error:
+            pytest.skip(f"no ICU here: {error}")
+    try:
+        with psycopg.connect(server.dsn_of(name), autocommit=True) as conn:
+            schema.install(conn)
+            db = Db(conn)
+            assert db.value("select 'a' < 'B'") is True
+            names = ["b", "B", "a", "A1"]
+            flow(db, "f", *names, step("join", *names))
+            assert shape(db, "f")["steps"][-1]["dependencies"] == ["A1", "B", "a", "b"]
+            run = db.value("select run_id from pgflow.start_flow('f', '{}')")
+            rows = db.rows("select message from pgmq.q_f order by msg_id")
+            assert [r.message["step_slug"] for r in rows] == ["A1", "B", "a", "b"]
+            assert run is not None
+    finally:
+        server.drop_database(name)
