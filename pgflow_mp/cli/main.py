@@ -33,6 +33,7 @@ VERBS: Final = {
     "run": Verb("run", "start one run and execute it here to its end"),
     "start": Verb("start", "start a run and leave the work to the workers"),
     "status": Verb("status", "show recent runs, or one of them"),
+    "bench": Verb("bench", "measure throughput, efficiency and latency on this machine"),
     "compile": Verb("schema", "print the SQL that creates a flow"),
     "install": Verb("schema", "install the pgflow schema into a database"),
     "migrate": Verb("schema", "upgrade the pgflow schema of a database"),

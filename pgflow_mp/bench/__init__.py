@@ -1,0 +1,1 @@
+"""The bundled benchmark: ``python -m pgflow_mp bench``."""

@@ -1,0 +1,92 @@
+"""Items that burn CPU, against a bare ProcessPoolExecutor with the same chunks."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from pgflow_mp.bench import work
+from pgflow_mp.bench.arena import Arena
+from pgflow_mp.bench.measure import Samples, interleave, ratio
+from pgflow_mp.bench.pools import BarePool, same_chunks
+from pgflow_mp.bench.results import Bar, Chart, Series, SuiteResult, Table
+from pgflow_mp.bench.stage import Stage
+
+
+class Case(NamedTuple):
+    """Items of one length, or a mix; ``mean`` in seconds, ``bar`` the least efficiency."""
+
+    name: str
+    mean: float
+    bar: float | None
+    items: list[int]
+
+
+def run(stage: Stage) -> SuiteResult:
+    """Efficiency = the bare pool's time over ours, round by round."""
+    result = SuiteResult("item-times", "CPU-bound items against a bare process pool with the same chunks")
+    rows, points = [], []
+    for case in _cases(stage):
+        chunk = same_chunks(case.mean, len(case.items), stage.lanes)
+        stage.say(f"{case.name}: {len(case.items):,} items, chunks of {chunk}")
+        with stage.arena("bench_burn") as arena, BarePool(stage.lanes) as pool:
+            arena.warm_up("bench_burn", case.items[: max(50, len(case.items) // 10)], times=1)
+            times = _side_by_side(arena, pool, case, chunk, stage.repeats(2, 5))
+        efficiency = ratio(times["bare"], times["ours"])
+        rows.append(
+            (
+                case.name,
+                f"{len(case.items):,}",
+                f"{times['ours'].median:.2f} s",
+                f"{times['bare'].median:.2f} s",
+                f"{efficiency.median:.1%}",
+                f"{efficiency.low:.1%} to {efficiency.high:.1%}",
+            )
+        )
+        if not case.name.startswith("mix"):
+            points.append((case.mean * 1000, efficiency.median))
+        if case.bar is not None:
+            bar = Bar.at_least(f"{case.name} items: efficiency", efficiency.median, case.bar, "{:.1%}")
+            result.bars.append(bar)
+        result.samples[case.name] = {name: list(samples.values) for name, samples in times.items()}
+    columns = ("item", "items", "ours", "bare pool", "efficiency", "rounds")
+    result.tables.append(Table(f"{stage.lanes} lanes", columns, rows))
+    result.charts.append(
+        Chart(
+            "Efficiency against item time",
+            "ms per item",
+            "bare pool's time / ours",
+            [Series("efficiency", points)],
+            y_scale="linear",
+            reference=(1.0, "bare pool"),
+        )
+    )
+    return result
+
+
+def _side_by_side(arena: Arena, pool: BarePool, case: Case, chunk: int, repeats: int) -> dict[str, Samples]:
+    def ours() -> float:
+        return arena.run("bench_burn", case.items).total
+
+    def bare() -> float:
+        return pool.chunked(work.burn, case.items, chunk)
+
+    return interleave({"ours": ours, "bare": bare}, repeats)
+
+
+_LENGTHS: Final = ((0.0001, None), (0.001, 0.90), (0.01, 0.98), (0.1, None))
+SHORT, LONG = 0.001, 1.0
+
+
+def _cases(stage: Stage) -> list[Case]:
+    wall = 1.0 if stage.quick else 6.0
+    cases = []
+    for seconds, bar in _LENGTHS:
+        if stage.quick and seconds == 0.1:
+            continue
+        count = max(20, int(wall * stage.lanes / seconds))
+        items = [stage.loops_for(seconds)] * min(count, 60_000)
+        cases.append(Case(f"{seconds * 1000:g} ms", seconds, bar, items))
+    count = 400 if stage.quick else 1000
+    items = work.heavy_tail(count, stage.loops_for(SHORT), stage.loops_for(LONG))
+    cases.append(Case("mix: 99 % 1 ms, 1 % 1 s", 0.99 * SHORT + 0.01 * LONG, 0.95, items))
+    return cases
