@@ -1,0 +1,213 @@
+"""replay: one item of a run is executed again in this process, to look at what happens."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pgflow_mp.cli import values
+from pgflow_mp.cli.errors import OK, RUN_FAILED
+from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
+from pgflow_mp.cli.runs import open_run
+from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
+
+if TYPE_CHECKING:
+    from pgflow_mp.db.engine import RunRow
+    from pgflow_mp.db.tasks import StoredTask
+    from pgflow_mp.handlers import PreparedHandler
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.usage = f"{parser.prog} RUN_ID STEP [INDEX] [FLOW] [--pdb] [OPTIONS]"
+    parser.description = (
+        "Execute one item of a run again, in this process, and print its output or its traceback.\n"
+        "Nothing is recorded; the connection that the step gets by ctx.connect() is read-only."
+    )
+    parser.add_argument("run", metavar="RUN_ID", help="the run's id, or how it begins")
+    parser.add_argument("step", metavar="STEP", help="the step's slug")
+    parser.add_argument(
+        "index",
+        nargs="?",
+        metavar="INDEX",
+        type=values.natural,
+        default=0,
+        help="the item's position in a map, from 0 on",
+    )
+    parser.add_argument(
+        "flow", nargs="?", metavar="FLOW", help="where the flow is: module:flow, path.py:flow, an example"
+    )
+    parser.option(
+        "--pdb",
+        env="PGFLOW_PDB",
+        flag=True,
+        default=False,
+        help="after an exception, look around with Python's debugger",
+    )
+    add_json(parser)
+    add_database(parser)
+
+
+class _Replayed(NamedTuple):
+    completed: bool
+    body: bytes
+    seconds: float
+    error: BaseException | None
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Execute the item; 0 if it completes."""
+    from pgflow_mp.cli.output import stdout_for_results
+
+    if args.json and args.pdb:
+        raise UsageError("--json and --pdb exclude each other", hint="The debugger needs the terminal.")
+    with open_run(args) as (database, conn, run):
+        from pgflow_mp.db.tasks import stored_task
+
+        _check_step(conn, run, args.step, args.index)
+        task = stored_task(conn, run.run_id, args.step, args.index)
+        if task is None or task.input is None:
+            raise InputError(
+                f'Step "{args.step}" of run {run.run_id} has no item {args.index} yet',
+                hint="Its items are made when the step starts, in windows if there are very many.",
+            )
+        conn.close()
+        prepared = _prepare(args, run)
+        if args.pdb:
+            return _told(args, run, task, _replay(prepared, args, run, task, database.dsn), sys.stdout)
+        with stdout_for_results() as results:  # what the handler prints goes to standard error
+            return _told(args, run, task, _replay(prepared, args, run, task, database.dsn), results)
+
+
+def _check_step(conn: Any, run: RunRow, step: str, index: int) -> None:
+    from pgflow_mp.db import engine
+
+    steps = {row.step_slug: row for row in engine.run_progress(conn, run.run_id)}
+    if step not in steps:
+        raise FlowNotFound(
+            f'Flow "{run.flow_slug}" has no step "{step}"', hint=f"Its steps are {', '.join(steps)}."
+        )
+    row = steps[step]
+    if row.initial_tasks is None or row.started_at is None:
+        raise InputError(
+            f'Step "{step}" of run {run.run_id} is {row.status} and was never started: it has no items',
+            hint="An item can be replayed once its step has started.",
+        )
+    if index >= row.initial_tasks:
+        last = row.initial_tasks - 1
+        has = "no items" if last < 0 else "one item, 0" if last == 0 else f"the items 0 to {last}"
+        raise InputError(f'Step "{step}" of run {run.run_id} has no item {index}', hint=f"It has {has}.")
+
+
+def _prepare(args: argparse.Namespace, run: RunRow) -> PreparedHandler:
+    """Load the flow into this process, the step's handler ready to run."""
+    from pgflow_mp import handlers, loading
+
+    targets = loading.resolve_app(args.flow)
+    here: list[str] = []
+    for target in targets:
+        try:
+            flows = loading.load_flows(target)
+        except PgflowError:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            text = f"Loading {target} failed with {type(error).__name__}: {error}"
+            raise FlowNotFound(text, hint="Import it in Python to see why.") from error
+        for flow in flows:
+            if flow.slug == run.flow_slug:
+                return handlers.prepare(flow, args.step)
+            here.append(flow.slug)
+    again = command("replay", args.run, args.step, str(args.index))
+    raise FlowNotFound(
+        f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {', '.join(here)})",
+        hint=f"Name the file or module that holds it: {again} FLOW",
+    )
+
+
+def _replay(
+    prepared: PreparedHandler, args: argparse.Namespace, run: RunRow, task: StoredTask, dsn: str
+) -> _Replayed:
+    """Execute by the rules of a lane, keeping the exception itself for the debugger."""
+    from pgflow_mp.context import Context, Runtime
+    from pgflow_mp.handlers import COMPLETED
+
+    raised: list[BaseException] = []
+    call = prepared.call
+
+    def recording(*arguments: Any) -> Any:
+        try:
+            result = call(*arguments)
+            return list(result) if isinstance(result, Iterator) else result
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    prepared.call = recording
+    runtime = Runtime(dsn=_read_only(dsn))
+    ctx = Context(
+        str(run.run_id),
+        run.flow_slug,
+        args.step,
+        args.index,
+        max(1, task.attempts),
+        task.message_id or 0,
+        task.input or b"null",
+        task.flow_input,
+        runtime,
+    )
+    began = time.perf_counter()
+    try:
+        kind, body = prepared.execute(task.input or b"null", task.flow_input, ctx)
+    finally:
+        seconds = time.perf_counter() - began
+        runtime.close()
+    error = raised[0] if raised else None
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    return _Replayed(kind == COMPLETED, body, seconds, error)
+
+
+def _read_only(dsn: str) -> str:
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+    options = conninfo_to_dict(dsn).get("options") or ""
+    return make_conninfo(dsn, options=f"{options} -c default_transaction_read_only=on".strip())
+
+
+def _told(args: argparse.Namespace, run: RunRow, task: StoredTask, done: _Replayed, results: Any) -> int:
+    if args.json:
+        told = {
+            "run_id": str(run.run_id),
+            "flow": run.flow_slug,
+            "step": args.step,
+            "index": args.index,
+            "recorded": task.status,
+            "status": "completed" if done.completed else "failed",
+            "seconds": round(done.seconds, 6),
+            "error": None if done.completed else done.body.decode("utf-8", "replace"),
+        }
+        output = done.body.decode() if done.completed else "null"
+        print(f'{json.dumps(told)[:-1]}, "output": {output}}}', file=results)
+        return OK if done.completed else RUN_FAILED
+    from pgflow_mp.observe.text import duration
+
+    place = f"{args.step}[{args.index}]"
+    how = "completed" if done.completed else "failed"
+    print(
+        f"{place} {how} here after {duration(done.seconds)}; the run has it as {task.status}", file=sys.stderr
+    )
+    if done.completed:
+        print(done.body.decode(), file=results, flush=True)
+        return OK
+    print(done.body.decode("utf-8", "replace"), file=sys.stderr, flush=True)
+    if args.pdb and done.error is not None and done.error.__traceback__ is not None:
+        import pdb
+
+        pdb.post_mortem(done.error.__traceback__)
+    return RUN_FAILED

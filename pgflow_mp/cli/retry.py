@@ -1,0 +1,103 @@
+"""retry: a failed run goes on with the items that failed or were not finished."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from pgflow_mp.cli import values
+from pgflow_mp.cli.errors import OK
+from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
+from pgflow_mp.cli.runs import open_run
+from pgflow_mp.cli.working import add_work
+from pgflow_mp.errors import InputError
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.usage = f"{parser.prog} --failed RUN_ID [FLOW] [--work] [OPTIONS]"
+    parser.description = (
+        "Queue again what failed in a run, and what was not finished when it failed; finished work is kept.\n"
+        "Workers execute it, or this command does: --work."
+    )
+    parser.add_argument(
+        "--failed", action="store_true", help="only what is not finished, which is the only way so far"
+    )
+    parser.add_argument("run", metavar="RUN_ID", help="the run's id, or how it begins")
+    parser.add_argument(
+        "flow", nargs="?", metavar="FLOW", help="where the flow is: module:flow, path.py:flow, an example"
+    )
+    parser.option(
+        "--work",
+        env="PGFLOW_WORK",
+        flag=True,
+        default=False,
+        help="execute it here to its end, as run --resume does",
+    )
+    parser.option(
+        "--output",
+        "-o",
+        env="PGFLOW_OUTPUT",
+        metavar="FILE",
+        help="with --work: write the run's output there, as run does",
+    )
+    parser.option(
+        "--timeout",
+        env="PGFLOW_TIMEOUT",
+        metavar="S",
+        convert=values.seconds,
+        help="with --work: stop after so long, in order (exit status 124)",
+    )
+    add_json(parser)
+    add_work(parser)
+    add_database(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Queue the items, and execute them if asked to."""
+    if args.work:
+        return _work(args)
+    from pgflow_mp.db import engine
+
+    for name in ("output", "timeout"):
+        if name in args.given:
+            raise UsageError(f"--{name} is for --work", hint="Workers know nothing of this command.")
+    with open_run(args) as (database, conn, run):
+        _check(run.run_id, run.status, database.options)
+        queued = engine.retry_failed_tasks(conn, run.run_id)
+        status = engine.run_status(conn, run.run_id) or "started"
+        options = database.options
+    if args.json:
+        print(json.dumps({"run_id": str(run.run_id), "flow": run.flow_slug, "queued": queued}))
+        return OK
+    from pgflow_mp.observe.text import plural
+
+    print(f"Queued {plural(queued, 'item')} of run {run.run_id} of {run.flow_slug} again.")
+    if status == "started":
+        flow = [] if args.flow is None else [args.flow]
+        print(f"Workers will execute it, or here: {_resume(flow, str(run.run_id), options)}")
+    return OK
+
+
+def _work(args: argparse.Namespace) -> int:
+    """Leave the rest to ``run --resume``, which retries a failed run before it works on it."""
+    from pgflow_mp.cli import run as run_verb
+
+    with open_run(args) as (database, _, run):
+        _check(run.run_id, run.status, database.options)
+    args.resume, args.input, args.jsonl = str(run.run_id), None, None
+    return run_verb.execute(args)
+
+
+def _check(run_id: str, status: str, options: list[str]) -> None:
+    if status == "failed":
+        return
+    where = _resume([], str(run_id), options)
+    raise InputError(
+        f"Run {run_id} is {status}; only a failed run can be retried",
+        hint=f"It can be gone on with: {where}" if status == "started" else "All of its work is done.",
+    )
+
+
+def _resume(flow: list[str], run_id: str, options: list[str]) -> str:
+    return command("run", *flow, "--resume", run_id, *options)

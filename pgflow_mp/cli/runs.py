@@ -1,0 +1,38 @@
+"""Opening the database for a command that is about one run which exists already."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pgflow_mp.cli.options import command
+from pgflow_mp.errors import RunNotFound
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgflow_mp.cli.database import Database
+    from pgflow_mp.db.engine import RunRow
+
+
+@contextlib.contextmanager
+def open_run(
+    args: argparse.Namespace,
+) -> Iterator[tuple[Database, psycopg.Connection[tuple[Any, ...]], RunRow]]:
+    """The database, a connection to it, and the run that ``args.run`` names by its id or how it begins.
+
+    Raises RunNotFound, also where no embedded database was ever made; none is made for the question.
+    """
+    from pgflow_mp.cli.database import named_dsn, open_database
+    from pgflow_mp.cli.status import find_run
+    from pgflow_mp.db.embedded import EmbeddedServer
+
+    if named_dsn(args) is None and not EmbeddedServer(args.data_dir).data_dir.exists():
+        raise RunNotFound(
+            f"There is no run {args.run}: no run was ever started here",
+            hint=f"Name the database with --dsn or --data-dir, or start a run: {command('run', 'simple')}",
+        )
+    with open_database(args) as database, database.connect() as conn:
+        yield database, conn, find_run(conn, args.run)
