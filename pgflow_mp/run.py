@@ -103,7 +103,8 @@ def execute(
 
     ``settings`` are fields of WorkerSettings. A run that is interrupted (SIGINT, SIGTERM, an operator) or
     takes longer than ``timeout`` seconds is left in order: ``interrupted`` or ``timed_out`` is set then.
-    Raises RunNotFound, InputError and what Worker.run raises.
+    Raises RunNotFound, InputError, what Worker.run raises, and KeyboardInterrupt where we were
+    interrupted before there was a run.
     """
     worker_settings = WorkerSettings(
         dsn=database.dsn,
@@ -115,7 +116,7 @@ def execute(
     )
     if resume:
         _check_resumable(database.dsn, run_id or "", flow_slug)
-    started = run_id or ""
+    started = (run_id or "") if resume else ""
 
     def begin(conn: engine.Connection) -> str:
         nonlocal started
@@ -126,6 +127,8 @@ def execute(
     deadline = None if timeout is None else time.monotonic() + timeout
     until = None if deadline is None else lambda: time.monotonic() > deadline
     report = Worker(worker_settings, observer=observer).run(until, begin=begin)
+    if not started:
+        raise KeyboardInterrupt("interrupted before the run was started")
     return _summary(database, started, flow_slug, report)
 
 

@@ -176,6 +176,8 @@ class Collector:
             if outcome.kind == Kind.FAILED_FOR_GOOD:
                 parked = _Parked(batch, flight.start + outcome.position, item, run, step, outcome)
                 self._parked.setdefault(chunk.flow, []).append(parked)
+                text = f'step "{step}" task {item.index} is quarantined; its failure is recorded last'
+                self._observer.on_message("warn", text)
                 return
         self._settle_failure(batch, flight.start + outcome.position, item, run, step, outcome)
 
@@ -213,6 +215,11 @@ class Collector:
             heapq.heappush(self._retries, (back + _RETRY_MARGIN, flow))
         text = outcome.body.decode("utf-8", "replace")
         self._observer.on_failure(run, step, item.index, item.attempt, text, final)
+
+    @property
+    def awaits_retries(self) -> bool:
+        """Whether a task that failed here is still in its backoff."""
+        return bool(self._retries)
 
     def due_retries(self, now: float) -> set[str]:
         """Flows of which a task that failed here is visible again since the last call."""

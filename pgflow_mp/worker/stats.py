@@ -59,6 +59,19 @@ class WorkerReport:
     released: int
     unsettled: int
 
+    def __str__(self) -> str:
+        stats = self.stats
+        counts = {
+            "retried": stats.retried,
+            "failed": stats.failed,
+            "late": stats.late,
+            "crashed": stats.crashed,
+            "handed back": self.released,
+            "not recorded": self.unsettled,
+        }
+        rest = "".join(f", {count} {name}" for name, count in counts.items() if count)
+        return f"{self.ending}: {stats.done} items done in {self.wall:.1f} s{rest}"
+
     @property
     def utilisation(self) -> float:
         """The share of the lanes' time in which handlers ran, 0..1."""

@@ -13,7 +13,8 @@ from worker_harness import adapted, compiled, eventually, start
 
 from pgflow_mp.db import engine
 from pgflow_mp.worker import inbox
-from pgflow_mp.worker.claim import MOST, MOST_HELD, Claimer, ClaimPlanner, Load, Request
+from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.planner import MOST, MOST_HELD, ClaimPlanner, Load, Request
 
 
 def planner(**options: Any) -> ClaimPlanner:

@@ -1,0 +1,61 @@
+"""The worker ids of one worker: one per flow's queue, and new ones when an old one cannot be trusted.
+
+An id is given up when a claim's answer was lost (tasks may be held by it that we do not know of) or when
+the database took it for dead. A former id stays alive until everything known of it is recorded; then
+whatever else it holds in the database is set free.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable
+
+
+class Identities:
+    """Which ids are used, and which beat. Read by the heartbeat's thread, changed by the main loop only."""
+
+    def __init__(self, flows: Iterable[str]) -> None:
+        self._current = {flow: str(uuid.uuid4()) for flow in flows}
+        self._former: set[str] = set()
+        self._registered: set[str] = set()
+
+    def of(self, flow: str) -> str:
+        """The id to claim with."""
+        return self._current[flow]
+
+    def is_known(self, worker_id: str) -> bool:
+        """Whether tasks held by this id are ours."""
+        return worker_id in self._former or worker_id in self._current.values()
+
+    @property
+    def beating(self) -> list[str]:
+        """The ids that need heartbeats: those that are in the database."""
+        return list(self._registered)
+
+    def registered(self, worker_id: str) -> None:
+        """The id is in the database."""
+        if self.is_known(worker_id):
+            self._registered.add(worker_id)
+
+    def doubtful(self, flow: str, worker_id: str) -> None:
+        """A claim with this id was lost."""
+        if self._current[flow] == worker_id:
+            self._former.add(worker_id)
+            self._current[flow] = str(uuid.uuid4())
+
+    def dead(self, worker_ids: Iterable[str]) -> set[str]:
+        """The database took these for dead; those of them that were in use."""
+        found = {worker_id for worker_id in worker_ids if self.is_known(worker_id)}
+        for flow, worker_id in self._current.items():
+            if worker_id in found:
+                self._current[flow] = str(uuid.uuid4())
+        self._former -= found
+        self._registered -= found
+        return found
+
+    def retire(self, in_use: Callable[[str], bool]) -> list[str]:
+        """Give up the former ids that are not ``in_use`` any more; which these were."""
+        gone = [worker_id for worker_id in self._former if not in_use(worker_id)]
+        self._former.difference_update(gone)
+        self._registered.difference_update(gone)
+        return gone

@@ -1,0 +1,449 @@
+"""The main loop: moves batches between the claimer, the lanes and the settler; waits for none of them."""
+
+from __future__ import annotations
+
+import itertools
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pgflow_mp.worker import inbox
+from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.dispatch import Batch, Dispatcher, Flight, ItemTimes
+from pgflow_mp.worker.events import Cause, LaneDied, LaneFailedToStart, LaneReady, Outcomes
+from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
+from pgflow_mp.worker.identities import Identities
+from pgflow_mp.worker.lane import RunningItem
+from pgflow_mp.worker.lanes import LanePool
+from pgflow_mp.worker.messages import FlowInfo, Item
+from pgflow_mp.worker.outcomes import Collector
+from pgflow_mp.worker.planner import ClaimPlanner, Load, Request
+from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
+from pgflow_mp.worker.settings import WorkerSettings
+from pgflow_mp.worker.settle import Settler
+from pgflow_mp.worker.startup import policies
+from pgflow_mp.worker.stats import Ending, Stats
+from pgflow_mp.worker.verdicts import KillReason
+from pgflow_mp.worker.watchdog import Watchdog
+
+TICK: Final = 0.02
+_IDLE_TICK: Final = 0.1
+_EVENTS_AT_ONCE: Final = 200
+_SHED: Final = 4.0  # hand work back that is this many times what is worth holding
+_REMEMBERED: Final = 10_000  # runs and messages that are over
+
+
+@dataclass(slots=True)
+class Course:
+    """Where the worker is heading: set by the loop, its owner, and signal handlers."""
+
+    run_id: str | None = None
+    run_status: str | None = None
+    ending: Ending | None = None
+    error: BaseException | None = None
+    stop_requests: int = 0
+    stopping: bool = False
+
+    def end(self, ending: Ending) -> None:
+        """End for this reason, unless there is one already."""
+        self.ending = self.ending or ending
+
+
+class Loop:
+    """Everything that works together, and the events between them."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        pool: LanePool,
+        flows: list[FlowInfo],
+        *,
+        events: queue.SimpleQueue[Any],
+        observer: SafeObserver,
+        stats: Stats,
+        course: Course,
+    ) -> None:
+        slugs, post = [info.slug for info in flows], events.put
+        self.pool, self.course = pool, course
+        self._lanes = settings.lanes
+        self._fixed_batches = settings.batch_size is not None
+        self._events = events
+        self._observer = observer
+        self._stats = stats
+        self._connection = ConnectionReport(observer)
+        self.progress = Progress(settings.lanes)
+        self._turn = itertools.cycle(slugs)
+        self._slugs = slugs
+        self._watchdog = Watchdog(pool)
+        self._braked = False
+        self.identities = Identities(slugs)
+        self.dispatcher = Dispatcher(ItemTimes())
+        self._planner = ClaimPlanner(
+            slugs,
+            lanes=settings.lanes,
+            batch_size=settings.batch_size,
+            claim_ahead=settings.claim_ahead,
+            shortest_pause=settings.poll_interval_ms / 1000,
+            longest_pause=settings.max_poll_seconds,
+        )
+        self._claiming: Request | None = None
+        self._over: dict[str | int, None] = {}
+        self.settler = Settler(settings.dsn, post, linger=settings.linger)
+        self.collector = Collector(
+            self.dispatcher,
+            self.settler,
+            stats,
+            observer,
+            policies(flows),
+            self._hand_back,
+            settings.crash_budget,
+        )
+        self.claimer = Claimer(
+            settings.dsn,
+            post,
+            worker_name=settings.worker_name,
+            dead_after=settings.dead_after,
+            lease=settings.visibility_timeout,
+        )
+        self.heartbeat = Heartbeat(
+            settings.dsn,
+            post,
+            interval=settings.heartbeat_interval,
+            worker_ids=lambda: self.identities.beating,
+            held=lambda: list(self.dispatcher.held.values()),
+        )
+        self.upkeep = Upkeep(settings.dsn, post, run_id=course.run_id)
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in (self.claimer, self.settler, self.heartbeat, self.upkeep):
+            thread.start()
+
+    def serve(self, until: Callable[[], bool] | None, idle_exit: bool) -> None:
+        """Work until the course has an ending."""
+        next_tick = 0.0
+        while self.course.ending is None:
+            self.take_events(TICK if self.dispatcher.flights else _IDLE_TICK)
+            now = time.monotonic()
+            if now >= next_tick:
+                next_tick = now + TICK
+                self.tick(now)
+                if until is not None and until():
+                    self.course.end(Ending.CONDITION)
+                if idle_exit and self._is_idle():
+                    self.course.end(Ending.IDLE)
+            self._dispatch(now)
+            self._claim(now)
+            if not self.dispatcher.flights:
+                self.settler.flush()
+
+    def take_events(self, timeout: float) -> None:
+        """Handle what has happened; waits up to ``timeout`` seconds for the first event."""
+        try:
+            event = self._events.get(timeout=timeout)
+            for _ in range(_EVENTS_AT_ONCE):
+                HANDLERS[type(event)](self, event)
+                event = self._events.get_nowait()
+        except queue.Empty:
+            pass
+
+    def take_all_events(self) -> None:
+        """Handle everything that has happened."""
+        while not self._events.empty():
+            self.take_events(0.0)
+
+    def tick(self, now: float) -> None:
+        """What has to be looked at now and then."""
+        self.pool.poll(now)
+        self._watchdog.tick(now)
+        self._connection.tick(now)
+        if self._watchdog.paused != self._braked:
+            self._braked = self._watchdog.paused
+            text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"
+            self._observer.on_message("warn", text)
+        for flow in self.collector.due_retries(now):
+            self._planner.announce(flow)
+        for flow in self.collector.parked:
+            if self._flow_is_over(flow) and self.collector.may_unpark(flow, now):
+                self.collector.unpark(flow)
+        for flow in self._slugs:
+            self._shed(flow)
+        for worker_id in self.identities.retire(self._in_use):
+            self.upkeep.retire(worker_id)
+        if self._observer.watching and self.progress.due(now):
+            self.snapshot(now)
+
+    def snapshot(self, now: float) -> None:
+        """Show the observer where we are."""
+        self._observer.on_progress(
+            self.progress.snapshot(
+                now,
+                self.collector.steps,
+                lanes_busy=len({flight.lane for flight in self.dispatcher.flights.values()}),
+                busy=self._stats.busy,
+                queued=self.dispatcher.waiting(),
+                unsettled=self.settler.unsettled,
+                connection=self._connection.text,
+            )
+        )
+
+    # -- decisions ---------------------------------------------------------------------------------
+
+    def _dispatch(self, now: float) -> None:
+        """Fill the lanes: those that have nothing first."""
+        dispatcher = self.dispatcher
+        if dispatcher.next_flow() is None:
+            return
+        rooms = self.pool.rooms()
+        for chunks in (0, 1):  # that the lane has
+            for lane, room in rooms:
+                if room < 2 - chunks:
+                    continue
+                flow = dispatcher.next_flow()
+                if flow is None:
+                    return
+                if chunks >= dispatcher.depth(flow):
+                    continue
+                flight = dispatcher.next_chunk(lane, self._lanes, now)
+                if flight is not None and not self.pool.submit(lane, flight.chunk, _timeouts(flight)):
+                    dispatcher.take_back(flight)
+
+    def _claim(self, now: float) -> None:
+        if self._claiming is not None or self._watchdog.paused or self.settler.saturated:
+            return
+        dispatcher, planner = self.dispatcher, self._planner
+        held = dispatcher.held_items()
+        for _ in self._slugs:
+            flow = next(self._turn)
+            load = Load(
+                lanes=self._lanes,
+                item_seconds=dispatcher.times.recent(flow),
+                waiting=dispatcher.waiting(),
+                waiting_seconds=dispatcher.waiting_seconds(),
+                lane_seconds=dispatcher.lane_seconds(now, planner.horizon(flow)),
+                held=held,
+            )
+            if quantity := planner.quantity(flow, load, now):
+                self._claiming = Request(flow, self.identities.of(flow), quantity)
+                self.claimer.request(self._claiming)
+                return
+
+    def _shed(self, flow: str) -> None:
+        """Hand back what was claimed on a wrong guess of its duration."""
+        if self._fixed_batches or self.dispatcher.waiting(flow) < 2 * self._lanes:
+            return
+        worth = self._planner.horizon(flow) * self._lanes
+        waiting = self.dispatcher.waiting_seconds(flow)
+        if waiting is None or waiting < _SHED * worth:
+            return
+        for batch in self.dispatcher.shed(flow, 2 * worth):
+            self._stats.handed_back += len(batch.items)
+            self.release(batch, batch.items)
+
+    def _flow_is_over(self, flow: str) -> bool:
+        """Whether all that is left here of a flow is parked."""
+        return (
+            self.dispatcher.held_items(flow) == self.collector.parked_items(flow)
+            and not self.dispatcher.flying(flow)
+            and not self.settler.unsettled
+            and self._planner.dry(flow)
+        )
+
+    def _is_idle(self) -> bool:
+        return (
+            not (self.dispatcher.held or self.dispatcher.flights or self.settler.unsettled)
+            and not self.collector.awaits_retries
+            and all(self._planner.dry(flow) for flow in self._slugs)
+        )
+
+    def _in_use(self, worker_id: str) -> bool:
+        if self._claiming is not None and self._claiming.worker_id == worker_id:
+            return True
+        if any(batch.worker_id == worker_id for batch in self.dispatcher.held.values()):
+            return True
+        return self.settler.holds(worker_id)
+
+    def _hand_back(self, batch: Batch, items: list[Item]) -> None:
+        """Items that a lane was given but did not run: others run them, unless nobody wants them."""
+        if not self.identities.is_known(batch.worker_id):
+            return
+        over = self._over
+        wanted = [item for item in items if batch.runs[item.run] not in over and item.msg_id not in over]
+        if wanted and not self.course.stopping:
+            self.dispatcher.add(batch.part(wanted), first=True)
+        elif wanted:
+            self.release(batch, wanted)
+
+    def release(self, batch: Batch, items: list[Item]) -> None:
+        """Give tasks back to the database, uncharged."""
+        self.settler.release(batch.flow, batch.worker_id, [item.msg_id for item in items])
+
+    # -- what the threads say ----------------------------------------------------------------------
+
+    def _on_claimed(self, event: inbox.Claimed) -> None:
+        self._claiming = None
+        self.identities.registered(event.worker_id)
+        batch, now = event.batch, time.monotonic()
+        got, size = (len(batch.items), batch.size) if batch is not None else (0, 0)
+        self._planner.claimed(event.flow, event.asked, got, size, event.seconds, now)
+        self._stats.claims += 1
+        self._stats.claimed += got
+        if batch is None:
+            return
+        if self._over:
+            for run in batch.runs:
+                self._over.pop(run, None)
+            for item in batch.items:
+                self._over.pop(item.msg_id, None)
+        if self.course.stopping or not self.identities.is_known(batch.worker_id):
+            self.release(batch, batch.items)
+        else:
+            self.dispatcher.add(batch)
+
+    def _on_claim_lost(self, event: inbox.ClaimLost) -> None:
+        self._claiming = None
+        self._planner.postpone(event.flow, time.monotonic())
+        self.identities.doubtful(event.flow, event.worker_id)
+
+    def _on_announced(self, event: inbox.WorkAnnounced) -> None:
+        self._planner.announce(event.flow)
+
+    def _on_settled(self, event: inbox.BatchSettled) -> None:
+        self._stats.batches += 1
+        self._stats.replayed += event.replayed
+        for call in event.calls:
+            result = call.result
+            self._stats.settled += result.accepted
+            self._stats.late += call.late
+            if not call.failures:
+                self._stats.done += result.accepted
+            over = result.run_status != "started"
+            if over or result.step_status != "started":
+                self._drop(call.run, None if over else call.step)
+            if over and call.run == self.course.run_id:
+                self._run_over(result.run_status)
+
+    def _on_run_seen(self, event: inbox.RunSeen) -> None:
+        self.progress.seen(event.steps)
+        if event.status != "started":
+            self._run_over(event.status)
+
+    def _run_over(self, status: str | None) -> None:
+        self.course.run_status = status
+        self.course.end(Ending.RUN_ENDED)
+
+    def _on_leases_lost(self, event: inbox.LeasesLost) -> None:
+        lost = event.msg_ids
+        self._remember(*lost)
+        self.dispatcher.discard(
+            lambda batch, item: item.msg_id in lost and batch.worker_id == event.worker_id
+        )
+        self._kill_running(
+            lambda running, flight: (
+                flight.batch.worker_id == event.worker_id
+                and flight.chunk.items[running.target[1]].msg_id in lost
+            )
+        )
+
+    def _on_cancelled(self, event: inbox.RunCancelled) -> None:
+        self._remember(event.run)
+        self._drop(event.run, None)
+        self._kill_running(lambda running, _flight: running.run == event.run)
+
+    def _kill_running(self, unwanted: Callable[[RunningItem, Flight], bool]) -> None:
+        for running in self.pool.running():
+            flight = self.dispatcher.flights.get(running.seq)
+            if flight is not None and unwanted(running, flight):
+                reason = KillReason(Cause.CANCELLED, target=running.target)
+                self.pool.kill(running.lane, reason, generation=running.generation)
+
+    def _drop(self, run: str, step: str | None) -> None:
+        """A run, or a step of it, is over: what waits of it is not needed."""
+        self.dispatcher.discard(
+            lambda batch, item: (
+                batch.runs[item.run] == run and (step is None or batch.steps[item.step] == step)
+            )
+        )
+        if step is None:
+            self.collector.drop_parked(lambda of, _worker_id: of == run)
+
+    def _remember(self, *over: str | int) -> None:
+        self._over.update(dict.fromkeys(over))
+        while len(self._over) > _REMEMBERED:
+            del self._over[next(iter(self._over))]
+
+    def _on_taken_for_dead(self, event: inbox.TakenForDead) -> None:
+        if dead := self.identities.dead(event.worker_ids):
+            self._observer.on_message(
+                "warn", "this worker was taken for dead: others have its tasks; it goes on under a new id"
+            )
+            self.dispatcher.discard(lambda batch, _item: batch.worker_id in dead)
+            self.collector.drop_parked(lambda _run, worker_id: worker_id in dead)
+
+    def _on_deprecated(self, _event: inbox.Deprecated) -> None:
+        self.course.end(Ending.DEPRECATED)
+
+    def _on_said(self, event: inbox.Said) -> None:
+        self._observer.on_message(event.level, event.text)
+
+    def _on_connection(self, event: inbox.ConnectionState) -> None:
+        self._connection.heard(event.who, event.text)
+        if not event.text and event.who == "claim":  # announcements may have been missed
+            for flow in self._slugs:
+                self._planner.announce(flow)
+
+    def _on_thread_failed(self, event: inbox.ThreadFailed) -> None:
+        self.course.error = self.course.error or event.error
+        self.course.ending = Ending.FORCED
+
+    def _on_stop(self, _event: inbox.StopRequested) -> None:
+        self.course.end(Ending.REQUESTED)
+
+    # -- what the lanes say ------------------------------------------------------------------------
+
+    def _on_outcomes(self, event: Outcomes) -> None:
+        self.collector.outcomes(event)
+
+    def _on_lane_died(self, event: LaneDied) -> None:
+        self.collector.lane_died(event)
+        if event.cause not in (Cause.STOPPED, Cause.CANCELLED):
+            self._observer.on_message("warn", f"lane {event.lane} ended: {event.cause}, {event.exit}")
+
+    def _on_lane_ready(self, event: LaneReady) -> None:
+        text = f"lane {event.lane} is up (pid {event.pid}, {event.seconds:.2f} s)"
+        self._observer.on_message("debug", text)
+
+    def _on_lane_failed(self, event: LaneFailedToStart) -> None:
+        text = f"lane {event.lane} does not start, next try in {event.retry_in:g} s: {event.error}"
+        self._observer.on_message("error", text)
+
+
+def _timeouts(flight: Flight) -> list[float | None]:
+    """The time limits of the steps of a chunk."""
+    batch, chunk = flight.batch, flight.chunk
+    if chunk.steps is batch.steps:
+        return batch.timeouts
+    return [batch.timeouts[batch.steps.index(step)] for step in chunk.steps]
+
+
+HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
+    Outcomes: Loop._on_outcomes,
+    LaneDied: Loop._on_lane_died,
+    LaneReady: Loop._on_lane_ready,
+    LaneFailedToStart: Loop._on_lane_failed,
+    inbox.Claimed: Loop._on_claimed,
+    inbox.ClaimLost: Loop._on_claim_lost,
+    inbox.WorkAnnounced: Loop._on_announced,
+    inbox.BatchSettled: Loop._on_settled,
+    inbox.RunSeen: Loop._on_run_seen,
+    inbox.LeasesLost: Loop._on_leases_lost,
+    inbox.TakenForDead: Loop._on_taken_for_dead,
+    inbox.Deprecated: Loop._on_deprecated,
+    inbox.RunCancelled: Loop._on_cancelled,
+    inbox.Said: Loop._on_said,
+    inbox.ConnectionState: Loop._on_connection,
+    inbox.ThreadFailed: Loop._on_thread_failed,
+    inbox.StopRequested: Loop._on_stop,
+}
