@@ -219,6 +219,7 @@ def _check(data: bytes, value: bytes, start: int, source: str) -> None:
         if byte := _BYTE.search(message):
             offset = int(byte[1])
             reason = _BYTE.sub("", message).removeprefix("JSON is malformed: ")
+            offset -= reason == "trailing characters"  # it counts the first of them
         else:
             offset, reason = len(value), "it ends in the middle of a value"
             if half := _HALF_PAIR.search(value, max(0, offset - 12)):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.options import UsageError, command
-from pgflow_mp.errors import DatabaseUnavailable, SchemaError
+from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable, SchemaError
 
 if TYPE_CHECKING:
     import psycopg
@@ -75,10 +75,11 @@ def open_database(
         with _embedded(args, workers) as database:
             yield database
         return
-    from pgflow_mp.db import connection, schema
+    from pgflow_mp.db import schema
+    from pgflow_mp.db.redaction import redact
 
     place = describe(dsn)
-    with connection.connect(dsn) as conn:
+    with connect(dsn, args) as conn:
         if check:
             try:
                 schema.check(conn)
@@ -86,7 +87,7 @@ def open_database(
                 raise _with_command(error, args) from None
         if workers is not None:
             _check_connections(conn, workers, place)
-    options = ["--dsn", connection.redact(dsn)] if "dsn" in args.given else []
+    options = ["--dsn", redact(dsn)] if "dsn" in args.given else []
     yield Database(dsn, place, None, options)
 
 
@@ -113,6 +114,18 @@ def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[Databas
                 _check_connections(conn, workers, "the embedded server")
         options = ["--data-dir", str(args.data_dir)] if "data_dir" in args.given else []
         yield Database(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, options)
+
+
+def connect(dsn: str, args: argparse.Namespace) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect; an error says who named the server, unless the command line did."""
+    from pgflow_mp.db import connection
+
+    try:
+        return connection.connect(dsn)
+    except (DatabaseError, ConfigError) as error:
+        if "dsn" not in args.given:
+            error.hint = f"{error.hint}. This server is named by {source_of_dsn(args)}".removeprefix(". ")
+        raise
 
 
 def describe(dsn: str) -> str:
@@ -149,8 +162,7 @@ def _check_connections(conn: psycopg.Connection[tuple[Any, ...]], workers: int, 
         "select current_setting('max_connections')::int,"
         " current_setting('superuser_reserved_connections')::int"
         " + coalesce(current_setting('reserved_connections', true), '0')::int,"
-        " (select count(*) from pg_catalog.pg_stat_activity where backend_type = 'client backend'"
-        " and pid <> pg_backend_pid())"
+        " (select coalesce(sum(numbackends), 0) - 1 from pg_catalog.pg_stat_database)::int"
     ).fetchone()
     limit, reserved, used = row or (0, 0, 0)
     free = limit - reserved - used

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -27,7 +28,7 @@ exit status:
   3    trouble with the database
   124  run: --timeout was over before the run ended; it can be resumed
   70   a bug in this program
-  130  stopped by Ctrl-C (143: by SIGTERM) before the run ended; it can be resumed"""
+  130  stopped by Ctrl-C (143: by SIGTERM); an unfinished run can be resumed"""
 
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LONGEST: Final = 24  # lines; the rest of a long message says little more
@@ -55,6 +56,11 @@ def explain(error: BaseException) -> BaseException:
             return _from_database(error)
     if isinstance(error, MemoryError):
         return PgflowError("There is not enough memory", hint="Use fewer --workers, or smaller inputs.")
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return DatabaseError(
+            "There is no directory for sockets and temporary files: none of the usual ones can be written",
+            hint="Set TMPDIR to a directory that can be written and has a short path.",
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return PgflowError(f"{os.fsdecode(error.filename)}: {error.strerror}")
     return error
@@ -115,6 +121,7 @@ def _place(error: BaseException) -> str:
 
 def _print(message: str, hint: str, stream: TextIO) -> None:
     red, bold, end = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") if has_color(stream) else ("", "", "")
+    message, hint = _capital(message), _capital(hint)
     lines = _wrap(message, len("error: "))
     if len(lines) > _LONGEST:
         lines = [*lines[: _LONGEST - 1], f"       ... ({len(lines) - _LONGEST + 1} more lines)"]
@@ -122,6 +129,11 @@ def _print(message: str, hint: str, stream: TextIO) -> None:
     if hint:
         print(f" {bold}hint:{end} " + "\n".join(_wrap(hint, len(" hint: "))).lstrip(), file=stream)
     stream.flush()
+
+
+def _capital(text: str) -> str:
+    """A sentence begins with a capital letter, unless it begins with a name."""
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text
 
 
 def _wrap(text: str, indent: int) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import msgspec
 
-from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, PgflowError
+from pgflow_mp import errors
+from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 from pgflow_mp.inputs import RunInput
 from pgflow_mp.targets import Target
 
@@ -57,14 +58,14 @@ class _Answer(msgspec.Struct):
     flows: list[FlowFacts] = []
     error: str = ""
     hint: str = ""
-    code: int = 0
+    kind: str = ""
 
 
 def look_at(targets: list[Target], run_input: RunInput | None = None) -> list[FlowFacts]:
     """Load the targets elsewhere, and tell what is in them.
 
-    Raises what loading raises as FlowNotFound (or the like, with its exit status), and FlowNotFound if
-    importing kills the process.
+    Raises FlowNotFound and FlowDefinitionError as loading does, and FlowNotFound if importing kills the
+    process.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -77,15 +78,17 @@ def look_at(targets: list[Target], run_input: RunInput | None = None) -> list[Fl
     try:
         with open(read, "rb") as pipe:
             data = pipe.read()
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
     finally:
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if not data:
         raise _died(targets, status)
     answer = msgspec.msgpack.decode(data, type=_Answer)
     if answer.error:
-        error = PgflowError(answer.error, hint=answer.hint)
-        error.exit_code = answer.code
-        raise error
+        kind = getattr(errors, answer.kind, FlowNotFound)
+        raise kind(answer.error, hint=answer.hint)
     return answer.flows
 
 
@@ -152,7 +155,6 @@ def _answer(write: int, targets: list[Target], run_input: RunInput | None) -> No
 
 def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
     from pgflow_mp import loading
-    from pgflow_mp.cli.errors import exit_code
 
     try:
         loading.load_app(targets)
@@ -164,11 +166,10 @@ def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
             ]
         )
     except PgflowError as error:
-        return _Answer(error=str(error), hint=error.hint, code=exit_code(error))
+        return _Answer(error=str(error), hint=error.hint, kind=type(error).__name__)
     except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
         return _Answer(
-            error=f"Loading {', '.join(map(str, targets))} failed with {type(error).__name__}: {error}",
-            code=ConfigError.exit_code,
+            error=f"Loading {', '.join(map(str, targets))} failed with {type(error).__name__}: {error}"
         )
 
 

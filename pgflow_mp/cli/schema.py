@@ -22,7 +22,9 @@ _ABOUT = {
 def configure(parser: Parser, verb: str) -> None:
     """Add the options of the command."""
     parser.description = _ABOUT[verb]
+    parser.usage = f"{parser.prog} [OPTIONS]"
     if verb == "compile":
+        parser.usage = f"{parser.prog} TARGET [--output FILE]"
         parser.add_argument("target", metavar="TARGET", help="module:flow, path.py:flow, or an example")
         parser.option("--output", "-o", env="PGFLOW_OUTPUT", metavar="FILE", help="write it to FILE")
         return
@@ -57,8 +59,8 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from pgflow_mp.cli.database import describe, named_dsn, open_database
-    from pgflow_mp.db import connection, schema
+    from pgflow_mp.cli.database import connect, describe, named_dsn, open_database
+    from pgflow_mp.db import schema
 
     dsn = named_dsn(args)
     if dsn is None:
@@ -67,7 +69,7 @@ def _install(args: argparse.Namespace) -> int:
         version = found.version if found else 0
         return _say(args, version, version, database.place, False)
     place = describe(dsn)
-    with connection.connect(dsn) as conn:
+    with connect(dsn, args) as conn:
         if args.verb == "migrate" and schema.installed(conn) is None:
             raise UsageError(
                 f"{place} has no pgflow schema to migrate", hint=f"Install it: {command('install')}"

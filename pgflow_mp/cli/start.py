@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 def configure(parser: Parser, verb: str) -> None:
     """Add the options of the command."""
+    parser.usage = f"{parser.prog} FLOW [--input INPUT] [OPTIONS]"
     parser.description = "Start a run and print its id. Workers execute it: python -m pgflow_mp TARGET."
     parser.add_argument(
         "flow", metavar="FLOW", help="module:flow, path.py:flow, an example, or a flow in the database"

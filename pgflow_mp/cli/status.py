@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 def configure(parser: Parser, verb: str) -> None:
     """Add the options of the command."""
+    parser.usage = f"{parser.prog} [RUN_ID] [OPTIONS]"
     parser.description = "Show the runs that were started last, or one run with its steps and failures."
     parser.add_argument("run", nargs="?", metavar="RUN_ID", help="a run's id, or how it begins")
     parser.option("--flow", env="PGFLOW_FLOW", metavar="SLUG", help="only runs of this flow")

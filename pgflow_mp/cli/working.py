@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import values
 from pgflow_mp.cli.options import Parser
+from pgflow_mp.errors import ConfigError
 
 if TYPE_CHECKING:
     from pgflow_mp.cli.signals import Heard
@@ -219,5 +221,9 @@ def worker_options(args: argparse.Namespace) -> dict[str, Any]:
             "log_level",
         )
     }
-    WorkerSettings(dsn="", targets=("any",), **options)
+    try:
+        WorkerSettings(dsn="", targets=("any",), **options)
+    except ConfigError as error:
+        text = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: "--" + name[0].replace("_", "-"), str(error))
+        raise ConfigError(text, hint=error.hint) from None
     return options

@@ -41,11 +41,12 @@ class TerminalTakeover:
         self._thread.start()
 
     def size(self) -> os.terminal_size:
-        """Columns and lines of the terminal."""
+        """Columns and lines of the terminal; 80 x 24 where it does not know them."""
         try:
-            return os.get_terminal_size(self._terminal)
+            columns, lines = os.get_terminal_size(self._terminal)
         except OSError:
-            return os.terminal_size((80, 24))
+            columns = lines = 0
+        return os.terminal_size((columns or 80, lines or 24))
 
     def close(self) -> None:
         """Give the descriptors back, after what is under way has been passed on."""

@@ -59,7 +59,7 @@ def essence(error: str, limit: int = 200) -> str:
     line = lines[0]
     if line.startswith("Traceback "):
         line = next((text for text in reversed(lines) if not text.startswith(" ")), lines[-1])
-    return shorten(line.strip(), limit)
+    return shorten(line.strip().removeprefix("pgflow_mp.errors."), limit)
 
 
 def shorten(text: str, limit: int) -> str:

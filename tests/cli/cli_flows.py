@@ -1,0 +1,62 @@
+"""Flows for tests of the command line."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from pgflow_mp import Flow, PermanentError
+
+square = Flow("square", max_attempts=1)
+
+
+@square.map
+def times(number: int) -> int:
+    """One result per element."""
+    return number * number
+
+
+sums = Flow("sums", max_attempts=1)
+
+
+@sums.map
+def double(number: int) -> int:
+    """Says something while it works."""
+    if number == 2:
+        print("a handler prints")
+    return 2 * number
+
+
+@sums.step(depends_on=[double])
+def total(double: list[int]) -> int:
+    """One result for all."""
+    return sum(double)
+
+
+picky = Flow("picky", max_attempts=1)
+
+
+@picky.map
+def check(number: int) -> int:
+    """Fails for good where a file of that name is not there."""
+    if not os.path.exists(f"allowed-{number}") and number % 3 == 0:
+        raise PermanentError(f"{number} is not allowed")
+    return number
+
+
+slow = Flow("slow", max_attempts=1)
+
+
+@slow.map
+def nap(seconds: float) -> int:
+    """Leaves a note of every execution."""
+    with open("naps", "a") as file:
+        file.write(f"{seconds}\n")
+    time.sleep(seconds)
+    return 1
+
+
+@slow.step(depends_on=[nap])
+def naps(nap: list[int]) -> int:
+    """All of them."""
+    return len(nap)

@@ -1,0 +1,148 @@
+"""install, migrate, compile, start, status, and the worker."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+
+import psycopg
+from cli_harness import FLOWS, Cli, OnTerminal, finish
+
+
+def test_install_is_safe_to_repeat_and_needed_once(tmp_path: Path, empty_dsn: str) -> None:
+    cli = Cli(tmp_path, empty_dsn)
+    assert cli("install").out.startswith("Installed pgflow schema version ")
+    assert cli("install").out.startswith("Up to date: pgflow schema version ")
+    assert cli("migrate", "--json").json["changed"] is False
+    assert cli("run", "simple").code == 0
+
+
+def test_the_sql_for_a_dba_can_be_printed_without_a_database(bare_cli: Cli) -> None:
+    text = bare_cli("install", "--print").out
+    assert "create schema" in text
+    assert text.count("\nbegin;") == text.count("\ncommit;") == 1
+    assert len(bare_cli("migrate", "--print", "--with-queue").out) > len(text) + 10_000
+
+
+def test_compile_writes_the_flow_as_sql(bare_cli: Cli) -> None:
+    text = bare_cli("compile", "simple").out
+    assert text.startswith(
+        "SELECT pgflow.create_flow('simple');\nSELECT pgflow.add_step('simple', 'rootStep');"
+    )
+    done = bare_cli("compile", f"{FLOWS}:sums", "-o", "sums.sql")
+    assert (done.code, done.out) == (0, "")
+    assert "add_step('sums', 'total', ARRAY['double'])" in (bare_cli.cwd / "sums.sql").read_text()
+    done = bare_cli("compile", "simple", "-o", "nowhere/x.sql")
+    assert (done.code, "nowhere/x.sql cannot be written" in done.err) == (1, True)
+
+
+def test_start_prints_the_id_of_a_run_that_a_worker_then_executes(cli: Cli) -> None:
+    done = cli("start", f"{FLOWS}:square", "--input", "[2, 3]")
+    assert re.fullmatch(r"[0-9a-f-]{36}\n", done.out)
+    first = done.out.strip()
+    second = cli("start", "square", "--input", "[4]", "--json").json["run_id"]
+
+    worker = cli.start(f"{FLOWS}:square", "--workers", "1", "--log-format", "json")
+    assert cli.dsn is not None
+    deadline = time.monotonic() + 20
+    with psycopg.connect(cli.dsn, autocommit=True) as conn:
+        query = "select count(*) from pgflow.runs where status = 'completed'"
+        while conn.execute(query).fetchone() != (2,):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    worker.send_signal(signal.SIGTERM)
+    ended = finish(worker)
+    assert ended.code == 0, ended
+    messages = [json.loads(line)["message"] for line in ended.err.splitlines()]
+    assert messages[0].startswith("1 worker for square (from ")
+    assert messages[-1].startswith("stopped (stop requested): 3 items done in ")
+
+    listed = {run["run_id"]: run for run in cli("status", "--json").json}
+    assert {run["status"] for run in listed.values()} == {"completed"}
+    assert listed[first]["items"] == listed[first]["done"] == 2
+    shown = cli("status", second[:8]).out
+    assert f"square  run {second}" in shown
+    assert re.search(r"times +completed +1 ", shown)
+
+
+def test_start_knows_flows_of_the_database_and_their_names(cli: Cli) -> None:
+    assert cli("start", "simple").code == 0
+    done = cli("start", "simpel")
+    assert done.code == 2
+    assert "There is no module 'simpel', and no flow 'simpel' in PostgreSQL" in " ".join(done.err.split())
+    assert "Flows there: simple." in " ".join(done.err.split())
+
+
+def test_a_worker_stops_at_ctrl_c_with_130(cli: Cli) -> None:
+    screen = OnTerminal(cli, "simple", "--workers", "1")
+    screen.wait_for(r"worker for simple, PostgreSQL at ")
+    screen.wait_for(r"0/1 workers busy")
+    screen.interrupt()
+    done = screen.finish()
+    assert done.code == 130
+    assert "Stopping: " in done.out
+    assert "stopped (stop requested): 0 items done" in done.out
+
+
+def wait_for_workers(cli: Cli, *queues: str) -> None:
+    """Wait until a worker has registered for each of these flows."""
+    assert cli.dsn is not None
+    deadline = time.monotonic() + 30
+    with psycopg.connect(cli.dsn, autocommit=True) as conn:
+        while True:
+            rows = conn.execute("select queue_name from pgflow.workers").fetchall()
+            if {row[0] for row in rows} >= set(queues):
+                return
+            assert time.monotonic() < deadline, rows
+            time.sleep(0.05)
+
+
+def test_a_worker_without_a_target_serves_what_the_project_names(cli: Cli) -> None:
+    (cli.cwd / "pyproject.toml").write_text(f'[tool.pgflow_mp]\nflows = "{FLOWS}:square"\n')
+    worker = cli.start("--workers", "1", "--compile", "check")
+    wait_for_workers(cli, "square")
+    worker.send_signal(signal.SIGTERM)
+    ended = finish(worker)
+    assert ended.code == 0
+    assert f"worker for square (from {cli.cwd}/pyproject.toml)" in ended.err
+
+
+def test_a_worker_with_nothing_to_serve_takes_the_examples_and_says_so(cli: Cli) -> None:
+    worker = cli.start("--workers", "1")
+    wait_for_workers(cli, "code_metrics", "simple", "wide")
+    worker.send_signal(signal.SIGTERM)
+    ended = finish(worker)
+    assert ended.code == 0, ended
+    assert "(from the bundled examples, as no other flows were named)" in ended.err
+
+
+def test_status_of_nothing_makes_no_database(bare_cli: Cli) -> None:
+    done = bare_cli("status")
+    assert (done.code, done.out) == (0, "No runs yet. Start one: python -m pgflow_mp run simple\n")
+    assert bare_cli("status", "--json").json == []
+    assert bare_cli("status", "1234").code == 2
+    assert list(bare_cli.cwd.iterdir()) == []
+
+
+def test_status_shows_failures_with_their_place(cli: Cli) -> None:
+    assert cli("run", f"{FLOWS}:picky", "--input", "[1, 3]").code == 1
+    (run,) = cli("status", "--json").json
+    shown = cli("status", run["run_id"])
+    assert shown.code == 0
+    assert re.search(r"check +failed +1/2 ", shown.out) or re.search(r"check +failed +0/2 ", shown.out)
+    assert "check[1]: PermanentError: 3 is not allowed" in shown.out
+    assert "Try what failed again: python -m pgflow_mp run --resume" in shown.out
+    told = cli("status", run["run_id"], "--json").json
+    assert told["failures"][0]["task_index"] == 1
+    assert cli("status", "--flow", "nothing", "--json").json == []
+    assert cli("status", "abcdef").code == 2
+
+
+def test_a_password_appears_nowhere(cli: Cli) -> None:
+    assert cli.dsn is not None
+    done = Cli(cli.cwd)("run", f"{FLOWS}:picky", "-i", "[3]", "--dsn", f"{cli.dsn} password=very-secret")
+    assert done.code == 1
+    assert "very-secret" not in done.out + done.err

@@ -1,0 +1,214 @@
+"""``run``: from an input to an output, through failures and interruptions."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from cli_harness import FLOWS, Cli, OnTerminal, finish
+
+
+def runs(cli: Cli) -> list[tuple[str, str]]:
+    assert cli.dsn is not None
+    with psycopg.connect(cli.dsn) as conn:
+        return conn.execute("select run_id::text, status from pgflow.runs order by started_at").fetchall()
+
+
+def wait_for_naps(cli: Cli, number: int, process: subprocess.Popen[str] | None = None) -> None:
+    """Wait until that many items of the flow ``slow`` have begun."""
+    notes, deadline = cli.cwd / "naps", time.monotonic() + 20
+    while not notes.exists() or len(notes.read_text().splitlines()) < number:
+        assert process is None or process.poll() is None, finish(process)
+        assert time.monotonic() < deadline, "nothing happens"
+        time.sleep(0.02)
+
+
+def test_an_example_runs_by_name_with_its_own_input(cli: Cli) -> None:
+    done = cli("run", "simple")
+    assert done.code == 0, done
+    status, work, state, output = done.out.splitlines()
+    assert status.startswith("completed  simple  run ")
+    assert "3 items in " in work
+    assert "CPU" in work
+    assert "PostgreSQL at " in state
+    assert output == '  output    {"thirdStep": "32 + 10 = 42"}'
+    assert len(done.err.splitlines()) <= 2
+
+
+def test_input_from_a_file_and_output_to_a_file(cli: Cli) -> None:
+    (cli.cwd / "in.jsonl").write_text("1\n2\n\n3\n")
+    (cli.cwd / "out.json").write_text("old")
+    done = cli("run", f"{FLOWS}:square", "--input", "in.jsonl", "--output", "out.json", "--workers", "2")
+    assert done.code == 0, done
+    assert json.loads((cli.cwd / "out.json").read_text()) == {"times": [1, 4, 9]}
+    assert "in out.json" in done.out
+    done = cli("run", f"{FLOWS}:square", "-i", "in.jsonl", "-o", "out.jsonl")
+    assert done.code == 0, done
+    assert (cli.cwd / "out.jsonl").read_text() == "1\n4\n9\n"
+    assert sorted(path.name for path in cli.cwd.iterdir()) == ["in.jsonl", "out.json", "out.jsonl"]
+
+
+def test_only_the_output_goes_to_standard_output_when_asked_for(cli: Cli) -> None:
+    done = cli("run", f"{FLOWS}:sums", "--input", "-", "--output", "-", stdin="[1, 2, 3]")
+    assert json.loads(done.out) == {"total": 12}
+    assert "a handler prints" in done.err
+    assert "completed  sums" in done.err
+    assert done.code == 0
+
+
+def test_the_summary_as_json(cli: Cli) -> None:
+    done = cli("run", f"{FLOWS}:picky", "--input", "[1, 3, 4, 6]", "--json", PGFLOW_WORKERS="1")
+    assert done.code == 1
+    told = done.json
+    assert (told["flow"], told["status"], told["workers"]) == ("picky", "failed", 1)
+    assert told["failures"][0]["step"] == "check"
+    assert "not allowed" in told["failures"][0]["error"]
+
+
+def test_a_failed_run_says_what_failed_and_how_to_go_on_and_that_works(cli: Cli) -> None:
+    done = cli("run", f"{FLOWS}:picky", "--input", "[3]")
+    assert done.code == 1
+    ((run_id, status),) = runs(cli)
+    assert status == "failed"
+    assert f"failed  picky  run {run_id}" in done.out
+    assert "check[0]: PermanentError: 3 is not allowed" in done.out
+    assert f"See them all: python -m pgflow_mp status {run_id}" in done.out
+    retry = f"python -m pgflow_mp run {FLOWS}:picky --resume {run_id}"
+    assert f"Try what failed again: {retry}" in done.out
+
+    (cli.cwd / "allowed-3").touch()
+    done = cli("run", f"{FLOWS}:picky", "--resume", run_id[:8], "--output", "-")
+    assert done.code == 0, done
+    assert json.loads(done.out) == {"check": [3]}
+    assert runs(cli) == [(run_id, "completed")]
+
+
+def test_a_completed_run_is_not_run_again_but_its_output_can_be_had(cli: Cli) -> None:
+    assert cli("run", "simple").code == 0
+    ((run_id, _),) = runs(cli)
+    done = cli("run", "simple", "--resume", run_id)
+    assert (done.code, "nothing left to do" in done.out) == (0, True)
+    assert json.loads(cli("run", "--resume", run_id, "--output", "-").out) == {"thirdStep": "32 + 10 = 42"}
+
+
+def test_a_run_is_resumed_with_the_right_code_or_not_at_all(cli: Cli) -> None:
+    assert cli("run", "simple").code == 0
+    ((run_id, _),) = runs(cli)
+    done = cli("run", "wide", "--resume", run_id)
+    assert done.code == 2
+    assert "is one of flow 'simple', which is not here (here: wide)" in " ".join(done.err.split())
+    done = cli("run", "wide", "--resume", "00000000-0000-0000-0000-000000000000")
+    assert (done.code, "There is no run 0000" in done.err) == (2, True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_finishes_what_runs_and_is_resumed(
+    cli: Cli, number: signal.Signals, code: int
+) -> None:
+    naps = [0.2] * 20
+    process = cli.start("run", f"{FLOWS}:slow", "--input", json.dumps(naps), "--workers", "2")
+    wait_for_naps(cli, 4, process)
+    process.send_signal(number)
+    done = finish(process)
+    assert done.code == code, done
+    ((run_id, status),) = runs(cli)
+    assert status == "started"
+    assert "Stopping: what runs may finish within 30 s." in done.err
+    assert "interrupted  slow" in done.out
+    command = next(line for line in done.out.splitlines() if line.startswith("Go on with it: "))
+    assert f"run {FLOWS}:slow --resume {run_id}" in command
+
+    done = cli("run", f"{FLOWS}:slow", "--resume", run_id, "--output", "-")
+    assert done.code == 0, done
+    assert json.loads(done.out) == {"naps": 20}
+    assert len((cli.cwd / "naps").read_text().splitlines()) == 20, "an item ran twice"
+
+
+def test_a_second_ctrl_c_stops_at_once(cli: Cli) -> None:
+    process = cli.start("run", f"{FLOWS}:slow", "--input", "[30, 30]", "--workers", "2")
+    wait_for_naps(cli, 2, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    begun = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    done = finish(process)
+    assert time.monotonic() - begun < 10
+    assert done.code == 130
+    assert "Stopping at once" in done.err
+
+
+def test_ctrl_c_before_anything_has_begun_leaves_no_run(cli: Cli) -> None:
+    (cli.cwd / "late.py").write_text(
+        "import time, pathlib; pathlib.Path('importing').touch(); time.sleep(20)\n"
+        "from pgflow_mp import Flow\nf = Flow('f')\n"
+    )
+    process = cli.start("run", "late.py")
+    while not (cli.cwd / "importing").exists():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    done = finish(process, 10)
+    assert (done.code, done.err.splitlines()[-1]) == (130, "Interrupted.")
+    assert runs(cli) == []
+
+
+def test_a_timeout_ends_the_work_in_order(cli: Cli) -> None:
+    done = cli("run", f"{FLOWS}:slow", "-i", json.dumps([0.2] * 40), "--workers", "1", "--timeout", "1s")
+    assert done.code == 124, done
+    assert "Go on with it: " in done.out
+
+
+def test_the_embedded_server_is_used_where_none_is_named(bare_cli: Cli) -> None:
+    done = bare_cli("run", "simple", "--data-dir", "data")
+    assert done.code == 0, done
+    home = next((bare_cli.cwd / "data").glob("postgres-*"))
+    assert f"state     embedded PostgreSQL in {home.relative_to(bare_cli.cwd)}" in done.out.replace(
+        f"{bare_cli.cwd}/", ""
+    )
+    (run,) = bare_cli("status", "--json", "--data-dir", "data").json
+    assert run["status"] == "completed"
+
+
+def test_progress_is_drawn_on_a_terminal_and_interrupted_there(cli: Cli) -> None:
+    screen = OnTerminal(cli, "run", f"{FLOWS}:slow", "-i", json.dumps([0.1] * 100), "--workers", "2")
+    screen.wait_for(r"slow  run [0-9a-f-]{36}")
+    screen.wait_for(r"▸ nap .*\d+/100 +\d+%.*/s.*left")
+    screen.wait_for(r"2/2 workers busy · CPU \d+%")
+    screen.interrupt()
+    screen.wait_for(r"Stopping: what runs may finish within 30 s\. Ctrl-C again stops at once\.")
+    done = screen.finish()
+    assert done.code == 130
+    assert "interrupted  slow" in done.out
+    assert "Go on with it: python -m pgflow_mp run" in done.out
+    assert screen.raw.rstrip().count("\x1b[?25l") == screen.raw.count("\x1b[?25h"), "the cursor stays hidden"
+
+
+@pytest.mark.parametrize("size", [(24, 80), (0, 0)])
+def test_what_handlers_print_stays_readable_on_a_terminal(cli: Cli, size: tuple[int, int]) -> None:
+    screen = OnTerminal(cli, "run", f"{FLOWS}:sums", "-i", "[1, 2, 3]", size=size)
+    done = screen.finish()
+    assert done.code == 0, done.out
+    lines = [line.strip() for line in done.out.replace("\r", "\n").splitlines()]
+    assert "a handler prints" in lines
+    assert any(line.startswith("✓ double") and "3/3" in line for line in lines)
+    assert 'output    {"total": 12}' in lines
+
+
+def test_colours_are_for_terminals_that_want_them(cli: Cli) -> None:
+    assert "\x1b[" not in cli("run", "simple", NO_COLOR="").out
+    coloured = OnTerminal(cli, "run", "simple", NO_COLOR="")
+    assert "\x1b[1;32mcompleted" in (coloured.finish(), coloured.raw)[1]
+    plain = OnTerminal(cli, "run", "simple", NO_COLOR="1")
+    plain.finish()
+    assert "\x1b[1;32m" not in plain.raw
+    assert "\x1b[1;31merror:" in colour_of_error(cli.cwd)
+
+
+def colour_of_error(cwd: Path) -> str:
+    screen = OnTerminal(Cli(cwd), "run", "nonsense", NO_COLOR="")
+    screen.finish()
+    return screen.raw

@@ -1,0 +1,192 @@
+"""Usage: help, options, their environment twins, typos. Nothing here needs a database."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cli_harness import environment
+
+from pgflow_mp.cli import main as cli_main
+from pgflow_mp.cli import values
+from pgflow_mp.cli.main import VERBS, main
+from pgflow_mp.cli.options import Parser
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in list(os.environ):
+        if name.startswith(("PGFLOW_", "PG")) or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("verb", [*VERBS, ""])
+def test_help_fits_the_screen_and_names_a_variable_for_every_option(
+    verb: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([verb, "--help"] if verb else ["--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert "exit status:" in text
+    parser = cli_main._parser(verb or "work", cli_main._module(verb or "work"))
+    for twin in parser.twins:
+        assert f"[env: {twin.variable}" in text
+    named = {action.dest for action in parser._actions if action.option_strings}
+    assert named - {twin.dest for twin in parser.twins} == {"help", "version"}
+
+
+def test_the_overview_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["help"]) == 0
+    text = capsys.readouterr().out
+    for name, verb in VERBS.items():
+        assert f"  {name:<9} {verb.help}" in text
+
+
+def test_help_is_there_at_once(tmp_path: Path) -> None:
+    def seconds(*command: str) -> float:
+        begun = time.perf_counter()
+        subprocess.run([sys.executable, *command], check=True, capture_output=True, env=environment(tmp_path))
+        return time.perf_counter() - begun
+
+    bare = min(seconds("-c", "import argparse, msgspec") for _ in range(3))
+    assert min(seconds("-m", "pgflow_mp", "run", "--help") for _ in range(3)) < max(0.15, 4 * bare)
+
+
+def test_help_imports_neither_driver_nor_screen(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pgflow_mp.cli.main import main; main(['run', '--help']);"
+        "print([n for n in ('psycopg', 'rich', 'psutil', 'multiprocessing') if n in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(tmp_path)
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert re.fullmatch(r"pgflow_mp \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["rnu"], ["There is no command or module 'rnu'; did you mean 'run'?"]),
+        (["statsu"], ["did you mean 'status'?"]),
+        (["frobnicate", "simple"], ["There is no command or module 'frobnicate'", "compile"]),
+        (["run", "simple", "--wrokers", "3"], ["There is no option --wrokers; did you mean --workers?"]),
+        (["run", "simple", "wide"], ["Too many arguments: wide"]),
+        (["run"], ["Which flow?", "code_metrics"]),
+        (["start"], ["FLOW is missing"]),
+        (["--workers", "many"], ["--workers: 'many' is neither a number of at least 1 nor auto"]),
+        (["--workers", "5000"], ["5000 is more than the 1024 processes"]),
+        (["--grace", "soon"], ["--grace: 'soon' is not a time like 30, 0.5, 10s or 5m"]),
+        (["--max-memory-per-worker", "much"], ["'much' is not a size like 500MB or 2G"]),
+        (["--compile", "never"], ["--compile: invalid choice: 'never'"]),
+        (["--dead-after", "1"], ["--dead-after (1 s) must be at least twice --heartbeat-interval (2 s)"]),
+        (["--dsn", "host=x", "--data-dir", "y"], ["--dsn and --data-dir exclude each other"]),
+        (["run", "simple", "--resume", "abcd", "--input", "1"], ["--resume and --input exclude each other"]),
+        (["run", "simple", "--json", "-o", "-"], ["both want standard output"]),
+    ],
+)
+def test_a_wrong_command_line_is_refused_with_a_way_out(
+    arguments: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    text = said(capsys)
+    assert text.startswith("error: ")
+    for part in parts:
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "part"),
+    [
+        ("PGFLOW_WORKERS", "lots", "The environment variable PGFLOW_WORKERS is 'lots'"),
+        ("PGFLOW_COMPILE", "maybe", "which is none of: check, skip, recreate"),
+        ("PGFLOW_DEBUG", "perhaps", "PGFLOW_DEBUG is 'perhaps': 'perhaps' is neither yes nor no"),
+        ("PGFLOW_LOG_LEVEL", "loud", "PGFLOW_LOG_LEVEL is 'loud'"),
+        ("PGFLOW_MAX_POLL_SECONDS", "-1", "PGFLOW_MAX_POLL_SECONDS is '-1'"),
+    ],
+)
+def test_a_bad_value_in_the_environment_is_blamed_on_its_variable(
+    variable: str,
+    value: str,
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert main(["status"] if variable in ("PGFLOW_DEBUG", "PGFLOW_LOG_LEVEL") else []) == 2
+    assert part in said(capsys)
+
+
+def work_parser() -> Parser:
+    return cli_main._parser("work", cli_main._module("work"))
+
+
+def test_a_flag_wins_over_the_environment_and_that_over_the_default() -> None:
+    parse = work_parser().parse
+    assert parse([], {}).grace == 30.0
+    assert parse([], {"PGFLOW_GRACE": "5s"}).grace == 5.0
+    assert parse(["--grace", "1m"], {"PGFLOW_GRACE": "nonsense"}).grace == 60.0
+    assert parse([], {"PGFLOW_GRACE": ""}).grace == 30.0
+    assert parse([], {"PGFLOW_DEBUG": "yes"}).debug is True
+    assert parse(["--no-debug"], {"PGFLOW_DEBUG": "1"}).debug is False
+    assert parse(["--workers", "auto"], {"PGFLOW_WORKERS": "3"}).workers is None
+
+
+def test_options_may_stand_before_the_command() -> None:
+    assert cli_main._split(["--workers", "3", "run", "x"]) == ("run", ["--workers", "3", "x"])
+    assert cli_main._split(["--debug", "status", "--json"]) == ("status", ["--debug", "--json"])
+    assert cli_main._split(["--workers", "16"]) == ("work", ["--workers", "16"])
+    assert cli_main._split(["--workers=16", "flows.py"]) == ("work", ["--workers=16", "flows.py"])
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("30", 30.0), ("0.5", 0.5), ("500ms", 0.5), ("10s", 10.0), ("5m", 300.0), ("2h", 7200.0)],
+)
+def test_times_have_units(text: str, value: float) -> None:
+    assert values.seconds(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1000", 1000),
+        ("1k", 1024),
+        ("500MB", 500 * 1024**2),
+        ("1.5GiB", 3 * 1024**3 // 2),
+        ("2g", 2 * 1024**3),
+    ],
+)
+def test_sizes_have_units(text: str, value: int) -> None:
+    assert values.size(text) == value
+
+
+def test_a_bug_of_ours_is_called_one_and_shows_no_traceback_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setattr("pgflow_mp.cli.status._embedded_exists", broken)
+    assert main(["status", "--data-dir", "x"]) == 70
+    text = said(capsys)
+    assert "Unexpected ZeroDivisionError: oops" in text
+    assert "This is a bug in pgflow_mp" in text
+    assert "Traceback" not in text
+    assert main(["status", "--data-dir", "x", "--debug"]) == 70
+    assert "Traceback" in said(capsys)
