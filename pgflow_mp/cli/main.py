@@ -95,7 +95,7 @@ def _overview() -> str:
         "commands:",
         *(f"  {name:<9} {verb.help}" for name, verb in VERBS.items()),
         "",
-        f"{program()} COMMAND --help tells more. Without COMMAND it is the worker:",
+        f"{program()} COMMAND --help tells more; without COMMAND it works:",
     ]
     return "\n".join(lines)
 
