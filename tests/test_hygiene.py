@@ -16,13 +16,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pgflow_mp"
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.name.startswith("_"))
 LONGEST = 350
-LONGEST_EXCEPTION = 640
+LONGEST_EXCEPTION = 480
 EXCEPTIONS = {
     "pgflow_mp/client.py",
     "pgflow_mp/worker/dispatch.py",
     "pgflow_mp/worker/lane.py",
     "pgflow_mp/worker/lanes.py",
-    "pgflow_mp/worker/worker.py",
+    "pgflow_mp/worker/loop.py",
     "sql/functions/0210_conditions.sql",
     "sql/functions/0310_complete_tasks.sql",
 }

