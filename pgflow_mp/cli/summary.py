@@ -80,7 +80,7 @@ def tell(told: Told, results: IO[str]) -> None:
     screen = console(None if told.args.output == "-" else results)
     style = {"completed": "bold green", "failed": "bold red"}.get(told.status, "bold yellow")
     word = "interrupted" if told.status == "started" else told.status
-    screen.print(f"[{style}]{word}[/]  [bold]{told.flow}[/]  run {told.run_id}")
+    screen.print(f"[{style}]{word}[/]  [bold]{told.flow}[/]  run {told.run_id}", soft_wrap=True)
     for name, text in _lines(told):
         _print_pair(screen, name, text)
     if told.done is not None and told.status == "failed":
@@ -92,6 +92,8 @@ def tell(told: Told, results: IO[str]) -> None:
         _advise(screen, "Try what failed again", told.resume)
     elif told.status == "started":
         _advise(screen, "Go on with it", told.resume)
+    elif told.written is None and not _fits(told):
+        _advise(screen, "Fetch the output", f"{told.resume} --output FILE")
 
 
 def _lines(told: Told) -> list[tuple[str, str]]:
@@ -126,13 +128,17 @@ def _lines(told: Told) -> list[tuple[str, str]]:
     return lines
 
 
+def _fits(told: Told) -> bool:
+    return told.output is not None and len(told.output) <= _PREVIEW
+
+
 def _preview(told: Told) -> str:
     from pgflow_mp.observe.text import shorten, size
 
-    if told.output is not None and len(told.output) <= _PREVIEW:
+    if told.output is not None and _fits(told):
         return shorten(told.output.decode("utf-8", "replace"), _PREVIEW)
     much = "very large" if told.output is None else size(len(told.output))
-    return f"{much}; fetch it: {told.resume} --output FILE"
+    return f"{much} of JSON"
 
 
 def _print_pair(screen: Console, name: str, text: str) -> None:

@@ -17,7 +17,7 @@ from rich.text import Text
 from pgflow_mp.observe.events import Level, ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.plain import failure_line
 from pgflow_mp.observe.terminal import TerminalTakeover
-from pgflow_mp.observe.text import clock, percent, rate, shorten
+from pgflow_mp.observe.text import clock, percent, rate, shorten, shorten_middle
 
 logger = logging.getLogger("pgflow_mp")
 
@@ -122,11 +122,12 @@ class LiveObserver:
         return Group(*parts)
 
     def _table(self, steps: list[StepSnapshot]) -> Table:
-        names = [f"{s.flow}.{s.slug}" if self._names_flows else s.slug for s in steps]
         widest = max(12, self.console.width - 56)
+        names = [f"{s.flow}.{s.slug}" if self._names_flows else s.slug for s in steps]
+        names = [shorten_middle(name, widest) for name in names]
         table = Table.grid(
             Column(width=1),
-            Column(max_width=widest, no_wrap=True, overflow="ellipsis"),
+            Column(no_wrap=True, overflow="ellipsis"),
             Column(ratio=1, min_width=8),
             Column(justify="right", no_wrap=True),
             Column(justify="right", no_wrap=True),
@@ -196,7 +197,13 @@ def _visible(steps: tuple[StepSnapshot, ...], room: int) -> tuple[list[StepSnaps
     """The steps that fit, in their order: those that move or failed first, then those to come."""
     if len(steps) <= room:
         return list(steps), 0
-    order = {"started": 0, "failed": 0, "created": 1}
-    ranked = sorted(range(len(steps)), key=lambda number: (order.get(steps[number].status, 2), number))
+    order = {"started": 1, "failed": 0, "created": 2}
+
+    def rank(number: int) -> tuple[int, int]:
+        step = steps[number]
+        moving = step.status == "started" and step.done > 0
+        return (0 if moving else order.get(step.status, 3)), number
+
+    ranked = sorted(range(len(steps)), key=rank)
     chosen = sorted(ranked[: room - 1])
     return [steps[number] for number in chosen], len(steps) - len(chosen)

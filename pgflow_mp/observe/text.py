@@ -66,3 +66,11 @@ def shorten(text: str, limit: int) -> str:
     """One line of at most ``limit`` characters without control characters."""
     text = _CONTROL.sub(" ", text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def shorten_middle(name: str, limit: int) -> str:
+    """A name of at most ``limit`` characters that keeps both its ends, where names differ."""
+    if len(name) <= limit:
+        return name
+    end = (limit - 1) // 2
+    return f"{name[: limit - 1 - end]}…{name[len(name) - end :]}"
