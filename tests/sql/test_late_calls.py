@@ -160,6 +160,17 @@ def test_a_started_task_of_another_step_of_a_failed_run_can_fail(db: Db) -> None
     }
 
 
+def test_a_started_sibling_of_a_failed_map_task_can_fail_but_not_complete(db: Db) -> None:
+    flow(db, "f", map_step("m", max_attempts=1))
+    run = start(db, "f", [1, 2, 3])
+    claim(db, "f", 3)
+    fail(db, run, "m", "first", 0)
+    complete(db, run, "m", "late", 1)
+    fail(db, run, "m", "second", 2)
+    assert [t.status for t in tasks(db, run)] == ["failed", "started", "failed"]
+    assert (state(db, run, "m").error_message, task(db, run, "m", 2).error_message) == ("first", "second")
+
+
 @pytest.mark.parametrize("call", CALLS)
 def test_a_queued_task_of_a_failed_run_stays(db: Db, call: Call) -> None:
     run = failed_run(db)
