@@ -47,7 +47,9 @@ def test_functions_that_differ_are_replaced_and_end_up_as_in_a_fresh_installatio
     empty: Connection, conn: Connection
 ) -> None:
     schema.install(empty)
-    empty.execute("create or replace function pgflow.is_local() returns boolean language sql as 'select true'")
+    empty.execute(
+        "create or replace function pgflow.is_local() returns boolean language sql as 'select true'"
+    )
     empty.execute("update pgflow.schema_version set functions_digest = 'older', package_version = '0.0.1'")
     done = schema.install(empty)
     assert (done.before, done.changed, done.queue) == (schema.latest_version(), True, "present")
