@@ -24,6 +24,7 @@ import psycopg
 
 from pgflow_mp.db import connection, engine, queries, schema, wire
 from pgflow_mp.db.engine import Connection, RunRow
+from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 
 RunStatus = Literal["started", "completed", "failed"]
@@ -87,24 +88,7 @@ class Client:
         if wanted is None:
             raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
 
-        def start(conn: Connection) -> RunRow:
-            known = engine.get_run(conn, wanted)
-            if known is None:
-                try:
-                    engine.start_flow(conn, slug, encoded, wanted)
-                except psycopg.errors.UniqueViolation:  # somebody else, or we before the connection broke
-                    pass
-                except psycopg.errors.DatabaseError as error:
-                    raise _start_error(slug, error) from error
-                known = engine.get_run(conn, wanted)
-            if known is None:
-                raise RunNotFound(f"Run not found: {wanted}")
-            return known
-
-        row = self._call(start)
-        if row.flow_slug != slug:
-            raise InputError(f"Run {wanted} is one of flow '{row.flow_slug}', not of '{slug}'")
-        return Run(self, row)
+        return Run(self, self._call(lambda conn: start_once(conn, slug, encoded, wanted)))
 
     def get_run(self, run_id: str) -> Run | None:
         """The run, or None if there is none with this id."""
@@ -456,15 +440,3 @@ def _uuid(text: str) -> str | None:
         return str(uuid.UUID(str(text)))
     except ValueError:
         return None
-
-
-def _start_error(slug: str, error: psycopg.Error) -> Exception:
-    text = (error.diag.message_primary or str(error)).strip()
-    if connection.is_transient(error):
-        return error
-    if isinstance(error, psycopg.errors.ForeignKeyViolation):
-        return FlowNotFound(
-            f"There is no flow '{slug}' in the database",
-            hint="Start a worker that serves it, or compile it into the database.",
-        )
-    return InputError(f"Flow '{slug}' cannot be started: {text}")

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 
 from pgflow_mp.binding import resolve
 from pgflow_mp.db import connection, embedded, engine, queries, redaction, schema, wire
 from pgflow_mp.db.queries import FailedTask
+from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.flow import Flow
 from pgflow_mp.loading import Target, target_for
@@ -101,6 +102,8 @@ def execute(
 ) -> RunSummary:
     """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``; serve it to its end.
 
+    A ``run_id`` of your own that exists already is gone on with, too, whatever its input.
+
     ``settings`` are fields of WorkerSettings. A run that is interrupted (SIGINT, SIGTERM, an operator) or
     takes longer than ``timeout`` seconds is left in order: ``interrupted`` or ``timed_out`` is set then.
     Raises RunNotFound, InputError, what Worker.run raises, and KeyboardInterrupt where we were
@@ -114,29 +117,34 @@ def execute(
         main_path=target.main_path,
         **settings,
     )
+    wanted = str(uuid4()) if run_id is None else _as_uuid(run_id)
     if resume:
-        _check_resumable(database.dsn, run_id or "", flow_slug)
-    started = (run_id or "") if resume else ""
+        _check_resumable(database.dsn, wanted, flow_slug)
+    started = resume
 
     def begin(conn: engine.Connection) -> str:
         nonlocal started
         if not resume:
-            started = engine.start_flow(conn, flow_slug, b"{}" if input is None else input, run_id)
-        return started
+            start_once(conn, flow_slug, b"{}" if input is None else input, wanted)
+            started = True
+        return wanted
 
     deadline = None if timeout is None else time.monotonic() + timeout
     until = None if deadline is None else lambda: time.monotonic() > deadline
     report = Worker(worker_settings, observer=observer).run(until, begin=begin)
     if not started:
         raise KeyboardInterrupt("interrupted before the run was started")
-    return _summary(database, started, flow_slug, report)
+    return _summary(database, wanted, flow_slug, report)
+
+
+def _as_uuid(run_id: str) -> str:
+    try:
+        return str(UUID(run_id))
+    except ValueError:
+        raise RunNotFound(f"{run_id!r} is not the id of a run", hint="Run ids are uuids.") from None
 
 
 def _check_resumable(dsn: str, run_id: str, flow_slug: str) -> None:
-    try:
-        UUID(run_id)
-    except ValueError:
-        raise RunNotFound(f"{run_id!r} is not the id of a run", hint="Run ids look like uuids.") from None
     with startup.open_database(dsn) as conn:
         run = engine.get_run(conn, run_id)
     if run is None:

@@ -116,7 +116,7 @@ def test_a_flow_without_a_file_is_refused() -> None:
 def test_time_runs_out_and_the_run_can_be_resumed(dsn: str) -> None:
     flow = flow_of("naps")
     with pytest.raises(WaitTimeout, match="Timeout waiting for run") as caught:
-        run(flow, [0.2] * 20, dsn=dsn, workers=1, timeout=0.6)
+        run(flow, [0.2] * 20, dsn=dsn, workers=1, timeout=2.5)
     run_id = str(caught.value).split()[4]
     before = Tasks(dsn, run_id).statuses("nap")
     assert before["completed"] > 0

@@ -6,6 +6,7 @@ runs cost one commit, not one each.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
@@ -48,6 +49,14 @@ _FAIL = (
     "select accepted, rejected, step_status, run_status "
     "from pgflow.fail_tasks(%s::uuid, %s, %s::int[], %s::text[], %s::uuid, %s::int[], %s::boolean[])"
 )
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not psycopg's word on a pipeline whose connection broke: that is handled, and said, elsewhere."""
+    return "error ignored terminating" not in str(record.msg)
+
+
+logging.getLogger("psycopg").addFilter(_is_news)
 
 
 def settle(conn: Connection, calls: Sequence[Call]) -> list[Settled]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import msgspec
+import psycopg
 
 from pgflow_mp.db import connection, engine, schema, wire
 from pgflow_mp.db.engine import Connection
@@ -16,6 +18,10 @@ from pgflow_mp.errors import FlowNotFound, ShapeMismatch
 from pgflow_mp.targets import Target
 from pgflow_mp.worker.messages import FlowInfo, Setup
 from pgflow_mp.worker.settings import Compile, WorkerSettings
+
+T = TypeVar("T")
+
+_PATIENCE: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +49,38 @@ def lane_setup(settings: WorkerSettings) -> Setup:
         threads=settings.threads,
         log_level=settings.log_level,
     )
+
+
+class Session:
+    """The database during the start: the first connection must succeed, a lost one is opened again."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._conn = connection.connect(dsn)
+        wire.adapt(self._conn)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._conn.close()
+
+    def call(self, work: Callable[[Connection], T]) -> T:
+        """What ``work`` returns; it is done again if the connection is lost, for up to a minute."""
+        deadline = time.monotonic() + _PATIENCE
+        backoff = connection.Backoff()
+        while True:
+            try:
+                return work(self._conn)
+            except psycopg.Error as error:
+                left = deadline - time.monotonic()
+                if not connection.is_transient(error) or left <= 0:
+                    raise
+                time.sleep(backoff.next())
+                if connection.is_connection_lost(error) or self._conn.broken:
+                    self._conn.close()
+                    self._conn = connection.retrying(self._dsn, give_up_after=left)
+                    wire.adapt(self._conn)
 
 
 def open_database(dsn: str) -> Connection:

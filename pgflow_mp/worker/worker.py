@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from pgflow_mp.db import engine
+from pgflow_mp.db import engine, schema
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.observe.events import Observer
 from pgflow_mp.worker import inbox, startup
@@ -63,9 +63,10 @@ class Worker:
 
         Ends when asked to stop, when an operator deprecates it, when ``until()`` is true (it is asked
         every 20 to 100 ms), when the run ``run_id`` has ended, or with ``idle_exit`` when there is nothing
-        to do. ``begin`` is called once the database knows the flows; it returns the run to serve. In
-        the main thread SIGTERM and SIGINT stop it: the first in order, within ``grace`` seconds, the
-        second at once. Raises PgflowError if it cannot start or its database refuses it.
+        to do. ``begin`` is called once the database knows the flows, and again if the connection is lost
+        meanwhile; it returns the run to serve. In the main thread SIGTERM and SIGINT stop it: the first
+        in order, within ``grace`` seconds, the second at once. Raises PgflowError if it cannot start or
+        its database refuses it.
         """
         if self.state is not WorkerState.CREATED:
             raise PgflowError("A worker can only be started once")
@@ -103,7 +104,8 @@ class Worker:
 
     def _start(self, begin: Begin | None) -> Loop:
         settings, course = self.settings, self._course
-        with startup.open_database(settings.dsn) as conn:
+        with startup.Session(settings.dsn) as session:
+            session.call(schema.check)
             self._pool = LanePool(
                 startup.lane_setup(settings),
                 settings.lanes,
@@ -112,12 +114,13 @@ class Worker:
             )
             flows = self._pool.start()
             startup.check_flows(settings.flows, flows, settings.targets)
-            engine.track_worker_function(conn, settings.worker_name)
-            for line in startup.compile_flows(conn, flows, settings.compile):
+            session.call(lambda conn: engine.track_worker_function(conn, settings.worker_name))
+            for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
                 self._observer.on_message("info", line)
             if begin is not None:
-                course.run_id = begin(conn)
-            run = engine.get_run(conn, course.run_id) if course.run_id is not None else None
+                course.run_id = session.call(begin)
+            run_id = course.run_id
+            run = session.call(lambda conn: engine.get_run(conn, run_id)) if run_id is not None else None
         if course.stop_requests:
             raise _Interrupted
         self._loop = Loop(

@@ -1,0 +1,39 @@
+"""Starting a run so that it may be tried twice, with errors for people."""
+
+from __future__ import annotations
+
+import psycopg
+
+from pgflow_mp.db import connection, engine
+from pgflow_mp.db.engine import Connection, RunRow
+from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
+
+
+def start_once(conn: Connection, flow_slug: str, input: bytes, run_id: str) -> RunRow:
+    """Start a run with this id (a uuid) and input (raw JSON), or find the one that was started before.
+
+    Raises FlowNotFound, and InputError for an input that the flow cannot take and for the id of a run of
+    another flow.
+    """
+    known = engine.get_run(conn, run_id)
+    if known is None:
+        try:
+            engine.start_flow(conn, flow_slug, input, run_id)
+        except psycopg.errors.UniqueViolation:  # somebody was quicker
+            pass
+        except psycopg.errors.ForeignKeyViolation:
+            raise FlowNotFound(
+                f"There is no flow '{flow_slug}' in the database",
+                hint="Start a worker that serves it, or compile it into the database.",
+            ) from None
+        except psycopg.Error as error:
+            if connection.is_transient(error):
+                raise
+            text = (error.diag.message_primary or str(error)).strip()
+            raise InputError(f"Flow '{flow_slug}' cannot be started: {text}") from error
+        known = engine.get_run(conn, run_id)
+    if known is None:
+        raise RunNotFound(f"Run not found: {run_id}")
+    if known.flow_slug != flow_slug:
+        raise InputError(f"Run {run_id} is one of flow '{known.flow_slug}', not of '{flow_slug}'")
+    return known
