@@ -24,6 +24,7 @@ ALLOWED = {
     "client": {"errors", "flows", "db", "observe", "worker"},
     "testing": {"errors", "flows", "db", "observe", "worker", "client", API},
     "bench": {"errors", "flows", "db", "observe", "worker", "client", API},
+    "testing": {"errors", "flows", "db", "worker", "client", API},
     "cli": {"errors", "flows", "db", "observe", "worker", "client", "bench", API},
     API: {"errors", "flows", "client"},
     "examples": {API},

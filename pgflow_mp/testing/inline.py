@@ -1,0 +1,81 @@
+"""A whole flow in this process, by the rules of the engine, without a database.
+
+Inputs are decoded, handlers called and outputs encoded exactly as in a lane (pgflow_mp.handlers); which
+steps start, are skipped, fail or complete follows the contract (sql sections 5 to 10). Tasks run one
+after the other; pauses (retries, start delays) pass on a FakeClock. Not here: real timeouts, memory
+caps, and processes that die - ``Faults`` simulates those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pgflow_mp.context import Runtime
+from pgflow_mp.errors import RunFailed
+from pgflow_mp.flow import Flow
+from pgflow_mp.testing.clock import FakeClock
+from pgflow_mp.testing.engine import Engine
+from pgflow_mp.testing.faults import simulated
+from pgflow_mp.testing.graph import InlineStep
+
+__all__ = ["InlineRun", "InlineStep", "execute_inline", "run_inline"]
+
+
+@dataclass
+class InlineRun:
+    """What became of a run: ``output`` holds the leaf steps' outputs by slug, typed by their annotations."""
+
+    flow: Flow
+    status: Literal["completed", "failed"]
+    output: Any
+    steps: Mapping[str, InlineStep]
+    seconds: float
+    """What the pauses would have taken."""
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed."""
+        return next((step.error for step in self.steps.values() if step.status == "failed"), None)
+
+
+def run_inline(flow: Flow, input: Any = None, *, clock: FakeClock | None = None) -> Any:
+    """Execute ``flow`` on ``input`` here and return its output, an object of the leaf steps' outputs.
+
+    Raises RunFailed with step, index and error of the first failure, InputError for an input that the flow
+    cannot be started with.
+    """
+    run = execute_inline(flow, input, clock=clock)
+    if run.status == "completed":
+        return run.output
+    for step in run.steps.values():
+        if step.status == "failed" and step.failed:
+            index = min(step.failed)
+            slug = step.definition.slug
+            raise RunFailed(f'Flow "{flow.slug}" failed: step "{slug}" task {index}: {step.errors[index]}')
+    raise RunFailed(f'Flow "{flow.slug}" failed: {run.error}')
+
+
+def execute_inline(
+    flow: Flow, input: Any = None, *, clock: FakeClock | None = None, dsn: str | None = None
+) -> InlineRun:
+    """Like :func:`run_inline`, but answers the whole run, failed or not.
+
+    ``clock`` lets the pauses of retries and start delays be seen. ``dsn`` is where ``ctx.connect()`` goes.
+    """
+    from pgflow_mp.run import encode_input, typed_output
+
+    raw = encode_input({} if input is None else input)
+    runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})
+    clock = clock or FakeClock()
+    began = clock.time()
+    engine = Engine(flow, raw, clock, runtime)
+    try:
+        with simulated():
+            engine.run()
+    finally:
+        runtime.close()
+    output = typed_output(flow, engine.output()) if engine.failed is None else None
+    status: Literal["completed", "failed"] = "completed" if engine.failed is None else "failed"
+    return InlineRun(flow, status, output, engine.steps, clock.time() - began)
