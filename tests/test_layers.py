@@ -22,6 +22,7 @@ ALLOWED = {
     "observe": {"errors", "flows", "db"},
     "worker": {"errors", "flows", "db", "observe"},
     "client": {"errors", "flows", "db", "observe", "worker"},
+    "testing": {"errors", "flows", "db", "observe", "worker", "client", API},
     "bench": {"errors", "flows", "db", "observe", "worker", "client", API},
     "cli": {"errors", "flows", "db", "observe", "worker", "client", "bench", API},
     API: {"errors", "flows", "client"},
