@@ -20,7 +20,7 @@ import psycopg
 from pgflow_mp.db import connection, engine, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import DatabaseError
-from pgflow_mp.worker.dispatch import Batch
+from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.inbox import (
     ConnectionState,
     Deprecated,

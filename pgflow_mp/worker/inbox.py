@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pgflow_mp.db.engine import Settled, StepProgress
 from pgflow_mp.observe.events import Level
-from pgflow_mp.worker.dispatch import Batch
+from pgflow_mp.worker.batches import Batch
 
 
 @dataclass(frozen=True, slots=True)

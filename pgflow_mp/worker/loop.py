@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pgflow_mp.worker import inbox
+from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.claim import Claimer
-from pgflow_mp.worker.dispatch import Batch, Dispatcher, Flight, ItemTimes
+from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.events import Cause, LaneDied, LaneFailedToStart, LaneReady, Outcomes
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities

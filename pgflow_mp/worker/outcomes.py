@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgflow_mp.observe.events import Observer
-from pgflow_mp.worker.dispatch import Batch, Dispatcher, Flight
+from pgflow_mp.worker.batches import Batch, Flight
+from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.events import LaneDied, Outcomes
+from pgflow_mp.worker.groups import Group
 from pgflow_mp.worker.messages import Item, Kind, Outcome
-from pgflow_mp.worker.settle import Group, Settler
+from pgflow_mp.worker.settle import Settler
 from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Stats
 from pgflow_mp.worker.verdicts import CrashBudget

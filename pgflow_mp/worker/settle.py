@@ -12,7 +12,6 @@ import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psycopg
@@ -21,52 +20,12 @@ from pgflow_mp.db import connection, engine, settling, wire
 from pgflow_mp.db.engine import Connection, Settled
 from pgflow_mp.db.settling import Call, Completion, Failure
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
+from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, Key, parts_of
 from pgflow_mp.worker.inbox import BatchSettled, ConnectionState, Said, SettledCall, ThreadFailed
 
-FULL: Final = 1000  # items: a batch that is not kept waiting
-FULL_BYTES: Final = 4 << 20
 MOST: Final = 2000  # items in a transaction
 MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
 MOST_UNSETTLED_BYTES: Final = 128 << 20
-
-
-@dataclass(slots=True)
-class Group:
-    """Outcomes of one step of one run that wait to be recorded."""
-
-    run: str
-    step: str
-    worker_id: str
-    failures: bool
-    indexes: list[int] = field(default_factory=list)
-    attempts: list[int] = field(default_factory=list)
-    bodies: list[bytes] = field(default_factory=list)
-    permanent: list[bool] = field(default_factory=list)
-
-    def calls(self) -> list[Call]:
-        """The group as calls of at most FULL items and about FULL_BYTES each."""
-        found: list[Call] = []
-        first = size = 0
-        for i, body in enumerate(self.bodies):
-            if i > first and (i - first >= FULL or size + len(body) > FULL_BYTES):
-                found.append(self._call(first, i))
-                first, size = i, 0
-            size += len(body)
-        if first < len(self.bodies):
-            found.append(self._call(first, len(self.bodies)))
-        return found
-
-    def _call(self, first: int, end: int) -> Call:
-        indexes, attempts = self.indexes[first:end], self.attempts[first:end]
-        bodies = self.bodies[first:end]
-        if not self.failures:
-            return Completion(self.run, self.step, self.worker_id, indexes, attempts, bodies)
-        errors = [body.decode("utf-8", "replace") for body in bodies]
-        permanent = self.permanent[first:end]
-        return Failure(self.run, self.step, self.worker_id, indexes, attempts, errors, permanent)
-
-
-GroupKey = tuple[str, str, str, bool]  # run, step, worker id, failures
 
 
 class Settler(threading.Thread):
@@ -78,7 +37,7 @@ class Settler(threading.Thread):
         self._post = post
         self._linger = linger
         self._changed = threading.Condition()
-        self._groups: dict[GroupKey, Group] = {}
+        self._groups: dict[Key, Group] = {}
         self._releases: list[tuple[str, str, list[int]]] = []
         self._since: float | None = None
         self._waiting = 0
@@ -247,7 +206,7 @@ class Settler(threading.Thread):
         except psycopg.Error as error:
             if connection.is_transient(error) or conn.broken:
                 raise
-            parts = _parts(calls)
+            parts = parts_of(calls)
             if not parts:
                 refused.append(self._refused(calls[0], error))
             return [
@@ -328,19 +287,6 @@ class _GaveUp(Exception):
 
 
 _UNSTORABLE: Final = "The task failed with an error that the database cannot store"
-
-
-def _parts(calls: list[Call]) -> list[list[Call]]:
-    """Calls of which something was refused, apart; nothing for a call of one item."""
-    if len(calls) > 1:
-        return [[call] for call in calls]
-    call = calls[0]
-    if (middle := len(call.indexes) // 2) == 0:
-        return []
-    left, right = [part[:middle] for part in call[3:]], [part[middle:] for part in call[3:]]
-    head: tuple[Any, ...] = call[:3]
-    kind: Any = type(call)
-    return [[kind(*head, *left)], [kind(*head, *right)]]
 
 
 def _first_line(error: BaseException) -> str:

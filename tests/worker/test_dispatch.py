@@ -7,15 +7,13 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgflow_mp.worker.batches import OVERHEAD, Batch, ItemTimes
 from pgflow_mp.worker.dispatch import (
     LARGEST,
     LARGEST_BYTES,
-    OVERHEAD,
     SMALLEST,
     TARGET,
-    Batch,
     Dispatcher,
-    ItemTimes,
     chunk_size,
 )
 from pgflow_mp.worker.messages import Item

@@ -18,7 +18,8 @@ from pgflow_mp.db import engine, settling
 from pgflow_mp.db.engine import ClaimedTask
 from pgflow_mp.db.settling import Completion, Failure
 from pgflow_mp.worker import inbox
-from pgflow_mp.worker.settle import FULL, MOST_UNSETTLED, Group, Settler
+from pgflow_mp.worker.groups import FULL, Group
+from pgflow_mp.worker.settle import MOST_UNSETTLED, Settler
 
 WORKER = "11111111-1111-4111-8111-111111111111"
 

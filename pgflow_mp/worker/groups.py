@@ -1,0 +1,63 @@
+"""Outcomes on their way to the database, and the calls that record them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pgflow_mp.db.settling import Call, Completion, Failure
+
+FULL: Final = 1000  # items in a call, and in a batch that is not kept waiting
+FULL_BYTES: Final = 4 << 20
+
+
+@dataclass(slots=True)
+class Group:
+    """Outcomes of one step of one run that wait to be recorded."""
+
+    run: str
+    step: str
+    worker_id: str
+    failures: bool
+    indexes: list[int] = field(default_factory=list)
+    attempts: list[int] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
+    permanent: list[bool] = field(default_factory=list)
+
+    def calls(self) -> list[Call]:
+        """The group as calls of at most FULL items and about FULL_BYTES each."""
+        found: list[Call] = []
+        first = size = 0
+        for i, body in enumerate(self.bodies):
+            if i > first and (i - first >= FULL or size + len(body) > FULL_BYTES):
+                found.append(self._call(first, i))
+                first, size = i, 0
+            size += len(body)
+        if first < len(self.bodies):
+            found.append(self._call(first, len(self.bodies)))
+        return found
+
+    def _call(self, first: int, end: int) -> Call:
+        indexes, attempts = self.indexes[first:end], self.attempts[first:end]
+        bodies = self.bodies[first:end]
+        if not self.failures:
+            return Completion(self.run, self.step, self.worker_id, indexes, attempts, bodies)
+        errors = [body.decode("utf-8", "replace") for body in bodies]
+        permanent = self.permanent[first:end]
+        return Failure(self.run, self.step, self.worker_id, indexes, attempts, errors, permanent)
+
+
+Key = tuple[str, str, str, bool]  # run, step, worker id, failures
+
+
+def parts_of(calls: list[Call]) -> list[list[Call]]:
+    """Calls of which something was refused, apart; nothing for a call of one item."""
+    if len(calls) > 1:
+        return [[call] for call in calls]
+    call = calls[0]
+    if (middle := len(call.indexes) // 2) == 0:
+        return []
+    left, right = [part[:middle] for part in call[3:]], [part[middle:] for part in call[3:]]
+    head: tuple[Any, ...] = call[:3]
+    kind: Any = type(call)
+    return [[kind(*head, *left)], [kind(*head, *right)]]
