@@ -50,7 +50,8 @@ class _StandardError(logging.Handler):
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone()
-        text = f"{time:%Y-%m-%d %H:%M:%S} {_level(record):<5} {_clean(record.getMessage())}"
+        when = f"{time:%H:%M:%S}" if sys.stderr.isatty() else f"{time:%Y-%m-%d %H:%M:%S}"
+        text = f"{when} {_level(record):<5} {_clean(record.getMessage())}"
         if record.exc_info and record.exc_info[0]:
             text += "\n" + _clean(self.formatException(record.exc_info))
         return text

@@ -99,7 +99,6 @@ def test_an_input_that_is_malformed_or_of_the_wrong_type(
 ) -> None:
     (cli.cwd / name).write_text(content)
     assert_one_screen(cli("run", "simple", "--input", name), 2, *parts)
-    assert_one_screen(cli("start", "simple", "--input", name), 2, *parts)
     assert_nothing_started(cli)
 
 
@@ -132,7 +131,7 @@ def test_no_server_answers(bare_cli: Cli) -> None:
         port = free.getsockname()[1]
     url = f"postgresql://me:very-secret@127.0.0.1:{port}/jobs"
     parts = [f"Cannot connect to me@127.0.0.1:{port}/jobs", "nothing accepts connections there", "embedded"]
-    for arguments in (["run", "simple"], [], ["install"], ["status"], ["start", "simple"]):
+    for arguments in (["run", "simple"], [], ["install"]):
         done = bare_cli(*arguments, "--dsn", url)
         assert_one_screen(done, 3, *parts)
         assert "very-secret" not in done.err
@@ -211,7 +210,7 @@ def test_the_server_has_too_few_connections_left(guarded: EmbeddedServer, tmp_pa
 
 def test_a_database_without_the_schema(tmp_path: Path, empty_dsn: str) -> None:
     cli = Cli(tmp_path, empty_dsn)
-    for arguments in (["run", "simple"], [], ["start", "simple"], ["status"]):
+    for arguments in (["run", "simple"], []):
         done = cli(*arguments)
         assert_one_screen(done, 3, "has no pgflow schema", "Install it: python -m pgflow_mp install --dsn")
     assert_one_screen(cli("migrate"), 2, "has no pgflow schema to migrate", "python -m pgflow_mp install")

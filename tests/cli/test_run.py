@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import time
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -97,7 +96,7 @@ def test_a_completed_run_is_not_run_again_but_its_output_can_be_had(cli: Cli) ->
 
 
 def test_a_run_is_resumed_with_the_right_code_or_not_at_all(cli: Cli) -> None:
-    assert cli("run", "simple").code == 0
+    assert cli("start", "simple").code == 0
     ((run_id, _),) = runs(cli)
     done = cli("run", "wide", "--resume", run_id)
     assert done.code == 2
@@ -106,7 +105,9 @@ def test_a_run_is_resumed_with_the_right_code_or_not_at_all(cli: Cli) -> None:
     assert (done.code, "There is no run 0000" in done.err) == (2, True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_an_interrupted_run_finishes_what_runs_and_is_resumed(
     cli: Cli, number: signal.Signals, code: int
 ) -> None:
@@ -162,6 +163,7 @@ def test_a_timeout_ends_the_work_in_order(cli: Cli) -> None:
     assert "Go on with it: " in done.out
 
 
+@pytest.mark.slow
 def test_the_embedded_server_is_used_where_none_is_named(bare_cli: Cli) -> None:
     done = bare_cli("run", "simple", "--data-dir", "data")
     assert done.code == 0, done
@@ -187,7 +189,7 @@ def test_progress_is_drawn_on_a_terminal_and_interrupted_there(cli: Cli) -> None
     assert screen.raw.rstrip().count("\x1b[?25l") == screen.raw.count("\x1b[?25h"), "the cursor stays hidden"
 
 
-@pytest.mark.parametrize("size", [(24, 80), (0, 0)])
+@pytest.mark.parametrize("size", [(0, 0), pytest.param((24, 80), marks=pytest.mark.slow)])
 def test_what_handlers_print_stays_readable_on_a_terminal(cli: Cli, size: tuple[int, int]) -> None:
     screen = OnTerminal(cli, "run", f"{FLOWS}:sums", "-i", "[1, 2, 3]", size=size)
     done = screen.finish()
@@ -199,16 +201,14 @@ def test_what_handlers_print_stays_readable_on_a_terminal(cli: Cli, size: tuple[
 
 
 def test_colours_are_for_terminals_that_want_them(cli: Cli) -> None:
-    assert "\x1b[" not in cli("run", "simple", NO_COLOR="").out
-    coloured = OnTerminal(cli, "run", "simple", NO_COLOR="")
-    assert "\x1b[1;32mcompleted" in (coloured.finish(), coloured.raw)[1]
-    plain = OnTerminal(cli, "run", "simple", NO_COLOR="1")
-    plain.finish()
-    assert "\x1b[1;32m" not in plain.raw
-    assert "\x1b[1;31merror:" in colour_of_error(cli.cwd)
+    def on_terminal(*arguments: str, **env: str) -> str:
+        screen = OnTerminal(cli, *arguments, **env)
+        screen.finish()
+        return screen.raw
 
-
-def colour_of_error(cwd: Path) -> str:
-    screen = OnTerminal(Cli(cwd), "run", "nonsense", NO_COLOR="")
-    screen.finish()
-    return screen.raw
+    assert "\x1b[1;32mcompleted" in on_terminal("run", "simple", NO_COLOR="")
+    assert "\x1b[32mcompleted" in on_terminal("status", NO_COLOR="")
+    assert "\x1b[32m" not in on_terminal("status", NO_COLOR="1")
+    assert "\x1b[" not in cli("status", NO_COLOR="").out
+    assert "\x1b[1;31merror:" in on_terminal("run", "nonsense", NO_COLOR="")
+    assert "\x1b[" not in on_terminal("run", "nonsense", NO_COLOR="1")
