@@ -175,10 +175,10 @@ class LiveObserver:
 
 
 def _bar(step: StepSnapshot) -> RenderableType:
-    if step.total is None:
-        return Text("")
     if step.status == "skipped":
         return Text("skipped", style="dim")
+    if step.total is None:
+        return Text("")
     total = max(step.total, 1)
     done = total if step.status == "completed" else step.done
     return ProgressBar(total=total, completed=done, complete_style="cyan", finished_style="green")
