@@ -98,7 +98,7 @@ def report(error: BaseException, *, debug: bool = False, stream: TextIO | None =
         return INTERRUPTED
     error = explain(error)
     if isinstance(error, PgflowError):
-        _print(str(error), error.hint, stream)
+        _print(str(error), error.hint.replace("compile='recreate'", "--compile recreate"), stream)
     else:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         _print(

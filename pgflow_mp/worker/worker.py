@@ -116,7 +116,7 @@ class Worker:
             startup.check_flows(settings.flows, flows, settings.targets)
             session.call(lambda conn: engine.track_worker_function(conn, settings.worker_name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
-                self._observer.on_message("info", line)
+                self._observer.on_message("debug" if line.endswith("verified") else "info", line)
             if begin is not None:
                 course.run_id = session.call(begin)
             run_id = course.run_id
