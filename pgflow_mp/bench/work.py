@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import random
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Any, Final
 
 _CALIBRATION: Final = 0.02  # seconds of one trial
 _TRIALS: Final = 15
@@ -47,7 +48,7 @@ def burn_chunk(items: list[int]) -> list[int]:
     return [burn(item) for item in items]
 
 
-FUNCTIONS: Final = {"noop": noop, "echo": echo, "burn": burn, "nap": nap}
+FUNCTIONS: Final[dict[str, Callable[[Any], Any]]] = {"noop": noop, "echo": echo, "burn": burn, "nap": nap}
 CHUNKED: Final = {"noop": noop_chunk, "burn": burn_chunk}
 
 

@@ -32,6 +32,7 @@ SUITES: Final = {
     "latency": Suite("latency", "one item from start_flow to completed; start of a worker"),
     "overhead": Suite("overhead", "CPU per no-op item of the worker's parent and of the server"),
     "million": Suite("million", "cost per item and memory at 1,000,000 items over 10,000", asked=True),
+    "peers": Suite("peers", "other task queues and pools, side by side", asked=True),
 }
 
 

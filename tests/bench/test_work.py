@@ -1,0 +1,40 @@
+"""The work that is measured."""
+
+from __future__ import annotations
+
+import time
+
+from pgflow_mp.bench import work
+from pgflow_mp.bench.pools import same_chunks
+from pgflow_mp.loading import load_flows
+
+
+def test_the_mix_has_one_long_item_in_a_hundred_at_the_same_places_each_time() -> None:
+    items = work.heavy_tail(1000, 1, 1000)
+    assert items.count(1000) == 10
+    assert items == work.heavy_tail(1000, 1, 1000)
+
+
+def test_burning_is_work_that_grows_with_its_argument() -> None:
+    few, many = (min(_seconds(loops) for _ in range(5)) for loops in (2_000, 40_000))
+    assert 8 < many / few < 50
+
+
+def test_a_calibrated_item_takes_about_its_time() -> None:
+    loops = round(work.loops_per_second() * 0.01)
+    assert 0.004 < min(_seconds(loops) for _ in range(10)) < 0.03
+
+
+def test_the_bare_pool_gets_the_chunks_of_our_dispatcher() -> None:
+    assert same_chunks(0.01, 1000, 2) == 4
+    assert same_chunks(0.1, 1000, 2) == 1
+
+
+def test_every_flow_of_the_benchmark_can_be_loaded() -> None:
+    assert len(load_flows("pgflow_mp.bench.flows")) == 8
+
+
+def _seconds(loops: int) -> float:
+    began = time.perf_counter()
+    work.burn(loops)
+    return time.perf_counter() - began
