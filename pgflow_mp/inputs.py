@@ -231,7 +231,7 @@ def _check(data: bytes, value: bytes, start: int, source: str) -> None:
         except UnicodeDecodeError as error:
             reason = f"byte 0x{value[error.start]:02x} is not UTF-8"
             _refuse(data, start, error.start, source, reason, len(value))
-    if found := _NUL.search(value):
+    if b"\\u0000" in value and (found := _NUL.search(value)):
         reason = "PostgreSQL cannot store the character \\u0000"
         _refuse(data, start, found.start(1), source, reason, len(value))
 

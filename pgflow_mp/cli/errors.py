@@ -82,7 +82,10 @@ def _from_database(error: Exception) -> PgflowError:
     if state in ("53100", "53200", "53300"):
         return DatabaseError(f"The database is at a limit: {text}")
     if state.startswith(("22", "54")):
-        return InputError(f"PostgreSQL cannot store this value: {text}")
+        hint = "Let the input name the files or ranges to work on, and read the data in the steps."
+        return InputError(
+            f"PostgreSQL cannot store this value: {text}", hint=hint if "maximum of" in text else ""
+        )
     return DatabaseError(f"The database reports: {text}" + (f" (SQLSTATE {state})" if state else ""))
 
 
