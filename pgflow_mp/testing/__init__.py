@@ -15,6 +15,7 @@ with the schema installed to tests that want the real thing (``pgflow_mp.run``, 
 
 from __future__ import annotations
 
+from pgflow_mp.testing.audit import audit_run
 from pgflow_mp.testing.clock import FakeClock
 from pgflow_mp.testing.database import database_fixture, temporary_database
 from pgflow_mp.testing.faults import Fault, FaultInjected, Faults, SimulatedCrash, SimulatedTimeout
@@ -29,6 +30,7 @@ __all__ = [
     "InlineStep",
     "SimulatedCrash",
     "SimulatedTimeout",
+    "audit_run",
     "database_fixture",
     "execute_inline",
     "run_inline",

@@ -36,7 +36,7 @@ def database_fixture(*, scope: Scope = "session", name: str = "pgflow_dsn", sche
         pgflow_dsn = database_fixture()
 
         def test_it(pgflow_dsn: str) -> None:
-            assert pgflow_mp.run.run(flow, [1, 2], dsn=pgflow_dsn) == {"double": [2, 4]}
+            assert pgflow_mp.run(flow, [1, 2], dsn=pgflow_dsn) == {"double": [2, 4]}
     """
     import pytest
 

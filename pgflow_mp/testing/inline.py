@@ -64,7 +64,7 @@ def execute_inline(
 
     ``clock`` lets the pauses of retries and start delays be seen. ``dsn`` is where ``ctx.connect()`` goes.
     """
-    from pgflow_mp.run import encode_input, typed_output
+    from pgflow_mp.runner import encode_input, typed_output
 
     raw = encode_input({} if input is None else input)
     runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})

@@ -1,0 +1,103 @@
+"""Counting a run again, row by row, and comparing with what the engine says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    import psycopg
+
+_STEPS: Final = """
+    select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.failed_tasks,
+      count(t.task_index),
+      count(t.task_index) filter (where t.status = 'completed'),
+      count(t.task_index) filter (where t.status = 'failed'),
+      count(t.task_index) filter (where t.status = 'failed' and t.error_message is null),
+      count(t.task_index) filter (where t.status = 'started'),
+      min(t.task_index), max(t.task_index),
+      s.step_type <> 'map' or ss.status <> 'completed' or ss.output is null or ss.output = coalesce(
+        jsonb_agg(coalesce(t.output, 'null'::jsonb) order by t.task_index)
+          filter (where t.task_index is not null), '[]'::jsonb)
+    from pgflow.step_states ss
+    join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+    left join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
+    where ss.run_id = %(run)s::uuid
+    group by ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.failed_tasks,
+      ss.output, s.step_index
+    order by s.step_index
+"""
+_MESSAGES: Final = """
+    select
+      (select count(*) from pgmq.{queue} q where (q.message ->> 'run_id')::uuid = %(run)s::uuid),
+      (select count(*) from pgflow.step_tasks t where t.run_id = %(run)s::uuid
+        and t.status in ('completed', 'failed') and t.message_id is not null
+        and 1 <> (select count(*) from pgmq.{archive} a where a.msg_id = t.message_id)),
+      (select count(*) from pgmq.{archive} a where (a.message ->> 'run_id')::uuid = %(run)s::uuid)
+        - (select count(distinct a.msg_id) from pgmq.{archive} a
+           where (a.message ->> 'run_id')::uuid = %(run)s::uuid)
+"""
+
+
+def audit_run(conn: psycopg.Connection[Any], run_id: str) -> list[str]:
+    """What is wrong with a run: nothing, or a line for each thing.
+
+    Every task of a completed step is recorded exactly once, as completed or as failed with an error;
+    remaining_tasks, failed_tasks and remaining_steps equal a recount; a map's output is its tasks'; of a run
+    that has ended nothing is queued, and each of its tasks' messages is in the archive once.
+    The role needs rights on pgflow's and the queue's tables.
+    """
+    from psycopg import sql
+
+    run = conn.execute(
+        "select flow_slug, status, remaining_steps, pgmq.format_table_name(flow_slug, 'q'),"
+        " pgmq.format_table_name(flow_slug, 'a') from pgflow.runs where run_id = %s::uuid",
+        (run_id,),
+    ).fetchone()
+    if run is None:
+        return [f"run {run_id} is not there"]
+    _, run_status, remaining_steps, queue, archive = run
+    rows = conn.execute(_STEPS, {"run": run_id}).fetchall()
+    problems = [f"{row[0]}: {text}" for row in rows for text in _step_problems(row, run_status)]
+    open_steps = sum(row[2] in ("created", "started", "failed") for row in rows)
+    if remaining_steps != open_steps:
+        problems.append(f"remaining_steps is {remaining_steps}, recounted {open_steps}")
+    if run_status == "started":
+        return problems
+    tables = {"queue": sql.Identifier(queue), "archive": sql.Identifier(archive)}
+    counts = conn.execute(sql.SQL(_MESSAGES).format(**tables), {"run": run_id}).fetchone() or (0, 0, 0)
+    texts = (
+        "messages are still queued",
+        "tasks whose message is not archived once",
+        "messages archived twice",
+    )
+    problems += [f"{count} {text}" for count, text in zip(counts, texts, strict=True) if count]
+    return problems
+
+
+def _step_problems(row: Any, run_status: str) -> list[str]:
+    (_, step_type, status, initial, remaining, failed_tasks, rows, completed, failed, silent, started) = row[
+        :11
+    ]
+    first, last, output_is_its_tasks = row[11:]
+    problems: list[str] = []
+    if silent:
+        problems.append(f"{silent} tasks failed without an error")
+    if rows and (first != 0 or last != rows - 1):
+        problems.append(f"{rows} tasks with the indexes {first} to {last}")
+    if status == "completed":
+        if initial != completed + failed or rows != initial:
+            problems.append(f"{initial} tasks, of which {completed} completed and {failed} failed")
+        if remaining != 0:
+            problems.append(f"completed, yet remaining_tasks is {remaining}")
+        if not output_is_its_tasks:
+            problems.append("its output is not that of its tasks")
+        if started:
+            problems.append(f"completed with {started} tasks that are under way")
+    elif status == "started" and run_status == "started":
+        if remaining != initial - completed - failed:
+            problems.append(f"remaining_tasks is {remaining}, recounted {initial - completed - failed}")
+    elif status == "started":
+        problems.append(f"started in a run that is {run_status}")
+    if status in ("completed", "started") and step_type == "map" and failed_tasks != failed:
+        problems.append(f"failed_tasks is {failed_tasks}, recounted {failed}")
+    return problems

@@ -1,0 +1,105 @@
+"""Kills at random points of a run's life: each time the run is gone on with, and ends right.
+
+PGFLOW_KILL_POINTS sets how many (15; the full version has 200), PGFLOW_KILL_SEED which.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from worker_flows import LOG
+from worker_harness import Tasks, output, process, start
+
+from pgflow_mp.db import connection, schema
+from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.testing import audit_run
+
+POINTS = int(os.environ.get("PGFLOW_KILL_POINTS", "15"))
+SEED = int(os.environ.get("PGFLOW_KILL_SEED", "1"))
+ITEMS = 150
+QUICK = {"heartbeat_interval": 0.2, "dead_after": 1.0, "crash_budget": 5}
+
+
+@pytest.fixture(scope="module")
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A durable server that the test may kill."""
+    with EmbeddedServer(tmp_path_factory.mktemp("kills") / "state") as server:
+        with connection.connect(server.dsn) as conn:
+            schema.install(conn)
+        yield server
+
+
+def postmaster(server: EmbeddedServer) -> psutil.Process:
+    return psutil.Process(int((server.data_dir / "data" / "postmaster.pid").read_text().split()[0]))
+
+
+def strike(chance: random.Random, worker: subprocess.Popen[str], server: EmbeddedServer) -> str:
+    """Kill someone; who it was."""
+    victim = chance.choice(["parent", "child", "child", "server", "backend"])
+    if victim == "parent":
+        worker.kill()
+    elif victim == "child":
+        children = psutil.Process(worker.pid).children(recursive=True)
+        if not children:
+            return "nobody"
+        chance.choice(children).send_signal(chance.choice([signal.SIGKILL, signal.SIGSEGV]))
+    elif victim == "server":
+        postmaster(server).send_signal(chance.choice([signal.SIGKILL, signal.SIGQUIT]))
+    else:
+        backends = [p for p in postmaster(server).children() if "pgflow" in " ".join(p.cmdline())]
+        if not backends:
+            return "nobody"
+        chance.choice(backends).kill()
+    return victim
+
+
+def finished(worker: subprocess.Popen[str], timeout: float) -> bool:
+    try:
+        worker.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.communicate()
+        return False
+    return worker.returncode == 0
+
+
+@pytest.mark.slow
+def test_a_run_ends_right_whoever_is_killed_whenever(
+    own_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv(LOG, str(log))
+    chance = random.Random(SEED)
+    victims: Counter[str] = Counter()
+    for point in range(POINTS):
+        log.write_text("")
+        run_id = start(own_server.dsn, "naps", [0.005] * ITEMS)
+        worker = process(own_server.dsn, "naps", run_id, **QUICK)
+        time.sleep(chance.uniform(0.0, 2.5))
+        try:
+            victims[strike(chance, worker, own_server)] += 1
+        except psutil.Error:
+            victims["nobody"] += 1
+        for _ in range(4):
+            if finished(worker, 60):
+                break
+            worker = process(own_server.dsn, "naps", run_id, **QUICK)
+        else:
+            pytest.fail(f"kill point {point}: the run does not end; victims {victims}")
+        assert output(own_server.dsn, run_id) == {"count": ITEMS}, (point, victims)
+        assert Tasks(own_server.dsn, run_id).outputs("nap") == list(range(ITEMS)), (point, victims)
+        with psycopg.connect(own_server.dsn) as conn:
+            assert audit_run(conn, run_id) == [], (point, victims)
+        ends = Counter(line for line in log.read_text().splitlines() if line.startswith("end"))
+        assert len(ends) == ITEMS  # none lost; some may have been executed twice, recorded once
+    print(f"killed: {dict(victims)}")
