@@ -1,10 +1,13 @@
 """Durable, CPU-heavy batch work in Python on nothing but PostgreSQL.
 
-Flow, Context and the errors are what a flow is written with. Importing this package imports no
-database driver: worker processes do without one.
+Flow, Context and the errors are what a flow is written with; ``run`` executes one in one call, and
+Client starts and follows runs that workers execute. Importing this package imports no database driver:
+worker processes do without one.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from pgflow_mp.context import Context
 from pgflow_mp.errors import (
@@ -25,9 +28,14 @@ from pgflow_mp.errors import (
 )
 from pgflow_mp.flow import Flow
 
+if TYPE_CHECKING:
+    from pgflow_mp.client import Client
+    from pgflow_mp.runner import run
+
 __version__ = "0.1.0"
 
 __all__ = [
+    "Client",
     "ConfigError",
     "Context",
     "DatabaseError",
@@ -44,4 +52,16 @@ __all__ = [
     "SchemaError",
     "ShapeMismatch",
     "WaitTimeout",
+    "run",
 ]
+
+_LAZY = {"Client": "pgflow_mp.client", "run": "pgflow_mp.runner"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = globals()[name] = getattr(import_module(_LAZY[name]), name)
+    return value

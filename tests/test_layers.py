@@ -30,7 +30,7 @@ ALLOWED = {
 }
 """What a room may import besides itself."""
 ROOMS = ("db", "observe", "worker", "cli", "bench", "testing", "examples", "errors")
-CLIENTS = ("client", "run")
+CLIENTS = ("client", "runner")
 VERSION = f"{API}.__version__"
 
 

@@ -20,7 +20,7 @@ from worker_harness import FLOWS, Tasks, eventually, kill, run_row, start
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.flow import Flow
 from pgflow_mp.loading import Target, load_flows
-from pgflow_mp.run import execute, open_state, resume, run, typed_output
+from pgflow_mp.runner import execute, open_state, resume, run, typed_output
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from pgflow_mp import Flow
-from pgflow_mp.run import resume, run
+from pgflow_mp.runner import resume, run
 
 @dataclass
 class Total:
@@ -178,7 +178,7 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
             f"""
             import sys
             from pgflow_mp.loading import Target
-            from pgflow_mp.run import execute, open_state
+            from pgflow_mp.runner import execute, open_state
             if __name__ == "__main__":
                 with open_state(None, sys.argv[1]) as database:
                     print(database.dsn, flush=True)

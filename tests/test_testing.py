@@ -17,8 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
-from pgflow_mp import Context, Flow, InputError, PermanentError, RunFailed
-from pgflow_mp import run as runner
+from pgflow_mp import Context, Flow, InputError, PermanentError, RunFailed, runner
 from pgflow_mp.client import Client
 from pgflow_mp.testing import (
     FakeClock,

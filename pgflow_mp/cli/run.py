@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow
     from pgflow_mp.inputs import RunInput
     from pgflow_mp.observe.events import ProgressSnapshot
-    from pgflow_mp.run import RunSummary
+    from pgflow_mp.runner import RunSummary
     from pgflow_mp.targets import Target
 
 logger = logging.getLogger("pgflow_mp")
@@ -161,7 +161,7 @@ def _work(
     options: dict[str, Any],
 ) -> tuple[int, RunSummary]:
     """Start or go on with the run and serve it; the exit status, and what was done."""
-    from pgflow_mp import run as runner
+    from pgflow_mp import runner
 
     run_id = str(uuid.uuid4()) if run is None else run.run_id
     if run is not None and run.status == "failed":

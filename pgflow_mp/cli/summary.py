@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pgflow_mp.cli.database import Database
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import RunRow
-    from pgflow_mp.run import RunSummary
+    from pgflow_mp.runner import RunSummary
 
 _FAILURES_SHOWN: Final = 10
 _PREVIEW: Final = 600

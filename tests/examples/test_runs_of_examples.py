@@ -15,7 +15,7 @@ from database_server import DatabaseServer
 
 from pgflow_mp.examples import code_metrics, primes, simple, text_processing, wide
 from pgflow_mp.flow import Flow
-from pgflow_mp.run import run
+from pgflow_mp.runner import run
 
 EXAMPLES = ["code_metrics", "primes", "simple", "text_processing", "wide"]
 SMALL = {"code_metrics": {"limit": 20}, "primes": {"below": 100_000, "segment": 10_000}}
