@@ -174,11 +174,11 @@ def test_a_worker_that_was_taken_for_dead_goes_on_under_a_new_identity(dsn: str)
 
 
 def test_leases_of_what_runs_are_extended(dsn: str) -> None:
-    run_id = start(dsn, "naps", [2.5, 2.5])
+    run_id = start(dsn, "naps", [1.8, 1.8])
     worker = Worker(settings(dsn, "naps", visibility_timeout=1, **QUICK))
     with threaded(worker, run_id=run_id) as running, psycopg.connect(dsn, autocommit=True) as conn:
         eventually(lambda: Tasks(dsn, run_id).statuses("nap")["started"] == 2)
-        until = time.monotonic() + 2.2
+        until = time.monotonic() + 1.5
         while time.monotonic() < until:
             row = conn.execute("select min(vt - clock_timestamp()) from pgmq.q_naps").fetchone()
             assert row is not None
@@ -187,6 +187,7 @@ def test_leases_of_what_runs_are_extended(dsn: str) -> None:
         assert running.join().stats.late == 0
 
 
+@pytest.mark.slow
 def test_the_worker_waits_for_a_run_that_others_finish(dsn: str) -> None:
     run_id = start(dsn, "naps", [0.5] * 2)
     helper = Worker(settings(dsn, "naps"))

@@ -5,12 +5,28 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
+from database_server import DatabaseServer
 from worker_flows import LOG
 from worker_harness import Tasks, eventually, output, process, run_row, serve, start
+
+
+@pytest.fixture(scope="module")
+def dsn(server: DatabaseServer, template: str) -> Iterator[str]:
+    """One database for all tests here: each has a run of its own, and cancels it at the end."""
+    with server.database(template) as found:
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _no_runs_left(dsn: str) -> Iterator[None]:
+    yield
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select pgflow.cancel_run(run_id) from pgflow.runs where status = 'started'")
 
 
 @pytest.fixture
@@ -22,7 +38,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_the_first_signal_finishes_what_runs_and_hands_the_rest_back(
     dsn: str, log: Path, number: signal.Signals
 ) -> None:
