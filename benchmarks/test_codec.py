@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import psycopg
 import pytest
-from psycopg.adapt import Transformer
-from psycopg.pq import Format
+from psycopg.adapt import PyFormat
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pgflow_mp.db import wire
@@ -35,8 +34,7 @@ def test_dump_results(benchmark: BenchmarkFixture, dsn: str, size: int) -> None:
     with psycopg.connect(dsn) as conn:
         wire.adapt(conn)
         values = wire.RawJsonArray([b'"' + b"x" * size + b'"'] * COUNT)
-        transformer = Transformer(conn)
-        dumper = transformer.get_dumper(values, Format.BINARY)  # type: ignore[arg-type]
+        dumper = conn.adapters.get_dumper(wire.RawJsonArray, PyFormat.AUTO)(wire.RawJsonArray, conn)
         assert benchmark(dumper.dump, values)
 
 
