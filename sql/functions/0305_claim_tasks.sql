@@ -25,7 +25,7 @@ begin
         select r.run_id, r.started_at
         from pgflow.runs r
         where r.flow_slug = _read_fairly.flow_slug and r.status = 'started'
-        order by r.started_at
+        order by r.started_at, r.run_id
         limit 200
       )
       union
@@ -39,7 +39,7 @@ begin
     select c.run_id
     from candidates c
     where c.priority = (select max(m.priority) from candidates m)
-    order by c.started_at
+    order by c.started_at, c.run_id
     limit 32
   ), open_steps as materialized (
     select ss.run_id, ss.step_slug, ss.spawned_tasks,

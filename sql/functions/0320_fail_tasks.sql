@@ -62,6 +62,43 @@ begin
 end;
 $$;
 
+-- Tasks of the step have failed for good: done and tolerated, or the end of the step. Caller holds the
+-- locks of the run and the step.
+create or replace function pgflow._count_failed(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  failed int,
+  error_message text
+)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+declare
+  v_failed_tasks int;
+  v_initial_tasks int;
+begin
+  update pgflow.step_states ss
+  set failed_tasks = ss.failed_tasks + _count_failed.failed
+  where ss.run_id = _count_failed.run_id and ss.step_slug = _count_failed.step_slug
+  returning ss.failed_tasks, ss.initial_tasks into v_failed_tasks, v_initial_tasks;
+
+  if v_failed_tasks > pgflow._tolerated_failures(
+    _count_failed.flow_slug, _count_failed.step_slug, v_initial_tasks
+  ) then
+    perform pgflow._exhaust_step(
+      _count_failed.flow_slug, _count_failed.run_id, _count_failed.step_slug, _count_failed.error_message
+    );
+  else
+    perform pgflow._count_done(
+      _count_failed.flow_slug, _count_failed.run_id, _count_failed.step_slug, _count_failed.failed, null
+    );
+  end if;
+end;
+$$;
+
 -- Ours: fails many tasks of one step. Fenced as complete_tasks is. permanent[i] fails at once,
 -- whatever attempts are left.
 create or replace function pgflow.fail_tasks(
@@ -94,7 +131,6 @@ declare
   v_retry_delays int[];
   v_error text;
   v_failed int;
-  v_state pgflow.step_states;
 begin
   select r.flow_slug, r.status into v_flow_slug, v_run_status
   from pgflow.runs r
@@ -141,6 +177,7 @@ begin
         and t.step_slug = fail_tasks.step_slug
         and t.task_index = i.task_index
         and t.status = 'started'
+        and (t.permanently_stalled_at is null or v_run_status = 'failed')
         and (fail_tasks.worker_id is null
           or (t.last_worker_id = fail_tasks.worker_id and t.attempts_count = i.attempt))
       for update
@@ -179,17 +216,7 @@ begin
     if pgflow._fails_alike(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug) then
       perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
     elsif v_failed > 0 then
-      update pgflow.step_states ss
-      set failed_tasks = ss.failed_tasks + v_failed
-      where ss.run_id = fail_tasks.run_id and ss.step_slug = fail_tasks.step_slug
-      returning ss.* into v_state;
-      if v_state.failed_tasks > pgflow._tolerated_failures(
-        v_flow_slug, fail_tasks.step_slug, v_state.initial_tasks
-      ) then
-        perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
-      else
-        perform pgflow._count_done(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_failed, null);
-      end if;
+      perform pgflow._count_failed(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_failed, v_error);
     end if;
   end if;
 

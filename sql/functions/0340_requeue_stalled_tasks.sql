@@ -42,7 +42,7 @@ begin
         and t.permanently_stalled_at is null
         and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
         and (t.lease_until is null or t.lease_until < clock_timestamp())
-      order by t.step_slug collate "C", t.task_index
+      order by t.requeued_count >= 3, t.step_slug collate "C", t.task_index
       for update of t skip locked
     loop
       if v_task.requeued_count < 3 then
@@ -75,7 +75,7 @@ begin
         select 1 from pgflow.step_states ss
         where ss.run_id = v_task.run_id and ss.step_slug = v_task.step_slug and ss.status = 'started'
       ) then
-        perform pgflow._exhaust_step(v_run.flow_slug, v_task.run_id, v_task.step_slug, v_error);
+        perform pgflow._count_failed(v_run.flow_slug, v_task.run_id, v_task.step_slug, 1, v_error);
       end if;
       exit when exists (
         select 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status <> 'started'

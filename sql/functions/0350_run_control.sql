@@ -30,6 +30,7 @@ $$;
 create or replace function pgflow.cancel_run(run_id uuid, reason text default 'Run cancelled')
 returns setof pgflow.runs
 language plpgsql
+security definer
 set search_path = ''
 as $$
 #variable_conflict use_column
@@ -82,6 +83,7 @@ $$;
 create or replace function pgflow.retry_failed_tasks(run_id uuid)
 returns int
 language plpgsql
+security definer
 set search_path = ''
 as $$
 #variable_conflict use_column

@@ -1,9 +1,10 @@
--- Grants (contract section 15). Nobody but the owner may do anything by default; two sets of rights can
--- be given to roles of the site's choosing, neither of which includes a right on a table.
+-- Grants (contract section 15). Nobody but the owner may do anything by default; three sets of rights
+-- can be given to roles of the site's choosing, none of which includes a right on a table.
 
 revoke all on all functions in schema pgflow from public;
 
--- starter: start and read runs. worker: also claim, settle and report. Answers what was granted.
+-- starter: start and read runs. operator: also cancel and retry them. worker: start, read, claim, settle
+-- and report. Answers what was granted.
 create or replace function pgflow.grant_access(role_name name, access text)
 returns text[]
 language plpgsql
@@ -12,17 +13,21 @@ as $$
 declare
   v_function regprocedure;
   v_granted text[] := '{}';
-  v_names text[] := array['start_flow_with_states', 'start_run', 'get_run_with_states'];
+  v_names text[] := array[
+    'start_flow_with_states', 'start_run', 'get_run_with_states', 'run_progress', 'run_results'
+  ];
 begin
-  if access not in ('starter', 'worker') then
-    raise exception 'Unknown access "%", use starter or worker', access
+  if access not in ('starter', 'operator', 'worker') then
+    raise exception 'Unknown access "%", use starter, operator or worker', access
       using errcode = 'invalid_parameter_value';
+  end if;
+  if access = 'operator' then
+    v_names := v_names || array['cancel_run', 'retry_failed_tasks'];
   end if;
   if access = 'worker' then
     v_names := v_names || array[
       'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
-      'register_worker', 'heartbeat', 'stop_workers', 'requeue_stalled_tasks', 'recover_dead_workers',
-      'run_progress', 'run_results'
+      'register_worker', 'heartbeat', 'stop_workers', 'requeue_stalled_tasks', 'recover_dead_workers'
     ];
   end if;
   execute format('grant usage on schema pgflow to %I', role_name);

@@ -160,3 +160,18 @@ def test_retrying_a_failed_run_queues_only_what_failed_or_was_not_finished(drive
     step = driver.step(run)
     assert (step.status, step.remaining_tasks, step.failed_tasks) == ("started", 6, 0)
     assert driver.work(run, {}).run_status == "completed"
+
+
+def test_a_task_that_stalls_too_often_is_tolerated_like_a_failed_one(driver: Driver) -> None:
+    run = driver.flow(3, tolerated_failures=1)
+    (first, *others) = engine.claim_tasks(driver.conn, "f", WORKER, 3)
+    stall = "update pgflow.step_tasks set queued_at = now() - interval '1 day', "
+    stall += "started_at = now() - interval '1 hour', requeued_count = 3 where task_index = 0"
+    driver.conn.execute(stall.encode())
+    assert engine.requeue_stalled_tasks(driver.conn) == 0
+    assert (driver.step(run).failed_tasks, driver.step(run).remaining_tasks) == (1, 2)
+    late = engine.complete_tasks(driver.conn, run, "m", [0], [b"1"], WORKER, [first.attempt])
+    assert late.rejected == [0]
+    indexes = [task.task_index for task in others]
+    done = engine.complete_tasks(driver.conn, run, "m", indexes, [b"1"] * 2, WORKER, [1, 1])
+    assert done.run_status == "completed"
