@@ -85,8 +85,11 @@ class Audit:
                 return
             time.sleep(0.2)
 
-    def leftovers(self) -> None:
+    def leftovers(self, forkservers_killed: int) -> None:
         """No process of ours lives, no file of ours is left."""
+        for process in self.processes():
+            with contextlib.suppress(psutil.Error):  # what we stopped, and nobody is left to wake it
+                process.resume()
         deadline = time.monotonic() + 10
         while (left := self.processes()) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -94,12 +97,13 @@ class Audit:
             with contextlib.suppress(psutil.Error):
                 self.problems.append(f"process {process.pid} is left: {' '.join(process.cmdline())[:90]}")
                 process.kill()
-        files = sorted(
-            path.relative_to(self.stage.home / "tmp").as_posix()
-            for path in (self.stage.home / "tmp").rglob("*")
-        )
-        if files:
-            self.problems.append(f"{len(files)} temporary files are left: {files[:5]}")
+        files = [path.relative_to(self.stage.home / "tmp") for path in (self.stage.home / "tmp").rglob("*")]
+        sockets = [path for path in files if path.parts[0].startswith("pymp-")]
+        if len(files) > len(sockets):
+            self.problems.append(f"temporary files are left: {sorted(set(files) - set(sockets))[:5]}")
+        # Where forkserver and worker are both killed, nobody is left to remove the socket.
+        if len({path.parts[0] for path in sockets}) > forkservers_killed:
+            self.problems.append(f"sockets are left: {sockets[:5]}")
         for path in Path("/dev/shm").glob("*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime > self.stage.arguments.began and self.is_ours(path):

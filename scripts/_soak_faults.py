@@ -55,10 +55,13 @@ class Striker:
         return "worker asked to end"
 
     def kill_child(self) -> str:
-        child = self.chance.choice(self.parent().children(recursive=True))
+        # Python's resource tracker is spared: it is what clears up after a killed process.
+        children = self.parent().children(recursive=True)
+        child = self.chance.choice([c for c in children if "resource_tracker" not in " ".join(c.cmdline())])
         number = self.chance.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGSTOP])
+        kind = "forkserver" if "forkserver" in " ".join(child.cmdline()) and child.children() else "child"
         child.send_signal(number)
-        return f"child {number.name}"
+        return f"{kind} {number.name}"
 
     def cut_connections(self) -> str:
         with psycopg.connect(self.stage.server.dsn, autocommit=True, connect_timeout=2) as conn:

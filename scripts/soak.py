@@ -46,7 +46,7 @@ def soak(arguments: argparse.Namespace, home: Path) -> int:
             stage.client.close()
         audit.runs()
         audit.connections()
-    audit.leftovers()
+    audit.leftovers(sum(count for kind, count in striker.faults.items() if kind.startswith("forkserver")))
     return report(stage, striker, audit, time.monotonic() - began)
 
 

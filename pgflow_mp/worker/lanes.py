@@ -202,6 +202,10 @@ class LanePool:
             for lane in self._lanes.values():
                 self._tend(lane, now)
 
+    def wake_server(self) -> None:
+        """Let the forkserver go on if somebody has stopped it."""
+        self._nursery.wake()
+
     def running(self) -> Iterator[RunningItem]:
         """What every lane executes now."""
         for process in self._processes():

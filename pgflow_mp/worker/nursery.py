@@ -7,10 +7,14 @@ leave; neither may hold up the pool.
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+
+import psutil
 
 from pgflow_mp.worker.lane import LaneProcess
 from pgflow_mp.worker.messages import Setup, encode
@@ -38,6 +42,13 @@ class Nursery:
     def server_pid(self) -> int | None:
         """The forkserver's process id."""
         return self._context.server.pid if isinstance(self._context, LaneContext) else None
+
+    def wake(self) -> None:
+        """Let a forkserver go on that somebody has stopped: without it no lane starts or is seen to end."""
+        if (pid := self.server_pid) is not None:
+            with contextlib.suppress(psutil.Error, OSError):
+                if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+                    os.kill(pid, signal.SIGCONT)
 
     def launch(self, make: Callable[[], LaneProcess | None], failed: Failed) -> None:
         """Start the process that ``make`` returns (None: it is not wanted any more), in a thread.

@@ -56,6 +56,7 @@ class Watchdog:
             self._check_memory(statuses)
         if now >= self._next_host_sample:
             self._next_host_sample = now + _HOST_INTERVAL
+            self._pool.wake_server()
             self.paused = memory.under_pressure(memory.host_memory(), paused=self.paused)
 
     def _check_stalls(self, statuses: list[LaneStatus], running: set[tuple[int, int]], now: float) -> None:

@@ -99,9 +99,12 @@ def _tie_to_parent(path: str, listener: int) -> None:
         while os.getppid() == parent and time.monotonic() < until:
             time.sleep(0.002)  # its files are closed before it is gone
         if os.getppid() != parent:
+            directory = os.path.dirname(address)
             with contextlib.suppress(OSError):
-                os.unlink(address)
-                os.rmdir(os.path.dirname(address))
+                for name in os.listdir(directory):
+                    if name.startswith("listener-"):  # ours, or of a forkserver before us that was killed
+                        os.unlink(os.path.join(directory, name))
+                os.rmdir(directory)
 
     def leave(_number: int, _frame: object) -> None:
         tidy_up()

@@ -160,3 +160,13 @@ def test_of_a_thousand_items_only_the_one_that_kills_its_process_is_charged() ->
                     completed |= {index} if outcome.kind == 0 else set()
         assert (len(completed), charged) == (999, 1)
         harness.all_ready()
+
+
+def test_a_forkserver_that_was_stopped_goes_on_and_lanes_are_replaced() -> None:
+    with lanes(1) as harness:
+        server = harness.pool.server_pid
+        assert server is not None
+        os.kill(server, signal.SIGSTOP)
+        outcomes = harness.run([["kill_self", 9], ["echo", 1]])
+        assert kinds(outcomes) == [1, 3]
+        assert kinds(harness.run([["echo", 2]])) == [0]
