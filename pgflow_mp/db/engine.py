@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
 
 import psycopg
 
-from pgflow_mp.db.wire import RawJson, RawJsonArray
+from pgflow_mp.db.wire import Int4Array, Int8Array, RawJson, RawJsonArray
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -102,6 +102,16 @@ def claim_tasks(
     return [ClaimedTask._make(row) for row in rows]
 
 
+COMPLETE_TASKS: Final = (
+    "select accepted, rejected, step_status, run_status "
+    "from pgflow.complete_tasks(%s::uuid, %s, %s, %s, %s::uuid, %s)"
+)
+FAIL_TASKS: Final = (
+    "select accepted, rejected, step_status, run_status "
+    "from pgflow.fail_tasks(%s::uuid, %s, %s, %s::text[], %s::uuid, %s, %s::boolean[])"
+)
+
+
 def complete_tasks(
     conn: Connection,
     run_id: str,
@@ -113,9 +123,8 @@ def complete_tasks(
 ) -> Settled:
     """Record the outputs of tasks of one step; only those that this worker holds at these attempts."""
     row = conn.execute(
-        "select accepted, rejected, step_status, run_status "
-        "from pgflow.complete_tasks(%s::uuid, %s, %s::int[], %s, %s::uuid, %s::int[])",
-        (run_id, step_slug, list(indexes), RawJsonArray(outputs), worker_id, list(attempts)),
+        COMPLETE_TASKS,
+        (run_id, step_slug, Int4Array(indexes), RawJsonArray(outputs), worker_id, Int4Array(attempts)),
         binary=True,
     ).fetchone()
     return Settled._make(cast("tuple[Any, ...]", row))
@@ -133,9 +142,16 @@ def fail_tasks(
 ) -> Settled:
     """Record failures of tasks of one step: retried with backoff, or failed for good."""
     row = conn.execute(
-        "select accepted, rejected, step_status, run_status from pgflow.fail_tasks("
-        "%s::uuid, %s, %s::int[], %s::text[], %s::uuid, %s::int[], %s::boolean[])",
-        (run_id, step_slug, list(indexes), list(errors), worker_id, list(attempts), list(permanent)),
+        FAIL_TASKS,
+        (
+            run_id,
+            step_slug,
+            Int4Array(indexes),
+            list(errors),
+            worker_id,
+            Int4Array(attempts),
+            list(permanent),
+        ),
         binary=True,
     ).fetchone()
     return Settled._make(cast("tuple[Any, ...]", row))
@@ -144,7 +160,7 @@ def fail_tasks(
 def release_tasks(conn: Connection, flow_slug: str, worker_id: str, msg_ids: Sequence[int]) -> int:
     """Hand tasks back uncharged and visible at once; the number that were still held."""
     row = conn.execute(
-        "select pgflow.release_tasks(%s, %s::uuid, %s::bigint[])", (flow_slug, worker_id, list(msg_ids))
+        "select pgflow.release_tasks(%s, %s::uuid, %s)", (flow_slug, worker_id, Int8Array(msg_ids))
     ).fetchone()
     return cast(int, cast("tuple[Any, ...]", row)[0])
 
@@ -154,8 +170,8 @@ def extend_tasks(
 ) -> list[int]:
     """Extend leases to ``lease`` seconds from now; the message ids that are no longer held."""
     rows = conn.execute(
-        "select pgflow.extend_tasks(%s, %s::uuid, %s::bigint[], %s::int)",
-        (flow_slug, worker_id, list(msg_ids), lease),
+        "select pgflow.extend_tasks(%s, %s::uuid, %s, %s::int)",
+        (flow_slug, worker_id, Int8Array(msg_ids), lease),
     ).fetchall()
     return [row[0] for row in rows]
 

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 
-from pgflow_mp.db.engine import Connection, Settled
-from pgflow_mp.db.wire import RawJsonArray
+from pgflow_mp.db.engine import COMPLETE_TASKS, FAIL_TASKS, Connection, Settled
+from pgflow_mp.db.wire import Int4Array, RawJsonArray
 
 
 class Completion(NamedTuple):
@@ -40,15 +40,6 @@ class Failure(NamedTuple):
 
 
 Call = Completion | Failure
-
-_COMPLETE = (
-    "select accepted, rejected, step_status, run_status "
-    "from pgflow.complete_tasks(%s::uuid, %s, %s::int[], %s, %s::uuid, %s::int[])"
-)
-_FAIL = (
-    "select accepted, rejected, step_status, run_status "
-    "from pgflow.fail_tasks(%s::uuid, %s, %s::int[], %s::text[], %s::uuid, %s::int[], %s::boolean[])"
-)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -77,8 +68,8 @@ def already_settled(conn: Connection, call: Call, indexes: Sequence[int]) -> int
     try:
         rows = conn.execute(
             "select task_index, status, attempts_count, last_worker_id from pgflow.step_tasks "
-            "where run_id = %s::uuid and step_slug = %s and task_index = any (%s::int[])",
-            (call.run_id, call.step_slug, list(indexes)),
+            "where run_id = %s::uuid and step_slug = %s and task_index = any (%s)",
+            (call.run_id, call.step_slug, Int4Array(indexes)),
         ).fetchall()
     except psycopg.errors.InsufficientPrivilege:
         return len(indexes)
@@ -96,26 +87,26 @@ def already_settled(conn: Connection, call: Call, indexes: Sequence[int]) -> int
 def _send(conn: Connection, call: Call) -> psycopg.Cursor[tuple[Any, ...]]:
     if isinstance(call, Completion):
         return conn.execute(
-            _COMPLETE,
+            COMPLETE_TASKS,
             (
                 call.run_id,
                 call.step_slug,
-                call.indexes,
+                Int4Array(call.indexes),
                 RawJsonArray(call.outputs),
                 call.worker_id,
-                call.attempts,
+                Int4Array(call.attempts),
             ),
             binary=True,
         )
     return conn.execute(
-        _FAIL,
+        FAIL_TASKS,
         (
             call.run_id,
             call.step_slug,
-            call.indexes,
+            Int4Array(call.indexes),
             call.errors,
             call.worker_id,
-            call.attempts,
+            Int4Array(call.attempts),
             call.permanent,
         ),
         binary=True,

@@ -1,7 +1,7 @@
 """How values travel between psycopg and PostgreSQL: raw JSON stays bytes in both directions.
 
 The worker never decodes a payload, so ``jsonb`` is loaded as its text in bytes and a list of such
-texts is sent as one binary ``jsonb[]``, without parsing or escaping.
+texts is sent as one binary ``jsonb[]``, without parsing or escaping. Lists of integers are packed as one.
 """
 
 from __future__ import annotations
@@ -36,6 +36,56 @@ class RawJsonArray:
 
     def __init__(self, items: Sequence[bytes | None]) -> None:
         self.items = items
+
+
+class Int4Array:
+    """Integers of at most 32 bits to be sent as one ``int[]``, packed at once."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[int]) -> None:
+        self.items = items
+
+
+class Int8Array:
+    """Integers to be sent as one ``bigint[]``, packed at once."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Sequence[int]) -> None:
+        self.items = items
+
+
+@lru_cache(maxsize=256)
+def _packed(count: int, code: str) -> struct.Struct:
+    """Array elements, each with its length before it."""
+    return struct.Struct("!" + f"i{code}" * count)
+
+
+class _IntArrayDumper(Dumper):
+    format = Format.BINARY
+    element_oid: int
+    code: str
+
+    def dump(self, obj: Any) -> Buffer:
+        items: Sequence[int] = obj.items
+        count = len(items)
+        size = 8 if self.code == "q" else 4
+        flat = [size] * (2 * count)
+        flat[1::2] = items
+        return _ARRAY_HEADER.pack(1, 0, self.element_oid, count, 1) + _packed(count, self.code).pack(*flat)
+
+
+class _Int4ArrayDumper(_IntArrayDumper):
+    oid = 1007
+    element_oid = 23
+    code = "i"
+
+
+class _Int8ArrayDumper(_IntArrayDumper):
+    oid = 1016
+    element_oid = 20
+    code = "q"
 
 
 class _RawJsonDumper(Dumper):
@@ -102,6 +152,8 @@ def adapt(conn: psycopg.Connection[Any]) -> None:
     adapters = conn.adapters
     adapters.register_dumper(RawJson, _RawJsonDumper)
     adapters.register_dumper(RawJsonArray, _RawJsonArrayDumper)
+    adapters.register_dumper(Int4Array, _Int4ArrayDumper)
+    adapters.register_dumper(Int8Array, _Int8ArrayDumper)
     adapters.register_loader("jsonb", _RawJsonLoader)
     adapters.register_loader("jsonb", _RawJsonBinaryLoader)
     adapters.register_loader("uuid", _UuidTextLoader)
