@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _FAILURES_SHOWN: Final = 10
 _PREVIEW: Final = 600
+_GLIMPSE: Final = 240
 
 
 @dataclass
@@ -137,8 +138,10 @@ def _preview(told: Told) -> str:
 
     if told.output is not None and _fits(told):
         return shorten(told.output.decode("utf-8", "replace"), _PREVIEW)
-    much = "very large" if told.output is None else size(len(told.output))
-    return f"{much} of JSON"
+    if told.output is None:
+        return "too large to be shown"
+    begin = told.output[:_GLIMPSE].decode("utf-8", "ignore")
+    return f"{shorten(begin, _GLIMPSE)} ... ({size(len(told.output))} of JSON)"
 
 
 def _print_pair(screen: Console, name: str, text: str) -> None:

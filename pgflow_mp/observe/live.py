@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from typing import Final
@@ -163,7 +164,8 @@ class LiveObserver:
                 words.append(f"{snapshot.unsettled:,} to record")
         line = Text(" · ".join(words), style="dim")
         if snapshot is not None and snapshot.connection != "connected":
-            line = Text(snapshot.connection, style="yellow")
+            trouble = re.sub(r"cannot connect to \S+: ", "", snapshot.connection).partition(" (")[0]
+            line = Text(trouble, style="yellow")
         elif self._note:
             line.append(f" · {self._note}", style="yellow")
         elif self._state != "running":

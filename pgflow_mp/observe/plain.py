@@ -28,7 +28,6 @@ class PlainObserver:
         self._quiet = quiet
         self._next = _INTERVALS[-1][1]
         self._last: object = None
-        self._connection = "connected"
         self._failures = 0
 
     def on_state(self, state: str) -> None:
@@ -36,11 +35,7 @@ class PlainObserver:
         logger.log(VERBOSE, "worker is %s", state, extra=_fields(event="state", state=str(state)))
 
     def on_progress(self, snapshot: ProgressSnapshot) -> None:
-        """Log trouble with the database at once, and progress every few seconds."""
-        if snapshot.connection != self._connection:
-            self._connection = snapshot.connection
-            fine = snapshot.connection == "connected"
-            logger.log(logging.INFO if fine else logging.WARNING, "database: %s", snapshot.connection)
+        """Log progress every few seconds."""
         if self._quiet or snapshot.elapsed < self._next:
             return
         self._next = snapshot.elapsed + next(pause for age, pause in _INTERVALS if snapshot.elapsed >= age)
