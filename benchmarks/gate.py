@@ -41,8 +41,10 @@ RATIOS = {
 """Name of a ratio: what is ours, what it is compared with, both as items per second."""
 
 
-def measure(stage: Stage, rounds: int, attempts: int, wanted: Mapping[str, float]) -> dict[str, Samples]:
-    """Ratios; more rounds, up to ``attempts`` times as many, while one of them is too low."""
+def measure(
+    stage: Stage, rounds: int, attempts: int, wanted: Mapping[str, float]
+) -> tuple[dict[str, Samples], dict[str, Samples]]:
+    """Ratios, seconds per item; more rounds, up to ``attempts`` times as many, while a ratio is low."""
     items = list(range(ITEMS))
     burns = [stage.loops_for(BURN)] * BURNS
     chunk = same_chunks(BURN, BURNS, LANES)
@@ -70,7 +72,7 @@ def measure(stage: Stage, rounds: int, attempts: int, wanted: Mapping[str, float
             ratios = {name: ratio(seconds[theirs], seconds[ours]) for name, (ours, theirs) in RATIOS.items()}
             if not losses(ratios, wanted):
                 break
-    return ratios
+    return ratios, seconds
 
 
 def losses(ratios: Mapping[str, Samples], wanted: Mapping[str, float]) -> list[str]:
@@ -89,8 +91,10 @@ def main(arguments: list[str] | None = None) -> int:
     wanted: dict[str, float] = {} if args.update else json.loads(STORED.read_text(encoding="utf-8"))
     with open_server(None, print) as dsn:
         stage = Stage(dsn, LANES, True, work.loops_per_second(), print)
-        ratios = measure(stage, args.rounds, 1 if args.update else 3, wanted)
+        ratios, seconds = measure(stage, args.rounds, 1 if args.update else 3, wanted)
     bad = losses(ratios, wanted)
+    for name, found in seconds.items():
+        print(f"      {name}: {1 / found.median:,.0f} items/s")
     for name, found in ratios.items():
         stored = f"stored {wanted[name]:.2f}" if name in wanted else "new"
         verdict = "LOST" if name in bad else "ok"

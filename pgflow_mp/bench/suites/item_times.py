@@ -78,7 +78,7 @@ SHORT, LONG = 0.001, 1.0
 
 
 def _cases(stage: Stage) -> list[Case]:
-    wall = 1.0 if stage.quick else 6.0
+    wall = 1.0 if stage.quick else 4.0
     cases = []
     for seconds, bar in _LENGTHS:
         if stage.quick and seconds == 0.1:

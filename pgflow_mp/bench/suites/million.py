@@ -23,12 +23,12 @@ def run(stage: Stage) -> SuiteResult:
         with stage.arena(shape.flow) as arena:
             arena.warm_up(shape.flow, shape.input(500))
             with arena.watching_memory() as small_memory:
-                small = [arena.run(shape.flow, shape.input(BASE)).total for _ in range(3)]
+                small = [arena.run(shape.flow, shape.input(BASE)) for _ in range(3)]
             with arena.watching_memory() as large_memory:
                 timing = arena.run(shape.flow, shape.input(size))
-            small += [arena.run(shape.flow, shape.input(BASE)).total for _ in range(2)]
+            small += [arena.run(shape.flow, shape.input(BASE)) for _ in range(2)]
         times: Times = {
-            (shape.flow, BASE): Samples(tuple(small)),
+            (shape.flow, BASE): Samples(tuple(each.total for each in small)),
             (shape.flow, size): Samples((timing.total,)),
         }
         result.bars.append(cost_bar(shape, size, times))
@@ -42,20 +42,28 @@ def run(stage: Stage) -> SuiteResult:
             )
         )
         tasks = shape.tasks(size)
+        cpu = (timing.parent_cpu + timing.server_cpu) / tasks
+        cpu_before = statistics.median(each.parent_cpu + each.server_cpu for each in small)
+        growth_of_cpu = cpu / (cpu_before / shape.tasks(BASE)) if cpu_before else 1.0
         rows.append(
             (
                 shape.name,
-                f"{shape.tasks(BASE) / statistics.median(small):,.0f}/s",
+                f"{shape.tasks(BASE) / times[shape.flow, BASE].median:,.0f}/s",
                 f"{tasks / timing.total:,.0f}/s",
                 f"{timing.total:,.1f} s",
                 f"{timing.start:.2f} s",
                 f"{timing.parent_cpu / tasks * 1e6:.1f} µs",
                 f"{timing.server_cpu / tasks * 1e6:.1f} µs",
+                f"{growth_of_cpu:.2f}",
                 mebibytes(large_memory.parent),
                 mebibytes(large_memory.child),
             )
         )
-        result.samples[shape.name] = {str(BASE): small, str(size): [timing.total], "start": timing.start}
+        result.samples[shape.name] = {
+            str(BASE): [each.total for each in small],
+            str(size): [timing.total],
+            "start": timing.start,
+        }
     columns = (
         "flow",
         f"at {BASE:,}",
@@ -64,6 +72,7 @@ def run(stage: Stage) -> SuiteResult:
         "start_flow",
         "parent CPU/task",
         "server CPU/task",
+        f"over {BASE:,}",
         "parent",
         "largest child",
     )
