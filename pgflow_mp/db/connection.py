@@ -33,6 +33,7 @@ __all__ = [
     "is_transient",
     "redact",
     "retrying",
+    "wants_new_connection",
 ]
 
 APPLICATION_NAME = "pgflow_mp"
@@ -51,9 +52,10 @@ _LIVENESS = {
 }
 # admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout, idle_in_transaction_...
 _LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
-# serialization_failure, deadlock_detected, too_many_connections, lock_not_available, and
-# read_only_sql_transaction: a connection that still leads to the old primary after a failover.
-_TRANSIENT = {"40001", "40P01", "53300", "55P03", "25006"}
+# serialization_failure, deadlock_detected, too_many_connections, lock_not_available,
+# read_only_sql_transaction (a connection that still leads to the old primary after a failover),
+# disk_full, out_of_memory and io_error of the server.
+_TRANSIENT = {"40001", "40P01", "53300", "55P03", "25006", "53100", "53200", "58030"}
 
 
 def discover_dsn(dsn: str | None = None, env: Mapping[str, str] = os.environ) -> str | None:
@@ -168,6 +170,11 @@ def is_transient(error: BaseException) -> bool:
     if is_connection_lost(error):
         return True
     return isinstance(error, psycopg.Error) and error.sqlstate in _TRANSIENT
+
+
+def wants_new_connection(error: BaseException) -> bool:
+    """True if only a new connection can help: this one is lost, or leads to a read-only server."""
+    return is_connection_lost(error) or isinstance(error, psycopg.errors.ReadOnlySqlTransaction)
 
 
 class Backoff:

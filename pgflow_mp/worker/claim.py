@@ -108,7 +108,8 @@ class Claimer(threading.Thread):
                 try:
                     self._serve()
                 except (psycopg.Error, OSError) as error:
-                    if not connection.is_transient(error):
+                    timed_out = isinstance(error, psycopg.errors.QueryCanceled)
+                    if not (timed_out or connection.is_transient(error)):
                         raise
                     self._close()
                     self._post(ConnectionState("claim", _short(error)))

@@ -204,9 +204,11 @@ class Settler(threading.Thread):
         try:
             results = settling.settle(conn, calls)
         except psycopg.Error as error:
-            if connection.is_transient(error) or conn.broken:
-                raise
             parts = parts_of(calls)
+            if conn.broken or connection.is_transient(error):
+                raise
+            if not parts and not _is_about_data(error):
+                raise
             if not parts:
                 refused.append(self._refused(calls[0], error))
             return [
@@ -247,9 +249,10 @@ class Settler(threading.Thread):
                 return work(self._connect(backoff))
             except (psycopg.Error, OSError, DatabaseUnavailable) as error:
                 broken = self._conn is None or self._conn.broken or self._conn.closed
-                if not (broken or connection.is_transient(error)):
+                timed_out = isinstance(error, psycopg.errors.QueryCanceled)
+                if not (broken or timed_out or connection.is_transient(error)):
                     raise
-                if connection.is_connection_lost(error) or broken:
+                if connection.wants_new_connection(error) or broken:
                     self._disconnect()
                 late = self._deadline is not None and time.monotonic() > self._deadline
                 if self._give_up.is_set() or late:
@@ -287,6 +290,12 @@ class _GaveUp(Exception):
 
 
 _UNSTORABLE: Final = "The task failed with an error that the database cannot store"
+
+
+def _is_about_data(error: psycopg.Error) -> bool:
+    """Whether it is the value that cannot be stored, rather than anything that cannot be written."""
+    state = error.sqlstate or ""
+    return state.startswith(("22", "54")) or state == "XX000"  # the last: an allocation of over 1 GB
 
 
 def _first_line(error: BaseException) -> str:

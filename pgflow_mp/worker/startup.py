@@ -77,7 +77,7 @@ class Session:
                 if not connection.is_transient(error) or left <= 0:
                     raise
                 time.sleep(backoff.next())
-                if connection.is_connection_lost(error) or self._conn.broken:
+                if connection.wants_new_connection(error) or self._conn.broken:
                     self._conn.close()
                     self._conn = connection.retrying(self._dsn, give_up_after=left)
                     wire.adapt(self._conn)

@@ -1,0 +1,277 @@
+"""Trouble with the database: the worker waits, says so, and records what it had finished, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from tcp_proxy import TcpProxy
+from worker_flows import LOG
+from worker_harness import eventually, output, settings, start, threaded
+
+from pgflow_mp.db import connection, schema
+from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.observe.events import Level, ProgressSnapshot
+from pgflow_mp.testing import audit_run
+from pgflow_mp.worker.worker import Worker
+
+QUICK = {"heartbeat_interval": 0.2, "dead_after": 2.0}
+
+
+class Listener:
+    """Keeps what a worker says."""
+
+    def __init__(self) -> None:
+        self.said: list[tuple[Level, str]] = []
+
+    def on_state(self, state: str) -> None: ...
+
+    def on_progress(self, snapshot: ProgressSnapshot) -> None: ...
+
+    def on_message(self, level: Level, text: str) -> None:
+        self.said.append((level, text))
+
+    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None: ...
+
+    @property
+    def waited(self) -> list[str]:
+        return [text for level, text in self.said if level == "warn" and "waiting for the database" in text]
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which handlers note what they do."""
+    path = tmp_path / "log"
+    path.touch()
+    monkeypatch.setenv(LOG, str(path))
+    return path
+
+
+def ends(log: Path) -> Counter[str]:
+    return Counter(line for line in log.read_text().splitlines() if line.startswith("end"))
+
+
+def check(dsn: str, run_id: str, items: int, log: Path, *, twice: int = 0) -> None:
+    """The run ended right; at most ``twice`` items were executed a second time, none was recorded so."""
+    assert output(dsn, run_id) == {"count": items}
+    with psycopg.connect(dsn) as conn:
+        assert audit_run(conn, run_id) == []
+    counts = ends(log)
+    assert len(counts) == items
+    assert sum(counts.values()) - items <= twice, counts.most_common(3)
+
+
+def test_reset_tcp_connections_cost_nothing(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "naps", [0.01] * 300)
+    listener = Listener()
+    with TcpProxy(dsn) as proxy:
+        worker = Worker(settings(proxy.dsn, "naps", **QUICK), observer=listener)
+        with threaded(worker, run_id=run_id) as running:
+            cuts = 0
+            while running.report is None and running.error is None and cuts < 60:
+                time.sleep(0.25)
+                proxy.cut()
+                cuts += 1
+            running.join()
+        assert proxy.connections >= 8
+    check(dsn, run_id, 300, log)
+
+
+def test_answers_that_get_lost_after_the_commit_lead_to_no_second_record(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "naps", [0.01] * 200)
+    with TcpProxy(dsn) as proxy:
+        worker = Worker(settings(proxy.dsn, "naps", **QUICK))
+        with threaded(worker, run_id=run_id) as running:
+            while running.report is None and running.error is None and proxy.lost_answers < 8:
+                proxy.mode = "lose answers"
+                time.sleep(0.1)
+                proxy.mode = "pass"
+                time.sleep(0.2)
+            report = running.join()
+        assert proxy.lost_answers >= 3
+    check(dsn, run_id, 200, log)
+    assert report.stats.done == 201
+    assert report.stats.late == 0
+
+
+def test_a_database_out_of_reach_is_waited_for_and_said(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "naps", [0.02] * 100)
+    listener = Listener()
+    with TcpProxy(dsn) as proxy:
+        worker = Worker(settings(proxy.dsn, "naps", **QUICK), observer=listener)
+        with threaded(worker, run_id=run_id) as running:
+            eventually(lambda: worker.stats.done >= 10)
+            proxy.mode = "refuse"
+            proxy.cut()
+            eventually(lambda: listener.waited)
+            time.sleep(1.0)
+            proxy.mode = "pass"
+            running.join()
+    check(dsn, run_id, 100, log)
+    assert len(listener.waited) < 10  # said, not repeated at every try
+
+
+def set_for_all(dsn: str, setting: str) -> None:
+    """Change a setting of the database and cut everyone off, as a failover does."""
+    name = psycopg.conninfo.conninfo_to_dict(dsn)["dbname"]
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("set default_transaction_read_only = off")
+        conn.execute(f'alter database "{name}" {setting}')
+        conn.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity "
+            "where datname = current_database() and pid <> pg_backend_pid()"
+        )
+
+
+def test_a_read_only_server_is_waited_for(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "naps", [0.02] * 100)
+    listener = Listener()
+    worker = Worker(settings(dsn, "naps", **QUICK), observer=listener)
+    with threaded(worker, run_id=run_id) as running:
+        eventually(lambda: worker.stats.done >= 10)
+        set_for_all(dsn, "set default_transaction_read_only = on")
+        eventually(lambda: listener.waited)
+        time.sleep(1.0)
+        with psycopg.connect(dsn, autocommit=True) as conn:  # the sessions stay: only new ones may write
+            conn.execute("set default_transaction_read_only = off")
+            name = conn.info.dbname
+            conn.execute(f'alter database "{name}" reset default_transaction_read_only')
+        running.join()
+    check(dsn, run_id, 100, log)
+    assert any("read-only" in text for text in listener.waited)
+
+
+def test_two_workers_on_a_serializable_database_lose_nothing(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "naps", [0.005] * 200)
+    set_for_all(dsn, "set default_transaction_isolation = 'serializable'")
+    with (
+        threaded(Worker(settings(dsn, "naps", **QUICK)), run_id=run_id) as one,
+        threaded(Worker(settings(dsn, "naps", **QUICK)), run_id=run_id) as two,
+    ):
+        reports = [one.join(60), two.join(60)]
+    check(dsn, run_id, 200, log)
+    assert sum(report.stats.late for report in reports) == 0
+
+
+def test_a_statement_timeout_that_passes_fails_no_item(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "naps", [0.02] * 150)
+    listener = Listener()
+    worker = Worker(settings(dsn, "naps", **QUICK), observer=listener)
+    with threaded(worker, run_id=run_id) as running:
+        eventually(lambda: worker.stats.done >= 10)
+        set_for_all(dsn, "set statement_timeout = '200ms'")
+        with psycopg.connect(dsn) as conn:
+            conn.execute("set statement_timeout = 0")
+            conn.execute("select 1 from pgflow.runs for update")  # who writes to the run waits for us
+            eventually(lambda: listener.waited)
+            time.sleep(1.5)
+        running.join()
+    check(dsn, run_id, 150, log)
+
+
+def postmaster(server: EmbeddedServer) -> psutil.Process:
+    return psutil.Process(int((server.data_dir / "data" / "postmaster.pid").read_text().split()[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
+def test_a_restart_of_the_server_costs_no_result(number: signal.Signals, tmp_path: Path, log: Path) -> None:
+    with EmbeddedServer(tmp_path / "state") as server:
+        with connection.connect(server.dsn) as conn:
+            schema.install(conn)
+        run_id = start(server.dsn, "naps", [0.02] * 200)
+        worker = Worker(settings(server.dsn, "naps"))
+        with threaded(worker, run_id=run_id) as running:
+            eventually(lambda: worker.stats.done >= 40)
+            postmaster(server).send_signal(number)
+            report = running.join(60)
+        check(server.dsn, run_id, 200, log)
+        assert report.unsettled == 0
+
+
+@pytest.mark.slow
+def test_a_server_without_free_connections_is_waited_for(log: Path) -> None:
+    options = {"max_connections": "12", "superuser_reserved_connections": "0", "reserved_connections": "0"}
+    with EmbeddedServer(throwaway=True, settings=options) as server:
+        with connection.connect(server.dsn) as conn:
+            schema.install(conn)
+        run_id = start(server.dsn, "naps", [0.02] * 150)
+        listener = Listener()
+        worker = Worker(settings(server.dsn, "naps", **QUICK), observer=listener)
+        hogs: list[psycopg.Connection[tuple[object, ...]]] = []
+        with threaded(worker, run_id=run_id) as running:
+            eventually(lambda: worker.stats.done >= 20)
+            with psycopg.connect(server.dsn, autocommit=True) as conn:
+                conn.execute(
+                    "select pg_terminate_backend(pid) from pg_stat_activity "
+                    "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+                )
+                deadline = time.monotonic() + 2
+                while time.monotonic() < deadline:
+                    try:
+                        hogs.append(psycopg.connect(server.dsn))
+                    except psycopg.OperationalError:
+                        time.sleep(0.02)
+            eventually(lambda: listener.waited)
+            for hog in hogs:
+                hog.close()
+            running.join(60)
+        check(server.dsn, run_id, 150, log)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 24 MB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=0777", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        mounted = False
+    if not mounted:
+        pytest.skip("a file system can only be mounted by root")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_waited_for(small_disk: Path, log: Path) -> None:
+    with EmbeddedServer(throwaway=True) as server:
+        owner = (server.data_dir / "data").stat()
+        space = small_disk / "space"
+        space.mkdir()
+        os.chown(space, owner.st_uid, owner.st_gid)
+        for directory in small_disk.parents:
+            if directory.stat().st_uid == os.geteuid() and directory != Path("/tmp"):
+                directory.chmod(directory.stat().st_mode | 0o055)
+        with connection.connect(server.dsn) as conn:
+            conn.execute(f"create tablespace small location '{space}'")
+            conn.execute("create database full_up tablespace small")
+        dsn = make_conninfo(server.dsn, dbname="full_up")
+        with connection.connect(dsn) as conn:
+            schema.install(conn)
+        run_id = start(dsn, "mischief", [["echo", "x" * 3000]] * 1200)
+        listener = Listener()
+        ballast = small_disk / "ballast"
+        with ballast.open("wb") as file:
+            free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+            file.write(b"\0" * max(0, free - 400_000))
+        worker = Worker(settings(dsn, "mischief", **QUICK), observer=listener)
+        with threaded(worker, run_id=run_id) as running:
+            eventually(lambda: any("No space left" in text for text in listener.waited), 30)
+            time.sleep(1.0)
+            assert running.error is None
+            ballast.unlink()
+            running.join(60)
+        with psycopg.connect(dsn) as conn:
+            assert audit_run(conn, run_id) == []
