@@ -7,8 +7,11 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import os
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from typing import Final
 
@@ -123,14 +126,22 @@ def _in_child(name: str, tasks: list[Task]) -> list[float] | str:
     """Seconds for each task, or why there are none."""
     fields = json.dumps([dataclasses.asdict(task) for task in tasks])
     command = [sys.executable, "-m", "pgflow_mp.bench.peers.child", name, fields]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        return f"took longer than {_LIMIT} s"
-    lines = done.stdout.splitlines()
-    if done.returncode or not lines:
-        errors = done.stderr.strip().splitlines()
-        return errors[-1] if errors else f"exit status {done.returncode}"
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        # Files, not pipes: what a peer leaves running would keep a pipe open.
+        child = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)
+        try:
+            code = child.wait(_LIMIT)
+        except subprocess.TimeoutExpired:
+            return f"took longer than {_LIMIT} s"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+        out.seek(0)
+        err.seek(0)
+        lines, errors = out.read().splitlines(), err.read().strip().splitlines()
+    if code or not lines:
+        return errors[-1] if errors else f"exit status {code}"
     times: list[float] = json.loads(lines[-1])
     return times
 
