@@ -121,9 +121,15 @@ class Runtime:
         return value
 
     def _load_flow_input(self, run_id: str) -> bytes:
-        query = "SELECT input::text FROM pgflow.runs WHERE run_id = %s::uuid"
-        row = self.connect().execute(query, (run_id,)).fetchone()
-        if row is None:
+        import psycopg
+
+        connection, query = self.connect(), "SELECT input::text FROM pgflow.runs WHERE run_id = %s::uuid"
+        try:
+            row = connection.execute(query, (run_id,)).fetchone()
+        except psycopg.errors.InsufficientPrivilege:  # a role that was granted functions only
+            query = "SELECT (pgflow.get_run_with_states(%s::uuid) #> '{run,input}')::text"
+            row = connection.execute(query, (run_id,)).fetchone()
+        if row is None or row[0] is None:
             raise RunNotFound(f"Run not found: {run_id}")
         raw: bytes = row[0].encode()
         return raw

@@ -111,7 +111,7 @@ class Audit:
 
     def is_ours(self, path: Path) -> bool:
         """Whether a piece of shared memory has the name of one of ours, and nobody maps it."""
-        if "pgflow" not in path.name and not path.name.startswith(("psm_", "sem.")):
+        if "pgflow" not in path.name and not path.name.startswith(("psm_", "sem.mp-")):
             return False
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):

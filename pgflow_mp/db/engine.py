@@ -13,6 +13,7 @@ from uuid import UUID
 
 import psycopg
 
+from pgflow_mp.db import rights
 from pgflow_mp.db.wire import Int4Array, Int8Array, RawJson, RawJsonArray
 
 Connection = psycopg.Connection[tuple[Any, ...]]
@@ -86,6 +87,11 @@ class RunRow(NamedTuple):
 
 _RUN_COLUMNS = (
     "run_id, flow_slug, status, input, output, remaining_steps, started_at, completed_at, failed_at"
+)
+
+_RUN_BY_FUNCTION = (
+    "jsonb_populate_record(null::pgflow.runs, pgflow.get_run_with_states(%s::uuid) -> 'run') r "
+    "where r.run_id is not null"
 )
 
 
@@ -229,17 +235,30 @@ def start_flow(
 
 def get_run(conn: Connection, run_id: str | UUID) -> RunRow | None:
     """The run's row, or None."""
-    row = conn.execute(
-        f"select {_RUN_COLUMNS} from pgflow.runs where run_id = %s::uuid",  # noqa: S608
-        (str(run_id),),
-    ).fetchone()
-    return None if row is None else RunRow._make(row)
+
+    def select(conn: Connection, source: str) -> RunRow | None:
+        row = conn.execute(f"select {_RUN_COLUMNS} from {source}", (str(run_id),)).fetchone()  # noqa: S608
+        return None if row is None else RunRow._make(row)
+
+    return rights.read(
+        conn,
+        lambda conn: select(conn, "pgflow.runs where run_id = %s::uuid"),
+        lambda conn: select(conn, _RUN_BY_FUNCTION),
+    )
 
 
 def run_status(conn: Connection, run_id: str | UUID) -> str | None:
     """started, completed or failed; None for an unknown run."""
-    row = conn.execute("select status from pgflow.runs where run_id = %s::uuid", (str(run_id),)).fetchone()
-    return None if row is None else cast(str, row[0])
+
+    def select(conn: Connection, source: str) -> str | None:
+        row = conn.execute(f"select status from {source}", (str(run_id),)).fetchone()  # noqa: S608
+        return None if row is None else cast(str, row[0])
+
+    return rights.read(
+        conn,
+        lambda conn: select(conn, "pgflow.runs where run_id = %s::uuid"),
+        lambda conn: select(conn, _RUN_BY_FUNCTION),
+    )
 
 
 def run_progress(conn: Connection, run_id: str | UUID) -> list[StepProgress]:

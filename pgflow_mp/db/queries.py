@@ -6,11 +6,15 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from pgflow_mp.db.engine import Connection
+from pgflow_mp.db import rights
+from pgflow_mp.db.engine import Connection, run_progress
 
 
 class FailedTask(NamedTuple):
-    """A task that failed for good, with the text that was recorded."""
+    """A task that failed for good, with the text that was recorded.
+
+    ``attempts`` is 0 where our role has no rights on the tables.
+    """
 
     step: str
     task_index: int
@@ -20,12 +24,23 @@ class FailedTask(NamedTuple):
 
 def failed_tasks(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list[FailedTask], int]:
     """The first ``limit`` failed tasks of a run, earliest first, and how many there are."""
-    rows = conn.execute(
-        "select step_slug, task_index, attempts_count, coalesce(error_message, 'Unknown error'), "
-        "count(*) over () from pgflow.step_tasks where run_id = %s::uuid and status = 'failed' "
-        "order by failed_at, step_slug, task_index limit %s",
-        (str(run_id), limit),
-    ).fetchall()
+    text = "coalesce(error_message, 'Unknown error'), count(*) over ()"
+    rows = rights.read(
+        conn,
+        lambda conn: conn.execute(
+            f"select step_slug, task_index, attempts_count, {text} from pgflow.step_tasks "  # noqa: S608
+            "where run_id = %s::uuid and status = 'failed' "
+            "order by failed_at, step_slug, task_index limit %s",
+            (str(run_id), limit),
+        ).fetchall(),
+        lambda conn: conn.execute(
+            f"select p.step_slug, t.task_index, 0, {text.replace('error', 't.error')} "  # noqa: S608
+            "from pgflow.run_progress(%(run)s::uuid) p "
+            "cross join lateral pgflow.run_results(%(run)s::uuid, p.step_slug, 0, 2147483647) t "
+            "where t.status = 'failed' order by 1, 2 limit %(limit)s",
+            {"run": str(run_id), "limit": limit},
+        ).fetchall(),
+    )
     return [FailedTask._make(row[:4]) for row in rows], (rows[0][4] if rows else 0)
 
 
@@ -57,6 +72,10 @@ class StepRow(NamedTuple):
 
 def steps_of_run(conn: Connection, run_id: str | UUID) -> list[StepRow]:
     """The steps of a run in definition order."""
+    return rights.read(conn, lambda conn: _steps(conn, run_id), lambda conn: _reported_steps(conn, run_id))
+
+
+def _steps(conn: Connection, run_id: str | UUID) -> list[StepRow]:
     rows = conn.execute(
         "select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, "
         "ss.error_message, ss.skip_reason, ss.started_at, ss.completed_at, ss.failed_at, ss.skipped_at "
@@ -68,10 +87,37 @@ def steps_of_run(conn: Connection, run_id: str | UUID) -> list[StepRow]:
     return [StepRow._make(row) for row in rows]
 
 
+def _reported_steps(conn: Connection, run_id: str | UUID) -> list[StepRow]:
+    """The same by the function that every role with some access may call."""
+    return [
+        StepRow(
+            row.step_slug,
+            row.step_type,
+            row.status,
+            row.initial_tasks,
+            row.remaining_tasks,
+            row.error_message,
+            row.skip_reason,
+            row.started_at,
+            *(row.finished_at if row.status == end else None for end in ("completed", "failed", "skipped")),
+        )
+        for row in run_progress(conn, run_id)
+    ]
+
+
 def step_output(conn: Connection, run_id: str | UUID, step_slug: str) -> bytes | None:
     """The output of a step as raw JSON; None if it has none, or none that fits one document."""
-    row = conn.execute(
-        "select output from pgflow.step_states where run_id = %s::uuid and step_slug = %s",
-        (str(run_id), step_slug),
-    ).fetchone()
+    row = rights.read(
+        conn,
+        lambda conn: conn.execute(
+            "select output from pgflow.step_states where run_id = %s::uuid and step_slug = %s",
+            (str(run_id), step_slug),
+        ).fetchone(),
+        lambda conn: conn.execute(
+            "select nullif(s -> 'output', 'null'::jsonb) "
+            "from jsonb_array_elements(pgflow.get_run_with_states(%s::uuid) -> 'steps') s "
+            "where s ->> 'step_slug' = %s",
+            (str(run_id), step_slug),
+        ).fetchone(),
+    )
     return None if row is None else row[0]

@@ -146,8 +146,16 @@ def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
 
 
 def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Raise ``SchemaError`` unless the database has exactly the schema version that this package needs."""
-    found = installed(conn)
+    """Raise ``SchemaError`` unless the database has exactly the schema version that this package needs.
+
+    A role that was granted functions only (``pgflow.grant_access``) cannot look: then it is taken to fit.
+    """
+    try:
+        found = installed(conn)
+    except psycopg.errors.InsufficientPrivilege:
+        if _one_row(conn, "select has_schema_privilege('pgflow', 'usage')") == (True,):
+            return
+        raise
     latest = latest_version()
     if found is None:
         raise SchemaError(

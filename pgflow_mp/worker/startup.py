@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 import time
@@ -104,6 +105,12 @@ def check_flows(wanted: Iterable[str] | None, found: list[FlowInfo], targets: It
                 f"There is no flow '{slug}' in {', '.join(targets)}",
                 hint=f"Flows there: {', '.join(slugs) or 'none'}.",
             )
+
+
+def register_name(conn: Connection, name: str) -> None:
+    """Make the worker's name known, where this role may; nothing here depends on it."""
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+        engine.track_worker_function(conn, name)
 
 
 def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> list[str]:
