@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 _FAILURES_SHOWN: Final = 10
 _PREVIEW: Final = 600
 _GLIMPSE: Final = 240
+_READABLE: Final = 1_000_000
+_LINES: Final = 16
+_LINE: Final = 100
 
 
 @dataclass
@@ -140,20 +143,30 @@ def _preview(told: Told) -> str:
         return shorten(told.output.decode("utf-8", "replace"), _PREVIEW)
     if told.output is None:
         return "too large to be shown"
-    begin = told.output[:_GLIMPSE].decode("utf-8", "ignore")
-    return f"{shorten(begin, _GLIMPSE)} ... ({size(len(told.output))} of JSON)"
+    return f"{size(len(told.output))} of JSON, beginning with\n{_beginning(told.output)}"
+
+
+def _beginning(output: bytes) -> str:
+    """The first lines of a large output, as people like to read JSON."""
+    import msgspec
+
+    from pgflow_mp.observe.text import shorten
+
+    if len(output) > _READABLE:
+        return shorten(output[:_GLIMPSE].decode("utf-8", "ignore"), _GLIMPSE) + " ..."
+    lines = msgspec.json.format(output.decode(), indent=2).splitlines()
+    shown = [shorten(line, _LINE) for line in lines[1 : 1 + _LINES]]
+    return "\n".join([*shown, "    ..."])
 
 
 def _print_pair(screen: Console, name: str, text: str) -> None:
-    from rich.padding import Padding
-    from rich.table import Table
+    """Not wrapped, so that it can be copied in one piece."""
     from rich.text import Text
 
-    grid = Table.grid(padding=(0, 2, 0, 0))
-    grid.add_column(width=8, style="dim")
-    grid.add_column(overflow="fold")
-    grid.add_row(name, Text(text))
-    screen.print(Padding(grid, (0, 0, 0, 2), expand=False))
+    first, *others = text.splitlines() or [""]
+    screen.print(Text.assemble("  ", (f"{name:<8}", "dim"), "  ", first), soft_wrap=True)
+    for line in others:
+        screen.print(Text.assemble("            ", line), soft_wrap=True)
 
 
 def _advise(screen: Console, what: str, line: str) -> None:

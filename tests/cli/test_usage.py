@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -52,16 +51,6 @@ def test_the_overview_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> 
     text = capsys.readouterr().out
     for name, verb in VERBS.items():
         assert f"  {name:<9} {verb.help}" in text
-
-
-def test_help_is_there_at_once(tmp_path: Path) -> None:
-    def seconds(*command: str) -> float:
-        begun = time.perf_counter()
-        subprocess.run([sys.executable, *command], check=True, capture_output=True, env=environment(tmp_path))
-        return time.perf_counter() - begun
-
-    bare = min(seconds("-c", "import argparse, msgspec") for _ in range(3))
-    assert min(seconds("-m", "pgflow_mp", "run", "--help") for _ in range(3)) < max(0.15, 4 * bare)
 
 
 def test_help_imports_neither_driver_nor_screen(tmp_path: Path) -> None:
