@@ -155,7 +155,9 @@ def test_deadly_faults_are_deadly(call: str, status: int) -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == status
 
 
-@pytest.mark.parametrize("call", ["hang()", "hang_in_c()", "stop()"])
+@pytest.mark.parametrize(
+    "call", ["hang_in_c()", *(pytest.param(call, marks=pytest.mark.slow) for call in ("hang()", "stop()"))]
+)
 def test_endless_faults_do_not_end(call: str) -> None:
     code = f"from pgflow_mp.testing import Faults; Faults.{call}"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
@@ -169,6 +171,7 @@ def test_handlers_that_use_faults_import_no_database_driver() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_temporary_database_is_gone_afterwards() -> None:
     with temporary_database() as dsn:
         assert runner.run(testing_flows.words, ["a"], dsn=dsn, workers=1)["report"]["sum"] == 2

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import psycopg
+import pytest
 from cli_harness import FLOWS, Cli, OnTerminal, assert_one_screen
 
 PICKY = f"{FLOWS}:picky"
@@ -44,6 +45,7 @@ def test_a_failed_item_shows_its_traceback_and_a_good_one_its_output(cli: Cli) -
     assert picture(cli) == before
 
 
+@pytest.mark.slow
 def test_the_input_of_a_dependent_step_is_its_parents_output(cli: Cli) -> None:
     assert cli("run", f"{FLOWS}:sums", "--input", "[1, 2]", "--workers", "1").code == 0
     (run,) = cli("status", "--json").json
@@ -54,6 +56,7 @@ def test_the_input_of_a_dependent_step_is_its_parents_output(cli: Cli) -> None:
     assert "a handler prints" in done.err
 
 
+@pytest.mark.slow
 def test_pdb_opens_at_the_line_that_raised(cli: Cli) -> None:
     run_id = failed_run(cli)
     screen = OnTerminal(cli, "replay", run_id, "check", "1", PICKY, "--pdb")
@@ -76,6 +79,7 @@ def test_misuse_is_one_screen(cli: Cli, tmp_path: Path) -> None:
     assert_one_screen(cli("replay", "abcdef12", "check", "0"), 2, "There is no run abcdef12")
 
 
+@pytest.mark.slow
 def test_a_handler_cannot_write_through_the_connection_it_is_given(cli: Cli) -> None:
     flow = cli.cwd / "writes.py"
     flow.write_text(

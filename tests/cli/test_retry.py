@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from cli_harness import FLOWS, Cli, assert_one_screen
 
 PICKY = f"{FLOWS}:picky"
@@ -23,7 +24,7 @@ def test_only_unfinished_items_are_queued_and_the_command_that_runs_them_is_prin
     done = cli("retry", "--failed", run_id, PICKY)
     assert done.code == 0, done
     assert f" of run {run_id} of picky again." in done.out
-    assert f"run {PICKY} --resume {run_id}" in done.out
+    assert f"run {PICKY} --resume {run_id}" in " ".join(done.out.split())
     assert f"Queued {open_items} item" in done.out
     assert_one_screen(cli("retry", run_id), 2, "is started; only a failed run can be retried", "--resume")
     (cli.cwd / "allowed-3").touch()
@@ -33,6 +34,7 @@ def test_only_unfinished_items_are_queued_and_the_command_that_runs_them_is_prin
     assert_one_screen(cli("retry", run_id), 2, "is completed; only a failed run can be retried")
 
 
+@pytest.mark.slow
 def test_work_executes_the_rest_here(cli: Cli) -> None:
     run_id = failed_run(cli)
     assert cli("retry", run_id, PICKY, "--work").code == 1
@@ -40,13 +42,6 @@ def test_work_executes_the_rest_here(cli: Cli) -> None:
     done = cli("retry", "--failed", run_id[:8], PICKY, "--work", "--output", "-", "--workers", "1")
     assert done.code == 0, done
     assert json.loads(done.out) == {"check": [1, 2, 3]}
-
-
-def test_json_tells_how_many(cli: Cli) -> None:
-    run_id = failed_run(cli)
-    told = cli("retry", "--failed", run_id, "--json").json
-    assert told["run_id"] == run_id
-    assert 1 <= told["queued"] <= 3
 
 
 def test_misuse_is_one_screen(cli: Cli) -> None:

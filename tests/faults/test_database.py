@@ -70,6 +70,7 @@ def check(dsn: str, run_id: str, items: int, log: Path, *, twice: int = 0) -> No
     assert sum(counts.values()) - items <= twice, counts.most_common(3)
 
 
+@pytest.mark.slow
 def test_reset_tcp_connections_cost_nothing(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.01] * 300)
     listener = Listener()
@@ -162,6 +163,7 @@ def test_two_workers_on_a_serializable_database_lose_nothing(dsn: str, log: Path
     assert sum(report.stats.late for report in reports) == 0
 
 
+@pytest.mark.slow
 def test_a_statement_timeout_that_passes_fails_no_item(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.02] * 150)
     listener = Listener()

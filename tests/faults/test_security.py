@@ -52,7 +52,9 @@ def refused(dsn: str, query: str) -> bool:
 TABLES = ("runs", "step_states", "step_tasks", "flows", "steps", "deps", "workers")
 
 
-@pytest.mark.parametrize("serve_one", [False, True], ids=["flows", "one run"])
+@pytest.mark.parametrize(
+    "serve_one", [pytest.param(False, id="flows", marks=pytest.mark.slow), pytest.param(True, id="one run")]
+)
 def test_a_worker_needs_no_right_on_any_table(dsn: str, serve_one: bool) -> None:
     compiled(dsn, "mischief")
     with role_with(dsn, "worker") as restricted, role_with(dsn, "starter") as starting:
