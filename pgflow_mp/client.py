@@ -75,10 +75,11 @@ class Client:
 
     # -- runs --------------------------------------------------------------------------------------
 
-    def start_flow(self, slug: str, input: Any, run_id: str | None = None) -> Run:
+    def start_flow(self, slug: str, input: Any, run_id: str | None = None, *, priority: int = 0) -> Run:
         """Start a run with ``input``, anything that msgspec encodes.
 
-        With a ``run_id`` of your own, starting twice starts once. Raises FlowNotFound, InputError.
+        Among the runs of a flow, those of the highest ``priority`` are worked on first. With a
+        ``run_id`` of your own, starting twice starts once. Raises FlowNotFound, InputError.
         """
         try:
             encoded = msgspec.json.encode(input)
@@ -88,7 +89,7 @@ class Client:
         if wanted is None:
             raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
 
-        return Run(self, self._call(lambda conn: start_once(conn, slug, encoded, wanted)))
+        return Run(self, self._call(lambda conn: start_once(conn, slug, encoded, wanted, priority=priority)))
 
     def get_run(self, run_id: str) -> Run | None:
         """The run, or None if there is none with this id."""

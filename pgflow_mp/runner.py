@@ -98,6 +98,7 @@ def execute(
     resume: bool = False,
     observer: Observer | None = None,
     timeout: float | None = None,
+    priority: int = 0,
     **settings: Any,
 ) -> RunSummary:
     """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``; serve it to its end.
@@ -125,7 +126,7 @@ def execute(
     def begin(conn: engine.Connection) -> str:
         nonlocal started
         if not resume:
-            start_once(conn, flow_slug, b"{}" if input is None else input, wanted)
+            start_once(conn, flow_slug, b"{}" if input is None else input, wanted, priority=priority)
             started = True
         return wanted
 

@@ -11,7 +11,9 @@ import pytest
 from database_server import DatabaseServer
 from worker_harness import compiled, eventually, settings, start, threaded
 
+from pgflow_mp import Flow
 from pgflow_mp.client import Client
+from pgflow_mp.db import engine, wire
 from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.worker import Worker
@@ -206,3 +208,17 @@ def test_without_a_database_the_client_says_what_to_do(monkeypatch: pytest.Monke
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="no database"):
         Client()
+
+
+def test_a_run_of_higher_priority_is_claimed_first(client: Client, dsn: str) -> None:
+    flow = Flow("prior")
+    flow.map("m", abs)
+    worker = "11111111-1111-1111-1111-111111111111"
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        wire.adapt(conn)
+        conn.execute(flow.to_sql().encode())
+        engine.register_worker(conn, worker, "prior", "test")
+        client.start_flow("prior", [1, 2, 3])
+        urgent = client.start_flow("prior", [4, 5], priority=5)
+        claimed = engine.claim_tasks(conn, "prior", worker, 2)
+    assert [task.run_id for task in claimed] == [urgent.run_id] * 2

@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
 PYTHON = [code for language, code in BLOCKS if language == "python"]
+PROGRAMS = [code for code in PYTHON if not code.startswith("# test_")]
 SHOWN = [
     (BLOCKS[index][1].strip(), BLOCKS[index + 1][1].strip())
     for index in range(len(BLOCKS) - 1)
@@ -69,21 +70,33 @@ def helps() -> dict[str, str]:
 
 
 def test_the_page_shows_files_and_commands() -> None:
-    assert [name_of(code) for code in PYTHON] == ["first.py", "tour.py", "from_python.py"]
-    assert len(SHOWN) == len(PYTHON)
+    names = [name_of(code) for code in PYTHON]
+    assert names == ["first.py", "tour.py", "from_python.py", "test_cubes.py"]
+    assert len(SHOWN) == len(PROGRAMS)
 
 
 def test_the_first_flow_has_at_most_twenty_lines() -> None:
     assert len(PYTHON[0].splitlines()) <= 20 + 1, "and its name"
 
 
-@pytest.mark.parametrize("code", PYTHON, ids=name_of)
+@pytest.mark.parametrize("code", PROGRAMS, ids=name_of)
 def test_a_file_of_the_page_defines_a_flow(code: str, project: Path) -> None:
     ast.parse(code)
     assert len(loading.load_flows(str(project / name_of(code)))) == 1
 
 
-@pytest.mark.parametrize(("command", "output"), SHOWN, ids=[name_of(code) for code in PYTHON])
+def test_a_test_of_the_page_passes(project: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_cubes.py"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("command", "output"), SHOWN, ids=[name_of(code) for code in PROGRAMS])
 def test_a_command_of_the_page_prints_what_the_page_shows(
     command: str, output: str, project: Path, place: str
 ) -> None:

@@ -239,3 +239,11 @@ def add_input(parser: Parser) -> None:
         flag=True,
         help="the input has one JSON value a line, whatever the file's name",
     )
+    parser.option(
+        "--priority",
+        env="PGFLOW_PRIORITY",
+        type=int,
+        default=0,
+        metavar="N",
+        help="among the runs of a flow, those of the highest priority are worked on first (default: 0)",
+    )

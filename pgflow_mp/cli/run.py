@@ -178,6 +178,7 @@ def _work(
                 resume=run is not None,
                 observer=observer,
                 timeout=args.timeout,
+                priority=args.priority,
                 **options,
             )
         except Exception:

@@ -61,7 +61,7 @@ def execute(args: argparse.Namespace) -> int:
             _check_known(conn, slug, missing, database.place)
         else:
             ensure_compiled(conn, flow, args.compile)
-        run_id = engine.start_flow(conn, slug, (given or RunInput(b"{}", "")).json)
+        run_id = engine.start_flow(conn, slug, (given or RunInput(b"{}", "")).json, priority=args.priority)
         place = database.place
     if args.json:
         print(json.dumps({"run_id": run_id, "flow": slug, "database": place}))

@@ -9,16 +9,16 @@ from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
 
 
-def start_once(conn: Connection, flow_slug: str, input: bytes, run_id: str) -> RunRow:
+def start_once(conn: Connection, flow_slug: str, input: bytes, run_id: str, *, priority: int = 0) -> RunRow:
     """Start a run with this id (a uuid) and input (raw JSON), or find the one that was started before.
 
-    Raises FlowNotFound, and InputError for an input that the flow cannot take and for the id of a run of
-    another flow.
+    Among the runs of a flow, those of the highest ``priority`` are worked on first. Raises FlowNotFound,
+    and InputError for an input that the flow cannot take and for the id of a run of another flow.
     """
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
-            engine.start_flow(conn, flow_slug, input, run_id)
+            engine.start_flow(conn, flow_slug, input, run_id, priority=priority)
         except psycopg.errors.UniqueViolation:  # somebody was quicker
             pass
         except psycopg.errors.ForeignKeyViolation:
