@@ -41,6 +41,7 @@ def main() -> None:
         "done": stats.done,
         "claims": stats.claims,
         "batches": stats.batches,
+        "busy": stats.busy,
         "cpu": time.process_time(),
     }
     print(json.dumps(counters), flush=True)
