@@ -104,14 +104,23 @@ class Audit:
         # Where forkserver and worker are both killed, nobody is left to remove the socket.
         if len({path.parts[0] for path in sockets}) > forkservers_killed:
             self.problems.append(f"sockets are left: {sockets[:5]}")
+        deadline = time.monotonic() + 10
+        while (shared := self.shared_memory()) and time.monotonic() < deadline:
+            time.sleep(0.5)
+        self.problems += [f"shared memory is left: {path}" for path in shared]
+
+    def shared_memory(self) -> list[Path]:
+        """Pieces made since the start that nobody uses any more."""
+        found = []
         for path in Path("/dev/shm").glob("*"):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime > self.stage.arguments.began and self.is_ours(path):
-                    self.problems.append(f"shared memory is left: {path}")
+                    found.append(path)
+        return found
 
     def is_ours(self, path: Path) -> bool:
         """Whether a piece of shared memory has the name of one of ours, and nobody maps it."""
-        if "pgflow" not in path.name and not path.name.startswith(("psm_", "sem.mp-")):
+        if not path.name.startswith(("pgflow_", "psm_", "sem.mp-")):
             return False
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
