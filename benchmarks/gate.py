@@ -19,11 +19,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import baseline
 import drains
+import psutil
 
 from pgflow_mp.bench import work
 from pgflow_mp.bench.measure import Samples, interleave, ratio
 from pgflow_mp.bench.pools import BarePool, same_chunks
 from pgflow_mp.bench.stage import Stage, open_server
+from pgflow_mp.db import engine
 
 STORED = Path(__file__).with_name("gate.json")
 LOSS = 0.25
@@ -36,9 +38,13 @@ RATIOS = {
     "no-op run / pool, one item per dispatch": ("run", "pool"),
     "no-op run / SQL baseline": ("run", "baseline"),
     "engine's SQL / SQL baseline": ("engine", "baseline"),
+    "engine's SQL / SQL baseline, by CPU": ("engine CPU", "baseline CPU"),
     "1 ms run / pool, same chunks": ("burn", "burn pool"),
 }
-"""Name of a ratio: what is ours, what it is compared with, both as items per second."""
+"""Name of a ratio: what is ours, what it is compared with, both as items per second.
+
+CPU is that of the server's process: it hardly changes when others use the machine.
+"""
 
 
 def measure(
@@ -56,23 +62,35 @@ def measure(
         )
         conn, worker_id = drains.prepare(stack.enter_context(stage.database()))
         stack.enter_context(conn)
+        cpu: dict[str, list[float]] = {"baseline CPU": [], "engine CPU": []}
+
+        def clock(name: str, connection: engine.Connection, work: Callable[[], float]) -> float:
+            server = psutil.Process(connection.info.backend_pid)
+            before = sum(server.cpu_times()[:2])
+            seconds = work()
+            cpu[name].append((sum(server.cpu_times()[:2]) - before) / ITEMS)
+            return seconds / ITEMS
+
         variants: dict[str, Callable[[], float]] = {
             "run": lambda: arena.run("bench_map", items).total / ITEMS,
             "pool": lambda: pool.one_each(work.noop, items) / ITEMS,
-            "baseline": lambda: baseline.drain(yardstick, items) / ITEMS,
-            "engine": lambda: drains.drain(conn, worker_id, items) / ITEMS,
+            "baseline": lambda: clock("baseline CPU", yardstick, lambda: baseline.drain(yardstick, items)),
+            "engine": lambda: clock("engine CPU", conn, lambda: drains.drain(conn, worker_id, items)),
             "burn": lambda: arena.run("bench_burn", burns).total / BURNS,
             "burn pool": lambda: pool.chunked(work.burn, burns, chunk) / BURNS,
         }
         interleave(variants, 1)  # warm up
+        for values in cpu.values():
+            values.clear()
         seconds = {name: Samples(()) for name in variants}
         for _ in range(attempts):
             more = interleave(variants, rounds)
             seconds = {name: Samples(seconds[name].values + more[name].values) for name in variants}
-            ratios = {name: ratio(seconds[theirs], seconds[ours]) for name, (ours, theirs) in RATIOS.items()}
+            every = seconds | {name: Samples(tuple(values)) for name, values in cpu.items()}
+            ratios = {name: ratio(every[theirs], every[ours]) for name, (ours, theirs) in RATIOS.items()}
             if not losses(ratios, wanted):
                 break
-    return ratios, seconds
+    return ratios, every
 
 
 def losses(ratios: Mapping[str, Samples], wanted: Mapping[str, float]) -> list[str]:
