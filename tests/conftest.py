@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import os
+import signal
 import time
 import uuid
 from collections.abc import Iterator
@@ -104,7 +105,12 @@ def system_server() -> Iterator[DatabaseServer]:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Mark every process that the tests start, however far away it goes."""
+    """Mark every process that the tests start, however far away it goes.
+
+    A shell starts what it puts into the background with SIGINT ignored, and so would all our children.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ[SESSION_VARIABLE] = f"{os.getpid()}-{uuid.uuid4().hex}"
 
 
