@@ -111,6 +111,7 @@ def test_a_run_ends_right_whoever_is_killed_whenever(
         for _ in range(4):
             if finished(worker, 60):
                 break
+            connection.retrying(own_server.dsn, give_up_after=60).close()  # a worker starts on a server only
             worker = process(own_server.dsn, "naps", run_id, **QUICK)
         else:
             pytest.fail(f"kill point {point}: the run does not end; victims {victims}")
