@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def configure(parser: Parser, verb: str) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Measure; 0 also if a bar is missed."""
+    signal.signal(signal.SIGTERM, _terminated)
     from pgflow_mp.bench import harness
     from pgflow_mp.bench.suites import SUITES
     from pgflow_mp.cli.screen import console
@@ -83,3 +85,8 @@ def execute(args: argparse.Namespace) -> int:
         console=console(sys.stdout),
     )
     return 0
+
+
+def _terminated(number: int, _frame: object) -> None:
+    """End in order: the server and its directory go too."""
+    raise SystemExit(128 + number)
