@@ -86,7 +86,7 @@ def _cases(stage: Stage) -> list[Case]:
         count = max(20, int(wall * stage.lanes / seconds))
         items = [stage.loops_for(seconds)] * min(count, 60_000)
         cases.append(Case(f"{seconds * 1000:g} ms", seconds, bar, items))
-    count = 400 if stage.quick else 1000
+    count = 200 if stage.quick else 1000
     items = work.heavy_tail(count, stage.loops_for(SHORT), stage.loops_for(LONG))
     cases.append(Case("mix: 99 % 1 ms, 1 % 1 s", 0.99 * SHORT + 0.01 * LONG, 0.95, items))
     return cases

@@ -18,7 +18,7 @@ def run(stage: Stage) -> SuiteResult:
     """The ideal is N * 10 ms / lanes; a bare pool of as many processes stands beside it."""
     result = SuiteResult("lanes", "Sleeping items of 10 ms in many lanes")
     counts = [1, 4, 16] if stage.quick else [1, 2, 4, 8, 16]
-    each = 150 if stage.quick else 500
+    each = 100 if stage.quick else 500
     rows, points = [], []
     for lanes in counts:
         stage.say(f"{lanes} lanes")

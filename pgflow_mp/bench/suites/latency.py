@@ -16,7 +16,7 @@ def run(stage: Stage) -> SuiteResult:
     times = []
     with stage.arena("bench_map") as arena:
         arena.warm_up("bench_map", [1], times=10)
-        for _ in range(60 if stage.quick else 300):
+        for _ in range(40 if stage.quick else 300):
             times.append(arena.run("bench_map", [1]).total)
         arena.workers.pop().stop()
         cold = []

@@ -10,7 +10,7 @@ from pgflow_mp.bench.stage import Stage
 def run(stage: Stage) -> SuiteResult:
     """Eight lanes of sleeping items in 1, 2 and 4 workers; no-op items with one lane each."""
     result = SuiteResult("workers", "Several workers on one database")
-    naps, noops = (1_600, 5_000) if stage.quick else (4_800, 30_000)
+    naps, noops = (800, 5_000) if stage.quick else (4_800, 30_000)
     rows = []
     for workers in (1, 2) if stage.quick else (1, 2, 4):
         stage.say(f"{workers} workers")
