@@ -85,7 +85,7 @@ def _work(args: argparse.Namespace) -> int:
 
     with open_run(args) as (database, _, run):
         _check(run.run_id, run.status, database.options)
-    args.resume, args.input, args.jsonl = str(run.run_id), None, None
+    args.resume, args.input, args.jsonl, args.priority = str(run.run_id), None, None, 0
     return run_verb.execute(args)
 
 

@@ -178,7 +178,7 @@ def _work(
                 resume=run is not None,
                 observer=observer,
                 timeout=args.timeout,
-                priority=getattr(args, "priority", 0),  # retry has none
+                priority=args.priority,
                 **options,
             )
         except Exception:
