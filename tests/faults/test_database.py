@@ -24,7 +24,8 @@ from pgflow_mp.observe.events import Level, ProgressSnapshot
 from pgflow_mp.testing import audit_run
 from pgflow_mp.worker.worker import Worker
 
-QUICK = {"heartbeat_interval": 0.2, "dead_after": 2.0}
+# Longer than any outage here, so that no worker is taken for dead during one and nothing runs twice.
+QUICK = {"heartbeat_interval": 0.2, "dead_after": 15.0}
 
 
 class Listener:
