@@ -226,6 +226,31 @@ begin
 end;
 $$;
 
+-- What a settled batch is answered with: done holds the indexes that were accepted, or is null.
+create or replace function pgflow._settled(run_id uuid, step_slug text, task_indexes int[], done int[])
+returns pgflow.settled_tasks
+language plpgsql
+set search_path = ''
+as $$
+#variable_conflict use_column
+begin
+  return (
+    select row(
+      coalesce(cardinality(done), 0),
+      case
+        when cardinality(done) = cardinality(task_indexes) then '{}'::int[]
+        else array(select i from unnest(task_indexes) i where i <> all (coalesce(done, '{}')))
+      end,
+      ss.status,
+      r.status
+    )::pgflow.settled_tasks
+    from pgflow.step_states ss
+    join pgflow.runs r on r.run_id = ss.run_id
+    where ss.run_id = _settled.run_id and ss.step_slug = _settled.step_slug
+  );
+end;
+$$;
+
 -- Ours: completes many tasks of one step. With worker_id and attempts given, a result is taken only
 -- from the worker and attempt that hold the task; without them (contract) from anyone.
 create or replace function pgflow.complete_tasks(
@@ -343,20 +368,7 @@ begin
     );
   end if;
 
-  return (
-    select row(
-      coalesce(cardinality(v_done), 0),
-      case
-        when cardinality(v_done) = cardinality(task_indexes) then '{}'::int[]
-        else array(select i from unnest(task_indexes) i where i <> all (coalesce(v_done, '{}')))
-      end,
-      ss.status,
-      r.status
-    )::pgflow.settled_tasks
-    from pgflow.step_states ss
-    join pgflow.runs r on r.run_id = ss.run_id
-    where ss.run_id = complete_tasks.run_id and ss.step_slug = complete_tasks.step_slug
-  );
+  return pgflow._settled(complete_tasks.run_id, complete_tasks.step_slug, task_indexes, v_done);
 end;
 $$;
 

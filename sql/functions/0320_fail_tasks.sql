@@ -220,17 +220,7 @@ begin
     end if;
   end if;
 
-  return (
-    select row(
-      coalesce(cardinality(v_done), 0),
-      array(select i from unnest(task_indexes) i where i <> all (coalesce(v_done, '{}'))),
-      ss.status,
-      r.status
-    )::pgflow.settled_tasks
-    from pgflow.step_states ss
-    join pgflow.runs r on r.run_id = ss.run_id
-    where ss.run_id = fail_tasks.run_id and ss.step_slug = fail_tasks.step_slug
-  );
+  return pgflow._settled(fail_tasks.run_id, fail_tasks.step_slug, task_indexes, v_done);
 end;
 $$;
 
