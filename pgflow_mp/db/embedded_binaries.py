@@ -123,6 +123,8 @@ def remove_throwaway(home: Path, timeout: float = 0.0) -> bool:
         if isinstance(socket_dir, str):
             shutil.rmtree(socket_dir, ignore_errors=True)
         shutil.rmtree(home, ignore_errors=True)
+    except FileNotFoundError:  # its supervisor removes it in this moment
+        pass
     finally:
         for descriptor in held:
             os.close(descriptor)

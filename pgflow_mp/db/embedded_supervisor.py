@@ -41,6 +41,7 @@ from pgflow_mp.db.embedded_identity import become_unprivileged
 SILENCE_LIMIT = 60.0  # seconds without any answer of a starting server
 STOP_LIMIT = 60.0  # seconds for a fast shutdown, which writes a checkpoint
 RESTARTS, RESTART_WINDOW = 5, 60.0
+RESTART_PAUSE = 0.5  # seconds from a start that failed to the next
 _LOG_LIMIT = 10_000_000
 
 
@@ -166,14 +167,25 @@ class Supervisor:
         self.hub.announce({"socket_dir": str(self.socket_dir), "port": self.plan.port})
 
     def _restart(self) -> None:
+        """Start the ended server again, also when it ends while it starts, within limits."""
         assert self.server is not None  # noqa: S101 - only a started server can end
-        now = time.monotonic()
-        note(f"the server ended with {self.server.returncode}")
-        if len(self.restarts) == RESTARTS and now - self.restarts[0] < RESTART_WINDOW:
-            raise self._server_failure(self.server.returncode, "again and again: ")
-        self.restarts.append(now)
         self.hub.announce(None)
-        self._start()
+        while True:
+            now = time.monotonic()
+            note(f"the server ended with {self.server.returncode}")
+            if len(self.restarts) == RESTARTS and now - self.restarts[0] < RESTART_WINDOW:
+                raise self._server_failure(self.server.returncode, "again and again: ")
+            self.restarts.append(now)
+            ended = self.server
+            try:
+                self._start()
+            except StartFailure:
+                if self.server is ended or self.server.poll() is None:
+                    raise
+                while time.monotonic() < now + RESTART_PAUSE:
+                    self.hub.pump(RESTART_PAUSE, "starting the server again")
+            else:
+                return
 
     def _server_failure(self, code: int | None, how: str = "") -> StartFailure:
         said = log_tail(self.plan.log, since=self._log_start)

@@ -92,8 +92,16 @@ def supervisors(home: Path) -> list[psutil.Process]:
 
 
 def postmasters(home: Path) -> list[psutil.Process]:
-    """The PostgreSQL server on a data directory."""
-    return _processes(lambda line: line[1:3] == ["-D", str(home / "data")] and line[0].endswith("/postgres"))
+    """The PostgreSQL server on a data directory, without the children that it has just forked."""
+    found = _processes(lambda line: line[1:3] == ["-D", str(home / "data")] and line[0].endswith("/postgres"))
+    servers = {process.pid for process in found}
+    return [process for process in found if _parent(process) not in servers]
+
+
+def _parent(process: psutil.Process) -> int | None:
+    with contextlib.suppress(psutil.Error):
+        return process.ppid()
+    return None
 
 
 def _processes(wanted: Callable[[list[str]], bool]) -> list[psutil.Process]:

@@ -235,6 +235,17 @@ def test_a_polite_signal_to_the_supervisor_does_not_take_the_server_from_its_use
         assert values(server.dsn) == [42]
 
 
+def test_a_server_that_is_killed_while_it_starts_again_is_started_once_more(base: Path) -> None:
+    with EmbeddedServer(base) as server:
+        for _ in range(3):
+            wait_until(lambda: postmasters(server.data_dir))
+            for postmaster in postmasters(server.data_dir):
+                postmaster.kill()
+        with retrying(server.dsn, give_up_after=30):
+            pass
+        assert values(server.dsn) == [42]
+
+
 @pytest.mark.slow
 def test_a_server_that_cannot_stay_up_is_given_up_with_its_reason(
     base: Path, caplog: pytest.LogCaptureFixture
