@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from pgflow_mp.db.connection_errors import explain
+from pgflow_mp.db.patience import PatientConnection
 from pgflow_mp.db.redaction import redact
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
 
@@ -114,11 +115,13 @@ def connect(
     autocommit: bool = True,
     connect_timeout: int = 10,
     prepare_threshold: int | None = 5,
+    silence: float | None = None,
 ) -> psycopg.Connection[TupleRow]:
     """Connect to PostgreSQL 15 or newer.
 
     What the connection string says wins over ``application_name``, ``connect_timeout`` (seconds) and
-    our keep-alive settings. With several hosts the one that accepts writes is chosen.
+    our keep-alive settings. With several hosts the one that accepts writes is chosen. The connection is
+    taken for lost when a statement gets no sign of an answer for ``silence`` seconds (None: never).
 
     Raises DatabaseUnavailable where waiting may help (refused, unknown host, time-out, starting up,
     too many connections), ConfigError for an unusable connection string, else DatabaseError; each
@@ -130,7 +133,7 @@ def connect(
         options["target_session_attrs"] = "read-write"
     given = {name: value for name, value in options.items() if parameters.get(name) is None}
     try:
-        conn = psycopg.connect(
+        conn = PatientConnection.connect(
             dsn,
             autocommit=autocommit,
             prepare_threshold=prepare_threshold,
@@ -140,6 +143,7 @@ def connect(
     except (psycopg.Error, OSError) as error:
         failure, cause = explain(error, parameters)
         raise failure from cause
+    conn.silence = silence
     version = conn.info.server_version
     if version < OLDEST_VERSION * 10_000:
         where = f"{conn.info.host}:{conn.info.port}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, wire
+from pgflow_mp.db import connection, engine, patience, wire
 from pgflow_mp.db.engine import ClaimedTask, Connection
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.worker.batches import Batch
@@ -82,6 +82,7 @@ class Claimer(threading.Thread):
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._conn: Connection | None = None
+        self._backoff = connection.Backoff()  # a standby accepts connections, but nothing else
 
     def request(self, request: Request) -> None:
         """Claim soon."""
@@ -113,6 +114,7 @@ class Claimer(threading.Thread):
                         raise
                     self._close()
                     self._post(ConnectionState("claim", _short(error)))
+                    self._stop_event.wait(self._backoff.next())
         except BaseException as error:  # noqa: BLE001 - the main loop ends the worker
             if not self._stop_event.is_set():
                 self._post(ThreadFailed("claim", error))
@@ -166,10 +168,13 @@ class Claimer(threading.Thread):
             def report(error: DatabaseError, pause: float) -> None:
                 self._post(ConnectionState("claim", str(error)))
 
-            conn = connection.retrying(self._dsn, stop=self._stop_event, report=report)
+            conn = connection.retrying(
+                self._dsn, stop=self._stop_event, report=report, silence=patience.SILENCE
+            )
+            self._conn = conn
             wire.adapt(conn)
             conn.execute("listen pgflow_work")
-            self._conn = conn
+            self._backoff.reset()
             self._post(ConnectionState("claim", ""))
         return self._conn
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, wire
+from pgflow_mp.db import connection, engine, patience, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.worker.batches import Batch
@@ -33,7 +33,7 @@ from pgflow_mp.worker.inbox import (
 )
 
 UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's one upkeeper
-_STATEMENT_LIMIT: Final = "set statement_timeout = '5s'"
+_STATEMENT_LIMIT: Final = 5  # seconds
 _RECOVER_EVERY: Final = 3.0
 _REQUEUE_EVERY: Final = 15.0
 _LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
@@ -44,12 +44,14 @@ class _Loop(threading.Thread):
     """A thread with a connection that is opened again whenever it is lost."""
 
     who = ""
+    silence = patience.SILENCE
 
     def __init__(self, dsn: str, post: Callable[[Any], None]) -> None:
         super().__init__(name=f"pgflow-{self.who}", daemon=True)
         self._dsn = dsn
         self._post = post
         self._stopping = threading.Event()
+        self._backoff = connection.Backoff(cap=2.0)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
 
@@ -81,7 +83,7 @@ class _Loop(threading.Thread):
                     if not (broken or timed_out or connection.is_transient(error)):
                         raise
                     self._post(ConnectionState(self.who, str(error).strip().partition("\n")[0]))
-                    self._stopping.wait(0.1)
+                    self._stopping.wait(self._backoff.next())
                 finally:
                     if conn is not None:
                         with contextlib.suppress(psycopg.Error):
@@ -94,7 +96,7 @@ class _Loop(threading.Thread):
         def report(error: DatabaseError, pause: float) -> None:
             self._post(ConnectionState(self.who, str(error)))
 
-        conn = connection.retrying(self._dsn, stop=self._stopping, report=report)
+        conn = connection.retrying(self._dsn, stop=self._stopping, report=report, silence=self.silence)
         wire.adapt(conn)
         self._post(ConnectionState(self.who, ""))
         return conn
@@ -119,6 +121,7 @@ class Heartbeat(_Loop):
     """
 
     who = "heartbeat"
+    silence = 2 * _STATEMENT_LIMIT
 
     def __init__(
         self,
@@ -137,7 +140,7 @@ class Heartbeat(_Loop):
         """When the last heartbeat was confirmed."""
 
     def _serve(self, conn: Connection) -> None:
-        conn.execute(_STATEMENT_LIMIT)
+        conn.execute(f"set statement_timeout = '{_STATEMENT_LIMIT}s'")
         conn.execute("listen pgflow_cancelled")
         due = 0.0
         while not self._stopping.is_set():
@@ -153,6 +156,7 @@ class Heartbeat(_Loop):
     def _beat(self, conn: Connection) -> None:
         wanted = self._worker_ids()
         answers = engine.heartbeat(conn, wanted)
+        self._backoff.reset()
         self.last = time.monotonic()
         known = {answer.worker_id for answer in answers}
         dead = [answer.worker_id for answer in answers if answer.stopped]
@@ -219,6 +223,7 @@ class Upkeep(_Loop):
                 requeue = _next(now, _REQUEUE_EVERY)
             elif now >= requeue:
                 requeue = now + _REQUEUE_EVERY
+            self._backoff.reset()
             due = min(recover, requeue, watch if self._run_id is not None else recover)
             self._rest(due - time.monotonic())
 

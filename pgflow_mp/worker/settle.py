@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, settling, wire
+from pgflow_mp.db import connection, engine, patience, settling, wire
 from pgflow_mp.db.engine import Connection, Settled
 from pgflow_mp.db.settling import Call, Completion, Failure
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
@@ -267,7 +267,10 @@ class Settler(threading.Thread):
             def report(error: DatabaseError, pause: float) -> None:
                 self._post(ConnectionState("settle", str(error)))
 
-            conn = connection.retrying(self._dsn, stop=self._give_up, backoff=backoff, report=report)
+            silence = patience.SILENCE * 2 ** min(backoff.tries, 5)  # the work may just be slow
+            conn = connection.retrying(
+                self._dsn, stop=self._give_up, backoff=backoff, report=report, silence=silence
+            )
             wire.adapt(conn)
             self._conn = conn
             self._post(ConnectionState("settle", ""))
