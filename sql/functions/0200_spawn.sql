@@ -18,6 +18,7 @@ declare
   v_flow_slug text;
   v_parent_slug text;
   v_parent_type text;
+  v_parent_status text;
   v_array jsonb;
 begin
   select r.flow_slug, d.dep_slug, p.step_type
@@ -30,13 +31,14 @@ begin
   if v_parent_slug is null then
     select r.input into v_array from pgflow.runs r where r.run_id = _map_elements.run_id;
   else
-    select s.output into v_array
+    select s.output, s.status into v_array, v_parent_status
     from pgflow.step_states s
     where s.run_id = _map_elements.run_id and s.step_slug = v_parent_slug;
   end if;
 
-  if jsonb_typeof(v_array) <> 'array' then
-    return;  -- only rows written by hand get here
+  -- Only rows written by hand get here. Elements that are not known yet are looked up at the claim.
+  if jsonb_typeof(v_array) <> 'array' or v_parent_status <> 'completed' then
+    return;
   end if;
 
   -- A map's outputs are already one row each; its stored array may be missing where it would pass
@@ -49,8 +51,11 @@ begin
       and t.step_slug = v_parent_slug
       and t.task_index >= from_index
       and t.task_index < to_index
+      and (t.status in ('completed', 'failed') or t.permanently_stalled_at is not null)
     order by t.task_index;
-    return;
+    if found then
+      return;
+    end if;
   end if;
 
   if from_index > 0 or to_index < jsonb_array_length(v_array) then

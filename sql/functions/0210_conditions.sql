@@ -137,7 +137,6 @@ as $$
 declare
   v_flow_slug text;
   v_slugs text[];
-  v_open_slugs text[];
   v_step record;
 begin
   select r.flow_slug into v_flow_slug
@@ -157,7 +156,7 @@ begin
     join downstream w on d.dep_slug = w.slug
     where d.flow_slug = v_flow_slug
   ), locked as (
-    select ss.step_slug, ss.status
+    select ss.step_slug
     from pgflow.step_states ss
     where ss.run_id = _cascade_force_skip_steps.run_id
       and ss.step_slug in (select slug from downstream)
@@ -165,9 +164,7 @@ begin
     order by ss.step_slug collate "C"
     for update
   )
-  select array_agg(l.step_slug), array_agg(l.step_slug) filter (where l.status = 'started')
-  into v_slugs, v_open_slugs
-  from locked l;
+  select array_agg(l.step_slug) into v_slugs from locked l;
 
   if v_slugs is null then
     return 0;
@@ -206,9 +203,7 @@ begin
   set remaining_steps = r.remaining_steps - cardinality(v_slugs)
   where r.run_id = _cascade_force_skip_steps.run_id;
 
-  if v_open_slugs is not null then
-    perform pgflow._archive_open_messages(_cascade_force_skip_steps.run_id, v_open_slugs);
-  end if;
+  perform pgflow._archive_open_messages(_cascade_force_skip_steps.run_id, v_slugs);
   return cardinality(v_slugs);
 end;
 $$;

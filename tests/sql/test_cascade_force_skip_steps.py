@@ -190,6 +190,18 @@ def test_another_run_of_the_flow_is_untouched(db: Db) -> None:
     assert db.column("select message->>'run_id' from pgmq.q_sequential") == [str(two)]
 
 
+def test_a_task_inserted_by_hand_under_a_step_that_has_not_started_leaves_the_queue_too(db: Db) -> None:
+    run = start(db, setup(db, "sequential"))
+    db.do(
+        "insert into pgflow.step_tasks (flow_slug, run_id, step_slug, message_id)"
+        " select 'sequential', %s, 'second', pgmq.send('sequential', '{}')",
+        run,
+    )
+    assert skip(db, run, "first") == 3
+    assert db.value("select count(*) from pgmq.q_sequential") == 0
+    assert db.value("select count(*) from pgmq.a_sequential") == 2
+
+
 # -- _archive_task_message --------------------------------------------------------------------------------
 
 

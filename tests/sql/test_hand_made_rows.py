@@ -225,3 +225,36 @@ def test_a_map_of_hand_made_tasks_is_read_back_in_order(db: Db) -> None:
     db.do("update pgflow.step_states set remaining_tasks = 1")
     complete(db, run, "m", "last", 1)
     assert state(db, run, "m").output == [0, "last", 2]
+
+
+def test_a_hand_made_child_of_a_hand_made_map_reads_the_stored_array(db: Db) -> None:
+    flow(db, "f", map_step("parent"), map_step("child", "parent"))
+    worker(db, "f")
+    run = hand_made_run(db, "f", "[1, 2, 3, 4, 5, 6]")
+    db.do(
+        "insert into pgflow.step_states (flow_slug, run_id, step_slug, status, initial_tasks,"
+        " remaining_tasks, output, started_at, completed_at)"
+        " values ('f', %s, 'parent', 'completed', 6, 0, '[10, 11, 12, 13, 14, 15]', now(), now()),"
+        " ('f', %s, 'child', 'started', 6, 6, null, now(), null)",
+        run,
+        run,
+    )
+    db.do(
+        "insert into pgflow.step_tasks (flow_slug, run_id, step_slug, task_index, message_id)"
+        " select 'f', %s, 'child', i, pgmq.send('f', '{}') from generate_series(0, 5) i",
+        run,
+    )
+    found = start_tasks(db, "f", [1, 3, 6])
+    assert sorted((t.task_index, t.input) for t in found) == [(0, 10), (2, 12), (5, 15)]
+
+
+def test_a_map_started_by_hand_before_its_parent_map_is_done_reads_what_the_parent_stored(db: Db) -> None:
+    run = start(db, setup(db, "map_chain"), [1, 2])
+    db.do("update pgflow.step_states set remaining_deps = 0, initial_tasks = 2 where step_slug = 'm2'")
+    db.do("select pgflow.start_ready_steps(%s)", run)
+    db.do(
+        "update pgflow.step_states set status = 'completed', remaining_tasks = 0, completed_at = now(),"
+        " output = '[\"p\", \"q\"]' where step_slug = 'm1'"
+    )
+    found = [t for t in claim(db, "map_chain", 10) if t.step_slug == "m2"]
+    assert [t.input for t in found] == ["p", "q"]

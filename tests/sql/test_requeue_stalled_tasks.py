@@ -112,6 +112,18 @@ def test_a_task_inserted_by_hand_is_found(db: Db) -> None:
     assert task(db, run, "a").status == "queued"
 
 
+def test_a_started_task_of_a_step_inserted_by_hand_is_found(db: Db) -> None:
+    flow(db, "f", "a", timeout=5)
+    run = db.value("insert into pgflow.runs (flow_slug, input) values ('f', '{}') returning run_id")
+    db.do("insert into pgflow.step_states (flow_slug, run_id, step_slug) values ('f', %s, 'a')", run)
+    db.do(
+        "insert into pgflow.step_tasks (flow_slug, run_id, step_slug, status, queued_at, started_at)"
+        " values ('f', %s, 'a', 'started', now() - interval '2 min', now() - interval '1 min')",
+        run,
+    )
+    assert requeue(db) == 1
+
+
 @pytest.mark.parametrize("status", ["queued", "completed", "failed"])
 def test_only_started_tasks_stall(db: Db, status: str) -> None:
     stall(db)
