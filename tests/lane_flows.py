@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import resource
 import signal
@@ -73,6 +74,36 @@ def spin_with_children(path: str) -> None:
     spin(None)
 
 
+def end_by_sigterm(_: Any) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(10)
+
+
+def block_all_signals(_: Any) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    while True:
+        time.sleep(1)
+
+
+def fork_a_sleeping_copy(seconds: float) -> int:
+    """How the copy ended, as subprocess would say it."""
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(seconds)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+def use_a_pool(items: int) -> list[int]:
+    with multiprocessing.get_context("fork").Pool(2) as pool:  # its end is a SIGTERM to its processes
+        return pool.map(square, range(items))
+
+
 def start_a_thread(_: Any) -> str:
     threading.Thread(target=time.sleep, args=(60,)).start()
     return "started"
@@ -137,6 +168,10 @@ ACTIONS: dict[str, Callable[[Any], Any]] = {
     "fork_a_sleeper": fork_a_sleeper,
     "run_a_sleeper": run_a_sleeper,
     "spin_with_children": spin_with_children,
+    "end_by_sigterm": end_by_sigterm,
+    "block_all_signals": block_all_signals,
+    "fork_a_sleeping_copy": fork_a_sleeping_copy,
+    "use_a_pool": use_a_pool,
     "start_a_thread": start_a_thread,
     "close_standard_files": close_standard_files,
     "close_everything": close_everything,

@@ -75,6 +75,10 @@ def act(item: list[Any], ctx: Context) -> Any:
         raise PermanentError(argument)
     if verb == "segfault":
         os.kill(os.getpid(), signal.SIGSEGV)
+    if verb == "heed_sigterm":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        _log(f"heeds {ctx.task_index}")
+        time.sleep(argument)
     if verb == "spin":
         if ctx.attempt <= argument:
             while True:

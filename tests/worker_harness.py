@@ -160,10 +160,18 @@ def threaded(worker: Worker, **arguments: Any) -> Iterator[ThreadedWorker]:
         running._thread.join(20)
 
 
-def process(dsn: str, flow: str, run_id: str | None = None, **options: Any) -> subprocess.Popen[str]:
+def process(
+    dsn: str, flow: str, run_id: str | None = None, *, in_new_group: bool = False, **options: Any
+) -> subprocess.Popen[str]:
     """A worker in a process of its own; it prints its report as its last line."""
     command = [sys.executable, __file__, json.dumps([dsn, flow, run_id, options])]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+    return subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
+        process_group=0 if in_new_group else None,
+    )
 
 
 def kill(running: subprocess.Popen[str]) -> None:

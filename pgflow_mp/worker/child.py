@@ -196,11 +196,11 @@ class Lane:
 
 def _set_up_process(files: SlotFiles) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    lifeline.outlast_sigterm()
     with contextlib.suppress(OSError, ValueError):
         faulthandler.enable(files.trace.fd, all_threads=False)
         # A task that is terminated over its timeout leaves a note of where it was.
-        faulthandler.register(signal.SIGTERM, files.trace.fd, all_threads=False, chain=True)
+        faulthandler.register(lifeline.TERMINATE, files.trace.fd, all_threads=False, chain=True)
     streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
     for stream in streams:
         with contextlib.suppress(AttributeError, OSError, ValueError):

@@ -18,11 +18,12 @@ from pgflow_mp.worker import child, memory, verdicts
 from pgflow_mp.worker.events import LaneEvent, Outcomes
 from pgflow_mp.worker.messages import Chunk, Hello, Kind, Outcome, decode_hello
 from pgflow_mp.worker.postmortem import Death, Flight, settle
-from pgflow_mp.worker.processes import was_lost
+from pgflow_mp.worker.processes import forget_semaphore_names, was_lost
 from pgflow_mp.worker.slots import MAX_ITEMS, SlotFiles, SlotReader
 from pgflow_mp.worker.trees import ProcessTree, signal_group
 from pgflow_mp.worker.verdicts import KillReason
 
+_HEARSAY: Final = 0.15  # seconds between signals that a process manager sends to all of us at once
 IN_FLIGHT: Final = 2  # chunks a lane holds: one running, one waiting
 
 
@@ -51,11 +52,15 @@ class _Killing:
 
 @dataclass(slots=True)
 class Hooks:
-    """What a process calls: ``emit`` with its lock held, the others without."""
+    """What a process calls: ``emit`` with its lock held, the others without.
+
+    ``leaving`` says whether the pool, or the worker that it belongs to, is being stopped.
+    """
 
     emit: Callable[[LaneEvent], None]
     started: Callable[[LaneProcess, Hello], None]
     died: Callable[[LaneProcess, str], None]
+    leaving: Callable[[], bool] = lambda: False
 
 
 @dataclass(slots=True)
@@ -220,7 +225,10 @@ class LaneProcess:
                 return False
             tree = ProcessTree(self.pid)
             self._state.killing = _Killing(reason, tree, time.monotonic() + grace)
-            tree.signal(signal.SIGTERM if grace > 0 else signal.SIGKILL)
+            if grace > 0:
+                tree.terminate()
+            else:
+                tree.signal(signal.SIGKILL)
         return True
 
     def tick(self, now: float) -> None:
@@ -267,6 +275,7 @@ class LaneProcess:
 
     def died(self) -> None:
         """Settle the death of the process: report every chunk it held, once."""
+        told = self._told_to_leave()
         with self.lock:
             state = self._state
             if state.dead or state.closed:
@@ -276,7 +285,7 @@ class LaneProcess:
             if process is not None and not wait([process.sentinel], 0.2):
                 ProcessTree(self.pid).signal(signal.SIGKILL)  # alive, but its pipe is closed or broken
                 wait([process.sentinel], 5.0)
-            how = self._report_death()
+            how = self._report_death(told)
         self._hooks.died(self, how)
 
     # -- internals ---------------------------------------------------------------------------------
@@ -286,6 +295,8 @@ class LaneProcess:
             self.died()
             return
         hello = decode_hello(done.result())
+        if self._executor is not None:
+            forget_semaphore_names(self._executor)
         with self.lock:
             self._state.ready = not hello.error
             self.ready_at = time.monotonic()
@@ -322,6 +333,20 @@ class LaneProcess:
         found = self._slot.running()
         return found is not None and (found.ordinal, found.position) == target
 
+    def _told_to_leave(self) -> bool:
+        """Whether a process manager ended this process on its way to end us: we may be about to hear."""
+        state = self._state
+        if state.dead or state.closed or state.killing is not None:
+            return False
+        if self._process is None or not wait([self._process.sentinel], 0):
+            return False
+        if not verdicts.by_process_manager(self._exitcode()):
+            return False
+        until = time.monotonic() + _HEARSAY
+        while not (leaving := self._hooks.leaving()) and time.monotonic() < until:
+            time.sleep(0.01)
+        return leaving
+
     def _exitcode(self) -> int | None:
         """How the dead process ended; another thread may be collecting it at this very moment."""
         code: int | None = None
@@ -331,7 +356,7 @@ class LaneProcess:
                 time.sleep(0.001)
         return code
 
-    def _report_death(self) -> str:
+    def _report_death(self, told_to_leave: bool) -> str:
         state, killing = self._state, self._state.killing
         exitcode = self._exitcode()
         death = Death(
@@ -343,6 +368,7 @@ class LaneProcess:
             reason=killing.reason if killing is not None else None,
             running=self._slot.running(),
             trace=self._slot.trace(),
+            told_to_leave=told_to_leave,
         )
         flights = [(flight, self._take(flight)) for flight in state.flights.values()]
         state.flights.clear()

@@ -96,7 +96,10 @@ class LanePool:
         self._stopped = False
         self._size = size
         self._nursery = Nursery(setup, preload=preload, start_method=start_method)
-        self._hooks = Hooks(on_event, self._on_started, self._on_died)
+        self._leaving = False
+        self._hooks = Hooks(
+            on_event, self._on_started, self._on_died, lambda: self._leaving or self._stopping
+        )
 
     def __enter__(self) -> LanePool:
         return self
@@ -253,6 +256,13 @@ class LanePool:
         """Have all items that have not begun handed back; what runs is finished."""
         for process in self._processes():
             process.skip_rest()
+
+    def expect_stop(self) -> None:
+        """Charge no item whose process ends by SIGTERM, SIGINT or SIGHUP from here on.
+
+        May be called in a signal handler.
+        """
+        self._leaving = True
 
     def quiesce(self) -> None:
         """Take no more chunks, let handlers see ctx.shutdown, have what has not begun handed back."""

@@ -4,6 +4,9 @@
    process group the moment the writer is gone (F_SETSIG, O_ASYNC): Linux.
 2. PR_SET_PDEATHSIG for the forkserver's death, which follows the parent's: Linux.
 3. A thread that waits for the pipe's end, elsewhere.
+
+And they end only then, or when the parent ends them: process managers send SIGTERM to all processes of a
+service at once, and the parent, which gets it too, lets running items finish first.
 """
 
 from __future__ import annotations
@@ -16,9 +19,33 @@ import sys
 import threading
 from multiprocessing import forkserver, parent_process
 from multiprocessing.connection import wait
-from typing import Any
+from types import FrameType
+from typing import Any, Final
 
 _PR_SET_PDEATHSIG = 1
+
+TERMINATE: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 1) - 1
+"""How the parent terminates a lane: a signal that nobody else sends. It ends a process by default."""
+
+_outlasting = False
+
+
+def outlast_sigterm() -> None:
+    """Take no notice of SIGTERM here. What is forked or executed from here ends by it as usual."""
+    global _outlasting
+    signal.signal(signal.SIGTERM, _pass_over)
+    if not _outlasting:
+        _outlasting = True
+        os.register_at_fork(after_in_child=_heed_sigterm)
+
+
+def _pass_over(_number: int, _frame: FrameType | None) -> None:
+    """A handler rather than SIG_IGN, which programs started from here would inherit."""
+
+
+def _heed_sigterm() -> None:
+    if signal.getsignal(signal.SIGTERM) is _pass_over:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def own_group() -> bool:
@@ -67,7 +94,6 @@ def arm() -> None:
         return
     if os.getppid() != parent.pid:
         die_with_forkserver()
-        signal.signal(signal.SIGIO, signal.SIG_DFL)  # the forkserver's own lifeline
     sentinel: Any = parent.sentinel
     if not signal_at_end(sentinel, signal.SIGKILL, group=grouped):
         threading.Thread(target=_watch, args=(sentinel,), name="pgflow-lifeline", daemon=True).start()

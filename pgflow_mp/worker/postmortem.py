@@ -26,7 +26,11 @@ class Flight:
 
 @dataclass(frozen=True, slots=True)
 class Death:
-    """How a process ended: ``reason`` if we killed it, ``running`` the item it was executing, if any."""
+    """How a process ended.
+
+    ``reason`` if we killed it, ``told_to_leave`` if it was ended along with the whole worker, ``running``
+    the item it was executing, if any.
+    """
 
     lane: int
     generation: int
@@ -36,6 +40,7 @@ class Death:
     reason: KillReason | None
     running: Running | None
     trace: str
+    told_to_leave: bool = False
 
 
 def settle(death: Death, flights: Sequence[tuple[Flight, list[Outcome]]]) -> list[LaneEvent]:
@@ -48,7 +53,12 @@ def settle(death: Death, flights: Sequence[tuple[Flight, list[Outcome]]]) -> lis
     if death.reason is not None:
         cause = death.reason.cause
     else:
-        cause = verdicts.cause_of(death.exitcode, lost=death.lost, oom_killed=death.oom_killed)
+        cause = verdicts.cause_of(
+            death.exitcode,
+            lost=death.lost,
+            oom_killed=death.oom_killed,
+            told_to_leave=death.told_to_leave,
+        )
     trace = verdicts.shorten_trace(death.trace)
     culprit = _culprit(death, [flight for flight, _ in flights])
     verdict = _verdict(death, culprit, cause, how, trace) if culprit is not None else None

@@ -11,8 +11,22 @@ import contextlib
 import io
 import os
 import signal
+import socket
+import sys
+import tempfile
 import threading
-from multiprocessing import forkserver, get_all_start_methods, popen_forkserver, reduction, spawn, util
+from collections.abc import Iterator
+from functools import cache
+from multiprocessing import (
+    current_process,
+    forkserver,
+    get_all_start_methods,
+    popen_forkserver,
+    reduction,
+    spawn,
+    synchronize,
+    util,
+)
 from multiprocessing.connection import wait
 from multiprocessing.context import (
     BaseContext,
@@ -39,6 +53,8 @@ class LaneServer(forkserver.ForkServer):
 
     def __init__(self, preload: Preload) -> None:
         super().__init__()
+        self._starting = threading.Lock()
+        self._socket = -1
         self._orders = SharedFile(0, "pgflow_mp_preload")
         self._lifeline, self._lifeline_writer = os.pipe()
         here = f"/proc/{os.getpid()}/fd"
@@ -51,6 +67,41 @@ class LaneServer(forkserver.ForkServer):
     @property
     def pid(self) -> int | None:
         return self._forkserver_pid
+
+    def ensure_running(self) -> None:
+        """Start the server if there is none. Where that works, its socket then has no name any more.
+
+        Whoever is killed at whatever moment after that, nothing is left in the file system.
+        """
+        with self._starting:
+            if not _nameless_sockets_work():
+                super().ensure_running()
+            elif not self._is_running():
+                with _passing_directory():
+                    super().ensure_running()
+                    self._take_name_away()
+
+    def _is_running(self) -> bool:
+        pid = self._forkserver_pid
+        try:
+            options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+            return pid is not None and os.waitid(os.P_PID, pid, options) is None
+        except ChildProcessError:
+            return False
+
+    def _take_name_away(self) -> None:
+        address = self._forkserver_address
+        if address is None:
+            return
+        self._close_socket()
+        self._socket = os.open(address, os.O_PATH | os.O_CLOEXEC)
+        os.unlink(address)
+        self._forkserver_address = f"/proc/self/fd/{self._socket}"
+
+    def _close_socket(self) -> None:
+        if self._socket >= 0:
+            os.close(self._socket)
+            self._socket = -1
 
     def stop(self) -> None:
         """Kill the server, which has nothing to lose; its lanes are gone or die with it. Repeatable."""
@@ -65,9 +116,63 @@ class LaneServer(forkserver.ForkServer):
                 os.close(fd)
         self._lifeline = self._lifeline_writer = -1
         self._orders.close()
-        if address is not None:
+        if self._socket < 0 and address is not None:
             with contextlib.suppress(OSError):
                 os.unlink(address)
+        self._close_socket()
+
+
+@contextlib.contextmanager
+def _passing_directory() -> Iterator[str]:
+    """Have multiprocessing make its socket in a directory that is gone after the block.
+
+    Its path is short, however long TMPDIR is.
+    """
+    config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
+    path = tempfile.mkdtemp(prefix="pgflow-mp-")
+    try:
+        directory = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        before = config.get("tempdir")
+        config["tempdir"] = short = f"/proc/self/fd/{directory}"
+        try:
+            yield short
+        finally:
+            if before is None:
+                del config["tempdir"]
+            else:
+                config["tempdir"] = before
+            os.close(directory)
+    finally:
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+
+
+@cache
+def _nameless_sockets_work() -> bool:
+    """Whether a socket can be reached through a descriptor after its name was removed (Linux with /proc)."""
+    if not sys.platform.startswith("linux"):
+        return False
+    fd = -1
+    try:
+        with (
+            _passing_directory() as directory,
+            socket.socket(socket.AF_UNIX) as listener,
+            socket.socket(socket.AF_UNIX) as client,
+        ):
+            address = f"{directory}/try"
+            listener.bind(address)
+            listener.listen()
+            try:
+                fd = os.open(address, os.O_PATH | os.O_CLOEXEC)
+            finally:
+                os.unlink(address)
+            client.connect(f"/proc/self/fd/{fd}")
+            return True
+    except OSError:
+        return False
+    finally:
+        if fd >= 0:
+            os.close(fd)
 
 
 def _close(*fds: int) -> None:
@@ -146,6 +251,22 @@ def lane_context(preload: Preload, *, start_method: str | None = None) -> BaseCo
     if method == "spawn":
         return SpawnContext()
     return LaneContext(LaneServer(preload))
+
+
+def forget_semaphore_names(executor: Any) -> None:
+    """Remove the names of the semaphores of a ProcessPoolExecutor of one, once its process has opened them.
+
+    Otherwise they stay in the file system if this process and its resource tracker are both killed.
+    """
+    names = {
+        vars(lock)["_semlock"].name
+        for queue in (executor._call_queue, executor._result_queue)
+        for lock in vars(queue).values()
+        if isinstance(lock, synchronize.SemLock)
+    }
+    for finalizer in list(util._finalizer_registry.values()):  # type: ignore[attr-defined]
+        if finalizer._callback is synchronize.SemLock._cleanup and finalizer._args[0] in names:  # type: ignore[attr-defined]
+            finalizer()
 
 
 def was_lost(process: Any) -> bool:

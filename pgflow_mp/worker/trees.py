@@ -8,6 +8,8 @@ import signal
 
 import psutil
 
+from pgflow_mp.worker.lifeline import TERMINATE
+
 
 class ProcessTree:
     """A process, its descendants as they are now, and its process group."""
@@ -19,6 +21,13 @@ class ProcessTree:
             process = psutil.Process(pid)
             # psutil remembers creation times, so a recycled pid is never signalled.
             self._members = [process, *process.children(recursive=True)]
+
+    def terminate(self) -> None:
+        """Ask every member to end; the lane itself, which passes over SIGTERM, ends at once."""
+        self.signal(signal.SIGTERM)
+        for member in self._members[:1]:
+            with contextlib.suppress(psutil.Error, OSError):
+                member.send_signal(TERMINATE)
 
     def signal(self, number: signal.Signals) -> None:
         """Send to every member; those that are gone are passed over."""

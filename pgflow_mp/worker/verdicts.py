@@ -63,10 +63,17 @@ def describe_exit(exitcode: int | None) -> str:
         return f"signal {-exitcode}"
 
 
-def cause_of(exitcode: int | None, *, lost: bool, oom_killed: bool) -> Cause:
-    """Why a process that nobody ordered to die did."""
+def by_process_manager(exitcode: int | None) -> bool:
+    """Whether this is how processes end that are told to stop by a process manager or a terminal."""
+    return exitcode in (-signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP)
+
+
+def cause_of(exitcode: int | None, *, lost: bool, oom_killed: bool, told_to_leave: bool = False) -> Cause:
+    """Why a process that nobody here ordered to die did."""
     if lost:
         return Cause.LOST
+    if told_to_leave and by_process_manager(exitcode):
+        return Cause.STOPPED
     if exitcode == -signal.SIGTERM:
         return Cause.TERMINATED
     if exitcode == -signal.SIGKILL and oom_killed:

@@ -98,6 +98,8 @@ class Worker:
     def request_stop(self) -> None:
         """Stop in order; called a second time: at once. From any thread or signal handler."""
         self._course.stop_requests += 1
+        if self._pool is not None:
+            self._pool.expect_stop()
         self._events.put(inbox.StopRequested())
 
     # -- start -------------------------------------------------------------------------------------

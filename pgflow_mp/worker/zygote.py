@@ -8,13 +8,10 @@ itself again without it, and every lane loads the target on its own.
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import gc
 import os
 import re
 import signal
-import socket
 import sys
 import time
 from multiprocessing import forkserver
@@ -37,7 +34,6 @@ class Preload(Message):
     main_path: str | None
     threads: int
     lifeline: str = ""  # a pipe that ends with the parent
-    listener: int = -1  # the forkserver's own socket
 
 
 loaded: bool = False
@@ -48,14 +44,13 @@ why_not: str = ""
 def _orders() -> Preload | None:
     """What the forkserver's command line points to; None if this is none of ours or cannot be read."""
     command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
-    if not (found := re.search(r"forkserver import main; main\((\d+),.*'(/proc/\d+/fd/\d+)'", command)):
+    if not (found := re.search(r"forkserver import main; main\(\d+,.*'(/proc/\d+/fd/\d+)'", command)):
         return None
     try:
-        with open(found[2], "rb") as file:
+        with open(found[1], "rb") as file:
             orders = msgspec.msgpack.decode(file.read(), type=Preload)
     except OSError:  # no /proc, or a parent whose files are closed to us: lanes then load by themselves
         return None
-    orders.listener = int(found[1])
     return orders
 
 
@@ -86,34 +81,10 @@ def _restart(reason: str) -> None:
     os.execve(sys.executable, sys.orig_argv, {**os.environ, _WHY_NOT: reason})  # noqa: S606 - ourselves
 
 
-def _tie_to_parent(path: str, listener: int) -> None:
-    """End when the parent does, and remove its socket, which nobody else would do then."""
-    server, parent = os.getpid(), os.getppid()
-    with socket.socket(fileno=os.dup(listener)) as listening:
-        address = listening.getsockname()
-
-    def tidy_up() -> None:
-        if os.getpid() != server:
-            return
-        until = time.monotonic() + 1.0
-        while os.getppid() == parent and time.monotonic() < until:
-            time.sleep(0.002)  # its files are closed before it is gone
-        if os.getppid() != parent:
-            directory = os.path.dirname(address)
-            with contextlib.suppress(OSError):
-                for name in os.listdir(directory):
-                    if name.startswith("listener-"):  # ours, or of a forkserver before us that was killed
-                        os.unlink(os.path.join(directory, name))
-                os.rmdir(directory)
-
-    def leave(_number: int, _frame: object) -> None:
-        tidy_up()
-        os._exit(0)
-
-    atexit.register(tidy_up)  # the forkserver may notice by its own pipe first
-    signal.signal(signal.SIGIO, leave)
+def _tie_to_parent(path: str) -> None:
+    """End when the parent does."""
     pipe = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    lifeline.signal_at_end(pipe, signal.SIGIO, group=False)
+    lifeline.signal_at_end(pipe, signal.SIGKILL, group=False)
 
 
 def _prepare() -> None:
@@ -122,7 +93,8 @@ def _prepare() -> None:
         return
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by every lane: the parent decides
     lifeline.own_group()
-    _tie_to_parent(orders.lifeline, orders.listener)
+    lifeline.outlast_sigterm()
+    _tie_to_parent(orders.lifeline)
     os.environ.update(cpus.thread_environment(orders.threads))
     from pgflow_mp.worker import child  # every lane needs it
 
