@@ -8,6 +8,7 @@ returns setof pgflow.claimed_task
 language plpgsql
 rows 100
 set search_path = ''
+set jit = off
 set enable_seqscan = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan

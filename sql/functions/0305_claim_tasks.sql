@@ -101,6 +101,8 @@ $$;
 
 -- Claims up to qty tasks, answered in message order. lease_seconds is the visibility timeout of the
 -- claim; by default that of the flow's slowest step.
+-- jit is off here and in what settles: a plan that avoids a method at any price looks expensive enough
+-- to compile, which takes longer than the call.
 create or replace function pgflow.claim_tasks(
   flow_slug text,
   worker_id uuid,
@@ -112,6 +114,7 @@ language plpgsql
 security definer
 rows 100
 set search_path = ''
+set jit = off
 set enable_seqscan = off
 set enable_sort = off
 as $$

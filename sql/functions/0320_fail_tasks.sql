@@ -114,6 +114,7 @@ returns pgflow.settled_tasks
 language plpgsql
 security definer
 set search_path = ''
+set jit = off
 set enable_seqscan = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan

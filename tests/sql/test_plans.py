@@ -129,3 +129,15 @@ def test_the_single_task_calls_of_other_clients_do_too(big: Big) -> None:
     for table, (sequential, fetched) in big.cost(one).items():
         assert sequential == 0, f"{table} is read sequentially"
         assert fetched <= 200, f"{fetched} rows of {table} are fetched"
+
+
+@pytest.mark.parametrize("function", ["_claim", "claim_tasks", "complete_tasks", "fail_tasks"])
+def test_plans_of_hot_calls_are_never_compiled(
+    tx: psycopg.Connection[tuple[object, ...]], function: str
+) -> None:
+    row = tx.execute(
+        "select 'jit=off' = any (proconfig) from pg_proc"
+        " where pronamespace = 'pgflow'::regnamespace and proname = %s",
+        (function,),
+    ).fetchone()
+    assert row == (True,)
