@@ -117,11 +117,14 @@ def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[Databas
 
 
 def connect(dsn: str, args: argparse.Namespace) -> psycopg.Connection[tuple[Any, ...]]:
-    """Connect; an error says who named the server, unless the command line did."""
+    """Connect; a server that is starting is waited for, for up to a minute.
+
+    An error says who named the server, unless the command line did.
+    """
     from pgflow_mp.db import connection
 
     try:
-        return connection.connect(dsn)
+        return connection.connect_when_up(dsn)
     except (DatabaseError, ConfigError) as error:
         if "dsn" not in args.given:
             error.hint = f"{error.hint}. This server is named by {source_of_dsn(args)}".removeprefix(". ")

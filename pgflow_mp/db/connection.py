@@ -7,6 +7,7 @@ server process. Session state (LISTEN, advisory session locks) still needs a dir
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import re
@@ -19,7 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from pgflow_mp.db.connection_errors import explain
+from pgflow_mp.db.connection_errors import ServerStarting, explain
 from pgflow_mp.db.patience import PatientConnection
 from pgflow_mp.db.redaction import redact
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
@@ -29,6 +30,7 @@ __all__ = [
     "OLDEST_VERSION",
     "Backoff",
     "connect",
+    "connect_when_up",
     "discover_dsn",
     "is_connection_lost",
     "is_transient",
@@ -36,6 +38,9 @@ __all__ = [
     "retrying",
     "wants_new_connection",
 ]
+
+_log = logging.getLogger("pgflow_mp.db.connection")
+_SAY_EVERY = 10.0  # seconds
 
 APPLICATION_NAME = "pgflow_mp"
 OLDEST_VERSION = 15
@@ -152,6 +157,31 @@ def connect(
             f"the server at {where} is PostgreSQL {version // 10_000}, too old: {OLDEST_VERSION} is needed",
             hint="upgrade it, or leave --dsn away to use the embedded server",
         )
+    return conn
+
+
+def connect_when_up(dsn: str, *, give_up_after: float = 60.0, **options: Any) -> psycopg.Connection[TupleRow]:
+    """Connect; to a server that is starting, in crash recovery or shutting down as soon as it is up again.
+
+    Such a server is waited for ``give_up_after`` seconds at most, and the log says so, now and then. All
+    else is raised at once, as by :func:`connect`, whose ``options`` these are.
+    """
+    try:
+        return connect(dsn, **options)
+    except ServerStarting as error:
+        _log.warning("waiting for the database, up to %g s: %s", give_up_after, error)
+    began = said = time.monotonic()
+
+    def report(error: DatabaseError, _pause: float) -> None:
+        nonlocal said
+        now = time.monotonic()
+        if now - said >= _SAY_EVERY:
+            said = now
+            _log.warning("still waiting for the database after %.0f s: %s", now - began, error)
+
+    backoff = Backoff(cap=2.0)
+    conn = retrying(dsn, give_up_after=give_up_after, backoff=backoff, report=report, **options)
+    _log.info("the database is up again after %.1f s", time.monotonic() - began)
     return conn
 
 

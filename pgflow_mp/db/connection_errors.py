@@ -14,8 +14,13 @@ from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
 
 _HERE = "leave --dsn, PGFLOW_DATABASE_URL and DATABASE_URL away to use the embedded server"
 
+
+class ServerStarting(DatabaseUnavailable):
+    """The server is there, but it starts, recovers from a crash, or shuts down."""
+
+
 # (words to look for, what it is, what to do, may waiting help?); the first match counts.
-_CAUSES: list[tuple[tuple[str, ...], str, str, bool]] = [
+_CAUSES: list[tuple[tuple[str, ...], str, str, bool | type[DatabaseError]]] = [
     (
         ("password authentication failed", "pgpass"),
         "the password is wrong for user {user}",
@@ -74,7 +79,7 @@ _CAUSES: list[tuple[tuple[str, ...], str, str, bool]] = [
         ("the database system is", "cannot_connect_now", "not yet accepting"),
         "the server is starting or shutting down",
         "wait until it accepts connections",
-        True,
+        ServerStarting,
     ),
     (
         ('definition of service "',),
@@ -139,6 +144,9 @@ _CAUSES: list[tuple[tuple[str, ...], str, str, bool]] = [
 ]
 
 
+_KINDS: dict[bool, type[DatabaseError]] = {True: DatabaseUnavailable, False: DatabaseError}
+
+
 def explain(error: Exception, parameters: Mapping[str, Any]) -> tuple[DatabaseError, Exception | None]:
     """Return our exception for a failed connection, and the cause to chain (None: it shows a password)."""
     password = str(parameters.get("password") or "") or os.environ.get("PGPASSWORD")
@@ -155,7 +163,7 @@ def explain(error: Exception, parameters: Mapping[str, Any]) -> tuple[DatabaseEr
         return DatabaseError(f"cannot connect to {where}: {message} ({clean})", hint=hint), cause
     for words, what, hint, temporary in _CAUSES:
         if any(word in said for word in words):
-            kind = DatabaseUnavailable if temporary else DatabaseError
+            kind = temporary if isinstance(temporary, type) else _KINDS[temporary]
             return kind(f"cannot connect to {where}: {what.format(user=user)} ({clean})", hint=hint), cause
     return DatabaseUnavailable(
         f"cannot connect to {where}: {clean}", hint="check the connection string"

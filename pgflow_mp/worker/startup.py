@@ -57,7 +57,7 @@ class Session:
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
-        self._conn = connection.connect(dsn)
+        self._conn = connection.connect_when_up(dsn)
         wire.adapt(self._conn)
 
     def __enter__(self) -> Session:
@@ -86,7 +86,7 @@ class Session:
 
 def open_database(dsn: str) -> Connection:
     """A connection for the start, to a database whose schema fits. Raises DatabaseError."""
-    conn = connection.connect(dsn)
+    conn = connection.connect_when_up(dsn)
     try:
         wire.adapt(conn)
         schema.check(conn)
