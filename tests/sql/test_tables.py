@@ -491,6 +491,28 @@ def test_a_deleted_worker_leaves_its_tasks(db: Db) -> None:
     assert row == Row(status="started", last_worker_id=None)
 
 
+def test_a_step_is_not_deleted_while_it_has_tasks(db: Db) -> None:
+    run = start(db, setup(db, "one"))
+    refusal = db.refused("delete from pgflow.step_states")
+    assert refusal.sqlstate == "23503"
+    assert refusal.constraint == "step_tasks_run_id_step_slug_fkey"
+    assert refusal.message == (
+        'update or delete on table "step_states" violates foreign key constraint'
+        ' "step_tasks_run_id_step_slug_fkey" on table "step_tasks"'
+    )
+    db.do("delete from pgflow.step_tasks")
+    assert db.do("delete from pgflow.step_states where run_id = %s", run) == 1
+
+
+@pytest.mark.parametrize(
+    "tables", ["pgflow.runs", "pgflow.step_states", "pgflow.flows", "pgflow.step_tasks, pgflow.runs"]
+)
+def test_truncating_runs_truncates_their_tasks(db: Db, tables: str) -> None:
+    start(db, setup(db, "one"))
+    db.do(f"truncate {tables} cascade")
+    assert db.value("select count(*) from pgflow.step_tasks") == 0
+
+
 def test_only_our_own_children_hang_on_the_tables_that_a_reset_empties(db: Db) -> None:
     start(db, setup(db, "map_chain"), [1, 2])
     start(db, setup(db, "sequential"))
