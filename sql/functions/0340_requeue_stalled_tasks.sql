@@ -5,6 +5,7 @@ returns int
 language plpgsql
 security definer
 set search_path = ''
+set jit = off
 as $$
 declare
   v_run record;
@@ -97,6 +98,7 @@ returns int
 language plpgsql
 security definer
 set search_path = ''
+set jit = off
 as $$
 declare
   v_dead uuid[];

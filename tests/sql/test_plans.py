@@ -131,8 +131,18 @@ def test_the_single_task_calls_of_other_clients_do_too(big: Big) -> None:
         assert fetched <= 200, f"{fetched} rows of {table} are fetched"
 
 
-@pytest.mark.parametrize("function", ["_claim", "claim_tasks", "complete_tasks", "fail_tasks"])
-def test_plans_of_hot_calls_are_never_compiled(
+@pytest.mark.parametrize(
+    "function",
+    [
+        "_claim",
+        "claim_tasks",
+        "complete_tasks",
+        "fail_tasks",
+        "requeue_stalled_tasks",
+        "recover_dead_workers",
+    ],
+)
+def test_plans_of_frequent_calls_are_never_compiled(
     tx: psycopg.Connection[tuple[object, ...]], function: str
 ) -> None:
     row = tx.execute(
