@@ -22,10 +22,18 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 import psycopg
 
-from pgflow_mp.db import connection, engine, queries, schema, wire
+from pgflow_mp.db import connection, engine, patience, queries, schema, wire
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.starting import start_once
-from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    FlowNotFound,
+    InputError,
+    RunFailed,
+    RunNotFound,
+    WaitTimeout,
+)
 
 RunStatus = Literal["started", "completed", "failed"]
 StepStatus = Literal["created", "started", "completed", "failed", "skipped"]
@@ -89,7 +97,10 @@ class Client:
         if wanted is None:
             raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
 
-        return Run(self, self._call(lambda conn: start_once(conn, slug, encoded, wanted, priority=priority)))
+        def start(conn: Connection) -> RunRow:
+            return start_once(conn, slug, encoded, wanted, priority=priority)
+
+        return Run(self, self._call(start, long=True))
 
     def get_run(self, run_id: str) -> Run | None:
         """The run, or None if there is none with this id."""
@@ -100,7 +111,7 @@ class Client:
     def cancel(self, run_id: str, reason: str = "Run cancelled") -> Run:
         """End a run as failed; tasks that run are stopped. A finished run stays as it is. RunNotFound."""
         self._found(run_id)
-        return Run(self, self._call(lambda conn: engine.cancel_run(conn, run_id, reason)))
+        return Run(self, self._call(lambda conn: engine.cancel_run(conn, run_id, reason), long=True))
 
     def retry_failed(self, run_id: str) -> int:
         """Start a failed run again with what is not finished; how many tasks. Finished work is kept.
@@ -110,7 +121,7 @@ class Client:
         status = self._found(run_id)
         if status != "failed":
             raise InputError(f"Run {run_id} is {status}, only a failed run can be retried")
-        return self._call(lambda conn: engine.retry_failed_tasks(conn, run_id))
+        return self._call(lambda conn: engine.retry_failed_tasks(conn, run_id), long=True)
 
     def results(self, run_id: str, step: str) -> Iterator[Any]:
         """Outputs of a step's completed tasks in index order, streamed; any size. RunNotFound.
@@ -138,32 +149,49 @@ class Client:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Connection]:
-        conn = connection.retrying(self._dsn, give_up_after=_RETRY_FOR)
+        conn = connection.retrying(self._dsn, give_up_after=_RETRY_FOR, silence=patience.SILENCE)
         try:
             wire.adapt(conn)
             yield conn
         finally:
             conn.close()
 
-    def _call(self, work: Callable[[Connection], T]) -> T:
-        """Do ``work``, which may be done twice, on our connection or, if that is lost, on a new one."""
+    def _call(self, work: Callable[[Connection], T], *, long: bool = False) -> T:
+        """Do ``work``, which may be done twice, on our connection or, if that is lost, on a new one.
+
+        A server that does not answer is lost, unless the work may take ``long``: a run of a million items.
+        """
+        silence = None if long else patience.SILENCE
         deadline = time.monotonic() + _RETRY_FOR
         with self._lock:
             while True:
                 try:
                     if self._conn is None:
-                        left = max(0.0, deadline - time.monotonic())
-                        conn = connection.retrying(self._dsn, give_up_after=left)
-                        wire.adapt(conn)
-                        schema.check(conn)
-                        self._conn = conn
+                        self._conn = self._connected(max(0.0, deadline - time.monotonic()))
+                    patience.limit(self._conn, silence)
                     return work(self._conn)
                 except psycopg.Error as error:
-                    if not connection.is_transient(error) or time.monotonic() > deadline:
+                    if not connection.is_transient(error):
                         raise
-                    if connection.is_connection_lost(error):
+                    if connection.wants_new_connection(error):
                         self.close()
+                    if time.monotonic() > deadline:
+                        text = str(error).strip().partition("\n")[0]
+                        raise DatabaseUnavailable(
+                            f"the database could not be used for {_RETRY_FOR:g} s: {text}",
+                            hint="Look at the server and the network. What was recorded is not lost.",
+                        ) from error
                     time.sleep(0.05)
+
+    def _connected(self, give_up_after: float) -> Connection:
+        conn = connection.retrying(self._dsn, give_up_after=give_up_after, silence=patience.SILENCE)
+        try:
+            wire.adapt(conn)
+            schema.check(conn)
+        except BaseException:
+            conn.close()
+            raise
+        return conn
 
     def _wait(self, look: Callable[[], bool], run_id: str, timeout: float) -> bool:
         """Call ``look`` whenever something may have happened, until it is true or time is up."""
@@ -184,10 +212,11 @@ class Client:
                                 break
                         events.close()
                     return True
-            except psycopg.Error as error:
-                if not connection.is_transient(error):
+            except (psycopg.Error, DatabaseUnavailable) as error:
+                over = time.monotonic() > deadline
+                if not connection.is_transient(error) or (over and isinstance(error, DatabaseUnavailable)):
                     raise
-                if time.monotonic() > deadline:
+                if over:
                     return False
                 time.sleep(0.05)
 

@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server's unix socket, for cutting connections in every way there is."""
+"""A TCP proxy in front of a server, for cutting connections in every way there is."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Literal
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-Mode = Literal["pass", "lose answers", "refuse"]
+Mode = Literal["pass", "lose answers", "refuse", "swallow"]
 
 
 class TcpProxy:
@@ -20,11 +20,13 @@ class TcpProxy:
 
     ``cut()`` resets all connections. In the mode "lose answers" requests arrive, but of the answer to the
     next one nothing comes back: the connection is reset instead. "refuse": new connections are reset.
+    "swallow": connections stay, new ones are accepted, and what is sent either way disappears. Connections
+    that lost something stay silent afterwards, too; others go on. ``lead_to`` has new connections go to
+    another server, as an address does that moves in a failover.
     """
 
     def __init__(self, dsn: str) -> None:
-        parameters = conninfo_to_dict(dsn)
-        self._upstream = f"{parameters['host']}/.s.PGSQL.{parameters.get('port', 5432)}"
+        self.lead_to(dsn)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = self._listener.getsockname()[1]
         self.dsn = make_conninfo(
@@ -35,6 +37,7 @@ class TcpProxy:
         self.lost_answers = 0
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._clients: set[socket.socket] = set()
+        self._silent: set[socket.socket] = set()
         self._selector = selectors.DefaultSelector()
         self._lock = threading.Lock()
         self._closing = False
@@ -50,6 +53,22 @@ class TcpProxy:
         self.cut()
         self._listener.close()
         self._selector.close()
+
+    def lead_to(self, dsn: str) -> None:
+        """Connect new clients to this server."""
+        parameters = conninfo_to_dict(dsn)
+        self._host, self._port = str(parameters["host"]), int(parameters.get("port") or 5432)
+
+    def _upstream(self) -> socket.socket:
+        if not self._host.startswith("/"):
+            return socket.create_connection((self._host, self._port), timeout=5)
+        server = socket.socket(socket.AF_UNIX)
+        try:
+            server.connect(f"{self._host}/.s.PGSQL.{self._port}")
+        except OSError:
+            server.close()
+            raise
+        return server
 
     def cut(self) -> int:
         """Reset all connections; how many."""
@@ -75,11 +94,9 @@ class TcpProxy:
         if self.mode == "refuse":
             _reset(client)
             return
-        server = socket.socket(socket.AF_UNIX)
         try:
-            server.connect(self._upstream)
+            server = self._upstream()
         except OSError:
-            server.close()
             _reset(client)
             return
         self.connections += 1
@@ -97,6 +114,8 @@ class TcpProxy:
         client = end if end in self._clients else other
         if not data:
             self._drop(client)
+        elif self.mode == "swallow" or client in self._silent:
+            self._silent.add(client)
         elif self.mode == "lose answers" and end is client and b"complete_tasks" in data:
             other.sendall(data)
             time.sleep(0.15)  # long enough for it to be carried out
@@ -109,6 +128,7 @@ class TcpProxy:
         server = self._pairs.pop(client)
         self._pairs.pop(server, None)
         self._clients.discard(client)
+        self._silent.discard(client)
         for end in (client, server):
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(end)

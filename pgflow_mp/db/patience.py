@@ -17,7 +17,7 @@ from psycopg.rows import Row
 R = TypeVar("R")
 
 SILENCE: Final = 60.0
-"""Seconds without a sign of an answer after which the worker takes a connection for dead."""
+"""Seconds without a sign of an answer after which worker and client take a connection for dead."""
 
 
 class PatientConnection(psycopg.Connection[Row]):
@@ -52,3 +52,9 @@ class PatientConnection(psycopg.Connection[Row]):
         except StopIteration as stop:
             result: R = stop.value
             return result
+
+
+def limit(conn: psycopg.Connection[Any], silence: float | None) -> None:
+    """Change how long a connection bears silence from now on."""
+    if isinstance(conn, PatientConnection):
+        conn.silence = silence
