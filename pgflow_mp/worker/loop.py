@@ -29,8 +29,7 @@ from pgflow_mp.worker.stats import Ending, Stats
 from pgflow_mp.worker.verdicts import KillReason
 from pgflow_mp.worker.watchdog import Watchdog
 
-TICK: Final = 0.02
-_IDLE_TICK: Final = 0.1
+TICK: Final = 0.1
 _EVENTS_AT_ONCE: Final = 200
 _SHED: Final = 4.0  # hand work back that is this many times what is worth holding
 _REMEMBERED: Final = 10_000  # runs and messages that are over
@@ -126,7 +125,7 @@ class Loop:
         """Work until the course has an ending."""
         next_tick = 0.0
         while self.course.ending is None:
-            self.take_events(TICK if self.dispatcher.flights else _IDLE_TICK)
+            self.take_events(TICK)
             now = time.monotonic()
             if now >= next_tick:
                 next_tick = now + TICK
@@ -137,8 +136,8 @@ class Loop:
                     self.course.end(Ending.IDLE)
             self._dispatch(now)
             self._claim(now)
-            if not self.dispatcher.flights:
-                self.settler.flush()
+            if self._starving():
+                self.settler.flush()  # what is recorded may make the next work
 
     def take_events(self, timeout: float) -> None:
         """Handle what has happened; waits up to ``timeout`` seconds for the first event."""
@@ -189,6 +188,13 @@ class Loop:
                 connection=self._connection.text,
             )
         )
+
+    def _starving(self) -> bool:
+        """Whether a lane has nothing to do and nothing waits for it."""
+        flights = self.dispatcher.flights
+        if len(flights) >= self._lanes and len({flight.lane for flight in flights.values()}) >= self._lanes:
+            return False
+        return self.dispatcher.next_flow() is None
 
     # -- decisions ---------------------------------------------------------------------------------
 

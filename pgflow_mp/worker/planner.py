@@ -15,6 +15,7 @@ from pgflow_mp.worker.dispatch import TARGET
 MOST: Final = 2000  # items in a claim
 MOST_BYTES: Final = 16 << 20  # of input in a claim, by the average of the flow's recent ones
 MOST_HELD: Final = 10_000  # items without an outcome
+_LOW: Final = 0.6  # claim when this share of what is worth holding is missing
 _RAMP: Final = 4  # a claim is at most this many times the largest one before it
 
 
@@ -56,7 +57,7 @@ class ClaimPlanner:
         *,
         lanes: int,
         batch_size: int | None = None,
-        claim_ahead: float = 0.25,
+        claim_ahead: float = 0.3,
         shortest_pause: float = 0.1,
         longest_pause: float = 2.0,
     ) -> None:
@@ -84,7 +85,7 @@ class ClaimPlanner:
             return 0
         wanted = load.lanes * self.horizon(flow)
         missing = wanted - load.waiting_seconds - load.lane_seconds
-        if missing < 0.4 * wanted and not (load.waiting == 0 and missing > 0):
+        if missing < _LOW * wanted and not (load.waiting == 0 and missing > 0):
             return 0
         if self._batch_size is not None:
             return min(self._batch_size, most)

@@ -1,6 +1,6 @@
 """Looks at what every lane does and ends what goes over its limits: time per item, memory per lane.
 
-tick() is called every 20-50 ms from the owner's loop, next to LanePool.poll(). It never blocks. A verdict
+tick() is called every 20-100 ms from the owner's loop, next to LanePool.poll(). It never blocks. A verdict
 reaches the owner as the LaneDied event of the killed process.
 """
 
