@@ -342,7 +342,7 @@ begin
         and t.step_slug = complete_tasks.step_slug
         and t.task_index = i.task_index
         and t.status = 'started'
-        and t.permanently_stalled_at is null
+        and (t.permanently_stalled_at is null or t.failed_at is null)
         and (complete_tasks.worker_id is null
           or (t.last_worker_id = complete_tasks.worker_id and t.attempts_count = i.attempt))
       for update

@@ -24,6 +24,7 @@ begin
         and t.flow_slug = release_tasks.flow_slug
         and t.status = 'started'
         and t.last_worker_id = release_tasks.worker_id
+        and t.permanently_stalled_at is null
       for update
     ) l
   ), released as (

@@ -1,5 +1,8 @@
 -- Tasks whose worker fell silent (contract section 14.1, and recovery by heartbeat, which is ours).
 
+-- A task that stalls once more after three requeues is marked, and that is all in this transaction
+-- (contract). Ours: when a later call finds it still without a result, it counts as a failed task of
+-- its step, so that no run waits for it for ever; its failed_at says that it was counted.
 create or replace function pgflow.requeue_stalled_tasks()
 returns int
 language plpgsql
@@ -23,7 +26,7 @@ begin
     join pgflow.flows f on f.flow_slug = ss.flow_slug
     where ss.status in ('created', 'started')
       and t.status = 'started'
-      and t.permanently_stalled_at is null
+      and (t.permanently_stalled_at is null or (t.permanently_stalled_at < now() and t.failed_at is null))
       and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
       and (t.lease_until is null or t.lease_until < clock_timestamp())
     order by t.run_id
@@ -32,7 +35,8 @@ begin
     continue when not found;
 
     for v_task in
-      select t.run_id, t.step_slug, t.task_index, t.message_id, t.requeued_count
+      select t.run_id, t.step_slug, t.task_index, t.message_id, t.requeued_count,
+        t.permanently_stalled_at is not null as given_up
       from pgflow.step_tasks t
       join pgflow.step_states ss on ss.run_id = t.run_id and ss.step_slug = t.step_slug
       join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
@@ -40,13 +44,29 @@ begin
       where t.run_id = v_run.run_id
         and ss.status in ('created', 'started')
         and t.status = 'started'
-        and t.permanently_stalled_at is null
+        and (t.permanently_stalled_at is null or (t.permanently_stalled_at < now() and t.failed_at is null))
         and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
         and (t.lease_until is null or t.lease_until < clock_timestamp())
-      order by t.requeued_count >= 3, t.step_slug collate "C", t.task_index
+      order by t.permanently_stalled_at is not null, t.step_slug collate "C", t.task_index
       for update of t skip locked
     loop
-      if v_task.requeued_count < 3 then
+      if v_task.given_up then
+        update pgflow.step_tasks t
+        set failed_at = now()
+        where t.run_id = v_task.run_id
+          and t.step_slug = v_task.step_slug
+          and t.task_index = v_task.task_index;
+        if exists (
+          select 1 from pgflow.step_states ss
+          where ss.run_id = v_task.run_id and ss.step_slug = v_task.step_slug and ss.status = 'started'
+        ) then
+          v_error := format(
+            'Task %s of step %s stalled %s times: no worker reported a result in time',
+            v_task.task_index, v_task.step_slug, v_task.requeued_count + 1
+          );
+          perform pgflow._count_failed(v_run.flow_slug, v_task.run_id, v_task.step_slug, 1, v_error);
+        end if;
+      elsif v_task.requeued_count < 3 then
         update pgflow.step_tasks t
         set status = 'queued',
             started_at = null,
@@ -59,24 +79,13 @@ begin
           and t.task_index = v_task.task_index;
         perform pgflow.set_vt_batch(v_run.flow_slug, array[v_task.message_id], array[0]);
         v_requeued := v_requeued + 1;
-        continue;
-      end if;
-
-      update pgflow.step_tasks t
-      set permanently_stalled_at = now()
-      where t.run_id = v_task.run_id
-        and t.step_slug = v_task.step_slug
-        and t.task_index = v_task.task_index;
-      perform pgflow._archive_task_message(v_task.run_id, v_task.step_slug, v_task.task_index);
-      v_error := format(
-        'Task %s of step %s stalled %s times: no worker reported a result in time',
-        v_task.task_index, v_task.step_slug, v_task.requeued_count + 1
-      );
-      if exists (
-        select 1 from pgflow.step_states ss
-        where ss.run_id = v_task.run_id and ss.step_slug = v_task.step_slug and ss.status = 'started'
-      ) then
-        perform pgflow._count_failed(v_run.flow_slug, v_task.run_id, v_task.step_slug, 1, v_error);
+      else
+        update pgflow.step_tasks t
+        set permanently_stalled_at = now()
+        where t.run_id = v_task.run_id
+          and t.step_slug = v_task.step_slug
+          and t.task_index = v_task.task_index;
+        perform pgflow._archive_task_message(v_task.run_id, v_task.step_slug, v_task.task_index);
       end if;
       exit when exists (
         select 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status <> 'started'
@@ -143,6 +152,7 @@ begin
     join pgflow.runs r on r.run_id = ss.run_id and r.status = 'started'
     join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
     where ss.status = 'started' and t.status = 'started' and t.last_worker_id = any (v_dead)
+      and t.permanently_stalled_at is null
     group by t.flow_slug, t.run_id
     order by t.run_id
   loop
@@ -154,6 +164,7 @@ begin
       where t.run_id = v_task.run_id
         and t.step_slug = any (v_task.step_slugs)
         and t.status = 'started'
+        and t.permanently_stalled_at is null
         and t.last_worker_id = any (v_dead)
       order by t.step_slug, t.task_index
       for update skip locked

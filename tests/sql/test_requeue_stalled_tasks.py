@@ -11,6 +11,7 @@ from pgflow_mp.db import schema
 
 from .helpers import (
     CRON,
+    WORKER,
     Db,
     archive,
     claim,
@@ -159,8 +160,8 @@ def test_after_three_requeues_the_task_is_left_for_good(db: Db) -> None:
     assert (queue(db, "f"), archive(db, "f")) == ([], [("a", 0)])
 
 
-def stalled_out(db: Db, *steps: object, **options: int) -> uuid.UUID:
-    """A run whose task ``a`` has been requeued three times and stalls once more."""
+def marked(db: Db, *steps: object, **options: int) -> uuid.UUID:
+    """A run whose first task of ``a`` has been requeued three times and stalls once more."""
     flow(db, "f", *steps, **({"timeout": 5} | options))  # type: ignore[arg-type]
     run = start(db, "f", [1, 2])
     claim(db, "f")
@@ -170,11 +171,50 @@ def stalled_out(db: Db, *steps: object, **options: int) -> uuid.UUID:
     return run
 
 
+def stalled_out(db: Db, *steps: object, **options: int) -> uuid.UUID:
+    """The same one transaction later, when the upkeep has come round again."""
+    run = marked(db, *steps, **options)
+    db.do(
+        "update pgflow.step_tasks set permanently_stalled_at = now() - interval '15 s'"
+        " where permanently_stalled_at is not null"
+    )
+    assert requeue(db) == 0
+    return run
+
+
 def test_later_calls_ignore_it(db: Db) -> None:
-    run = stalled_out(db, "a")
+    run = marked(db, "a")
     before = snapshot(db, run)
     assert requeue(db) == 0
     assert snapshot(db, run) == before
+
+
+def test_nothing_but_the_task_changes_in_the_transaction_that_gives_it_up(db: Db) -> None:
+    run = marked(db, "a", "other")
+    assert (state(db, run, "a").status, run_row(db, run).status) == ("started", "started")
+    assert queue(db, "f") == [("other", 0)]
+    assert event_names(db, run, "step:a") == ["step:a:started"]
+
+
+def test_a_result_that_arrives_before_a_given_up_task_is_counted_is_taken(db: Db) -> None:
+    run = marked(db, "a")
+    assert [t.status for t in complete(db, run, "a", "late")] == ["completed"]
+    assert run_row(db, run).output == {"a": "late"}
+
+
+def test_a_task_given_up_is_neither_failed_nor_handed_back_into_the_queue_it_has_left(db: Db) -> None:
+    run = marked(db, "a")
+    before = snapshot(db, run)
+    fail(db, run, "a", "late")
+    assert db.value("select pgflow.release_tasks('f', %s, '{1}')", WORKER) == 0
+    assert snapshot(db, run) == before
+
+
+def test_a_task_given_up_is_not_recovered_from_its_dead_worker(db: Db) -> None:
+    run = marked(db, "a")
+    db.do("update pgflow.workers set dead_after = '1 s', last_heartbeat_at = now() - interval '1 hour'")
+    assert db.value("select pgflow.recover_dead_workers()") == 0
+    assert task(db, run, "a").status == "started"
 
 
 def test_a_task_stalled_out_fails_its_step_and_run_with_a_clear_error(db: Db) -> None:
@@ -198,6 +238,7 @@ def test_a_task_stalled_out_skips_its_step_where_exhaustion_does(db: Db) -> None
 
 def test_one_map_task_stalled_out_ends_the_map(db: Db) -> None:
     run = stalled_out(db, map_step("a"))
+    assert db.value("select failed_at = now() from pgflow.step_tasks where task_index = 0")
     assert [t.status for t in tasks(db, run)] == ["started", "queued"]
     assert run_row(db, run).status == "failed"
     assert archive(db, "f") == [("a", 0), ("a", 1)]
