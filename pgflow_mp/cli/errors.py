@@ -78,7 +78,10 @@ def _from_database(error: Exception) -> PgflowError:
             hint="Nothing that was recorded is lost. Look at the server's log, then try again.",
         )
     if state == "42501":
-        return DatabaseError(f"The database refuses: {text}", hint="Connect as a role with more rights.")
+        hint = "Connect as a role with more rights."
+        if "for function" in text:
+            hint += " An administrator can give them: select pgflow.grant_access('some_role', 'operator');"
+        return DatabaseError(f"The database refuses: {text}", hint=hint)
     if state in ("53100", "53200", "53300"):
         return DatabaseError(f"The database is at a limit: {text}")
     if state.startswith(("22", "54")):

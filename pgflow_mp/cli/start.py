@@ -40,7 +40,6 @@ def execute(args: argparse.Namespace) -> int:
     """Start the run and print its id."""
     from pgflow_mp.cli import preflight
     from pgflow_mp.cli.database import open_database
-    from pgflow_mp.db import engine
     from pgflow_mp.inputs import RunInput, read_input
     from pgflow_mp.targets import Target
 
@@ -60,8 +59,8 @@ def execute(args: argparse.Namespace) -> int:
         if flow is None:
             _check_known(conn, slug, missing, database.place)
         else:
-            ensure_compiled(conn, flow, args.compile)
-        run_id = engine.start_flow(conn, slug, (given or RunInput(b"{}", "")).json, priority=args.priority)
+            _compile(conn, flow, args.compile)
+        run_id = _start(conn, slug, (given or RunInput(b"{}", "")).json, args.priority, database.place)
         place = database.place
     if args.json:
         print(json.dumps({"run_id": run_id, "flow": slug, "database": place}))
@@ -70,6 +69,37 @@ def execute(args: argparse.Namespace) -> int:
     if sys.stderr.isatty():
         print(f"Started {slug} in {place}. Work on it: {command(args.flow)}", file=sys.stderr)
     return 0
+
+
+def _start(
+    conn: psycopg.Connection[tuple[Any, ...]], slug: str, input: bytes, priority: int, place: str
+) -> str:
+    import psycopg
+
+    from pgflow_mp.db import engine
+
+    try:
+        return engine.start_flow(conn, slug, input, priority=priority)
+    except psycopg.errors.ForeignKeyViolation:
+        raise FlowNotFound(
+            f"There is no flow '{slug}' in {place}",
+            hint="Have a role that may create flows start it, or a worker that serves it.",
+        ) from None
+
+
+def _compile(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: str) -> None:
+    """Like ensure_compiled. A role that may start runs and no more takes the flow as it is stored."""
+    import psycopg
+
+    try:
+        ensure_compiled(conn, flow, how)
+    except psycopg.errors.InsufficientPrivilege:
+        if how != "check":
+            raise
+        print(
+            f"note: role {conn.info.user} may not compare flows; {flow.slug} is started as it is stored.",
+            file=sys.stderr,
+        )
 
 
 def ensure_compiled(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: str) -> None:
@@ -93,9 +123,14 @@ def ensure_compiled(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, 
 def _check_known(
     conn: psycopg.Connection[tuple[Any, ...]], slug: str, missing: Exception | None, place: str
 ) -> None:
+    import psycopg
+
     from pgflow_mp.db import reports
 
-    known = reports.known_flows(conn)
+    try:
+        known = reports.known_flows(conn)
+    except psycopg.errors.InsufficientPrivilege:  # starting will tell
+        return
     if slug not in known:
         raise FlowNotFound(
             f"{missing}, and no flow '{slug}' in {place}",

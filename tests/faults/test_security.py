@@ -8,12 +8,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
+from database_roles import SECRET, role_with
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from worker_harness import FLOWS, Tasks, compiled, eventually, run_row, settings, threaded
 
@@ -21,23 +21,6 @@ from pgflow_mp.client import Client
 from pgflow_mp.db.embedded import EmbeddedServer
 from pgflow_mp.testing import audit_run
 from pgflow_mp.worker.worker import Worker
-
-SECRET = "s3cret-0f-mine"
-
-
-@contextlib.contextmanager
-def role_with(dsn: str, access: str) -> Iterator[str]:
-    """The connection string of a new role that has this access and nothing else."""
-    name = f"role_{access}_{os.getpid()}_{time.time_ns()}"
-    with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute(f"create role {name} login password '{SECRET}'")
-        conn.execute("select pgflow.grant_access(%s, %s)", (name, access))
-        try:
-            yield make_conninfo(dsn, user=name, password=SECRET)
-        finally:
-            conn.execute("select pg_terminate_backend(pid) from pg_stat_activity where usename = %s", (name,))
-            conn.execute(f"drop owned by {name}")
-            conn.execute(f"drop role {name}")
 
 
 def refused(dsn: str, query: str) -> bool:
