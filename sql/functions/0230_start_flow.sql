@@ -70,7 +70,12 @@ as $$
   select jsonb_build_object(
     'run', to_jsonb(r),
     'steps', coalesce(
-      (select jsonb_agg(to_jsonb(ss)) from pgflow.step_states ss where ss.run_id = r.run_id),
+      -- Without our own columns: clients validate these rows.
+      (
+        select jsonb_agg(to_jsonb(ss) - array['spawned_tasks', 'failed_tasks'])
+        from pgflow.step_states ss
+        where ss.run_id = r.run_id
+      ),
       '[]'::jsonb
     )
   )
