@@ -239,7 +239,10 @@ class Upkeep(_Loop):
 
     def _watch(self, conn: Connection, run_id: str) -> None:
         steps = engine.run_progress(conn, run_id)
-        self._post(RunSeen(run_id, engine.run_status(conn, run_id), steps))
+        status = engine.run_status(conn, run_id)
+        if status is None and conn.execute("select pg_is_in_recovery()").fetchone() == (True,):
+            return  # a standby that lags does not know it yet
+        self._post(RunSeen(run_id, status, steps))
 
 
 def _next(began: float, every: float) -> float:

@@ -64,6 +64,8 @@ def pair() -> Iterator[tuple[Cluster, Cluster]]:
     with clusters() as (primary, standby):
         with connection.connect(primary.dsn("pgflow")) as conn:
             schema.install(conn)
+        end = primary.execute("select pg_current_wal_lsn()::text")
+        eventually(lambda: standby.execute(f"select pg_last_wal_replay_lsn() >= '{end}'"), 20)
         yield primary, standby
 
 
@@ -123,6 +125,30 @@ def test_an_address_that_leads_to_a_standby_for_a_while_costs_nothing(
     assert tries < 150, "it connects again and again without a pause"
     assert len(listener.waited) < 10
     assert report.unsettled == 0
+
+
+@pytest.mark.slow
+def test_a_standby_that_has_not_heard_of_the_run_yet_does_not_end_it(
+    pair: tuple[Cluster, Cluster], log: Path
+) -> None:
+    primary, standby = pair
+    standby.execute("select pg_wal_replay_pause()")
+    run_id = start(primary.dsn("pgflow"), "naps", [0.02] * ITEMS)
+    listener = Listener()
+    with TcpProxy(primary.dsn("pgflow")) as proxy:
+        worker = Worker(settings(proxy.dsn, "naps", **QUICK), observer=listener)
+        with threaded(worker, run_id=run_id) as running:
+            eventually(lambda: worker.stats.done >= 40)
+            proxy.lead_to(standby.dsn())
+            proxy.cut()
+            eventually(lambda: listener.waited, 20)
+            time.sleep(2.0)
+            assert running.report is None
+            primary.stop()
+            standby.execute("select pg_wal_replay_resume()")
+            standby.promote()
+            running.join(60)
+    check(standby.dsn("pgflow"), run_id, log)
 
 
 @pytest.mark.slow
