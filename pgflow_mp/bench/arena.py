@@ -88,6 +88,8 @@ class Arena:
             status = engine.run_status(self._conn, run_id)
             if status == "completed":
                 return
+            for worker in self.workers:
+                worker.check()
             if status == "failed":
                 raise PgflowError(f"Run {run_id} of the benchmark failed: {self._why(run_id)}")
             until = time.monotonic() + 1.0

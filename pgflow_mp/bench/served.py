@@ -44,6 +44,11 @@ class ServedWorker:
             raise PgflowError("The worker of the benchmark did not start", hint="Its message is above.")
         self.process = psutil.Process(self._process.pid)
 
+    def check(self) -> None:
+        """Raises PgflowError if it has ended."""
+        if (status := self._process.poll()) is not None:
+            raise PgflowError(f"A worker of the benchmark ended with {status}", hint="Its message is above.")
+
     def cpu(self) -> float:
         """CPU seconds of the parent so far."""
         times = self.process.cpu_times()

@@ -1,0 +1,18 @@
+"""The stage of the benchmark with a real worker."""
+
+from __future__ import annotations
+
+import pytest
+from database_server import DatabaseServer
+
+from pgflow_mp.bench.stage import Stage
+from pgflow_mp.errors import PgflowError
+
+
+def test_a_worker_that_ends_ends_the_benchmark_with_its_status(server: DatabaseServer) -> None:
+    stage = Stage(server.dsn, 1, True, 1e7, print)
+    with stage.arena("bench_map", lanes=1) as arena:
+        assert arena.run("bench_map", [1, 2, 3]).total < 60
+        arena.workers[0].process.kill()
+        with pytest.raises(PgflowError, match=r"A worker of the benchmark ended with -9"):
+            arena.run("bench_map", [1, 2, 3])
