@@ -105,9 +105,11 @@ class Audit:
         if len({path.parts[0] for path in sockets}) > forkservers_killed:
             self.problems.append(f"sockets are left: {sockets[:5]}")
         deadline = time.monotonic() + 10
-        while (shared := self.shared_memory()) and time.monotonic() < deadline:
+        shared = set(self.shared_memory())
+        while shared and time.monotonic() < deadline:  # others on this machine make some and remove it
             time.sleep(0.5)
-        self.problems += [f"shared memory is left: {path}" for path in shared]
+            shared &= set(self.shared_memory())
+        self.problems += [f"shared memory is left: {path}" for path in sorted(shared)]
 
     def shared_memory(self) -> list[Path]:
         """Pieces made since the start that nobody uses any more."""
