@@ -27,6 +27,7 @@ from pgflow_mp.flow import Flow
 from pgflow_mp.worker import cpus, lifeline, zygote
 from pgflow_mp.worker.messages import FlowInfo, Hello, Kind, Outcome, Setup, StepInfo, decode_chunk, encode
 from pgflow_mp.worker.slots import SlotFiles, SlotWriter
+from pgflow_mp.worker.surroundings import Surroundings
 
 Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
 
@@ -37,6 +38,9 @@ _LEVELS: Final = {
     "verbose": logging.INFO,
     "debug": logging.DEBUG,
 }
+
+_LONG: Final = 250e-6  # seconds after which a closer look at an item's traces costs next to nothing
+_CUT_OFF: Final = 4  # exit code
 
 _flows: dict[str, Flow] | None = None  # loaded once, perhaps before the fork
 _lane: Lane | None = None
@@ -84,7 +88,7 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     try:
         flows = load(orders)
         _reseed()
-        _lane = Lane(flows, orders, SlotWriter(files))
+        _lane = Lane(flows, orders, _Slot(files), Surroundings(files.control.fd))
         hello.flows = [describe(flow) for flow in flows.values()]
     except PgflowError as error:
         hello.error, hello.hint = str(error), error.hint
@@ -121,25 +125,50 @@ def describe(flow: Flow) -> FlowInfo:
     return FlowInfo(flow.slug, msgspec.json.encode(flow.shape()), steps)
 
 
+class _Slot(SlotWriter):
+    """Leaves a file alone that a handler has opened under the number of one of ours, which it closed."""
+
+    def __init__(self, files: SlotFiles) -> None:
+        super().__init__(files)
+        self._identities = [os.fstat(file.fd)[1:3] for file in files.buffers]
+
+    def _remap(self, buffer: int, size: int) -> None:
+        if os.fstat(self._files[buffer].fd)[1:3] != self._identities[buffer]:
+            raise OSError("a handler has closed the files of this process")
+        super()._remap(buffer, size)
+
+
 class Lane:
     """Executes chunks in this process."""
 
-    def __init__(self, flows: dict[str, Flow], setup: Setup, slot: SlotWriter) -> None:
+    def __init__(
+        self,
+        flows: dict[str, Flow],
+        setup: Setup,
+        slot: SlotWriter,
+        surroundings: Surroundings,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
         self._flows = flows
         self._slot = slot
+        self._surroundings = surroundings
+        self._now_ns = now_ns  # taken before handlers can put another clock into the module
         self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
         self._prepared: dict[tuple[str, str], Execute] = {}
         self._pid = os.getpid()
-        self._directory = os.getcwd()
 
     def run(self, ordinal: int, data: bytes) -> None:
         """Execute one chunk, item by item."""
-        slot, runtime, pid, now_ns = self._slot, self._runtime, self._pid, time.monotonic_ns
+        slot, runtime, pid, now_ns = self._slot, self._runtime, self._pid, self._now_ns
+        surroundings = self._surroundings
         chunk = decode_chunk(data)
         flow, runs, steps = chunk.flow, chunk.runs, chunk.steps
         executes = [self._execute(flow, step) for step in steps]
+        surroundings.inspect()  # threads of earlier items go on between chunks
         slot.begin(ordinal)
         for position, item in enumerate(chunk.items):
+            started = now_ns()
+            slot.start(position, started)  # before the look at skipped: see LaneProcess.relieve
             if slot.skipped >= ordinal:
                 slot.finish(encode(Outcome(position, Kind.NOT_RUN, b"", 0.0)))
                 continue
@@ -154,16 +183,20 @@ class Lane:
                 raw_flow_input=item.flow_input,
                 runtime=runtime,
             )
-            started = now_ns()
-            slot.start(position, started)
             try:
                 kind, body = executes[item.step](item.input, item.flow_input, context)
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
                 kind, body = Kind.FAILED, _text(error).encode("utf-8", "backslashreplace")
             if os.getpid() != pid:
                 os._exit(0)  # a copy of this process, forked by the handler, that came back here
-            self._publish(Outcome(position, kind, body, (now_ns() - started) / 1e9))
+            seconds = (now_ns() - started) / 1e9
+            self._publish(Outcome(position, kind, body, seconds))
+            surroundings.after_item()
+            if (seconds > _LONG or kind != Kind.COMPLETED) and not surroundings.inspect():
+                os._exit(_CUT_OFF)
         slot.end()
+        if not surroundings.connected:
+            os._exit(_CUT_OFF)  # rather than write into what has our files' numbers now
 
     def _publish(self, outcome: Outcome) -> None:
         try:
@@ -172,12 +205,6 @@ class Lane:
             size = len(outcome.body)
             text = f"MemoryError: no room to hand over an output of {size} bytes ({error})"
             self._slot.finish(encode(Outcome(outcome.position, Kind.FAILED, text.encode(), outcome.seconds)))
-        try:
-            if os.getcwd() != self._directory:
-                os.chdir(self._directory)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.chdir(self._directory)
 
     def _execute(self, flow_slug: str, step_slug: str) -> Execute:
         key = (flow_slug, step_slug)
@@ -207,11 +234,25 @@ def _set_up_process(files: SlotFiles) -> None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to what sys.stderr is now; an item may have closed what it was."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _value: Any) -> None: ...
+
+
 def _set_up_logging(level: str) -> None:
     logger = logging.getLogger("pgflow_mp")
     logger.setLevel(_LEVELS.get(level, logging.INFO))
     if not logging.getLogger().handlers and not logger.handlers:
-        handler = logging.StreamHandler()
+        handler = _StderrHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
         logger.addHandler(handler)
 
