@@ -16,7 +16,7 @@ from typing import Final
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.messages import Chunk, Item
 
-TARGET: Final = 0.04  # seconds of work in a chunk
+TARGET: Final = 0.08  # seconds of work in a chunk
 DEEPEST: Final = 0.1  # a chunk that takes longer has no second one waiting behind it in its lane
 SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
 LARGEST: Final = 500  # items in a chunk
@@ -139,6 +139,13 @@ class Dispatcher:
             mean = self._mean(batch)
             return 2 if mean is not None and mean <= DEEPEST else 1
         return 1
+
+    def is_late(self, lane: int, now: float) -> bool:
+        """Whether a lane has been busy with a chunk for much longer than that should take."""
+        return any(
+            flight.lane == lane and now - flight.sent > 2 * flight.seconds + DEEPEST
+            for flight in self.flights.values()
+        )
 
     def next_chunk(self, lane: int, lanes: int, now: float) -> Flight | None:
         """Cut the next chunk for ``lane`` of ``lanes``; flows take turns. None if nothing waits."""

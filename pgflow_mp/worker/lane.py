@@ -23,6 +23,7 @@ from pgflow_mp.worker.slots import MAX_ITEMS, SlotFiles, SlotReader
 from pgflow_mp.worker.trees import ProcessTree, signal_group
 from pgflow_mp.worker.verdicts import KillReason
 
+_IN_SIGHT: Final = 0.02  # seconds in which a store of ours has surely reached the child
 _HEARSAY: Final = 0.15  # seconds between signals that a process manager sends to all of us at once
 IN_FLIGHT: Final = 2  # chunks a lane holds: one running, one waiting
 
@@ -50,6 +51,15 @@ class _Killing:
     deadline: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Relief:
+    """The process was asked at ``since``, in ``target``, to begin nothing of its chunks up to ``ordinal``."""
+
+    target: tuple[int, int]
+    ordinal: int
+    since: float
+
+
 @dataclass(slots=True)
 class Hooks:
     """What a process calls: ``emit`` with its lock held, the others without.
@@ -72,6 +82,7 @@ class _State:
     ordinal: int = 0
     flights: dict[int, Flight] = field(default_factory=dict)
     killing: _Killing | None = None
+    relief: _Relief | None = None
 
 
 class LaneProcess:
@@ -208,6 +219,40 @@ class LaneProcess:
             if not self._state.closed:
                 self._slot.skip(self._state.ordinal)
 
+    def relieve(self, after: float) -> None:
+        """Report as not run what waits behind an item that has been running for ``after`` seconds.
+
+        Takes two calls. The first asks the process to begin nothing more of what it holds. A process
+        announces an item before it looks for such a request; so if the second call, some time later,
+        finds it in the same item, it will not begin another.
+        """
+        with self.lock:
+            state, now = self._state, time.monotonic()
+            if state.closed or state.dead or state.killing is not None:
+                return
+            found = self._slot.running()
+            if found is None or now - found.started_ns / 1e9 < after:
+                return
+            target, relief = (found.ordinal, found.position), state.relief
+            behind = {
+                flight.ordinal: found.position + 1 if flight.ordinal == found.ordinal else 0
+                for flight in state.flights.values()
+            }
+            if not any(flight.end > behind[flight.ordinal] for flight in state.flights.values()):
+                return
+            if relief is None or relief.target != target or relief.ordinal != state.ordinal:
+                self._slot.skip(state.ordinal)
+                state.relief = _Relief(target, state.ordinal, now)
+            elif now - relief.since >= _IN_SIGHT:
+                for flight in state.flights.values():
+                    self._take_away(flight, behind[flight.ordinal])
+
+    def _take_away(self, flight: Flight, first: int) -> None:
+        """Report a chunk's items from ``first`` on as not run; what its process says of them is ignored."""
+        if rest := flight.unreported(first):
+            flight.end = first
+            self._hooks.emit(Outcomes(self.lane, self.generation, flight.chunk.seq, rest, False))
+
     def announce_shutdown(self) -> None:
         """Let handlers see it in ctx.shutdown."""
         with self.lock:
@@ -316,17 +361,21 @@ class LaneProcess:
 
     def _missing(self, flight: Flight, error: BaseException | None) -> list[Outcome]:
         """A chunk that ended without all its outcomes: a fault of ours or of the handler's tampering."""
-        first, end = flight.count, len(flight.chunk.items)
+        first = flight.count
+        if first >= flight.end:
+            return []
         item = flight.chunk.items[first]
         name = verdicts.task_name(flight.chunk.steps[item.step], item.index)
         text = f"InternalError: the lane ended its chunk before {name} had an outcome ({error!r})"
         return [
             Outcome(first, Kind.FAILED, text.encode("utf-8", "backslashreplace"), 0.0),
-            *(Outcome(position, Kind.NOT_RUN, b"", 0.0) for position in range(first + 1, end)),
+            *flight.unreported(first + 1),
         ]
 
     def _take(self, flight: Flight) -> list[Outcome]:
         outcomes, flight.count, flight.length = self._slot.take(flight.ordinal, flight.count, flight.length)
+        if flight.end < len(flight.chunk.items):
+            return [outcome for outcome in outcomes if outcome.position < flight.end]
         return outcomes
 
     def _still(self, target: tuple[int, int]) -> bool:

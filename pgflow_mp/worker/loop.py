@@ -12,7 +12,7 @@ from typing import Any, Final
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.claim import Claimer
-from pgflow_mp.worker.dispatch import Dispatcher
+from pgflow_mp.worker.dispatch import DEEPEST, Dispatcher
 from pgflow_mp.worker.events import Cause, LaneDied, LaneFailedToStart, LaneReady, Outcomes
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
@@ -159,6 +159,8 @@ class Loop:
         self.pool.poll(now)
         self._watchdog.tick(now)
         self._connection.tick(now)
+        if self._starving():
+            self.pool.relieve(DEEPEST)
         if self._watchdog.paused != self._braked:
             self._braked = self._watchdog.paused
             text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"
@@ -211,7 +213,7 @@ class Loop:
                 flow = dispatcher.next_flow()
                 if flow is None:
                     return
-                if chunks >= dispatcher.depth(flow):
+                if chunks and (dispatcher.depth(flow) < 2 or dispatcher.is_late(lane, now)):
                     continue
                 flight = dispatcher.next_chunk(lane, self._lanes, now)
                 if flight is not None and not self.pool.submit(lane, flight.chunk, _timeouts(flight)):

@@ -15,13 +15,24 @@ from pgflow_mp.worker.verdicts import KillReason
 
 @dataclass(slots=True)
 class Flight:
-    """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken."""
+    """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken.
+
+    Items from position ``end`` on were taken away from it and are reported.
+    """
 
     ordinal: int
     chunk: Chunk
     timeouts: Sequence[float | None]
     count: int = 0
     length: int = 0
+    end: int = 0
+
+    def __post_init__(self) -> None:
+        self.end = len(self.chunk.items)
+
+    def unreported(self, first: int) -> list[Outcome]:
+        """Items from ``first`` on that the process still has, as not run."""
+        return [Outcome(position, Kind.NOT_RUN, b"", 0.0) for position in range(first, self.end)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +77,7 @@ def settle(death: Death, flights: Sequence[tuple[Flight, list[Outcome]]]) -> lis
     events: list[LaneEvent] = [LaneDied(death.lane, death.generation, cause, how, seq, verdict, trace)]
     for flight, outcomes in flights:
         charged = verdict.position if verdict is not None and flight is culprit else None
-        rest = [
-            Outcome(position, Kind.NOT_RUN, b"", 0.0)
-            for position in range(flight.count, len(flight.chunk.items))
-            if position != charged
-        ]
+        rest = [outcome for outcome in flight.unreported(flight.count) if outcome.position != charged]
         events.append(Outcomes(death.lane, death.generation, flight.chunk.seq, outcomes + rest, True))
     return events
 
@@ -81,7 +88,7 @@ def _culprit(death: Death, flights: Sequence[Flight]) -> Flight | None:
     if running is None or (reason is not None and reason.target != (running.ordinal, running.position)):
         return None
     for flight in flights:
-        if flight.ordinal == running.ordinal and running.position >= flight.count:
+        if flight.ordinal == running.ordinal and flight.count <= running.position < flight.end:
             return flight
     return None
 

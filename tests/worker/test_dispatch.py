@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from pgflow_mp.worker.batches import OVERHEAD, Batch, ItemTimes
 from pgflow_mp.worker.dispatch import (
+    DEEPEST,
     LARGEST,
     LARGEST_BYTES,
     SMALLEST,
@@ -47,8 +48,8 @@ def test_an_unknown_step_is_tried_with_single_items() -> None:
 
 def test_tiny_items_go_by_the_hundreds_and_long_ones_alone() -> None:
     assert chunk_size(20e-6, 100_000, 2) == LARGEST
-    assert chunk_size(0.001, 100_000, 2) == 40
-    assert chunk_size(0.01, 100_000, 2) == 4
+    assert chunk_size(0.001, 100_000, 2) == 80
+    assert chunk_size(0.01, 100_000, 2) == 8
     assert chunk_size(1.0, 100_000, 2) == 1
 
 
@@ -95,7 +96,7 @@ def test_a_rare_long_item_does_not_shrink_chunks_for_long() -> None:
 
 
 def test_a_chunk_may_mix_runs_and_steps_and_carries_only_those_it_needs() -> None:
-    dispatcher = Dispatcher(known(0.01, "a", "b"))
+    dispatcher = Dispatcher(known(0.02, "a", "b"))
     dispatcher.add(batch(100, steps=("a", "b"), runs=tuple(f"r{i}" for i in range(100))))
     flight = dispatcher.next_chunk(0, 1, 0.0)
     assert flight is not None
@@ -183,3 +184,13 @@ def test_every_item_is_handed_out_exactly_once_whatever_comes_back_or_is_dropped
     assert set(finished) <= expected
     assert dispatcher.held == {}
     assert dispatcher.waiting() == 0
+
+
+def test_a_lane_is_late_when_its_chunk_takes_much_longer_than_expected() -> None:
+    dispatcher = Dispatcher(known(0.01))
+    dispatcher.add(batch(100))
+    flight = dispatcher.next_chunk(3, 2, 100.0)
+    assert flight is not None
+    assert not dispatcher.is_late(3, 100.0 + flight.seconds)
+    assert dispatcher.is_late(3, 100.0 + 2 * flight.seconds + DEEPEST + 0.01)
+    assert not dispatcher.is_late(2, 200.0)
