@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import io
+import json
 import multiprocessing
 import os
 import resource
@@ -112,7 +114,113 @@ def start_a_thread(_: Any) -> str:
 def close_standard_files(_: Any) -> str:
     for fd in (0, 1, 2):
         os.close(fd)
+    time.sleep(0.001)
     return "closed"
+
+
+def close_streams(_: Any) -> str:
+    sys.stdout.close()
+    sys.stderr.close()
+    return "closed"
+
+
+def replace_and_close_stream(_: Any) -> str:
+    sys.stdout = sys.stderr = io.StringIO()
+    sys.stdout.close()
+    return "closed"
+
+
+def say(word: str) -> None:
+    print(word)
+    print(word, file=sys.stderr)
+    subprocess.run(["true"], check=True)
+
+
+def close_and_reopen(directory: str) -> int:
+    """Take every number below 64 for files of one's own."""
+    os.closerange(3, 4096)
+    for number in range(3, 64):
+        fd = os.open(f"{directory}/{number}", os.O_RDWR | os.O_CREAT)
+        os.write(fd, b"mine")
+        os.lseek(fd, 0, os.SEEK_SET)
+    time.sleep(0.001)
+    return 64
+
+
+def close_reopen_and_return(order: list[Any]) -> str:
+    directory, size = order
+    close_and_reopen(directory)
+    return "x" * int(size)
+
+
+def block_signals_and_return(seconds: float) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGALRM, signal.SIGCHLD})
+    time.sleep(seconds)
+
+
+def default_signals(seconds: float) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    time.sleep(seconds)
+
+
+_monotonic = time.monotonic
+
+
+def stop_the_clock(_: Any) -> None:
+    """As libraries do that freeze time in tests, and forget to let it go."""
+    vars(time)["monotonic_ns"] = lambda: 0
+    vars(time)["monotonic"] = vars(time)["perf_counter"] = lambda: 0.0
+    vars(json)["dumps"] = vars(json)["loads"] = None
+
+
+def spin_for(seconds: float) -> None:
+    until = _monotonic() + seconds
+    while _monotonic() < until:
+        pass
+
+
+def exit_in_a_thread(_: Any) -> None:
+    thread = threading.Thread(target=sys.exit, args=(3,))
+    thread.start()
+    thread.join()
+
+
+class _Bottomless:
+    def __del__(self) -> None:
+        self.__del__()
+
+
+def raise_in_del(_: Any) -> None:
+    _Bottomless()
+
+
+def leave_the_group(_: Any) -> None:
+    if os.getpgrp() == os.getpid():
+        os.setpgid(0, os.getpgid(os.getppid()))
+    os.setsid()
+
+
+def daemonize(_: Any) -> int:
+    """Fork twice and leave a process in a session of its own; its pid."""
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.write(writer, str(os.getpid()).encode())
+            os.close(writer)
+            time.sleep(20)
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with open(reader, "rb") as pipe:
+        return int(pipe.read())
+
+
+def change_mask_and_limits(_: Any) -> None:
+    os.umask(0o777)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
 def close_everything(_: Any) -> str:
@@ -168,6 +276,22 @@ ACTIONS: dict[str, Callable[[Any], Any]] = {
     "fork_a_sleeper": fork_a_sleeper,
     "run_a_sleeper": run_a_sleeper,
     "spin_with_children": spin_with_children,
+    "close_streams": close_streams,
+    "replace_and_close_stream": replace_and_close_stream,
+    "say": say,
+    "close_and_reopen": close_and_reopen,
+    "close_reopen_and_return": close_reopen_and_return,
+    "set_alarm": lambda seconds: signal.setitimer(signal.ITIMER_REAL, seconds),
+    "block_signals_and_return": block_signals_and_return,
+    "blocked_signals": lambda _: len(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+    "default_signals": default_signals,
+    "stop_the_clock": stop_the_clock,
+    "spin_for": spin_for,
+    "exit_in_a_thread": exit_in_a_thread,
+    "raise_in_del": raise_in_del,
+    "leave_the_group": leave_the_group,
+    "daemonize": daemonize,
+    "change_mask_and_limits": change_mask_and_limits,
     "end_by_sigterm": end_by_sigterm,
     "block_all_signals": block_all_signals,
     "fork_a_sleeping_copy": fork_a_sleeping_copy,
