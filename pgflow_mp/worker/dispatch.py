@@ -16,7 +16,7 @@ from typing import Final
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.messages import Chunk, Item
 
-TARGET: Final = 0.08  # seconds of work in a chunk
+TARGET: Final = 0.1  # seconds of work in a chunk
 DEEPEST: Final = 0.1  # a chunk that takes longer has no second one waiting behind it in its lane
 SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
 LARGEST: Final = 500  # items in a chunk

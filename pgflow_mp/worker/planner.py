@@ -57,7 +57,7 @@ class ClaimPlanner:
         *,
         lanes: int,
         batch_size: int | None = None,
-        claim_ahead: float = 0.3,
+        claim_ahead: float = 0.4,
         shortest_pause: float = 0.1,
         longest_pause: float = 2.0,
     ) -> None:

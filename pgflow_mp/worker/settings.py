@@ -49,8 +49,8 @@ class WorkerSettings:
     threads: int = 1
     heartbeat_interval: float = 2.0
     dead_after: float = 10.0
-    linger: float = 0.15
-    claim_ahead: float = 0.3
+    linger: float = 0.25
+    claim_ahead: float = 0.4
     crash_budget: int = 2
     log_level: str = "info"
 

@@ -48,8 +48,8 @@ def test_an_unknown_step_is_tried_with_single_items() -> None:
 
 def test_tiny_items_go_by_the_hundreds_and_long_ones_alone() -> None:
     assert chunk_size(20e-6, 100_000, 2) == LARGEST
-    assert chunk_size(0.001, 100_000, 2) == 80
-    assert chunk_size(0.01, 100_000, 2) == 8
+    assert chunk_size(0.001, 100_000, 2) == 100
+    assert chunk_size(0.01, 100_000, 2) == 10
     assert chunk_size(1.0, 100_000, 2) == 1
 
 
@@ -96,7 +96,7 @@ def test_a_rare_long_item_does_not_shrink_chunks_for_long() -> None:
 
 
 def test_a_chunk_may_mix_runs_and_steps_and_carries_only_those_it_needs() -> None:
-    dispatcher = Dispatcher(known(0.02, "a", "b"))
+    dispatcher = Dispatcher(known(0.025, "a", "b"))
     dispatcher.add(batch(100, steps=("a", "b"), runs=tuple(f"r{i}" for i in range(100))))
     flight = dispatcher.next_chunk(0, 1, 0.0)
     assert flight is not None
