@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import sys
-from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgflow_mp.cli import values
 from pgflow_mp.cli.options import Parser, add_database, add_json, command
-from pgflow_mp.errors import DatabaseError, RunNotFound
+from pgflow_mp.errors import RunNotFound
 
 if TYPE_CHECKING:
     import psycopg
@@ -63,8 +61,7 @@ def _embedded_exists(args: argparse.Namespace) -> bool:
 def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], place: str) -> int:
     from pgflow_mp.db import reports
 
-    with _listing(conn):
-        runs = reports.recent_runs(conn, args.limit, args.flow)
+    runs = reports.recent_runs(conn, args.limit, args.flow)
     if args.json:
         print(json.dumps([run._asdict() for run in runs], default=_json_value))
         return 0
@@ -102,21 +99,6 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
     return 0
 
 
-@contextlib.contextmanager
-def _listing(conn: psycopg.Connection[tuple[Any, ...]]) -> Iterator[None]:
-    """Explain why a role that was granted functions only cannot look for runs."""
-    import psycopg
-
-    try:
-        yield
-    except psycopg.errors.InsufficientPrivilege:
-        raise DatabaseError(
-            f"Role {conn.info.user} may look at runs that it can name, but not list them",
-            hint=f"Give the whole id of a run: {command('status')} RUN_ID. Listing takes the right to read "
-            "tables: grant select on pgflow.runs, pgflow.step_states to ...",
-        ) from None
-
-
 def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
     """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
     from pgflow_mp.db import engine, reports
@@ -125,8 +107,7 @@ def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
     try:
         run_id = str(UUID(text))
     except ValueError:
-        with _listing(conn):
-            found = reports.find_runs(conn, text) if len(text) >= 4 else []
+        found = reports.find_runs(conn, text) if len(text) >= 4 else []
         if len(found) > 1:
             raise RunNotFound(
                 f"{text!r} begins the ids of several runs", hint="They are: " + ", ".join(found)

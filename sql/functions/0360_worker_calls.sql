@@ -99,3 +99,51 @@ as $$
   order by t.task_index
   limit run_results.max_rows;
 $$;
+
+-- The runs that were started last, newest first, of one flow or all, with ids that begin with id_prefix.
+-- Items are tasks of the steps that are under way or over.
+create or replace function pgflow.recent_runs(
+  flow_slug text default null,
+  id_prefix text default '',
+  max_rows int default 20
+)
+returns table (
+  run_id uuid,
+  flow text,
+  status text,
+  items bigint,
+  done bigint,
+  started_at timestamptz,
+  finished_at timestamptz
+)
+language sql
+stable
+security definer
+set search_path = ''
+as $$
+  select r.run_id, r.flow_slug, r.status, s.items, s.done, r.started_at, coalesce(r.completed_at, r.failed_at)
+  from (
+    select *
+    from pgflow.runs
+    where (recent_runs.flow_slug is null or runs.flow_slug = recent_runs.flow_slug)
+      and (recent_runs.id_prefix = '' or starts_with(runs.run_id::text, lower(recent_runs.id_prefix)))
+    order by runs.started_at desc, runs.run_id
+    limit recent_runs.max_rows
+  ) r
+  cross join lateral (
+    select
+      coalesce(sum(ss.initial_tasks), 0)::bigint as items,
+      coalesce(
+        sum(
+          case
+            when ss.status = 'completed' then ss.initial_tasks
+            when ss.status <> 'created' then ss.initial_tasks - coalesce(ss.remaining_tasks, 0)
+          end
+        ),
+        0
+      )::bigint as done
+    from pgflow.step_states ss
+    where ss.run_id = r.run_id and ss.status <> 'skipped'
+  ) s
+  order by r.started_at desc, r.run_id;
+$$;

@@ -14,7 +14,7 @@ declare
   v_function regprocedure;
   v_granted text[] := '{}';
   v_names text[] := array[
-    'start_flow_with_states', 'start_run', 'get_run_with_states', 'run_progress', 'run_results'
+    'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results'
   ];
 begin
   if access not in ('starter', 'operator', 'worker') then
