@@ -26,7 +26,7 @@ def test_a_calibrated_item_takes_about_its_time() -> None:
 
 
 def test_the_bare_pool_gets_the_chunks_of_our_dispatcher() -> None:
-    assert same_chunks(0.01, 1000, 2) == 4
+    assert same_chunks(0.01, 1000, 2) == 10
     assert same_chunks(0.1, 1000, 2) == 1
 
 
