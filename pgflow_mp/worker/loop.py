@@ -127,6 +127,10 @@ class Loop:
         while self.course.ending is None:
             self.take_events(TICK)
             now = time.monotonic()
+            self._dispatch(now)
+            self._claim(now)
+            if self._starving():
+                self.settler.flush()  # what is recorded may make the next work
             if now >= next_tick:
                 next_tick = now + TICK
                 self.tick(now)
@@ -134,10 +138,6 @@ class Loop:
                     self.course.end(Ending.CONDITION)
                 if idle_exit and self._is_idle():
                     self.course.end(Ending.IDLE)
-            self._dispatch(now)
-            self._claim(now)
-            if self._starving():
-                self.settler.flush()  # what is recorded may make the next work
 
     def take_events(self, timeout: float) -> None:
         """Handle what has happened; waits up to ``timeout`` seconds for the first event."""

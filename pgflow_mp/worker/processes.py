@@ -42,6 +42,7 @@ from pgflow_mp.worker.slots import SharedFile
 from pgflow_mp.worker.zygote import Preload
 
 _EXIT_UNKNOWN: Final = 255
+_passing = threading.Lock()  # multiprocessing's settings belong to the whole process
 
 
 class LaneServer(forkserver.ForkServer):
@@ -131,17 +132,18 @@ def _passing_directory() -> Iterator[str]:
     config: dict[str, Any] = current_process()._config  # type: ignore[attr-defined]
     path = tempfile.mkdtemp(prefix="pgflow-mp-")
     try:
-        directory = os.open(path, os.O_PATH | os.O_CLOEXEC)
-        before = config.get("tempdir")
-        config["tempdir"] = short = f"/proc/self/fd/{directory}"
-        try:
-            yield short
-        finally:
-            if before is None:
-                del config["tempdir"]
-            else:
-                config["tempdir"] = before
-            os.close(directory)
+        with _passing:
+            directory = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            before = config.get("tempdir")
+            config["tempdir"] = short = f"/proc/self/fd/{directory}"
+            try:
+                yield short
+            finally:
+                if before is None:
+                    del config["tempdir"]
+                else:
+                    config["tempdir"] = before
+                os.close(directory)
     finally:
         with contextlib.suppress(OSError):
             os.rmdir(path)

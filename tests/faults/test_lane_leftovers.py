@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -77,3 +80,22 @@ def test_lanes_are_replaced_by_a_server_whose_socket_has_no_name(
         harness.until(lambda: len(harness.deaths) == 2)
         assert kinds(harness.run([["echo", 1]])) == [0]
         assert list(tmp_path.iterdir()) == []
+
+
+def test_pools_that_start_at_the_same_moment_leave_the_settings_of_multiprocessing_alone() -> None:
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    before = dict(config)
+
+    together = threading.Barrier(6)
+
+    def start_a_few(_: int) -> list[int]:
+        found = []
+        for _ in range(3):
+            together.wait(60)
+            with lanes(1) as harness:
+                found += kinds(harness.run([["echo", 1]]))
+        return found
+
+    with ThreadPoolExecutor(6) as threads:
+        assert list(threads.map(start_a_few, range(6))) == [[0, 0, 0]] * 6
+    assert config == before
