@@ -53,8 +53,17 @@ def children_first(pid: int, number: signal.Signals) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("send", [whole_group, everybody, children_first])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        (signal.SIGTERM, whole_group),
+        (signal.SIGTERM, children_first),
+        pytest.param(signal.SIGTERM, everybody, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, whole_group, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, everybody, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, children_first, marks=pytest.mark.slow),
+    ],
+)
 def test_a_signal_to_all_processes_lets_what_runs_finish_and_charges_nobody(
     dsn: str, log: Path, send: Callable[[int, signal.Signals], None], number: signal.Signals
 ) -> None:
