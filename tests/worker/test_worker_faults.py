@@ -173,6 +173,37 @@ def test_a_worker_that_was_taken_for_dead_goes_on_under_a_new_identity(dsn: str)
         assert conn.execute("select count(*) from pgflow.workers").fetchone() == (2,)
 
 
+def test_a_worker_that_is_stopped_for_a_while_and_woken_records_nothing_twice(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "naps", [0.05] * 120)
+    first = process(dsn, "naps", run_id, **QUICK)
+    eventually(lambda: Tasks(dsn, run_id).statuses("nap")["completed"] >= 10)
+    family = [psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)]
+    for member in family:
+        member.suspend()
+    (asleep,) = _held(dsn, run_id)
+    other = Worker(settings(dsn, "naps", **QUICK))
+    with threaded(other, run_id=run_id) as running:
+        eventually(lambda: asleep not in _held(dsn, run_id), timeout=15.0)
+        for member in reversed(family):
+            member.resume()
+        running.join()
+    said = first.communicate(timeout=30)[0]
+    assert first.returncode == 0, said
+    assert output(dsn, run_id) == {"count": 120}
+    assert Tasks(dsn, run_id).outputs("nap") == list(range(120))
+    assert {row[3] for row in Tasks(dsn, run_id).rows} == {1}  # a pause is nobody's fault
+
+
+def _held(dsn: str, run_id: str) -> set[str]:
+    """The workers that hold tasks of a run."""
+    with psycopg.connect(dsn) as conn:
+        rows = conn.execute(
+            "select last_worker_id::text from pgflow.step_tasks where run_id = %s and status = 'started'",
+            (run_id,),
+        ).fetchall()
+    return {row[0] for row in rows}
+
+
 def test_leases_of_what_runs_are_extended(dsn: str) -> None:
     run_id = start(dsn, "naps", [1.8, 1.8])
     worker = Worker(settings(dsn, "naps", visibility_timeout=1, **QUICK))
