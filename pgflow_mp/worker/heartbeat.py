@@ -32,10 +32,11 @@ from pgflow_mp.worker.inbox import (
     ThreadFailed,
 )
 
-UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's one upkeeper
+UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's upkeeper
 _STATEMENT_LIMIT: Final = 5  # seconds
 _RECOVER_EVERY: Final = 3.0
 _REQUEUE_EVERY: Final = 15.0
+_SUBSTITUTE: Final = 2.0  # times as long between rounds of those that are not the upkeeper
 _LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
 _WATCH_EVERY: Final = 0.5
 
@@ -212,22 +213,21 @@ class Upkeep(_Loop):
             if self._run_id is not None and now >= watch:
                 self._watch(conn, self._run_id)
                 watch = _next(now, _WATCH_EVERY)
-            if now >= recover and self._may_upkeep(conn):
+            if now >= recover:
+                seldom = 1.0 if self._is_first(conn) else _SUBSTITUTE
                 self._recover(conn)
-                recover = _next(now, _RECOVER_EVERY)
-            elif now >= recover:
-                recover = now + _RECOVER_EVERY
-            if now >= requeue and self._is_upkeeper:
+                recover = _next(now, _RECOVER_EVERY * seldom)
+            if now >= requeue:
+                seldom = 1.0 if self._is_upkeeper else _SUBSTITUTE
                 if count := engine.requeue_stalled_tasks(conn):
                     self._post(Said("warn", f"requeued {count} stalled tasks"))
-                requeue = _next(now, _REQUEUE_EVERY)
-            elif now >= requeue:
-                requeue = now + _REQUEUE_EVERY
+                requeue = _next(now, _REQUEUE_EVERY * seldom)
             self._backoff.reset()
             due = min(recover, requeue, watch if self._run_id is not None else recover)
             self._rest(due - time.monotonic())
 
-    def _may_upkeep(self, conn: Connection) -> bool:
+    def _is_first(self, conn: Connection) -> bool:
+        """Whether we hold the lock of the one that does the upkeep; it may be stopped, so others look too."""
         if not self._is_upkeeper:
             row = conn.execute("select pg_try_advisory_lock(%s)", (UPKEEP_KEY,)).fetchone()
             self._is_upkeeper = bool(row and row[0])

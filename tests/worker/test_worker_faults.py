@@ -173,6 +173,7 @@ def test_a_worker_that_was_taken_for_dead_goes_on_under_a_new_identity(dsn: str)
         assert conn.execute("select count(*) from pgflow.workers").fetchone() == (2,)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_stopped_for_a_while_and_woken_records_nothing_twice(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.05] * 120)
     first = process(dsn, "naps", run_id, **QUICK)
@@ -183,7 +184,7 @@ def test_a_worker_that_is_stopped_for_a_while_and_woken_records_nothing_twice(ds
     (asleep,) = _held(dsn, run_id)
     other = Worker(settings(dsn, "naps", **QUICK))
     with threaded(other, run_id=run_id) as running:
-        eventually(lambda: asleep not in _held(dsn, run_id), timeout=15.0)
+        eventually(lambda: asleep not in _held(dsn, run_id), timeout=20.0)
         for member in reversed(family):
             member.resume()
         running.join()
