@@ -5,6 +5,7 @@ Imports nothing but the standard library, so that every engine runs the very sam
 
 from __future__ import annotations
 
+import hashlib
 import random
 import time
 from collections.abc import Callable
@@ -25,11 +26,13 @@ def echo(item: str) -> str:
 
 
 def burn(loops: int) -> int:
-    """Use the CPU for so many turns of a loop: the same work whoever else is busy."""
-    value = loops
-    for _ in range(loops):
-        value = (value * 1103515245 + 12345) & 0x7FFFFFFF
-    return value
+    """Use the CPU for so many rounds of a hash: the same work whoever else is busy.
+
+    A loop in Python is not: from one process to the next, and from one call to the next, it is up to a
+    tenth faster or slower, by where its objects happen to lie in memory.
+    """
+    hashlib.pbkdf2_hmac("sha256", b"some", b"work", loops)
+    return loops
 
 
 def nap(milliseconds: float) -> float:

@@ -16,7 +16,7 @@ from typing import Final
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.messages import Chunk, Item
 
-TARGET: Final = 0.1  # seconds of work in a chunk
+TARGET: Final = 0.2  # seconds of work in a chunk
 DEEPEST: Final = 0.1  # a chunk that takes longer has no second one waiting behind it in its lane
 SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
 LARGEST: Final = 500  # items in a chunk
@@ -30,6 +30,9 @@ class Dispatcher:
         self.times = times
         self.flights: dict[int, Flight] = {}
         self.held: dict[int, Batch] = {}
+        self.run_emptied = False
+        """Set when nothing more of some run is held; the reader clears it."""
+        self._batches_of: dict[str, int] = {}
         self._queues: dict[str, deque[Batch]] = {}
         self._turn: deque[str] = deque()
         self._seq = itertools.count(1)
@@ -42,7 +45,7 @@ class Dispatcher:
         if queue is None:
             queue = self._queues[batch.flow] = deque()
             self._turn.append(batch.flow)
-        self.held[batch.number] = batch
+        self._hold(batch)
         if first:
             queue.appendleft(batch)
         else:
@@ -52,7 +55,21 @@ class Dispatcher:
         """Items ``first``..``last`` of a batch need nothing more."""
         batch.mark(first, last)
         if not batch.open:
-            self.held.pop(batch.number, None)
+            self._let_go(batch)
+
+    def _hold(self, batch: Batch) -> None:
+        self.held[batch.number] = batch
+        for run in batch.runs:
+            self._batches_of[run] = self._batches_of.get(run, 0) + 1
+
+    def _let_go(self, batch: Batch) -> None:
+        if self.held.pop(batch.number, None) is None:
+            return
+        for run in batch.runs:
+            self._batches_of[run] -= 1
+            if not self._batches_of[run]:
+                del self._batches_of[run]
+                self.run_emptied = True
 
     def held_items(self, flow: str | None = None) -> int:
         """Items that we claimed and have no outcome of, of one flow or of all."""
@@ -120,7 +137,7 @@ class Dispatcher:
                 batch.open -= rest.open
                 del batch.done[first:]
                 if not batch.open:
-                    self.held.pop(batch.number, None)
+                    self._let_go(batch)
                 out.append(rest)
         return out
 
@@ -227,7 +244,7 @@ class Dispatcher:
         """Parts of a batch that had items taken out; the parts take over what they hold."""
         for first, end in spans:
             part = batch.part(batch.items[first:end])
-            self.held[part.number] = part
+            self._hold(part)
             self.finish(batch, first, end - 1)
             yield part
         batch.next = len(batch.items)

@@ -24,6 +24,7 @@ from pgflow_mp.worker.trees import ProcessTree, signal_group
 from pgflow_mp.worker.verdicts import KillReason
 
 _IN_SIGHT: Final = 0.02  # seconds in which a store of ours has surely reached the child
+_EARLY: Final = 0.3  # seconds without a report after which outcomes of a running chunk are reported
 _HEARSAY: Final = 0.15  # seconds between signals that a process manager sends to all of us at once
 IN_FLIGHT: Final = 2  # chunks a lane holds: one running, one waiting
 
@@ -101,6 +102,7 @@ class LaneProcess:
         self._state = _State()
         self._files = SlotFiles.create()
         self._slot = SlotReader(self._files)
+        self._reported = self.started_at
         self._process: Any = None
         self._executor: ProcessPoolExecutor | None = None
         self._manager: Any = None
@@ -181,9 +183,12 @@ class LaneProcess:
         return True
 
     def poll(self) -> None:
-        """Report what finished inside chunks that still run."""
+        """Report what finished inside chunks that run for long."""
+        if time.monotonic() < self._reported + _EARLY:
+            return
         with self.lock:
             if not self._state.closed:
+                self._reported = time.monotonic()
                 for flight in list(self._state.flights.values()):
                     if outcomes := self._take(flight):
                         self._hooks.emit(
@@ -357,6 +362,7 @@ class LaneProcess:
             outcomes = self._take(flight)
             if flight.count != len(flight.chunk.items):
                 outcomes += self._missing(flight, done.exception())
+            self._reported = time.monotonic()
             self._hooks.emit(Outcomes(self.lane, self.generation, flight.chunk.seq, outcomes, True))
 
     def _missing(self, flight: Flight, error: BaseException | None) -> list[Outcome]:

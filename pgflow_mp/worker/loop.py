@@ -129,7 +129,8 @@ class Loop:
             now = time.monotonic()
             self._dispatch(now)
             self._claim(now)
-            if self._starving():
+            if self.dispatcher.run_emptied or self._starving():
+                self.dispatcher.run_emptied = False
                 self.settler.flush()  # what is recorded may make the next work
             if now >= next_tick:
                 next_tick = now + TICK

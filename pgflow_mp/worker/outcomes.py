@@ -20,6 +20,7 @@ from pgflow_mp.worker.stats import Stats
 from pgflow_mp.worker.verdicts import CrashBudget
 
 _RETRY_MARGIN: Final = 0.1  # seconds from a task's failure here to its record in the database
+_MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: nothing follows from it
 _RETRY_SLACK: Final = 3.0  # seconds after its backoff within which a retried item is seen again
 
 
@@ -108,7 +109,7 @@ class Collector:
         self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes))
         self._stats.busy += seconds
         self._count(chunk.flow, chunk.steps[0], 0, len(outcomes))
-        self._settler.add([group], sum(map(len, bodies)))
+        self._settler.add([group], sum(map(len, bodies)), _MIDST)
 
     def _mixed(self, flight: Flight, outcomes: list[Outcome]) -> None:
         chunk, batch = flight.chunk, flight.batch

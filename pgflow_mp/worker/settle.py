@@ -1,8 +1,9 @@
 """Recording finished items: in large batches, in one round trip each, again after a lost connection.
 
 The main loop adds outcomes; a thread with its own connection records them, ``linger`` seconds after the
-first or as soon as a batch is full. A batch is kept until the database has confirmed it. Recording is
-fenced by worker and attempt, so a batch that is sent again changes nothing it had changed before.
+first (longer in the midst of a map) or as soon as a batch is full. A batch is kept until the database
+has confirmed it. Recording is fenced by worker and attempt, so a batch that is sent again changes nothing
+it had changed before.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ class Settler(threading.Thread):
         self._changed = threading.Condition()
         self._groups: dict[Key, Group] = {}
         self._releases: list[tuple[str, str, list[int]]] = []
-        self._since: float | None = None
+        self._due = 0.0  # when what waits is recorded, full or not
         self._waiting = 0
         self._waiting_bytes = 0
         self._sending = 0
@@ -55,9 +56,10 @@ class Settler(threading.Thread):
 
     # -- the main loop's side ----------------------------------------------------------------------
 
-    def add(self, groups: Sequence[Group], size: int) -> None:
-        """Take over outcomes with ``size`` bytes of bodies."""
+    def add(self, groups: Sequence[Group], size: int, patience: float = 1.0) -> None:
+        """Take over outcomes with ``size`` bytes of bodies, to be recorded within ``patience`` lingers."""
         count = sum(len(group.indexes) for group in groups)
+        due = time.monotonic() + patience * self._linger
         with self._changed:
             for group in groups:
                 key = (group.run, group.step, group.worker_id, group.failures)
@@ -67,10 +69,11 @@ class Settler(threading.Thread):
                     known.attempts += group.attempts
                     known.bodies += group.bodies
                     known.permanent += group.permanent
+            first = not self._waiting
             self._waiting += count
             self._waiting_bytes += size
-            if self._since is None:
-                self._since = time.monotonic()
+            if first or due < self._due:
+                self._due = due
                 self._changed.notify()
             elif self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES:
                 self._changed.notify()
@@ -148,7 +151,7 @@ class Settler(threading.Thread):
                     return True
                 if self._waiting:
                     full = self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES
-                    left = (self._since or 0.0) + self._linger - time.monotonic()
+                    left = self._due - time.monotonic()
                     if full or self._urgent or self._closing or left <= 0:
                         return True
                     self._changed.wait(left)
@@ -171,7 +174,7 @@ class Settler(threading.Thread):
             self._waiting -= count
             self._waiting_bytes -= size
             self._sending, self._sending_bytes = count, size
-            self._since = time.monotonic() if self._waiting else None
+            self._due = time.monotonic() + self._linger
             self._urgent = False
             # Lock order: runs by id. Within a run completions first: a failure may end it.
             taken.sort(key=lambda group: (group.run, group.failures, group.step))

@@ -26,8 +26,8 @@ def test_a_calibrated_item_takes_about_its_time() -> None:
 
 
 def test_the_bare_pool_gets_the_chunks_of_our_dispatcher() -> None:
-    assert same_chunks(0.01, 1000, 2) == 10
-    assert same_chunks(0.1, 1000, 2) == 1
+    assert same_chunks(0.01, 1000, 2) == 20
+    assert same_chunks(0.2, 1000, 2) == 1
 
 
 def test_every_flow_of_the_benchmark_can_be_loaded() -> None:

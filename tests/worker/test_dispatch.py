@@ -48,8 +48,8 @@ def test_an_unknown_step_is_tried_with_single_items() -> None:
 
 def test_tiny_items_go_by_the_hundreds_and_long_ones_alone() -> None:
     assert chunk_size(20e-6, 100_000, 2) == LARGEST
-    assert chunk_size(0.001, 100_000, 2) == 100
-    assert chunk_size(0.01, 100_000, 2) == 10
+    assert chunk_size(0.001, 100_000, 2) == 200
+    assert chunk_size(0.01, 100_000, 2) == 20
     assert chunk_size(1.0, 100_000, 2) == 1
 
 
@@ -96,7 +96,7 @@ def test_a_rare_long_item_does_not_shrink_chunks_for_long() -> None:
 
 
 def test_a_chunk_may_mix_runs_and_steps_and_carries_only_those_it_needs() -> None:
-    dispatcher = Dispatcher(known(0.025, "a", "b"))
+    dispatcher = Dispatcher(known(0.05, "a", "b"))
     dispatcher.add(batch(100, steps=("a", "b"), runs=tuple(f"r{i}" for i in range(100))))
     flight = dispatcher.next_chunk(0, 1, 0.0)
     assert flight is not None
@@ -131,6 +131,21 @@ def test_a_second_chunk_waits_only_behind_short_items() -> None:
         dispatcher = Dispatcher(known(seconds))
         dispatcher.add(batch(10))
         assert dispatcher.depth("f") == depth
+
+
+def test_it_is_noticed_when_nothing_more_of_a_run_is_held() -> None:
+    dispatcher = Dispatcher(known(1.0))
+    first, second, other = batch(2, runs=("a",)), batch(2, runs=("a",)), batch(2, runs=("a", "b"))
+    for each in (first, second, other):
+        dispatcher.add(each)
+    dispatcher.finish(first, 0, 1)
+    assert not dispatcher.run_emptied  # there is more of a
+    dispatcher.finish(other, 0, 1)
+    assert dispatcher.run_emptied  # of b
+    dispatcher.run_emptied = False
+    dispatcher.discard(lambda each, item: each is second)
+    assert dispatcher.run_emptied
+    assert not dispatcher.held
 
 
 def test_work_beyond_what_is_worth_holding_is_shed_from_the_end() -> None:

@@ -31,6 +31,7 @@ def test_what_waits_behind_a_long_item_is_handed_back_while_that_still_runs() ->
         wait_for(harness, first, 1)
         time.sleep(0.1)
         relieve(harness, 0.1)
+        harness.until(lambda: 0 in harness.outcomes[first])
         assert {position: outcome.kind for position, outcome in harness.outcomes[first].items()} == {
             0: Kind.COMPLETED,
             2: Kind.NOT_RUN,

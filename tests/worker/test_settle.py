@@ -127,6 +127,16 @@ def test_a_full_batch_does_not_linger_and_flush_ends_the_wait(dsn: str) -> None:
         assert sum(call.result.accepted for call in settler.next().calls) == 10
 
 
+def test_what_may_wait_longer_goes_along_with_what_may_not(dsn: str) -> None:
+    run_id, tasks = claimed(dsn, "chain", list(range(4)))
+    with running(dsn, linger=0.2) as settler:
+        settler.settler.add([group(run_id, tasks[:3])], 3, patience=1000.0)
+        with pytest.raises(queue.Empty):
+            settler.next(timeout=0.6)
+        settler.settler.add([group(run_id, tasks[3:])], 1)
+        assert sum(call.result.accepted for call in settler.next().calls) == 4
+
+
 def test_a_batch_whose_connection_breaks_is_sent_again(own_dsn: str) -> None:
     dsn = own_dsn
     run_id, tasks = claimed(dsn, "chain", [1, 2, 3])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 from database_server import DatabaseServer
-from worker_harness import Tasks, execute, output, run_row, serve, settings, start
+from worker_harness import Tasks, eventually, execute, output, run_row, serve, settings, start, threaded
 
 from pgflow_mp.errors import FlowNotFound, PgflowError, SchemaError, ShapeMismatch
 from pgflow_mp.worker.stats import Ending
@@ -40,6 +40,16 @@ def test_single_steps_follow_each_other_without_lingering(dsn: str) -> None:
     run_id, report = execute(dsn, "single", "ann", linger=5.0)
     assert output(dsn, run_id) == {"greet": {"greeting": "Hello ANN"}}
     assert report.wall < 2.0
+
+
+def test_a_small_run_does_not_linger_beside_a_big_one(own_dsn: str) -> None:
+    dsn = own_dsn
+    big = start(dsn, "mischief", [["sleep", 0.02]] * 2000)
+    with threaded(Worker(settings(dsn, "mischief", linger=600.0))):
+        eventually(lambda: Tasks(dsn, big).statuses("act").get("started"))
+        small = start(dsn, "mischief", [["echo", 1]] * 3)
+        eventually(lambda: run_row(dsn, small).status == "completed")
+        assert run_row(dsn, big).status == "started"
 
 
 def test_an_empty_map_completes_at_once(dsn: str) -> None:

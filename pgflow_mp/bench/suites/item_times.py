@@ -24,8 +24,7 @@ class Case(NamedTuple):
 def run(stage: Stage) -> SuiteResult:
     """Efficiency = the bare pool's time over ours, round by round.
 
-    Both get new processes every other round: one process is up to 10 % faster than the next, for as long as
-    it lives, by the luck of its memory layout.
+    Both get new processes every other round: one may be faster than the next for as long as it lives.
     """
     result = SuiteResult("item-times", "CPU-bound items against a bare process pool with the same chunks")
     rows, points = [], []
