@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -47,8 +48,9 @@ class BarePool:
 
 
 def same_chunks(item_seconds: float, count: int, lanes: int) -> int:
-    """The chunk that our dispatcher takes for items of this length."""
-    return chunk_size(item_seconds, count, lanes)
+    """The chunk that our dispatcher takes for items of this length, evened out over the lanes."""
+    turns = math.ceil(count / (lanes * chunk_size(item_seconds, count, lanes)))
+    return math.ceil(count / (lanes * turns))
 
 
 def _checked(started: float, done: list[Any], items: Sequence[Any]) -> float:

@@ -54,6 +54,15 @@ class ServedWorker:
         times = self.process.cpu_times()
         return float(times.user + times.system)
 
+    def threads(self) -> dict[str, float]:
+        """CPU seconds of the parent so far, by what its threads are for."""
+        if self._process.stdin is None or self._process.stdout is None:
+            return {}
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        answer: dict[str, float] = json.loads(self._process.stdout.readline())
+        return answer
+
     def look(self, memory: Memory) -> None:
         """Update the largest sizes."""
         with contextlib.suppress(psutil.Error):

@@ -28,7 +28,8 @@ class WorkerSettings:
     timeout + 2); leases of what is held are extended. ``grace`` bounds the wait for running items at a
     stop. A worker that is silent for ``dead_after`` is taken for dead by the others. Finished items
     are settled ``linger`` after the first of them (twice that in the midst of a map), or at once when a
-    batch is full, when nothing more of their run is held or a lane has nothing to do. ``claim_ahead`` is how much work, per lane, is claimed beyond what the lanes hold.
+    batch is full, when nothing more of their run is held, or when a lane has nothing to do.
+    ``claim_ahead`` is how much work, per lane, is claimed beyond what the lanes hold.
     ``crash_budget`` is how often an item may crash its process before it is quarantined.
     """
 

@@ -30,6 +30,10 @@ def test_the_bare_pool_gets_the_chunks_of_our_dispatcher() -> None:
     assert same_chunks(0.2, 1000, 2) == 1
 
 
+def test_the_bare_pool_is_not_left_with_an_idle_process_by_its_last_chunk() -> None:
+    assert same_chunks(0.001, 1000, 2) == 167  # chunks of 200 would be five for two processes
+
+
 def test_every_flow_of_the_benchmark_can_be_loaded() -> None:
     assert len(load_flows("pgflow_mp.bench.flows")) == 8
 
