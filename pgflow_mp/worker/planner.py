@@ -68,8 +68,8 @@ class ClaimPlanner:
         self._flows = {flow: _Place(self._first) for flow in flows}
 
     def horizon(self, flow: str) -> float:
-        """Seconds of work per lane that are worth holding: two chunks and what passes during a claim."""
-        return 2 * TARGET + max(self._claim_ahead, 2 * self._flows[flow].round_trip)
+        """Seconds of work per lane that are worth holding: a chunk and what passes during a claim."""
+        return TARGET + max(self._claim_ahead, 2 * self._flows[flow].round_trip)
 
     def quantity(self, flow: str, load: Load, now: float) -> int:
         """Items to claim now; 0 for none."""
