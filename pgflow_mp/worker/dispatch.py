@@ -17,7 +17,7 @@ from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.messages import Chunk, Item
 
 TARGET: Final = 0.2  # seconds of work in a chunk
-DEEPEST: Final = 0.1  # a chunk that takes longer has no second one waiting behind it in its lane
+DEEPEST: Final = 0.1  # seconds: behind items that take longer no second chunk waits in a lane
 SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
 LARGEST: Final = 500  # items in a chunk
 LARGEST_BYTES: Final = 1 << 20  # of input in a chunk of several items

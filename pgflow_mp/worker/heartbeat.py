@@ -199,7 +199,7 @@ class Upkeep(_Loop):
         self.wake()
 
     def _serve(self, conn: Connection) -> None:
-        self._is_upkeeper = False
+        self._is_upkeeper, seldom = False, _SUBSTITUTE
         now = time.monotonic()
         watch, recover, requeue = now, now, now + _REQUEUE_EVERY / 3
         while not self._stopping.is_set():
@@ -218,7 +218,6 @@ class Upkeep(_Loop):
                 self._recover(conn)
                 recover = _next(now, _RECOVER_EVERY * seldom)
             if now >= requeue:
-                seldom = 1.0 if self._is_upkeeper else _SUBSTITUTE
                 if count := engine.requeue_stalled_tasks(conn):
                     self._post(Said("warn", f"requeued {count} stalled tasks"))
                 requeue = _next(now, _REQUEUE_EVERY * seldom)

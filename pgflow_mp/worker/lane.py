@@ -184,11 +184,12 @@ class LaneProcess:
 
     def poll(self) -> None:
         """Report what finished inside chunks that run for long."""
-        if time.monotonic() < self._reported + _EARLY:
+        now = time.monotonic()
+        if now < self._reported + _EARLY:
             return
         with self.lock:
             if not self._state.closed:
-                self._reported = time.monotonic()
+                self._reported = now
                 for flight in list(self._state.flights.values()):
                     if outcomes := self._take(flight):
                         self._hooks.emit(
