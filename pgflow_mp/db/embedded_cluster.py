@@ -200,7 +200,7 @@ def popen(
 
 
 def sweep_unfinished(home: Path) -> None:
-    """Remove what a killed ``initdb`` left; only under the supervisor's lock."""
+    """Remove what a killed ``initdb`` left; only under ``server.lock``, which its processes hold."""
     for leftover in home.glob("initdb-*"):
         shutil.rmtree(leftover, ignore_errors=True)
 

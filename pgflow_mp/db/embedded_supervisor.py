@@ -8,8 +8,8 @@ One supervisor per data directory, single-threaded, standard library only::
 * A lease is one connection to the supervisor's private unix socket. The kernel closes it when its
   client dies, however it dies. When the last lease is gone the server is stopped.
 * The server is a direct child with PDEATHSIG: a killed supervisor takes it along.
-* Every process of the server inherits ``server.lock``, so the next start waits until the last of
-  them is really gone; no process is ever judged, or killed, by a number in a file.
+* Every process of the server, and of ``initdb``, inherits ``server.lock``, so the next start waits
+  until the last of them is really gone; none is ever judged, or killed, by a number in a file.
 * A server that dies while leases exist is started again, on the same socket path.
 
 Messages are JSON lines. To the client: ``wait``, ``ready``, ``busy``, ``error``, ``stopped`` and
@@ -99,7 +99,28 @@ class Supervisor:
         state = {"socket_dir": str(self.socket_dir), "port": self.plan.port, "version": self.plan.version}
         cluster.write_atomically(self.home / "server.json", json.dumps(state) + "\n")
 
+    def _lock_server(self) -> int:
+        """Wait until every process of a killed predecessor is gone; the lock's descriptor, inheritable."""
+        deadline = time.monotonic() + SILENCE_LIMIT
+        while (server_lock := cluster.lock(self.home / "server.lock")) is None:
+            self.hub.pump(0.02, "waiting for the old server to end")
+            if time.monotonic() > deadline:
+                raise StartFailure(
+                    f"processes of an earlier server still use {self.plan.data}",
+                    "end the postgres processes that work on this directory (ps -ef | grep postgres)",
+                )
+        os.set_inheritable(server_lock, True)
+        return server_lock
+
     def _initialise(self) -> None:
+        server_lock = self._lock_server()
+        try:
+            self._create_cluster(server_lock)
+        finally:
+            os.close(server_lock)
+        cluster.check_cluster(self.plan)
+
+    def _create_cluster(self, server_lock: int) -> None:
         cluster.sweep_unfinished(self.home)
         if not self.plan.data.exists():
             unfinished = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.home))
@@ -109,6 +130,7 @@ class Supervisor:
                 cluster.initdb_command(self.plan, unfinished / "data"),
                 output,
                 death=signal.SIGKILL,
+                pass_fds=(server_lock,),
             )
             try:
                 while initdb.poll() is None:
@@ -129,20 +151,10 @@ class Supervisor:
                 raise failure
             (unfinished / "data").rename(self.plan.data)
             unfinished.rmdir()
-        cluster.check_cluster(self.plan)
 
     def _start(self) -> None:
-        deadline = time.monotonic() + SILENCE_LIMIT
-        # The processes of a killed predecessor hold this lock until the last of them is gone.
-        while (server_lock := cluster.lock(self.home / "server.lock")) is None:
-            self.hub.pump(0.02, "waiting for the old server to end")
-            if time.monotonic() > deadline:
-                raise StartFailure(
-                    f"processes of an earlier server still use {self.plan.data}",
-                    "end the postgres processes that work on this directory (ps -ef | grep postgres)",
-                )
+        server_lock = self._lock_server()
         try:
-            os.set_inheritable(server_lock, True)
             cluster.disarm_stale_pid(self.plan)
             cluster.write_configuration(self.plan)
             with self.plan.log.open("ab") as log:
@@ -156,6 +168,7 @@ class Supervisor:
                 )
         finally:
             os.close(server_lock)
+        deadline = time.monotonic() + SILENCE_LIMIT
         while (answer := cluster.ping(self.socket_dir, self.plan.port)) != "ready":
             if self.server.poll() is not None:
                 raise self._server_failure(self.server.returncode)

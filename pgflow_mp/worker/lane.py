@@ -18,7 +18,7 @@ from pgflow_mp.worker import child, memory, verdicts
 from pgflow_mp.worker.events import LaneEvent, Outcomes
 from pgflow_mp.worker.messages import Chunk, Hello, Kind, Outcome, decode_hello
 from pgflow_mp.worker.postmortem import Death, Flight, settle
-from pgflow_mp.worker.processes import forget_semaphore_names, was_lost
+from pgflow_mp.worker.processes import forget_semaphores, semaphore_names, was_lost
 from pgflow_mp.worker.slots import MAX_ITEMS, SlotFiles, SlotReader
 from pgflow_mp.worker.trees import ProcessTree, signal_group
 from pgflow_mp.worker.verdicts import KillReason
@@ -106,12 +106,14 @@ class LaneProcess:
         self._process: Any = None
         self._executor: ProcessPoolExecutor | None = None
         self._manager: Any = None
+        self._semaphores: set[str] = set()
 
     def launch(self, context: BaseContext, setup: bytes) -> None:
         """Start the process; takes milliseconds, or as long as the forkserver takes to load the target."""
         self._executor = ProcessPoolExecutor(
             1, mp_context=context, initializer=child.begin, initargs=(setup, self._files)
         )
+        self._semaphores = semaphore_names(self._executor)
         first = self._executor.submit(child.hello)
         with self.lock:
             self._process = next(iter(self._executor._processes.values()), None)
@@ -346,8 +348,7 @@ class LaneProcess:
             self.died()
             return
         hello = decode_hello(done.result())
-        if self._executor is not None:
-            forget_semaphore_names(self._executor)
+        forget_semaphores(self._semaphores)
         with self.lock:
             self._state.ready = not hello.error
             self.ready_at = time.monotonic()

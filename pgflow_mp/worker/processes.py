@@ -255,17 +255,21 @@ def lane_context(preload: Preload, *, start_method: str | None = None) -> BaseCo
     return LaneContext(LaneServer(preload))
 
 
-def forget_semaphore_names(executor: Any) -> None:
-    """Remove the names of the semaphores of a ProcessPoolExecutor of one, once its process has opened them.
-
-    Otherwise they stay in the file system if this process and its resource tracker are both killed.
-    """
-    names = {
+def semaphore_names(executor: Any) -> set[str]:
+    """The names of the semaphores of a ProcessPoolExecutor that has not been shut down."""
+    return {
         vars(lock)["_semlock"].name
         for queue in (executor._call_queue, executor._result_queue)
         for lock in vars(queue).values()
         if isinstance(lock, synchronize.SemLock)
     }
+
+
+def forget_semaphores(names: set[str]) -> None:
+    """Remove the names of semaphores, once every process that needs them has opened them.
+
+    Otherwise they stay in the file system if this process and its resource tracker are both killed.
+    """
     for finalizer in list(util._finalizer_registry.values()):  # type: ignore[attr-defined]
         if finalizer._callback is synchronize.SemLock._cleanup and finalizer._args[0] in names:  # type: ignore[attr-defined]
             finalizer()

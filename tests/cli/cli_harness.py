@@ -160,7 +160,7 @@ def assert_one_screen(done: Done, code: int, *parts: str) -> None:
     """The command failed with ``code``, and said why, where and what to do in a few narrow lines."""
     assert done.code == code, done
     assert done.out == ""
-    assert "Traceback" not in done.err
+    assert "Traceback" not in done.err, done.err
     lines = done.err.splitlines()
     assert len(lines) <= 24, done.err
     unbroken = [line for line in lines if len(line) >= WIDTH and len(line.split()[-1]) < 40]

@@ -145,7 +145,8 @@ def test_a_damaged_pid_file_is_no_obstacle(base: Path, content: str) -> None:
         assert values(server.dsn) == [42]
 
 
-@pytest.mark.parametrize("delay", [0.2, pytest.param(0.05, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0.2, 0.05])
 def test_a_kill_in_the_middle_of_initdb_leaves_no_half_cluster(tmp_path: Path, delay: float) -> None:
     home = tmp_path / "postgres-18"
     client = Client(tmp_path)
@@ -157,6 +158,33 @@ def test_a_kill_in_the_middle_of_initdb_leaves_no_half_cluster(tmp_path: Path, d
     with EmbeddedServer(tmp_path) as server, psycopg.connect(server.dsn) as conn:
         assert conn.execute("select 1").fetchone() == (1,)
     assert list(home.glob("initdb-*")) == []
+
+
+def test_what_a_killed_initdb_left_running_is_waited_for(tmp_path: Path) -> None:
+    home = tmp_path / "postgres-18"
+    client = Client(tmp_path)
+
+    stopped: list[psutil.Process] = []
+
+    def stop_the_writer() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in [child for one in supervisors(home) for child in one.children(recursive=True)]:
+                if not stopped and child.name() == "postgres" and "--single" in child.cmdline():
+                    child.suspend()
+                    stopped.append(child)
+        return bool(stopped)
+
+    wait_until(stop_the_writer)
+    kill_all(supervisors(home))
+    client.kill()
+    left = list(home.glob("initdb-*"))
+    with Client(tmp_path) as other:
+        wait_until(lambda: supervisors(home))
+        time.sleep(0.3)
+        assert list(home.glob("initdb-*")) == left
+        stopped[0].resume()
+        assert "error" not in other.report
+        assert list(home.glob("initdb-*")) == []
 
 
 @pytest.mark.slow

@@ -7,16 +7,19 @@ import os
 import queue
 import threading
 import time
+from multiprocessing.context import SpawnContext
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 from lane_harness import FLOWS, chunk_of, eventually, gone, kinds, lanes, text
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.worker.events import Cause, LaneEvent
+from pgflow_mp.worker.lane import Hooks, LaneProcess
 from pgflow_mp.worker.lanes import LanePool
-from pgflow_mp.worker.messages import Setup
+from pgflow_mp.worker.messages import Hello, Setup
 from pgflow_mp.worker.verdicts import KillReason
 
 
@@ -238,6 +241,18 @@ def test_nothing_is_left_of_a_pool_that_has_ended(how: str) -> None:
     assert set(threading.enumerate()) - threads == set()
     assert len(os.listdir("/proc/self/fd")) == len(files)
     assert mapped_semaphores() == semaphores
+
+
+def test_a_lane_that_is_closed_before_it_has_said_hello_complains_of_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    said: list[Hello] = []
+    hooks = Hooks(emit=lambda event: None, started=lambda process, hello: said.append(hello), died=print)
+    process = LaneProcess(0, 1, hooks, lambda: 0)
+    process.launch(SpawnContext(), msgspec.msgpack.encode(Setup(target=FLOWS)))
+    process.close(10.0)
+    assert len(said) == 1
+    assert caplog.records == []  # concurrent.futures logs what goes wrong in a callback
 
 
 def mapped_semaphores() -> set[str]:
