@@ -29,7 +29,7 @@ class DatabaseServer:
         name = f"{self._prefix}_{next(self._numbers)}"
         with psycopg.connect(self.dsn, autocommit=True) as conn:
             conn.execute(
-                sql.SQL("create database {} template {} encoding 'UTF8'").format(
+                sql.SQL("create database {} template {} encoding 'UTF8' strategy file_copy").format(
                     sql.Identifier(name), sql.Identifier(template)
                 )
             )

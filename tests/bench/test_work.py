@@ -21,8 +21,11 @@ def test_burning_is_work_that_grows_with_its_argument() -> None:
 
 
 def test_a_calibrated_item_takes_about_its_time() -> None:
-    loops = round(work.loops_per_second() * 0.01)
-    assert 0.004 < min(_seconds(loops) for _ in range(10)) < 0.03
+    def seconds() -> float:
+        loops = round(work.loops_per_second() * 0.01)
+        return min(_seconds(loops) for _ in range(10))
+
+    assert any(0.004 < seconds() < 0.03 for _ in range(5))  # others use this machine, too
 
 
 def test_the_bare_pool_gets_the_chunks_of_our_dispatcher() -> None:
