@@ -12,14 +12,15 @@ from typing import Literal
 
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-Mode = Literal["pass", "lose answers", "refuse", "swallow"]
+Mode = Literal["pass", "lose answers", "lose announcements", "refuse", "swallow"]
 
 
 class TcpProxy:
     """Forwards 127.0.0.1:port to the server of ``dsn``; ``dsn`` of the proxy leads through it.
 
     ``cut()`` resets all connections. In the mode "lose answers" requests arrive, but of the answer to the
-    next one nothing comes back: the connection is reset instead. "refuse": new connections are reset.
+    next one nothing comes back: the connection is reset instead. "lose announcements": what LISTEN would
+    hear is left out, as poolers leave it out. "refuse": new connections are reset.
     "swallow": connections stay, new ones are accepted, and what is sent either way disappears. Connections
     that lost something stay silent afterwards, too; others go on. ``lead_to`` has new connections go to
     another server, as an address does that moves in a failover.
@@ -35,6 +36,7 @@ class TcpProxy:
         self.mode: Mode = "pass"
         self.connections = 0
         self.lost_answers = 0
+        self.lost_announcements = 0
         self._pairs: dict[socket.socket, socket.socket] = {}
         self._clients: set[socket.socket] = set()
         self._silent: set[socket.socket] = set()
@@ -121,6 +123,11 @@ class TcpProxy:
             time.sleep(0.15)  # long enough for it to be carried out
             self.lost_answers += 1
             self._drop(client)
+        elif self.mode == "lose announcements" and end is not client:
+            while data.startswith(b"A"):  # a NotificationResponse, outside of any answer
+                data = data[1 + int.from_bytes(data[1:5], "big") :]
+                self.lost_announcements += 1
+            other.sendall(data)
         else:
             other.sendall(data)
 

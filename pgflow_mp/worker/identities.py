@@ -16,7 +16,7 @@ class Identities:
 
     def __init__(self, flows: Iterable[str]) -> None:
         self._current = {flow: str(uuid.uuid4()) for flow in flows}
-        self._former: set[str] = set()
+        self._former: dict[str, str] = {}
         self._registered: set[str] = set()
 
     def of(self, flow: str) -> str:
@@ -26,6 +26,13 @@ class Identities:
     def is_known(self, worker_id: str) -> bool:
         """Whether tasks held by this id are ours."""
         return worker_id in self._former or worker_id in self._current.values()
+
+    def flow_of(self, worker_id: str) -> str | None:
+        """The flow that the id claims, or claimed, for; None if it is not ours any more."""
+        for flow, current in self._current.items():
+            if current == worker_id:
+                return flow
+        return self._former.get(worker_id)
 
     @property
     def beating(self) -> list[str]:
@@ -40,7 +47,7 @@ class Identities:
     def doubtful(self, flow: str, worker_id: str) -> None:
         """A claim with this id was lost."""
         if self._current[flow] == worker_id:
-            self._former.add(worker_id)
+            self._former[worker_id] = flow
             self._current[flow] = str(uuid.uuid4())
 
     def dead(self, worker_ids: Iterable[str]) -> set[str]:
@@ -49,13 +56,16 @@ class Identities:
         for flow, worker_id in self._current.items():
             if worker_id in found:
                 self._current[flow] = str(uuid.uuid4())
-        self._former -= found
-        self._registered -= found
+        self._forget(found)
         return found
 
     def retire(self, in_use: Callable[[str], bool]) -> list[str]:
         """Give up the former ids that are not ``in_use`` any more; which these were."""
         gone = [worker_id for worker_id in self._former if not in_use(worker_id)]
-        self._former.difference_update(gone)
-        self._registered.difference_update(gone)
+        self._forget(gone)
         return gone
+
+    def _forget(self, worker_ids: Iterable[str]) -> None:
+        for worker_id in worker_ids:
+            self._former.pop(worker_id, None)
+        self._registered.difference_update(worker_ids)

@@ -31,7 +31,7 @@ class ClaimLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkAnnounced:
-    """The database says that this flow has new tasks."""
+    """This flow has new tasks: the database says so, or what was just handed back."""
 
     flow: str
 
@@ -42,6 +42,7 @@ class SettledCall:
 
     run: str
     step: str
+    worker_id: str
     failures: bool
     result: Settled
     late: int

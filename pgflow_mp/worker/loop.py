@@ -237,6 +237,7 @@ class Loop:
             )
             if quantity := planner.quantity(flow, load, now):
                 self._claiming = Request(flow, self.identities.of(flow), quantity)
+                planner.asked(flow)
                 self.claimer.request(self._claiming)
                 return
 
@@ -263,7 +264,9 @@ class Loop:
 
     def _is_idle(self) -> bool:
         return (
-            not (self.dispatcher.held or self.dispatcher.flights or self.settler.unsettled)
+            not (self.dispatcher.held or self.dispatcher.flights or self.settler.busy)
+            and self._events.empty()  # such as what has just been recorded
+            and self._claiming is None
             and not self.collector.awaits_retries
             and all(self._planner.dry(flow) for flow in self._slugs)
         )
@@ -334,6 +337,8 @@ class Loop:
                 self._drop(call.run, None if over else call.step)
             if over and call.run == self.course.run_id:
                 self._run_over(result.run_status)
+            elif not over and (flow := self.identities.flow_of(call.worker_id)) is not None:
+                self._planner.announce(flow)  # what follows may be there; the database's word comes later
 
     def _on_run_seen(self, event: inbox.RunSeen) -> None:
         self.progress.seen(event.steps)

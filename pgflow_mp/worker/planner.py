@@ -103,10 +103,13 @@ class ClaimPlanner:
             most = min(most, max(1, int(MOST_BYTES / place.item_bytes)))
         return most
 
+    def asked(self, flow: str) -> None:
+        """A claim is on its way: it may not see what is announced from now on."""
+        self._flows[flow].announced = False
+
     def claimed(self, flow: str, asked: int, got: int, size: int, seconds: float, now: float) -> None:
         """A claim came back with ``got`` items and ``size`` bytes after ``seconds``."""
         place = self._flows[flow]
-        place.announced = False
         place.round_trip += (seconds - place.round_trip) * (0.3 if place.round_trip else 1.0)
         if got:
             place.item_bytes += (size / got - place.item_bytes) * 0.3
@@ -121,16 +124,17 @@ class ClaimPlanner:
             place.due = now + place.pause
 
     def postpone(self, flow: str, now: float) -> None:
-        """A claim failed."""
-        self._flows[flow].due = now + self._shortest
+        """A claim failed: whether there is anything is unknown."""
+        place = self._flows[flow]
+        place.due, place.pause = now + self._shortest, 0.0
 
     def announce(self, flow: str) -> None:
-        """The database says that there is work, which ends a pause."""
+        """There is work, or may be, which ends a pause."""
         if flow in self._flows:
             self._flows[flow].announced = True
 
     def dry(self, flow: str) -> bool:
-        """Whether the last claim found nothing."""
+        """Whether the last claim found less than it asked for, and nothing has been announced since."""
         place = self._flows[flow]
         return place.pause > 0 and not place.announced
 

@@ -22,7 +22,14 @@ from pgflow_mp.db.engine import Connection, Settled
 from pgflow_mp.db.settling import Call, Completion, Failure
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
 from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, Key, parts_of
-from pgflow_mp.worker.inbox import BatchSettled, ConnectionState, Said, SettledCall, ThreadFailed
+from pgflow_mp.worker.inbox import (
+    BatchSettled,
+    ConnectionState,
+    Said,
+    SettledCall,
+    ThreadFailed,
+    WorkAnnounced,
+)
 
 MOST: Final = 2000  # items in a transaction
 MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
@@ -94,8 +101,15 @@ class Settler(threading.Thread):
 
     @property
     def unsettled(self) -> int:
-        """Items that are not confirmed yet."""
-        return self._waiting + self._sending
+        """Items that are not confirmed yet. What is confirmed has been posted."""
+        with self._changed:
+            return self._waiting + self._sending
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is to be recorded or handed back."""
+        with self._changed:
+            return bool(self._waiting or self._sending or self._releases)
 
     @property
     def saturated(self) -> bool:
@@ -132,7 +146,9 @@ class Settler(threading.Thread):
                     self._record(calls)
                 for release in releases:
                     self.released += self._persist(functools.partial(_release, release))
-                    self._releases.pop(0)
+                    with self._changed:
+                        self._releases.pop(0)
+                        self._post(WorkAnnounced(release[0]))
             if self._farewell:
                 self._persist(lambda conn: engine.stop_workers(conn, self._farewell))
                 self._farewell = ()
@@ -191,7 +207,7 @@ class Settler(threading.Thread):
         settled = self._persist(attempt)
         with self._changed:
             self._sending = self._sending_bytes = 0
-        self._post(BatchSettled(settled, replays > 1))
+            self._post(BatchSettled(settled, replays > 1))
 
     def _settle(self, conn: Connection, calls: list[Call], *, replayed: bool) -> list[SettledCall]:
         refused: list[Call] = []
@@ -242,7 +258,8 @@ class Settler(threading.Thread):
             before = settling.already_settled(conn, call, result.rejected)
             late -= before
             result = result._replace(accepted=result.accepted + before)
-        return SettledCall(call.run_id, call.step_slug, isinstance(call, Failure), result, late, seconds)
+        failures = isinstance(call, Failure)
+        return SettledCall(call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds)
 
     def _persist(self, work: Callable[[Connection], Any]) -> Any:
         """Do ``work``, again and again while the connection is lost or the error passes by itself."""

@@ -22,6 +22,7 @@ from pgflow_mp.db import connection, schema
 from pgflow_mp.db.embedded import EmbeddedServer
 from pgflow_mp.observe.events import Level, ProgressSnapshot
 from pgflow_mp.testing import audit_run
+from pgflow_mp.worker.stats import Ending
 from pgflow_mp.worker.worker import Worker
 
 # Longer than any outage here, so that no worker is taken for dead during one and nothing runs twice.
@@ -102,6 +103,16 @@ def test_answers_that_get_lost_after_the_commit_lead_to_no_second_record(dsn: st
         assert proxy.lost_answers >= 1
     # On a busy machine a heartbeat may be late by then, too: such items run again, and count once.
     check(dsn, run_id, 200, log, twice=200)
+
+
+def test_a_worker_that_hears_no_announcement_ends_only_when_nothing_is_left(dsn: str) -> None:
+    run_id = start(dsn, "chain", [1, 2])
+    with TcpProxy(dsn) as proxy:
+        proxy.mode = "lose announcements"
+        worker = Worker(settings(proxy.dsn, "chain"))
+        assert worker.run(idle_exit=True).ending is Ending.IDLE
+        assert proxy.lost_announcements
+    assert output(dsn, run_id) == {"joined": "#2 #4"}
 
 
 def test_a_database_out_of_reach_is_waited_for_and_said(dsn: str, log: Path) -> None:
