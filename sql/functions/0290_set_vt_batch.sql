@@ -14,6 +14,8 @@ set search_path = ''
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
+declare
+  v_rows tid[];
 begin
   if msg_ids is null or vt_offsets is null or cardinality(msg_ids) = 0 or cardinality(vt_offsets) = 0 then
     return;
@@ -23,17 +25,28 @@ begin
       cardinality(msg_ids), cardinality(vt_offsets);
   end if;
 
+  -- Locked by one statement, changed by the next: see _claim. An update that joins by msg_id would read the
+  -- whole queue where its statistics are those of an empty one.
+  execute format(
+    $query$
+      select array_agg(l.row_id order by i.n)
+      from (select u.id, u.n from unnest($1) with ordinality u (id, n) order by u.id) i
+      left join lateral (
+        select q.ctid as row_id from pgmq.%I q where q.msg_id = i.id for update
+      ) l on true
+    $query$,
+    pgmq.format_table_name(queue_name, 'q')
+  ) into v_rows using msg_ids;
+
   return query execute format(
     $query$
       update pgmq.%I q
       set vt = clock_timestamp() + make_interval(secs => i.seconds)
-      from (
-        select u.id, u.seconds from unnest($1, $2) u (id, seconds) order by u.id
-      ) i
-      where q.msg_id = i.id
+      from unnest($1, $2) i (row_id, seconds)
+      where q.ctid = i.row_id
       returning q.msg_id, q.read_ct, q.enqueued_at, q.vt, q.message, q.headers
     $query$,
     pgmq.format_table_name(queue_name, 'q')
-  ) using msg_ids, vt_offsets;
+  ) using v_rows, vt_offsets;
 end;
 $$;

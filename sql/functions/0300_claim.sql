@@ -10,10 +10,15 @@ rows 100
 set search_path = ''
 set jit = off
 set enable_seqscan = off
+set enable_bitmapscan = off
 set enable_mergejoin = off
 set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
+declare
+  v_rows tid[];
+  v_runs uuid[];
+  v_steps text[];
 begin
   if msg_ids is null or cardinality(msg_ids) = 0 then
     return;
@@ -38,18 +43,23 @@ begin
             detail = format('Key (last_worker_id)=(%s) is not present in table "workers".', worker_id);
   end if;
 
-  return query
   -- Written so that no plan can be far off, whatever the statistics say: each lateral query can only be
   -- answered through the index on its key.
+  --
+  -- Rows are locked by one statement and changed by the next. A lock may find a newer version of its row
+  -- than the statement's snapshot shows; an update in that statement would not see it, and lose the row.
+  select array_agg(t.row_id), array_agg(t.run_id), array_agg(t.step_slug) into v_rows, v_runs, v_steps
+  from unnest(msg_ids) m (id)
+  cross join lateral (
+    select t.ctid as row_id, t.run_id, t.step_slug
+    from pgflow.step_tasks t
+    where t.message_id = m.id and t.flow_slug = _claim.flow_slug and t.status = 'queued'
+    for update skip locked
+  ) t;
+
+  return query
   with picked as materialized (
-    select t.row_id, t.run_id, t.step_slug
-    from unnest(msg_ids) m (id)
-    cross join lateral (
-      select t.ctid as row_id, t.run_id, t.step_slug
-      from pgflow.step_tasks t
-      where t.message_id = m.id and t.flow_slug = _claim.flow_slug and t.status = 'queued'
-      for update skip locked
-    ) t
+    select p.row_id, p.run_id, p.step_slug from unnest(v_rows, v_runs, v_steps) p (row_id, run_id, step_slug)
   ), live as materialized (
     select g.run_id, g.step_slug, l.*
     from (select distinct p.run_id, p.step_slug from picked p) g

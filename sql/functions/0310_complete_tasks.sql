@@ -277,6 +277,7 @@ declare
   v_step_status text;
   v_step_type text;
   v_child text;
+  v_rows tid[];
   v_done int[];
   v_ids bigint[];
 begin
@@ -327,32 +328,33 @@ begin
     end if;
   end if;
 
-  -- As in _claim: each lateral query is one look-up by primary key, whatever the statistics say.
-  with held as materialized (
-    select l.row_id, i.output
-    from (
-      select u.task_index, u.output, u.attempt
-      from unnest(task_indexes, outputs, attempts) u (task_index, output, attempt)
-      order by u.task_index
-    ) i
-    cross join lateral (
-      select t.ctid as row_id
-      from pgflow.step_tasks t
-      where t.run_id = complete_tasks.run_id
-        and t.step_slug = complete_tasks.step_slug
-        and t.task_index = i.task_index
-        and t.status = 'started'
-        and (t.permanently_stalled_at is null or t.failed_at is null)
-        and (complete_tasks.worker_id is null
-          or (t.last_worker_id = complete_tasks.worker_id and t.attempts_count = i.attempt))
-      for update
-    ) l
-  ), settled as (
+  -- As in _claim: each lateral query is one look-up by primary key, whatever the statistics say, and rows
+  -- are locked by one statement and changed by the next.
+  select array_agg(l.row_id order by i.n) into v_rows
+  from (
+    select u.task_index, u.attempt, u.n
+    from unnest(task_indexes, attempts) with ordinality u (task_index, attempt, n)
+    order by u.task_index
+  ) i
+  left join lateral (
+    select t.ctid as row_id
+    from pgflow.step_tasks t
+    where t.run_id = complete_tasks.run_id
+      and t.step_slug = complete_tasks.step_slug
+      and t.task_index = i.task_index
+      and t.status = 'started'
+      and (t.permanently_stalled_at is null or t.failed_at is null)
+      and (complete_tasks.worker_id is null
+        or (t.last_worker_id = complete_tasks.worker_id and t.attempts_count = i.attempt))
+    for update
+  ) l on true;
+
+  with settled as (
     update pgflow.step_tasks t
     set status = 'completed',
         completed_at = greatest(now(), t.started_at),
         output = h.output
-    from held h
+    from unnest(v_rows, outputs) h (row_id, output)
     where t.ctid = h.row_id
     returning t.task_index, t.message_id
   )

@@ -126,6 +126,8 @@ declare
   v_step_status text;
   v_max_attempts int;
   v_base_delay int;
+  v_rows tid[];
+  v_retries boolean[];
   v_done int[];
   v_failed_ids bigint[];
   v_retry_ids bigint[];
@@ -162,34 +164,39 @@ begin
   join pgflow.flows f on f.flow_slug = s.flow_slug
   where s.flow_slug = v_flow_slug and s.step_slug = fail_tasks.step_slug;
 
-  with held as materialized (
-    select l.row_id, i.error_message,
-      l.attempts_count < v_max_attempts and not coalesce(i.permanent, false) as retry
-    from (
-      select u.task_index, u.error_message, u.attempt, u.permanent
-      from unnest(task_indexes, error_messages, attempts, permanent)
-        u (task_index, error_message, attempt, permanent)
-      order by u.task_index
-    ) i
-    cross join lateral (
-      select t.ctid as row_id, t.attempts_count
-      from pgflow.step_tasks t
-      where t.run_id = fail_tasks.run_id
-        and t.step_slug = fail_tasks.step_slug
-        and t.task_index = i.task_index
-        and t.status = 'started'
-        and (t.permanently_stalled_at is null or v_run_status = 'failed')
-        and (fail_tasks.worker_id is null
-          or (t.last_worker_id = fail_tasks.worker_id and t.attempts_count = i.attempt))
-      for update
-    ) l
-  ), settled as (
+  -- Locked by one statement, changed by the next: see _claim.
+  select array_agg(l.row_id order by i.n),
+    array_agg(
+      l.attempts_count < v_max_attempts and not l.is_stalled and not coalesce(i.permanent, false)
+      order by i.n
+    )
+  into v_rows, v_retries
+  from (
+    select u.task_index, u.attempt, u.permanent, u.n
+    from unnest(task_indexes, attempts, permanent) with ordinality u (task_index, attempt, permanent, n)
+    order by u.task_index
+  ) i
+  left join lateral (
+    select t.ctid as row_id, t.attempts_count,
+      t.permanently_stalled_at is not null as is_stalled -- its message is gone: no retry
+    from pgflow.step_tasks t
+    where t.run_id = fail_tasks.run_id
+      and t.step_slug = fail_tasks.step_slug
+      and t.task_index = i.task_index
+      and t.status = 'started'
+      and (t.permanently_stalled_at is null or t.failed_at is null or v_run_status = 'failed')
+      and (fail_tasks.worker_id is null
+        or (t.last_worker_id = fail_tasks.worker_id and t.attempts_count = i.attempt))
+    for update
+  ) l on true;
+
+  with settled as (
     update pgflow.step_tasks t
     set status = case when h.retry then 'queued' else 'failed' end,
         started_at = case when h.retry then null else t.started_at end,
         failed_at = case when h.retry then null else greatest(now(), t.started_at) end,
         error_message = h.error_message
-    from held h
+    from unnest(v_rows, error_messages, v_retries) h (row_id, error_message, retry)
     where t.ctid = h.row_id
     returning t.task_index, t.message_id, t.status, t.attempts_count, t.error_message
   )

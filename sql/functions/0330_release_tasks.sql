@@ -12,29 +12,31 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+  v_rows tid[];
   v_ids bigint[];
 begin
-  with held as materialized (
-    select l.row_id
-    from (select u.id from unnest(msg_ids) u (id) order by u.id) m
-    cross join lateral (
-      select t.ctid as row_id
-      from pgflow.step_tasks t
-      where t.message_id = m.id
-        and t.flow_slug = release_tasks.flow_slug
-        and t.status = 'started'
-        and t.last_worker_id = release_tasks.worker_id
-        and t.permanently_stalled_at is null
-      for update
-    ) l
-  ), released as (
+  -- Locked by one statement, changed by the next: see _claim.
+  select array_agg(l.row_id) into v_rows
+  from (select u.id from unnest(msg_ids) u (id) order by u.id) m
+  cross join lateral (
+    select t.ctid as row_id
+    from pgflow.step_tasks t
+    where t.message_id = m.id
+      and t.flow_slug = release_tasks.flow_slug
+      and t.status = 'started'
+      and t.last_worker_id = release_tasks.worker_id
+      and t.permanently_stalled_at is null
+    for update
+  ) l;
+
+  with released as (
     update pgflow.step_tasks t
     set status = 'queued',
         started_at = null,
         last_worker_id = null,
         lease_until = null,
         attempts_count = greatest(t.attempts_count - 1, 0)
-    from held h
+    from unnest(v_rows) h (row_id)
     where t.ctid = h.row_id
     returning t.message_id
   )
@@ -66,20 +68,25 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+  v_rows tid[];
+  v_runs uuid[];
+  v_steps text[];
   v_held bigint[];
 begin
+  select array_agg(l.row_id), array_agg(l.run_id), array_agg(l.step_slug) into v_rows, v_runs, v_steps
+  from (select u.id from unnest(msg_ids) u (id) order by u.id) m
+  cross join lateral (
+    select t.ctid as row_id, t.run_id, t.step_slug
+    from pgflow.step_tasks t
+    where t.message_id = m.id
+      and t.flow_slug = extend_tasks.flow_slug
+      and t.status = 'started'
+      and t.last_worker_id = extend_tasks.worker_id
+    for update
+  ) l;
+
   with held as materialized (
-    select l.row_id, l.run_id, l.step_slug
-    from (select u.id from unnest(msg_ids) u (id) order by u.id) m
-    cross join lateral (
-      select t.ctid as row_id, t.run_id, t.step_slug
-      from pgflow.step_tasks t
-      where t.message_id = m.id
-        and t.flow_slug = extend_tasks.flow_slug
-        and t.status = 'started'
-        and t.last_worker_id = extend_tasks.worker_id
-      for update
-    ) l
+    select h.row_id, h.run_id, h.step_slug from unnest(v_rows, v_runs, v_steps) h (row_id, run_id, step_slug)
   ), live as materialized (
     select g.run_id, g.step_slug
     from (select distinct h.run_id, h.step_slug from held h) g

@@ -19,7 +19,21 @@ import psycopg
 import pytest
 
 from . import helpers
-from .helpers import Db, claim, complete, fail, flow, map_step, run_row, start, state, statuses, step
+from .helpers import (
+    Db,
+    claim,
+    complete,
+    fail,
+    flow,
+    map_step,
+    run_row,
+    start,
+    state,
+    statuses,
+    step,
+    task_statuses,
+    tasks,
+)
 
 Job = Callable[[Db], Any]
 
@@ -396,3 +410,66 @@ def test_sixteen_connections_on_one_run_keep_every_count(arena: Db, dsn: str, se
     finally:
         crew.close()
     assert arena.value("select count(*) from pgmq.q_f") == 0
+
+
+# -- rows that change while a call waits for them ----------------------------------------------------------
+
+
+class Waiting:
+    """Two claimed tasks; what one session has changed of them is committed while a call of another waits."""
+
+    def __init__(self, arena: Db, crew: Crew) -> None:
+        self.db, self.first, self.second = arena, crew.connections[0], Db(crew.connections[1])
+        flow(arena, "f", map_step("m"), base_delay=0)
+        self.run = start(arena, "f", [10, 20])
+        assert len(claim(arena, "f", 2)) == 2
+
+    def during(self, change: str, call: Job) -> Any:
+        """What ``call`` answers that begins before ``change`` is committed."""
+        with ThreadPoolExecutor(1) as threads:
+            with self.first.transaction():
+                self.first.execute(change)
+                answer = threads.submit(call, self.second)
+                until = time.monotonic() + 10
+                blocked = "select exists (select from pg_locks where not granted)"
+                while not self.db.value(blocked) and time.monotonic() < until:
+                    time.sleep(0.01)
+            return answer.result(30)
+
+
+TOUCH = "update pgflow.step_tasks set lease_until = now() where status = 'started'"
+
+
+@pytest.fixture
+def waiting(arena: Db, crew: Crew) -> Waiting:
+    return Waiting(arena, crew)
+
+
+def test_no_completion_is_lost_to_a_row_that_changes_meanwhile(waiting: Waiting) -> None:
+    waiting.during(TOUCH, lambda db: complete(db, waiting.run, "m", 7, 0))
+    waiting.during(TOUCH, lambda db: complete(db, waiting.run, "m", 8, 1))
+    assert waiting.db.value("select output from pgflow.runs") == {"m": [7, 8]}
+
+
+def test_no_failure_is_lost_to_a_row_that_changes_meanwhile(waiting: Waiting) -> None:
+    waiting.during(TOUCH, lambda db: fail(db, waiting.run, "m", "broken", 1))
+    assert [(t.status, t.error_message) for t in tasks(waiting.db, waiting.run)] == [
+        ("started", None),
+        ("queued", "broken"),
+    ]
+
+
+def test_what_is_settled_while_its_lease_is_extended_is_settled(waiting: Waiting) -> None:
+    fenced = (
+        "select accepted from pgflow.complete_tasks(%s, 'm', '{0,1}', array['7', '8']::jsonb[], %s, '{1,1}')"
+    )
+    extend = f"select pgflow.extend_tasks('f', '{helpers.WORKER}', '{{1,2}}', 60)"
+    assert waiting.during(extend, lambda db: db.value(fenced, waiting.run, helpers.WORKER)) == 2
+
+
+def test_leases_are_extended_and_given_back_whatever_changes_their_rows(waiting: Waiting) -> None:
+    extend = "select count(*) from pgflow.extend_tasks('f', %s, '{1,2}', 60)"
+    assert waiting.during(TOUCH, lambda db: db.value(extend, helpers.WORKER)) == 0
+    release = "select pgflow.release_tasks('f', %s, '{1,2}')"
+    assert waiting.during(TOUCH, lambda db: db.value(release, helpers.WORKER)) == 2
+    assert task_statuses(waiting.db, waiting.run, "m") == ["queued", "queued"]

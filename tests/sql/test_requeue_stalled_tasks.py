@@ -202,10 +202,15 @@ def test_a_result_that_arrives_before_a_given_up_task_is_counted_is_taken(db: Db
     assert run_row(db, run).output == {"a": "late"}
 
 
-def test_a_task_given_up_is_neither_failed_nor_handed_back_into_the_queue_it_has_left(db: Db) -> None:
+def test_a_failure_that_arrives_before_a_given_up_task_is_counted_is_final(db: Db) -> None:
+    run = marked(db, "a")
+    assert [t.status for t in fail(db, run, "a", "late")] == ["failed"]  # a retry would have no message
+    assert (state(db, run, "a").error_message, run_row(db, run).status) == ("late", "failed")
+
+
+def test_a_task_given_up_is_not_handed_back_into_the_queue_it_has_left(db: Db) -> None:
     run = marked(db, "a")
     before = snapshot(db, run)
-    fail(db, run, "a", "late")
     assert db.value("select pgflow.release_tasks('f', %s, '{1}')", WORKER) == 0
     assert snapshot(db, run) == before
 
