@@ -1,4 +1,23 @@
 -- create_flow (contract section 4.1).
+
+-- A queue by pgmq, whose table is then made for being claimed from. A claim changes vt: where the page has
+-- room and no B-tree has that column, the row is rewritten in place (from PostgreSQL 16 on). Nothing looks
+-- messages up by vt: pgmq reads in the order of msg_id.
+create or replace function pgflow._create_queue(flow_slug text)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+declare
+  v_table text := pgmq.format_table_name(flow_slug, 'q');
+begin
+  perform pgmq.create(flow_slug);
+  execute format('drop index if exists pgmq.%I', v_table || '_vt_idx');
+  execute format('create index %I on pgmq.%I using brin (vt)', v_table || '_vt_idx', v_table);
+  execute format('alter table pgmq.%I set (fillfactor = 50)', v_table);
+end;
+$$;
+
 create or replace function pgflow.create_flow(
   flow_slug text,
   max_attempts int default null,
@@ -45,7 +64,7 @@ begin
   on conflict (flow_slug) do nothing;
 
   if not exists (select 1 from pgmq.list_queues() q where q.queue_name = create_flow.flow_slug) then
-    perform pgmq.create(create_flow.flow_slug);
+    perform pgflow._create_queue(create_flow.flow_slug);
   end if;
 
   select f.* into v_flow from pgflow.flows f where f.flow_slug = create_flow.flow_slug;

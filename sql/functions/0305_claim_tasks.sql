@@ -1,5 +1,61 @@
 -- Ours: read, start and input in one round trip.
 
+-- Makes visible messages invisible for lease_seconds and answers their ids: those among ids, or, where
+-- ids is null, the first qty of the queue. Does what pgmq.read does, which joins the queue with itself:
+-- with the statistics of a queue that was empty a moment ago, each claim then reads all of it for each
+-- message. Here rows are found by an index and changed where they were found, whatever the statistics say.
+create or replace function pgflow._take_messages(flow_slug text, ids bigint[], qty int, lease_seconds int)
+returns bigint[]
+language plpgsql
+set search_path = ''
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_mergejoin = off
+set enable_hashjoin = off
+set enable_sort = off
+as $$
+declare
+  v_taken bigint[];
+begin
+  execute format(
+    $query$
+      with visible as materialized (
+        %2$s
+      ), taken as (
+        update pgmq.%1$I q
+        set vt = clock_timestamp() + make_interval(secs => $3), read_ct = q.read_ct + 1
+        where q.ctid = any (array(select v.row_id from visible v))
+        returning q.msg_id
+      )
+      select array_agg(t.msg_id) from taken t
+    $query$,
+    pgmq.format_table_name(flow_slug, 'q'),
+    format(
+      case
+        when ids is null then $query$
+          select q.ctid as row_id from pgmq.%1$I q
+          where q.vt <= clock_timestamp()
+          order by q.msg_id
+          limit $2
+          for update skip locked
+        $query$
+        else $query$
+          select l.row_id
+          from unnest($1) i (id)
+          cross join lateral (
+            select q.ctid as row_id from pgmq.%1$I q
+            where q.msg_id = i.id and q.vt <= clock_timestamp()
+            for update skip locked
+          ) l
+        $query$
+      end,
+      pgmq.format_table_name(flow_slug, 'q')
+    )
+  ) into v_taken using ids, qty, lease_seconds;
+  return v_taken;
+end;
+$$;
+
 -- Takes messages of many runs fairly: the runs of the highest priority first, oldest first among them,
 -- an equal share each. Claims of one step go in index order, so nothing before the number of its done
 -- tasks is worth a look, but for retries, which the plain read picks up. Answers the message ids, made
@@ -16,7 +72,6 @@ as $$
 #variable_conflict use_column
 declare
   v_ids bigint[];
-  v_read bigint[];
 begin
   with candidates as materialized (
     select c.run_id, c.started_at, coalesce(p.priority, 0) as priority
@@ -74,28 +129,7 @@ begin
     return null;
   end if;
 
-  execute format(
-    $query$
-      with visible as materialized (
-        select l.row_id
-        from unnest($1) i (id)
-        cross join lateral (
-          select q.ctid as row_id from pgmq.%1$I q
-          where q.msg_id = i.id and q.vt <= clock_timestamp()
-          for update skip locked
-        ) l
-      ), taken as (
-        update pgmq.%1$I q
-        set vt = clock_timestamp() + make_interval(secs => $2), read_ct = q.read_ct + 1
-        from visible v
-        where q.ctid = v.row_id
-        returning q.msg_id
-      )
-      select array_agg(msg_id) from taken
-    $query$,
-    pgmq.format_table_name(_read_fairly.flow_slug, 'q')
-  ) into v_read using v_ids, lease_seconds;
-  return v_read;
+  return pgflow._take_messages(flow_slug, v_ids, cardinality(v_ids), lease_seconds);
 end;
 $$;
 
@@ -144,8 +178,8 @@ begin
     v_ids := coalesce(pgflow._read_fairly(claim_tasks.flow_slug, qty, v_lease), '{}');
   end if;
   if cardinality(v_ids) < qty then
-    v_ids := v_ids || array(
-      select m.msg_id from pgmq.read(claim_tasks.flow_slug, v_lease, qty - cardinality(v_ids)) m
+    v_ids := v_ids || coalesce(
+      pgflow._take_messages(claim_tasks.flow_slug, null, qty - cardinality(v_ids), v_lease), '{}'
     );
   end if;
   return query

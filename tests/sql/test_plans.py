@@ -82,12 +82,21 @@ class Big:
         }
 
 
-@pytest.fixture(params=["no statistics", "fresh statistics"])
+STATISTICS = ["no statistics", "fresh statistics"]
+EMPTY = "statistics of a queue that was empty"
+
+
+@pytest.fixture(params=[*STATISTICS, EMPTY])
 def big(tx: psycopg.Connection[Any], request: pytest.FixtureRequest) -> Big:
     big = Big(tx)
     if request.param == "fresh statistics":
         tx.execute("analyze pgflow.step_tasks")
         tx.execute("analyze pgmq.q_f")
+    elif request.param == EMPTY:
+        tx.execute(
+            "update pg_class set reltuples = 0, relpages = 200"
+            " where oid in ('pgmq.q_f'::regclass, 'pgflow.step_tasks'::regclass)"
+        )
     return big
 
 
@@ -116,6 +125,7 @@ def test_a_fair_claim_among_runs_reaches_its_rows_by_index(big: Big) -> None:
         assert fetched <= 8 * BATCH, f"the claim fetches {fetched} rows of {table}"
 
 
+@pytest.mark.parametrize("big", STATISTICS, indirect=True)  # pgmq.read reads all where they are stale
 def test_the_single_task_calls_of_other_clients_do_too(big: Big) -> None:
     def one() -> None:
         ids = [row[0] for row in big.conn.execute("select msg_id from pgmq.read('f', 5, 10)")]
