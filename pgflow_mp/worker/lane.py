@@ -227,33 +227,38 @@ class LaneProcess:
             if not self._state.closed:
                 self._slot.skip(self._state.ordinal)
 
-    def relieve(self, after: float) -> None:
+    def relieve(self, after: float) -> bool:
         """Report as not run what waits behind an item that has been running for ``after`` seconds.
 
-        Takes two calls. The first asks the process to begin nothing more of what it holds. A process
-        announces an item before it looks for such a request; so if the second call, some time later,
-        finds it in the same item, it will not begin another.
+        True if something waits that another call may take away. Taking takes two calls. The first asks the
+        process to begin nothing more of what it holds. A process announces an item before it looks for such
+        a request; so if the second call, some time later, finds it in the same item, it will not begin
+        another.
         """
         with self.lock:
             state, now = self._state, time.monotonic()
             if state.closed or state.dead or state.killing is not None:
-                return
+                return False
             found = self._slot.running()
-            if found is None or now - found.started_ns / 1e9 < after:
-                return
+            if found is None:
+                return bool(state.flights)
             target, relief = (found.ordinal, found.position), state.relief
             behind = {
                 flight.ordinal: found.position + 1 if flight.ordinal == found.ordinal else 0
                 for flight in state.flights.values()
             }
             if not any(flight.end > behind[flight.ordinal] for flight in state.flights.values()):
-                return
+                return False
+            if now - found.started_ns / 1e9 < after:
+                return True
             if relief is None or relief.target != target or relief.ordinal != state.ordinal:
                 self._slot.skip(state.ordinal)
                 state.relief = _Relief(target, state.ordinal, now)
             elif now - relief.since >= _IN_SIGHT:
                 for flight in state.flights.values():
                     self._take_away(flight, behind[flight.ordinal])
+                return False
+            return True
 
     def _take_away(self, flight: Flight, first: int) -> None:
         """Report a chunk's items from ``first`` on as not run; what its process says of them is ignored."""

@@ -205,10 +205,13 @@ class LanePool:
             for lane in self._lanes.values():
                 self._tend(lane, now)
 
-    def relieve(self, after: float) -> None:
-        """Give other lanes a chance at what waits behind items that run for ``after`` seconds; call again."""
-        for process in self._processes():
-            process.relieve(after)
+    def relieve(self, after: float) -> bool:
+        """Give other lanes a chance at what waits behind items that run for ``after`` seconds.
+
+        True if there may be more to give soon: call again.
+        """
+        more = [process.relieve(after) for process in self._processes()]
+        return any(more)
 
     def wake_server(self) -> None:
         """Let the forkserver go on if somebody has stopped it."""

@@ -30,6 +30,7 @@ from pgflow_mp.worker.verdicts import KillReason
 from pgflow_mp.worker.watchdog import Watchdog
 
 TICK: Final = 0.1
+GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another holds more than it runs
 _EVENTS_AT_ONCE: Final = 200
 _SHED: Final = 4.0  # hand work back that is this many times what is worth holding
 _REMEMBERED: Final = 10_000  # runs and messages that are over
@@ -123,15 +124,17 @@ class Loop:
 
     def serve(self, until: Callable[[], bool] | None, idle_exit: bool) -> None:
         """Work until the course has an ending."""
-        next_tick = 0.0
+        next_tick, pause = 0.0, TICK
         while self.course.ending is None:
-            self.take_events(TICK)
+            self.take_events(pause)
             now = time.monotonic()
             self._dispatch(now)
             self._claim(now)
-            if self.dispatcher.run_emptied or self._starving():
+            starving = self._starving()
+            if self.dispatcher.run_emptied or starving:
                 self.dispatcher.run_emptied = False
                 self.settler.flush()  # what is recorded may make the next work
+            pause = GLANCE if starving and self.pool.relieve(DEEPEST) else TICK
             if now >= next_tick:
                 next_tick = now + TICK
                 self.tick(now)
@@ -160,8 +163,6 @@ class Loop:
         self.pool.poll(now)
         self._watchdog.tick(now)
         self._connection.tick(now)
-        if self._starving():
-            self.pool.relieve(DEEPEST)
         if self._watchdog.paused != self._braked:
             self._braked = self._watchdog.paused
             text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"

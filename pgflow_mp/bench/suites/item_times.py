@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from pgflow_mp.bench import work
@@ -13,12 +14,17 @@ from pgflow_mp.bench.stage import Stage
 
 
 class Case(NamedTuple):
-    """Items of one length, or a mix; ``mean`` in seconds, ``bar`` the least efficiency."""
+    """Items of one length, or a mix; ``mean`` in seconds, ``bar`` the least efficiency.
+
+    ``items`` gives those of a round: where the long ones of a mix lie decides how evenly any scheduler can
+    share them out, so each round has other places.
+    """
 
     name: str
+    size: int
     mean: float
     bar: float | None
-    items: list[int]
+    items: Callable[[int], list[int]]
 
 
 def run(stage: Stage) -> SuiteResult:
@@ -29,19 +35,21 @@ def run(stage: Stage) -> SuiteResult:
     result = SuiteResult("item-times", "CPU-bound items against a bare process pool with the same chunks")
     rows, points = [], []
     for case in _cases(stage):
-        chunk = same_chunks(case.mean, len(case.items), stage.lanes)
-        stage.say(f"{case.name}: {len(case.items):,} items, chunks of {chunk}")
+        chunk = same_chunks(case.mean, case.size, stage.lanes)
+        stage.say(f"{case.name}: {case.size:,} items, chunks of {chunk}")
         times = {"ours": Samples(()), "bare": Samples(())}
-        for _ in range(stage.repeats(1, 3)):
+        for generation in range(stage.repeats(1, 3)):
             with stage.arena("bench_burn") as arena, BarePool(stage.lanes) as pool:
-                arena.warm_up("bench_burn", case.items[: max(50, len(case.items) // 10)], times=1)
-                more = _side_by_side(arena, pool, case, chunk, 2)
-            times = {name: Samples(times[name].values + more[name].values) for name in times}
+                arena.warm_up("bench_burn", case.items(0)[: max(50, case.size // 10)], times=1)
+                for number in range(2):
+                    items = case.items(2 * generation + number + 1)
+                    more = _side_by_side(arena, pool, items, chunk, backwards=number == 1)
+                    times = {name: Samples(times[name].values + more[name].values) for name in times}
         efficiency = ratio(times["bare"], times["ours"])
         rows.append(
             (
                 case.name,
-                f"{len(case.items):,}",
+                f"{case.size:,}",
                 f"{times['ours'].median:.2f} s",
                 f"{times['bare'].median:.2f} s",
                 f"{efficiency.median:.1%}",
@@ -69,18 +77,24 @@ def run(stage: Stage) -> SuiteResult:
     return result
 
 
-def _side_by_side(arena: Arena, pool: BarePool, case: Case, chunk: int, repeats: int) -> dict[str, Samples]:
+def _side_by_side(
+    arena: Arena, pool: BarePool, items: list[int], chunk: int, *, backwards: bool
+) -> dict[str, Samples]:
     def ours() -> float:
-        return arena.run("bench_burn", case.items).total
+        return arena.run("bench_burn", items).total
 
     def bare() -> float:
-        return pool.chunked(work.burn, case.items, chunk)
+        return pool.chunked(work.burn, items, chunk)
 
-    return interleave({"ours": ours, "bare": bare}, repeats)
+    return interleave({"bare": bare, "ours": ours} if backwards else {"ours": ours, "bare": bare}, 1)
 
 
 _LENGTHS: Final = ((0.0001, None), (0.001, 0.90), (0.01, 0.98), (0.1, None))
 SHORT, LONG = 0.001, 1.0
+
+
+def _always(items: list[int]) -> Callable[[int], list[int]]:
+    return lambda _: items
 
 
 def _cases(stage: Stage) -> list[Case]:
@@ -91,8 +105,17 @@ def _cases(stage: Stage) -> list[Case]:
             continue
         count = max(20, int(wall * stage.lanes / seconds))
         items = [stage.loops_for(seconds)] * min(count, 60_000)
-        cases.append(Case(f"{seconds * 1000:g} ms", seconds, bar, items))
+        cases.append(Case(f"{seconds * 1000:g} ms", len(items), seconds, bar, _always(items)))
     count = 200 if stage.quick else 1000
-    items = work.heavy_tail(count, stage.loops_for(SHORT), stage.loops_for(LONG))
-    cases.append(Case("mix: 99 % 1 ms, 1 % 1 s", 0.99 * SHORT + 0.01 * LONG, 0.95, items))
+    short, long = stage.loops_for(SHORT), stage.loops_for(LONG)
+    mean = 0.99 * SHORT + 0.01 * LONG
+    cases.append(
+        Case(
+            "mix: 99 % 1 ms, 1 % 1 s",
+            count,
+            mean,
+            0.95,
+            lambda number: work.heavy_tail(count, short, long, seed=number),
+        )
+    )
     return cases
