@@ -20,24 +20,18 @@ as $$
 #variable_conflict use_column
 declare
   v_step pgflow.steps;
-  v_deps text[] := coalesce(add_step.deps_slugs, '{}');
+  -- A name given twice is one dependency.
+  v_deps text[] := array(
+    select d.slug
+    from unnest(add_step.deps_slugs) with ordinality d (slug, n)
+    group by d.slug
+    order by min(d.n)
+  );
   v_type text := coalesce(add_step.step_type, 'single');
-  v_twice text;
 begin
   if v_type = 'map' and cardinality(v_deps) > 1 then
     raise exception 'Map step "%" can have at most one dependency, but % were provided: %',
       add_step.step_slug, cardinality(v_deps), array_to_string(v_deps, ', ');
-  end if;
-
-  select d.slug into v_twice
-  from unnest(v_deps) d (slug)
-  group by d.slug
-  having count(*) > 1
-  order by d.slug collate "C"
-  limit 1;
-  if found then
-    raise exception 'Step "%" names its dependency "%" more than once', add_step.step_slug, v_twice
-      using errcode = 'PF002', hint = 'Name each dependency once.';
   end if;
 
   -- Two sessions adding steps to one flow must not pick the same index.

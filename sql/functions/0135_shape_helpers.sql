@@ -21,6 +21,7 @@ parallel safe
 set search_path = ''
 as $$ select case when (pattern_shape ->> 'defined')::boolean then pattern_shape -> 'value' end; $$;
 
+-- For comparing lists of dependencies: in order, and each once, as add_step stores them.
 create or replace function pgflow._sorted_list(list jsonb)
 returns text
 language sql
@@ -29,5 +30,5 @@ parallel safe
 set search_path = ''
 as $$
   select coalesce(string_agg(e.value, ', ' order by e.value collate "C"), '')
-  from jsonb_array_elements_text(list) e (value);
+  from (select distinct value from jsonb_array_elements_text(list)) e (value);
 $$;

@@ -127,12 +127,22 @@ def test_further_dependencies_of_a_known_step_are_ignored(plain_db: Db) -> None:
     assert stored(plain_db, "c").deps_count == 1
 
 
-def test_a_dependency_named_twice_is_refused(plain_db: Db) -> None:
-    flow(plain_db, "f", "a")
-    refusal = plain_db.refused("select pgflow.add_step('f', 'b', array['a', 'a'])")
-    assert '"b"' in refusal.message
-    assert '"a"' in refusal.message
-    assert plain_db.column("select step_slug from pgflow.steps") == ["a"]
+def test_a_dependency_named_twice_counts_once(db: Db) -> None:
+    flow(db, "f", "a", "b", step("c", "b", "a", "b", "a"))
+    assert edges(db, "f") == [("a", "c"), ("b", "c")]
+    assert stored(db, "c").deps_count == 2
+    run = start(db, "f")
+    work(db, "f")
+    assert state(db, run, "c").status == "started"
+
+
+def test_a_map_may_name_its_one_dependency_twice(db: Db) -> None:
+    flow(db, "f", "a", map_step("m", "a", "a"))
+    assert (stored(db, "m").step_type, stored(db, "m").deps_count) == ("map", 1)
+    assert edges(db, "f") == [("a", "m")]
+    run = start(db, "f")
+    work(db, "f", {"a": [1, 2]})
+    assert state(db, run, "m").remaining_tasks == 2
 
 
 @pytest.mark.parametrize(
@@ -250,6 +260,7 @@ def test_a_bad_step_is_refused_with_the_contract_text(
         (["a", "b"], 'Map step "m" can have at most one dependency, but 2 were provided: a, b'),
         (["b", "a"], 'Map step "m" can have at most one dependency, but 2 were provided: b, a'),
         (["a", "b", "c"], 'Map step "m" can have at most one dependency, but 3 were provided: a, b, c'),
+        (["b", "a", "b"], 'Map step "m" can have at most one dependency, but 2 were provided: b, a'),
     ],
 )
 def test_a_map_takes_at_most_one_dependency(plain_db: Db, deps: list[str], text: str) -> None:

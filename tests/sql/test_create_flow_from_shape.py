@@ -33,6 +33,15 @@ def test_a_compiled_shape_reads_back_equal(plain_db: Db) -> None:
     )
 
 
+def test_a_shape_that_names_a_dependency_twice_reads_back_equal(plain_db: Db) -> None:
+    given = {"steps": [shape_step("a"), shape_step("b"), shape_step("c", dependencies=["b", "a", "b"])]}
+    build(plain_db, given)
+    assert (
+        plain_db.value("select pgflow._compare_flow_shapes(%s, pgflow._get_flow_shape('f'))", Jsonb(given))
+        == []
+    )
+
+
 def test_flow_options_are_taken_and_missing_ones_default(plain_db: Db) -> None:
     build(plain_db, {"steps": [], "options": {"maxAttempts": 7, "timeout": 9}})
     row = plain_db.row("select * from pgflow.flows")
