@@ -34,8 +34,8 @@ begin
       add_step.step_slug, cardinality(v_deps), array_to_string(v_deps, ', ');
   end if;
 
-  -- Two sessions adding steps to one flow must not pick the same index.
-  perform 1 from pgflow.flows f where f.flow_slug = add_step.flow_slug for update;
+  -- Two sessions adding steps to one flow must not pick the same index; runs may start meanwhile.
+  perform 1 from pgflow.flows f where f.flow_slug = add_step.flow_slug for no key update;
 
   insert into pgflow.steps (
     flow_slug, step_slug, step_type, step_index, deps_count,

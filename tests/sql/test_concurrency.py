@@ -131,6 +131,43 @@ def forget_runs(db: Db) -> None:
     db.do("delete from pgmq.q_f")
 
 
+# -- definitions -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def open_transaction(dsn: str) -> Iterator[Db]:
+    """A second connection inside a transaction, which waits a second for a lock at most."""
+    with psycopg.connect(dsn) as conn:
+        db = Db(conn)
+        db.do("set local lock_timeout = '1s'")
+        yield db
+        conn.rollback()
+
+
+def test_a_run_starts_while_a_step_is_being_added(arena: Db, open_transaction: Db) -> None:
+    flow(arena, "f", "a")
+    open_transaction.do("select pgflow.add_step('f', 'b', array['a'])")
+    arena.do("set lock_timeout = '1s'")
+    run = start(arena, "f")
+    assert statuses(arena, run) == {"a": "started"}
+
+
+def test_a_step_is_added_while_a_run_is_being_started(arena: Db, open_transaction: Db) -> None:
+    flow(arena, "f", "a")
+    start(open_transaction, "f")
+    arena.do("set lock_timeout = '1s'")
+    assert arena.row("select * from pgflow.add_step('f', 'b')").step_index == 1
+
+
+def test_two_steps_added_at_once_get_indexes_of_their_own(arena: Db, open_transaction: Db) -> None:
+    flow(arena, "f", "a")
+    open_transaction.do("select pgflow.add_step('f', 'b')")
+    arena.do("set lock_timeout = '50ms'")
+    assert arena.refused("select pgflow.add_step('f', 'c')").sqlstate == "55P03"
+    open_transaction.conn.commit()
+    assert arena.row("select * from pgflow.add_step('f', 'c')").step_index == 2
+
+
 # -- claims ----------------------------------------------------------------------------------------------
 
 
