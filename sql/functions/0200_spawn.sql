@@ -129,6 +129,7 @@ as $$
 declare
   v_run pgflow.runs;
   v_step record;
+  v_started_at timestamptz;
 begin
   select r.flow_slug, r.status into v_run.flow_slug, v_run.status
   from pgflow.runs r
@@ -151,17 +152,19 @@ begin
   loop
     update pgflow.step_states ss
     set status = 'started',
-        started_at = now(),
+        -- Here and wherever a time is set: our transaction may have begun before the run was started.
+        started_at = greatest(now(), ss.created_at),
         remaining_tasks = ss.initial_tasks,
         spawned_tasks = pgflow._spawn_target(ss.initial_tasks, 0, 0)
-    where ss.run_id = start_ready_steps.run_id and ss.step_slug = v_step.step_slug;
+    where ss.run_id = start_ready_steps.run_id and ss.step_slug = v_step.step_slug
+    returning ss.started_at into v_started_at;
 
     perform pgflow._emit_step_event(
       start_ready_steps.run_id,
       v_step.step_slug,
       'started',
       jsonb_build_object(
-        'started_at', now(),
+        'started_at', v_started_at,
         'remaining_tasks', v_step.initial_tasks,
         'remaining_deps', 0
       )

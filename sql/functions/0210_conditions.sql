@@ -176,7 +176,7 @@ begin
         when ss.step_slug = _cascade_force_skip_steps.step_slug then _cascade_force_skip_steps.skip_reason
         else 'dependency_skipped'
       end,
-      skipped_at = now(),
+      skipped_at = greatest(now(), ss.created_at),
       remaining_tasks = null
   where ss.run_id = _cascade_force_skip_steps.run_id and ss.step_slug = any (v_slugs);
 
@@ -221,22 +221,27 @@ language plpgsql
 set search_path = ''
 as $$
 #variable_conflict use_column
+declare
+  v_step_failed_at timestamptz;
+  v_run_failed_at timestamptz;
 begin
   update pgflow.step_states ss
   set status = 'failed',
       failed_at = greatest(now(), ss.started_at),
       error_message = _fail_step_and_run.error_message
-  where ss.run_id = _fail_step_and_run.run_id and ss.step_slug = _fail_step_and_run.step_slug;
+  where ss.run_id = _fail_step_and_run.run_id and ss.step_slug = _fail_step_and_run.step_slug
+  returning ss.failed_at into v_step_failed_at;
 
   update pgflow.runs r
   set status = 'failed', failed_at = greatest(now(), r.started_at)
-  where r.run_id = _fail_step_and_run.run_id;
+  where r.run_id = _fail_step_and_run.run_id
+  returning r.failed_at into v_run_failed_at;
 
   perform pgflow._emit_step_event(
     _fail_step_and_run.run_id,
     _fail_step_and_run.step_slug,
     'failed',
-    jsonb_build_object('error_message', _fail_step_and_run.error_message, 'failed_at', now())
+    jsonb_build_object('error_message', _fail_step_and_run.error_message, 'failed_at', v_step_failed_at)
   );
   perform pgflow._emit_run_event(
     _fail_step_and_run.run_id,
@@ -244,7 +249,7 @@ begin
     jsonb_build_object(
       'flow_slug', _fail_step_and_run.flow_slug,
       'error_message', _fail_step_and_run.error_message,
-      'failed_at', now()
+      'failed_at', v_run_failed_at
     )
   );
   perform pgflow._archive_open_messages(_fail_step_and_run.run_id);
@@ -261,6 +266,7 @@ declare
   v_run pgflow.runs;
   v_failing text;
   v_skipped text[];
+  v_skipped_at timestamptz;
   v_step record;
   v_turns int := 0;
 begin
@@ -308,8 +314,11 @@ begin
     loop
       v_skipped := v_skipped || v_step.step_slug;
       update pgflow.step_states ss
-      set status = 'skipped', skip_reason = 'condition_unmet', skipped_at = now()
-      where ss.run_id = cascade_resolve_conditions.run_id and ss.step_slug = v_step.step_slug;
+      set status = 'skipped',
+          skip_reason = 'condition_unmet',
+          skipped_at = greatest(now(), ss.created_at)
+      where ss.run_id = cascade_resolve_conditions.run_id and ss.step_slug = v_step.step_slug
+      returning ss.skipped_at into v_skipped_at;
       perform pgflow._emit_step_event(
         cascade_resolve_conditions.run_id,
         v_step.step_slug,
@@ -317,7 +326,7 @@ begin
         jsonb_build_object(
           'flow_slug', v_run.flow_slug,
           'skip_reason', 'condition_unmet',
-          'skipped_at', now()
+          'skipped_at', v_skipped_at
         )
       );
     end loop;

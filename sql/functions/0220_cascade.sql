@@ -43,8 +43,8 @@ begin
 
     update pgflow.step_states ss
     set status = 'completed',
-        started_at = now(),
-        completed_at = now(),
+        started_at = greatest(now(), ss.created_at),
+        completed_at = greatest(now(), ss.created_at),
         remaining_tasks = 0,
         output = case when s.step_type = 'map' then '[]'::jsonb end
     from pgflow.steps s

@@ -98,6 +98,7 @@ declare
   v_state record;
   v_spawn_to int;
   v_output jsonb;
+  v_completed_at timestamptz;
 begin
   select ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks, s.step_type,
     coalesce(s.opt_start_delay, 0) as start_delay
@@ -131,7 +132,8 @@ begin
       completed_at = greatest(now(), ss.started_at),
       remaining_tasks = 0,
       output = v_output
-  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug
+  returning ss.completed_at into v_completed_at;
 
   perform pgflow._release_dependents_of_completed(
     _count_done.flow_slug,
@@ -150,7 +152,7 @@ begin
     _count_done.run_id,
     _count_done.step_slug,
     'completed',
-    jsonb_build_object('completed_at', now()),
+    jsonb_build_object('completed_at', v_completed_at),
     'output',
     v_output
   );

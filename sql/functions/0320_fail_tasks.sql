@@ -15,6 +15,7 @@ as $$
 #variable_conflict use_column
 declare
   v_mode text;
+  v_skipped_at timestamptz;
 begin
   select s.when_exhausted into v_mode
   from pgflow.steps s
@@ -33,7 +34,8 @@ begin
       skipped_at = greatest(now(), ss.created_at),
       remaining_tasks = null,
       error_message = _exhaust_step.error_message
-  where ss.run_id = _exhaust_step.run_id and ss.step_slug = _exhaust_step.step_slug;
+  where ss.run_id = _exhaust_step.run_id and ss.step_slug = _exhaust_step.step_slug
+  returning ss.skipped_at into v_skipped_at;
   update pgflow.runs r
   set remaining_steps = r.remaining_steps - 1
   where r.run_id = _exhaust_step.run_id;
@@ -45,7 +47,7 @@ begin
       'flow_slug', _exhaust_step.flow_slug,
       'skip_reason', 'handler_failed',
       'error_message', _exhaust_step.error_message,
-      'skipped_at', now()
+      'skipped_at', v_skipped_at
     )
   );
   perform pgflow._archive_open_messages(_exhaust_step.run_id, array[_exhaust_step.step_slug]);

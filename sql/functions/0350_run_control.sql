@@ -52,25 +52,28 @@ begin
 
   update pgflow.runs r
   set status = 'failed', failed_at = greatest(now(), r.started_at)
-  where r.run_id = cancel_run.run_id;
+  where r.run_id = cancel_run.run_id
+  returning r.* into v_run;
 
   for v_step in
     update pgflow.step_states ss
     set status = 'failed', failed_at = greatest(now(), ss.started_at), error_message = cancel_run.reason
     where ss.run_id = cancel_run.run_id and ss.status = 'started'
-    returning ss.step_slug
+    returning ss.step_slug, ss.failed_at
   loop
     perform pgflow._emit_step_event(
       cancel_run.run_id,
       v_step.step_slug,
       'failed',
-      jsonb_build_object('error_message', cancel_run.reason, 'failed_at', now())
+      jsonb_build_object('error_message', cancel_run.reason, 'failed_at', v_step.failed_at)
     );
   end loop;
   perform pgflow._emit_run_event(
     cancel_run.run_id,
     'failed',
-    jsonb_build_object('flow_slug', v_run.flow_slug, 'error_message', cancel_run.reason, 'failed_at', now())
+    jsonb_build_object(
+      'flow_slug', v_run.flow_slug, 'error_message', cancel_run.reason, 'failed_at', v_run.failed_at
+    )
   );
   perform pgflow._archive_open_messages(cancel_run.run_id);
   perform pg_notify('pgflow_cancelled', cancel_run.run_id::text);
