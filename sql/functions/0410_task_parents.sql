@@ -1,22 +1,16 @@
 -- What the reference from step_tasks to step_states means for whoever deletes by hand, without a foreign
--- key that would be checked for every spawned row: no task is left without its step.
+-- key that would be checked for every spawned row: no task is left without its step. As a foreign key's,
+-- the check needs no right of who deletes.
 create or replace function pgflow._keep_tasks_with_their_steps()
 returns trigger
 language plpgsql
+security definer
 set search_path = ''
 set enable_seqscan = off
 as $$
 declare
   v_key text;
 begin
-  if tg_op = 'TRUNCATE' then
-    -- Where the tasks are truncated by the same command they are gone already, and locked by it.
-    if exists (select 1 from pgflow.step_tasks) then
-      truncate pgflow.step_tasks;
-    end if;
-    return null;
-  end if;
-
   select format('%s, %s', d.run_id, d.step_slug) into v_key
   from deleted d
   cross join lateral (
@@ -35,6 +29,21 @@ begin
 end;
 $$;
 
+-- As "truncate ... cascade", which needs the right to truncate the tasks, too.
+create or replace function pgflow._truncate_tasks_with_their_steps()
+returns trigger
+language plpgsql
+set search_path = ''
+as $$
+begin
+  -- Where the tasks are truncated by the same command they are gone already, and locked by it.
+  if exists (select 1 from pgflow.step_tasks) then
+    truncate pgflow.step_tasks;
+  end if;
+  return null;
+end;
+$$;
+
 create or replace trigger refuse_to_orphan_tasks
   after delete on pgflow.step_states
   referencing old table as deleted
@@ -44,4 +53,4 @@ create or replace trigger refuse_to_orphan_tasks
 create or replace trigger truncate_tasks
   after truncate on pgflow.step_states
   for each statement
-  execute function pgflow._keep_tasks_with_their_steps();
+  execute function pgflow._truncate_tasks_with_their_steps();

@@ -21,10 +21,11 @@ as $$
 $$;
 
 -- What "on delete set null" of step_tasks.last_worker_id means, without a foreign key that would be
--- checked for every claimed row.
+-- checked for every claimed row. As a foreign key's, its action needs no right of who deletes.
 create or replace function pgflow._forget_deleted_workers()
 returns trigger
 language plpgsql
+security definer
 set search_path = ''
 as $$
 begin

@@ -149,3 +149,55 @@ def test_the_local_switch_gives_no_rights(role: Db) -> None:
     with acting(role):
         role.do("select set_config('app.settings.jwt_secret', %s, true)", LOCAL_SECRET)
         assert role.refused("select pgflow.ensure_flow_compiled('one', '{}')").sqlstate == "42501"
+
+
+# -- what hangs on rows that a role may delete ---------------------------------------------------------------
+
+
+@pytest.fixture
+def table_role(role: Db) -> Db:
+    """A role that has rights on the table of workers only."""
+    role.do(f"grant usage on schema pgflow to {ROLE}")
+    role.do(f"grant select, delete on pgflow.workers to {ROLE}")
+    return role
+
+
+def test_who_may_delete_workers_needs_no_right_on_their_tasks(table_role: Db) -> None:
+    run = start(table_role, setup(table_role, "one"))
+    table_role.do("select pgflow_tests.read_and_start('one')")
+    with acting(table_role):
+        assert table_role.do("delete from pgflow.workers where worker_id = %s", WORKER) == 1
+        assert table_role.refused("select * from pgflow.step_tasks").sqlstate == "42501"
+    task = table_role.row("select status, last_worker_id from pgflow.step_tasks where run_id = %s", run)
+    assert (task.status, task.last_worker_id) == ("started", None)
+
+
+def test_who_may_delete_steps_of_runs_is_told_of_their_tasks(table_role: Db) -> None:
+    run = start(table_role, setup(table_role, "sequential"))
+    table_role.do(f"grant select, delete on pgflow.step_states to {ROLE}")
+    delete = "delete from pgflow.step_states where run_id = %s and step_slug = %s"
+    with acting(table_role):
+        assert table_role.refused(delete, run, "first").sqlstate == "23503"
+        assert table_role.do(delete, run, "last") == 1
+
+
+def test_who_may_truncate_steps_of_runs_may_not_thereby_truncate_tasks(table_role: Db) -> None:
+    start(table_role, setup(table_role, "one"))
+    table_role.do(f"grant truncate on pgflow.step_states to {ROLE}")
+    with acting(table_role):
+        assert table_role.refused("truncate pgflow.step_states").sqlstate == "42501"
+    table_role.do(f"grant select, truncate on pgflow.step_tasks to {ROLE}")
+    with acting(table_role):
+        table_role.do("truncate pgflow.step_states")
+    assert table_role.value("select count(*) from pgflow.step_tasks") == 0
+
+
+@pytest.mark.parametrize("function", ["_forget_deleted_workers", "_keep_tasks_with_their_steps"])
+def test_a_trigger_with_its_owner_s_rights_looks_nowhere_for_names(plain_db: Db, function: str) -> None:
+    row = plain_db.row(
+        "select prosecdef, proconfig from pg_proc"
+        " where pronamespace = 'pgflow'::regnamespace and proname = %s",
+        function,
+    )
+    assert row.prosecdef
+    assert 'search_path=""' in row.proconfig
