@@ -107,10 +107,18 @@ begin
   join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
   where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
 
+  -- Two states that only rows written by hand are in: it is unknown how many tasks are left, so that
+  -- none of them is the last one; or none was spawned, so that the rows that exist are all.
+  if v_state.remaining is null then
+    return;
+  end if;
   if v_state.remaining > 0 then
-    v_spawn_to := pgflow._spawn_target(
-      v_state.initial_tasks, v_state.spawned_tasks, v_state.initial_tasks - v_state.remaining
-    );
+    v_spawn_to := case
+      when v_state.spawned_tasks = 0 then 0
+      else pgflow._spawn_target(
+        v_state.initial_tasks, v_state.spawned_tasks, v_state.initial_tasks - v_state.remaining
+      )
+    end;
     if v_spawn_to > v_state.spawned_tasks then
       perform pgflow._spawn_tasks(
         _count_done.flow_slug, _count_done.run_id, _count_done.step_slug,

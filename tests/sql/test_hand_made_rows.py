@@ -258,3 +258,56 @@ def test_a_map_started_by_hand_before_its_parent_map_is_done_reads_what_the_pare
     )
     found = [t for t in claim(db, "map_chain", 10) if t.step_slug == "m2"]
     assert [t.input for t in found] == ["p", "q"]
+
+
+def started_by_hand(db: Db, flow_slug: str, slug: str, initial: int, remaining: int | None) -> uuid.UUID:
+    """A run whose only step is started, with two started tasks."""
+    worker(db, flow_slug)
+    run = hand_made_run(db, flow_slug, "[1, 2]")
+    db.do(
+        "insert into pgflow.step_states (flow_slug, run_id, step_slug, status, initial_tasks,"
+        " remaining_tasks, started_at) values (%s, %s, %s, 'started', %s, %s, now())",
+        flow_slug,
+        run,
+        slug,
+        initial,
+        remaining,
+    )
+    db.do(
+        "insert into pgflow.step_tasks (flow_slug, run_id, step_slug, task_index, status, started_at)"
+        " select %s, %s, %s, i, 'started', now() from generate_series(0, 1) i",
+        flow_slug,
+        run,
+        slug,
+    )
+    return run
+
+
+def test_no_tasks_are_added_to_a_step_that_has_its_tasks_by_hand(db: Db) -> None:
+    run = started_by_hand(db, flow(db, "f", map_step("m")), "m", 1, 2)
+    (row,) = complete(db, run, "m", "a")
+    assert row.status == "completed"
+    assert (state(db, run, "m").status, state(db, run, "m").remaining_tasks) == ("started", 1)
+    assert task_statuses(db, run, "m") == ["completed", "started"]
+    complete(db, run, "m", "b", 1)
+    assert state(db, run, "m").output == ["a", "b"]
+
+
+def test_a_step_with_an_unknown_number_of_tasks_left_is_not_done(db: Db) -> None:
+    run = started_by_hand(db, flow(db, "f", map_step("m")), "m", 2, None)
+    (row,) = complete(db, run, "m", "a")
+    assert row.status == "completed"
+    assert (state(db, run, "m").status, state(db, run, "m").remaining_tasks) == ("started", None)
+    assert task_statuses(db, run, "m") == ["completed", "started"]
+    db.do("update pgflow.step_states set remaining_tasks = 1")
+    complete(db, run, "m", "b", 1)
+    assert state(db, run, "m").output == ["a", "b"]
+    assert run_row(db, run).status == "completed"
+
+
+def test_a_window_that_exists_by_hand_is_not_added_to_while_the_number_left_is_unknown(db: Db) -> None:
+    run = started_by_hand(db, flow(db, "f", map_step("m")), "m", 50_000, None)
+    db.do("update pgflow.step_states set spawned_tasks = 20000")
+    complete(db, run, "m", "a")
+    assert (state(db, run, "m").status, state(db, run, "m").spawned_tasks) == ("started", 20_000)
+    assert len(tasks(db, run, "m")) == 2
