@@ -16,6 +16,7 @@ create or replace function pgflow.calculate_retry_delay(base_delay numeric, atte
 returns int
 language sql
 immutable
+strict
 parallel safe
 set search_path = ''
 as $$

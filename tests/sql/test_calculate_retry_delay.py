@@ -37,3 +37,11 @@ def test_a_huge_delay_is_clamped_instead_of_overflowing(plain_db: Db, base: int,
 def test_it_can_be_called_by_name(plain_db: Db) -> None:
     query = "select pgflow.calculate_retry_delay(base_delay => 5, attempts_count => 1)"
     assert plain_db.value(query) == 10
+
+
+@pytest.mark.parametrize(("base", "attempts"), [(None, 1), (5, None), (0, None), (None, 100), (None, None)])
+def test_without_a_base_or_a_count_there_is_no_delay(
+    plain_db: Db, base: int | None, attempts: int | None
+) -> None:
+    query = "select pgflow.calculate_retry_delay(%s::numeric, %s::int)"
+    assert plain_db.value(query, base, attempts) is None
