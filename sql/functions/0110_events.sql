@@ -1,6 +1,23 @@
 -- Events (contract section 12). One place sends them all: realtime.send where Supabase provides it,
 -- else NOTIFY pgflow_events. A notification holds at most 8000 bytes, so there the bulky key is left
--- out where it does not fit and "truncated": true says so; ids and status are always in it.
+-- out where it does not fit, then long texts are cut, and "truncated": true says so; ids and status are
+-- always in it.
+
+-- The payload with its long texts cut to 1000 characters together, which are 6000 bytes at most
+-- ("\u0001"). Ids, slugs and times are shorter than what counts as long.
+create or replace function pgflow._cut_long_texts(payload jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = ''
+as $$
+  select payload || coalesce(jsonb_object_agg(t.key, left(t.value, 1000 / t.texts)), '{}'::jsonb)
+  from (
+    select e.key, e.value #>> '{}' as value, count(*) over ()::int as texts
+    from jsonb_each(payload) e
+    where jsonb_typeof(e.value) = 'string' and length(e.value #>> '{}') > 128
+  ) t;
+$$;
 
 create or replace function pgflow._emit_event(
   run_id uuid,
@@ -27,14 +44,15 @@ begin
 
   if body_key is not null and (body is null or pg_column_size(body) < 6000) then
     v_text := (payload || jsonb_build_object(body_key, body))::text;
+  elsif body_key is null then
+    v_text := payload::text;
   end if;
   if v_text is null or octet_length(v_text) > 7900 then
-    v_text := case when body_key is null then payload
-      else payload || '{"truncated": true}'::jsonb end::text;
+    payload := payload || '{"truncated": true}';
+    v_text := payload::text;
   end if;
   if octet_length(v_text) > 7900 then
-    v_text := ((payload - 'error_message') || jsonb_build_object(
-      'truncated', true, 'error_message', left(payload ->> 'error_message', 1000)))::text;
+    v_text := pgflow._cut_long_texts(payload)::text;
   end if;
   perform pg_notify('pgflow_events', v_text);
 end;

@@ -253,6 +253,51 @@ def test_a_huge_error_text_never_breaks_the_failure(conn: psycopg.Connection[Any
     found = {f["event_type"]: f for f in heard(conn)}
     assert found["step:failed"]["step_slug"] == "a"
     assert found["run:failed"]["run_id"] == str(run)
+    for payload in found["step:failed"], found["run:failed"]:
+        assert payload["truncated"]
+        assert payload["error_message"] == text[:1000]
+
+
+@pytest.mark.parametrize("char", ["x", "é", '"', "\x01", "😀"])
+def test_a_huge_reason_never_breaks_a_skip(conn: psycopg.Connection[Any], char: str) -> None:
+    db = Db(conn)
+    flow(db, "f", "a")
+    run = start(db, "f")
+    listen(conn)
+    assert db.value("select pgflow._cascade_force_skip_steps(%s, 'a', %s)", run, char * 9000) == 1
+    (payload,) = heard(conn)
+    assert (payload["event_type"], payload["run_id"], payload["status"], payload["step_slug"]) == (
+        "step:skipped",
+        str(run),
+        "skipped",
+        "a",
+    )
+    assert (payload["truncated"], payload["flow_slug"], "skipped_at" in payload) == (True, "f", True)
+    assert payload["skip_reason"] == char * 1000
+
+
+def test_several_huge_texts_share_the_room_of_one(conn: psycopg.Connection[Any]) -> None:
+    db = Db(conn)
+    listen(conn)
+    texts = [f"t{i}" for i in range(5)]
+    db.do(
+        "select pgflow._emit_event(gen_random_uuid(), 'e', %s, 'output', '1')",
+        {"event_type": "e", "slug": "s" * 128, "n": 1, **dict.fromkeys(texts, "\x01" * 5000)},
+    )
+    (payload,) = heard(conn)
+    assert (payload["slug"], payload["n"], payload["truncated"]) == ("s" * 128, 1, True)
+    assert "output" not in payload
+    assert {payload[t] for t in texts} == {"\x01" * 200}
+
+
+def test_a_text_that_fits_is_told_whole(conn: psycopg.Connection[Any]) -> None:
+    db = Db(conn)
+    flow(db, "f", "a")
+    run = start(db, "f")
+    listen(conn)
+    db.do("select pgflow._cascade_force_skip_steps(%s, 'a', %s)", run, "x" * 7000)
+    (payload,) = heard(conn)
+    assert (payload["skip_reason"], "truncated" in payload) == ("x" * 7000, False)
 
 
 def test_a_long_slug_never_breaks_an_event(conn: psycopg.Connection[Any]) -> None:
