@@ -297,6 +297,15 @@ def requeue_stalled_tasks(conn: Connection) -> int:
     return cast(int, cast("tuple[Any, ...]", row)[0])
 
 
+def fail_stalled_tasks(conn: Connection) -> int:
+    """Count the tasks that ``requeue_stalled_tasks`` gave up before as failed ones of their steps; how many.
+
+    Nothing else does: without it the runs of such tasks never end.
+    """
+    row = conn.execute("select pgflow.fail_stalled_tasks()").fetchone()
+    return cast(int, cast("tuple[Any, ...]", row)[0])
+
+
 def recover_dead_workers(conn: Connection) -> int:
     """Requeue the tasks of workers that broke their heartbeat promise; how many."""
     row = conn.execute("select pgflow.recover_dead_workers()").fetchone()

@@ -1,8 +1,9 @@
 """Signs of life and upkeep, each on a thread and connection of its own so that nothing delays them.
 
 Heartbeat: refreshes the worker's rows, extends the leases of what is held, listens for cancelled runs.
-Upkeep: takes over the tasks of dead workers and requeues stalled ones, for the whole database, where
-this worker is the one that does it (contract: worker section 2, "stalled tasks"); watches the served run.
+Upkeep: takes over the tasks of dead workers, requeues stalled ones and fails those that stall too often, for
+the whole database, where this worker is the one that does it (contract: worker section 2, "stalled tasks");
+watches the served run.
 """
 
 from __future__ import annotations
@@ -218,8 +219,7 @@ class Upkeep(_Loop):
                 self._recover(conn)
                 recover = _next(now, _RECOVER_EVERY * seldom)
             if now >= requeue:
-                if count := engine.requeue_stalled_tasks(conn):
-                    self._post(Said("warn", f"requeued {count} stalled tasks"))
+                self._requeue(conn)
                 requeue = _next(now, _REQUEUE_EVERY * seldom)
             self._backoff.reset()
             due = min(recover, requeue, watch if self._run_id is not None else recover)
@@ -235,6 +235,12 @@ class Upkeep(_Loop):
     def _recover(self, conn: Connection) -> None:
         if count := engine.recover_dead_workers(conn):
             self._post(Said("warn", f"took over {count} tasks of workers that are gone"))
+
+    def _requeue(self, conn: Connection) -> None:
+        if count := engine.requeue_stalled_tasks(conn):
+            self._post(Said("warn", f"requeued {count} stalled tasks"))
+        if count := engine.fail_stalled_tasks(conn):
+            self._post(Said("warn", f"gave up {count} tasks that stalled too often"))
 
     def _watch(self, conn: Connection, run_id: str) -> None:
         steps = engine.run_progress(conn, run_id)

@@ -1,8 +1,7 @@
 -- Tasks whose worker fell silent (contract section 14.1, and recovery by heartbeat, which is ours).
 
--- A task that stalls once more after three requeues is marked, and that is all in this transaction
--- (contract). Ours: when a later call finds it still without a result, it counts as a failed task of
--- its step, so that no run waits for it for ever; its failed_at says that it was counted.
+-- A task that stalls once more after three requeues is marked and leaves the queue, and that is all
+-- (contract); what becomes of its step is for fail_stalled_tasks to say.
 create or replace function pgflow.requeue_stalled_tasks()
 returns int
 language plpgsql
@@ -14,7 +13,6 @@ declare
   v_run record;
   v_task record;
   v_requeued int := 0;
-  v_error text;
 begin
   -- Candidates are found without locks; each run is then locked before its tasks, as everywhere.
   for v_run in
@@ -26,7 +24,7 @@ begin
     join pgflow.flows f on f.flow_slug = ss.flow_slug
     where ss.status in ('created', 'started')
       and t.status = 'started'
-      and (t.permanently_stalled_at is null or (t.permanently_stalled_at < now() and t.failed_at is null))
+      and t.permanently_stalled_at is null
       and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
       and (t.lease_until is null or t.lease_until < clock_timestamp())
     order by t.run_id
@@ -34,9 +32,9 @@ begin
     perform 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status = 'started' for update;
     continue when not found;
 
+    -- Locked by this statement, changed by later ones: those see what others did before the lock.
     for v_task in
-      select t.run_id, t.step_slug, t.task_index, t.message_id, t.requeued_count,
-        t.permanently_stalled_at is not null as given_up
+      select t.run_id, t.step_slug, t.task_index, t.message_id, t.requeued_count
       from pgflow.step_tasks t
       join pgflow.step_states ss on ss.run_id = t.run_id and ss.step_slug = t.step_slug
       join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
@@ -44,29 +42,13 @@ begin
       where t.run_id = v_run.run_id
         and ss.status in ('created', 'started')
         and t.status = 'started'
-        and (t.permanently_stalled_at is null or (t.permanently_stalled_at < now() and t.failed_at is null))
+        and t.permanently_stalled_at is null
         and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
         and (t.lease_until is null or t.lease_until < clock_timestamp())
-      order by t.permanently_stalled_at is not null, t.step_slug collate "C", t.task_index
+      order by t.step_slug collate "C", t.task_index
       for update of t skip locked
     loop
-      if v_task.given_up then
-        update pgflow.step_tasks t
-        set failed_at = now()
-        where t.run_id = v_task.run_id
-          and t.step_slug = v_task.step_slug
-          and t.task_index = v_task.task_index;
-        if exists (
-          select 1 from pgflow.step_states ss
-          where ss.run_id = v_task.run_id and ss.step_slug = v_task.step_slug and ss.status = 'started'
-        ) then
-          v_error := format(
-            'Task %s of step %s stalled %s times: no worker reported a result in time',
-            v_task.task_index, v_task.step_slug, v_task.requeued_count + 1
-          );
-          perform pgflow._count_failed(v_run.flow_slug, v_task.run_id, v_task.step_slug, 1, v_error);
-        end if;
-      elsif v_task.requeued_count < 3 then
+      if v_task.requeued_count < 3 then
         update pgflow.step_tasks t
         set status = 'queued',
             started_at = null,
@@ -87,9 +69,6 @@ begin
           and t.task_index = v_task.task_index;
         perform pgflow._archive_task_message(v_task.run_id, v_task.step_slug, v_task.task_index);
       end if;
-      exit when exists (
-        select 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status <> 'started'
-      );
     end loop;
   end loop;
 
@@ -97,6 +76,79 @@ begin
     perform pg_notify('pgflow_work', f.flow_slug) from pgflow.flows f;
   end if;
   return v_requeued;
+end;
+$$;
+
+-- Ours: a task that an earlier transaction gave up and that is still without a result counts as a failed
+-- task of its step, so that no run waits for it for ever; its failed_at says that it was counted. Not
+-- part of requeue_stalled_tasks, whose later calls must ignore such a task. Answers how many.
+create or replace function pgflow.fail_stalled_tasks()
+returns int
+language plpgsql
+security definer
+set search_path = ''
+set jit = off
+as $$
+declare
+  v_run record;
+  v_task record;
+  v_failed int := 0;
+begin
+  for v_run in
+    select distinct t.run_id, t.flow_slug
+    from pgflow.step_states ss
+    join pgflow.runs r on r.run_id = ss.run_id and r.status = 'started'
+    join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
+    where ss.status = 'started'
+      and t.status = 'started'
+      and t.permanently_stalled_at < now()
+      and t.failed_at is null
+      and (t.lease_until is null or t.lease_until < clock_timestamp())
+    order by t.run_id
+  loop
+    perform 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status = 'started' for update;
+    continue when not found;
+
+    for v_task in
+      select t.run_id, t.step_slug, t.task_index, t.requeued_count
+      from pgflow.step_tasks t
+      where t.run_id = v_run.run_id
+        and t.status = 'started'
+        and t.permanently_stalled_at < now()
+        and t.failed_at is null
+        and (t.lease_until is null or t.lease_until < clock_timestamp())
+      order by t.step_slug collate "C", t.task_index
+      for update skip locked
+    loop
+      -- One task before may have ended the step, or the run.
+      continue when not exists (
+        select 1
+        from pgflow.step_states ss
+        join pgflow.runs r on r.run_id = ss.run_id
+        where ss.run_id = v_task.run_id
+          and ss.step_slug = v_task.step_slug
+          and ss.status = 'started'
+          and r.status = 'started'
+      );
+      update pgflow.step_tasks t
+      set failed_at = greatest(now(), t.started_at)
+      where t.run_id = v_task.run_id
+        and t.step_slug = v_task.step_slug
+        and t.task_index = v_task.task_index;
+      perform pgflow._count_failed(
+        v_run.flow_slug,
+        v_task.run_id,
+        v_task.step_slug,
+        1,
+        format(
+          'Task %s of step %s stalled %s times: no worker reported a result in time',
+          v_task.task_index, v_task.step_slug, v_task.requeued_count + 1
+        )
+      );
+      v_failed := v_failed + 1;
+    end loop;
+  end loop;
+  return v_failed;
 end;
 $$;
 

@@ -27,7 +27,8 @@ begin
   if access = 'worker' then
     v_names := v_names || array[
       'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
-      'register_worker', 'heartbeat', 'stop_workers', 'requeue_stalled_tasks', 'recover_dead_workers'
+      'register_worker', 'heartbeat', 'stop_workers',
+      'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers'
     ];
   end if;
   execute format('grant usage on schema pgflow to %I', role_name);

@@ -319,7 +319,10 @@ def test_upkeep_against_work_does_not_deadlock(arena: Db, crew: Crew, rounds: in
         crew.race(
             lambda db: [complete(db, run, "m", i, i) for i in range(0, 12, 2)],
             lambda db: db.column("select pgflow.extend_tasks('f', %s, %s::bigint[], 60)", ours, ids),
-            lambda db: db.do("select pgflow.requeue_stalled_tasks(), pgflow.recover_dead_workers()"),
+            lambda db: db.do(
+                "select pgflow.requeue_stalled_tasks(), pgflow.fail_stalled_tasks(),"
+                " pgflow.recover_dead_workers()"
+            ),
             lambda db: db.do("select pgflow.release_tasks('f', %s, %s::bigint[])", ours, ids[:4]),
         )
         assert_sound(arena)

@@ -33,6 +33,7 @@ def test_by_default_a_role_may_do_nothing(role: Db) -> None:
             "select pgflow.start_flow_with_states('one', '{}')",
             "select pgflow.get_run_with_states(gen_random_uuid())",
             "select pgflow.requeue_stalled_tasks()",
+            "select pgflow.fail_stalled_tasks()",
             "select * from pgflow.flows",
             "select * from pgflow.claim_tasks('one', gen_random_uuid(), 1)",
         ):
@@ -95,6 +96,7 @@ def test_a_worker_may_work_a_run_to_its_end_without_rights_on_tables(role: Db) -
         rows[:1] = role.rows("select * from pgflow.claim_tasks('f', %s, 10)", WORKER)
         role.do("select pgflow.extend_tasks('f', %s, %s::bigint[], 60)", WORKER, [r.msg_id for r in rows])
         role.do("select pgflow.requeue_stalled_tasks()")
+        role.do("select pgflow.fail_stalled_tasks()")
         role.do("select pgflow.recover_dead_workers()")
         for slug, indexes in (("m", [0, 1]), ("s", [0])):
             row = role.row(

@@ -149,6 +149,7 @@ def test_the_single_task_calls_of_other_clients_do_too(big: Big) -> None:
         "complete_tasks",
         "fail_tasks",
         "requeue_stalled_tasks",
+        "fail_stalled_tasks",
         "recover_dead_workers",
     ],
 )

@@ -1,8 +1,9 @@
-"""``requeue_stalled_tasks`` and its cron job (contract 14.1, 14.2)."""
+"""``requeue_stalled_tasks``, its cron job (contract 14.1, 14.2) and ``fail_stalled_tasks`` (ours)."""
 
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import psycopg
 import pytest
@@ -11,6 +12,8 @@ from pgflow_mp.db import schema
 
 from .helpers import (
     CRON,
+    REALTIME,
+    TEST_FUNCTIONS,
     WORKER,
     Db,
     archive,
@@ -34,6 +37,11 @@ from .helpers import (
 
 def requeue(db: Db) -> int:
     count: int = db.value("select pgflow.requeue_stalled_tasks()")
+    return count
+
+
+def fail_stalled(db: Db) -> int:
+    count: int = db.value("select pgflow.fail_stalled_tasks()")
     return count
 
 
@@ -171,21 +179,49 @@ def marked(db: Db, *steps: object, **options: int) -> uuid.UUID:
     return run
 
 
-def stalled_out(db: Db, *steps: object, **options: int) -> uuid.UUID:
-    """The same one transaction later, when the upkeep has come round again."""
-    run = marked(db, *steps, **options)
+def set_back(db: Db) -> None:
+    """Tasks given up just now were given up a while ago."""
     db.do(
         "update pgflow.step_tasks set permanently_stalled_at = now() - interval '15 s'"
         " where permanently_stalled_at is not null"
     )
-    assert requeue(db) == 0
+
+
+def stalled_out(db: Db, *steps: object, **options: int) -> uuid.UUID:
+    """The same one transaction later, when the upkeep goes on."""
+    run = marked(db, *steps, **options)
+    set_back(db)
+    assert fail_stalled(db) == 1
     return run
 
 
-def test_later_calls_ignore_it(db: Db) -> None:
+@pytest.mark.parametrize("later", [False, True], ids=["same transaction", "later"])
+def test_later_calls_ignore_it(db: Db, later: bool) -> None:
     run = marked(db, "a")
+    if later:
+        set_back(db)
+    before = snapshot(db, run)
+    assert [requeue(db), requeue(db)] == [0, 0]
+    assert snapshot(db, run) == before
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_task_marked_by_hand_is_ignored_too(db: Db, count: int) -> None:
+    run = stall(db)
+    db.do(
+        "update pgflow.step_tasks set requeued_count = %s,"
+        " permanently_stalled_at = now() - interval '1 hour'",
+        count,
+    )
     before = snapshot(db, run)
     assert requeue(db) == 0
+    assert snapshot(db, run) == before
+
+
+def test_a_task_is_failed_by_a_later_transaction_than_the_one_that_gave_it_up(db: Db) -> None:
+    run = marked(db, "a")
+    before = snapshot(db, run)
+    assert fail_stalled(db) == 0
     assert snapshot(db, run) == before
 
 
@@ -227,7 +263,7 @@ def test_a_task_stalled_out_fails_its_step_and_run_with_a_clear_error(db: Db) ->
     assert (task(db, run, "a").status, task(db, run, "a").requeued_count) == ("started", 3)
     found = state(db, run, "a")
     assert found.status == "failed"
-    assert "stalled" in found.error_message
+    assert found.error_message == "Task 0 of step a stalled 4 times: no worker reported a result in time"
     assert run_row(db, run).status == "failed"
     assert state(db, run, "b").status == "created"
     assert queue(db, "f") == []
@@ -249,12 +285,42 @@ def test_one_map_task_stalled_out_ends_the_map(db: Db) -> None:
     assert archive(db, "f") == [("a", 0), ("a", 1)]
 
 
+def test_a_task_stalled_out_counts_once(db: Db) -> None:
+    run = marked(db, map_step("a"))
+    db.do("select pgflow.set_step_policy('f', 'a', 1)")
+    set_back(db)
+    assert [fail_stalled(db), fail_stalled(db)] == [1, 0]
+    assert (state(db, run, "a").status, state(db, run, "a").failed_tasks) == ("started", 1)
+
+
+def test_tasks_beyond_the_one_that_ends_the_map_are_not_counted(db: Db) -> None:
+    flow(db, "f", map_step("a"), timeout=5)
+    run = start(db, "f", [1, 2, 3])
+    claim(db, "f", 3)
+    age(db, 36)
+    db.do("update pgflow.step_tasks set requeued_count = 3")
+    assert requeue(db) == 0
+    set_back(db)
+    assert fail_stalled(db) == 1
+    assert (state(db, run, "a").status, state(db, run, "a").failed_tasks) == ("failed", 1)
+
+
+def test_a_task_given_up_whose_worker_still_holds_on_to_it_is_not_failed(db: Db) -> None:
+    run = marked(db, "a")
+    set_back(db)
+    assert db.column("select pgflow.extend_tasks('f', %s, '{1}', 60)", WORKER) == []
+    assert fail_stalled(db) == 0
+    assert run_row(db, run).status == "started"
+
+
 @pytest.mark.parametrize("table", ["runs", "step_states"])
-def test_tasks_of_a_finished_run_or_step_are_left_alone(db: Db, table: str) -> None:
-    run = stall(db)
+@pytest.mark.parametrize("given_up", [False, True])
+def test_tasks_of_a_finished_run_or_step_are_left_alone(db: Db, table: str, given_up: bool) -> None:
+    run = marked(db, "a") if given_up else stall(db)
+    set_back(db)
     db.do(f"update pgflow.{table} set status = 'failed', failed_at = now() where run_id = %s", run)
     before = snapshot(db, run)
-    assert requeue(db) == 0
+    assert (requeue(db), fail_stalled(db)) == (0, 0)
     assert snapshot(db, run) == before
 
 
@@ -277,8 +343,40 @@ def test_a_task_without_a_message_is_requeued_without_an_error(db: Db) -> None:
     assert task(db, run, "a").status == "queued"
 
 
-def test_with_nothing_to_do_it_returns_zero(db: Db) -> None:
-    assert requeue(db) == 0
+def test_with_nothing_to_do_they_return_zero(db: Db) -> None:
+    assert (requeue(db), fail_stalled(db)) == (0, 0)
+
+
+# -- one transaction a call --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(conn: psycopg.Connection[Any]) -> Db:
+    """A database of its own in autocommit mode."""
+    db = Db(conn)
+    db.do(REALTIME + TEST_FUNCTIONS)
+    return db
+
+
+def rounds(db: Db, calls: int) -> list[int]:
+    """Answers of so many calls, each a transaction; what was requeued is claimed and stalls again."""
+    counts = []
+    for _ in range(calls):
+        counts.append(requeue(db))
+        claim(db, "f")
+        age(db, 36)
+    return counts
+
+
+def test_calls_after_the_one_that_gave_the_task_up_leave_step_and_run_as_they_are(alone: Db) -> None:
+    run = stall(alone)
+    assert rounds(alone, 6) == [1, 1, 1, 0, 0, 0]
+    assert (task(alone, run, "a").status, task(alone, run, "a").requeued_count) == ("started", 3)
+    assert (state(alone, run, "a").status, run_row(alone, run).status) == ("started", "started")
+    assert fail_stalled(alone) == 1
+    assert state(alone, run, "a").error_message.startswith("Task 0 of step a stalled 4 times")
+    assert run_row(alone, run).status == "failed"
+    assert (requeue(alone), fail_stalled(alone)) == (0, 0)
 
 
 # -- the cron job ------------------------------------------------------------------------------------------

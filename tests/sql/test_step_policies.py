@@ -172,7 +172,7 @@ def test_a_task_that_stalls_too_often_is_tolerated_like_a_failed_one(driver: Dri
     driver.conn.execute(
         "update pgflow.step_tasks set permanently_stalled_at = permanently_stalled_at - interval '1 s'"
     )
-    assert engine.requeue_stalled_tasks(driver.conn) == 0
+    assert engine.fail_stalled_tasks(driver.conn) == 1
     assert (driver.step(run).failed_tasks, driver.step(run).remaining_tasks) == (1, 2)
     late = engine.complete_tasks(driver.conn, run, "m", [0], [b"1"], WORKER, [first.attempt])
     assert late.rejected == [0]
