@@ -14,7 +14,8 @@ declare
   v_task record;
   v_requeued int := 0;
 begin
-  -- Candidates are found without locks; each run is then locked before its tasks, as everywhere.
+  -- Candidates are found without locks; each run is then locked before its tasks, as everywhere. A run
+  -- that somebody has locked is left, with all its tasks, for the next call: others need not wait for it.
   for v_run in
     select distinct t.run_id, t.flow_slug
     from pgflow.step_states ss
@@ -29,7 +30,10 @@ begin
       and (t.lease_until is null or t.lease_until < clock_timestamp())
     order by t.run_id
   loop
-    perform 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status = 'started' for update;
+    perform 1
+    from pgflow.runs r
+    where r.run_id = v_run.run_id and r.status = 'started'
+    for update skip locked;
     continue when not found;
 
     -- Locked by this statement, changed by later ones: those see what others did before the lock.
@@ -106,7 +110,10 @@ begin
       and (t.lease_until is null or t.lease_until < clock_timestamp())
     order by t.run_id
   loop
-    perform 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status = 'started' for update;
+    perform 1
+    from pgflow.runs r
+    where r.run_id = v_run.run_id and r.status = 'started'
+    for update skip locked;
     continue when not found;
 
     for v_task in

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
 import pytest
+from worker_harness import eventually
 
 from pgflow_mp.db import schema
 
@@ -347,15 +350,24 @@ def test_with_nothing_to_do_they_return_zero(db: Db) -> None:
     assert (requeue(db), fail_stalled(db)) == (0, 0)
 
 
-# -- one transaction a call --------------------------------------------------------------------------------
+# -- one transaction a call, and sessions beside it --------------------------------------------------------
 
 
 @pytest.fixture
 def alone(conn: psycopg.Connection[Any]) -> Db:
-    """A database of its own in autocommit mode."""
+    """A database of its own in autocommit mode, where a lock is waited for half a second."""
     db = Db(conn)
     db.do(REALTIME + TEST_FUNCTIONS)
+    db.do("set lock_timeout = '500ms'")
     return db
+
+
+@pytest.fixture
+def beside(dsn: str) -> Iterator[Db]:
+    """A second session, whose transaction is rolled back."""
+    with psycopg.connect(dsn) as conn:
+        yield Db(conn)
+        conn.rollback()
 
 
 def rounds(db: Db, calls: int) -> list[int]:
@@ -377,6 +389,62 @@ def test_calls_after_the_one_that_gave_the_task_up_leave_step_and_run_as_they_ar
     assert state(alone, run, "a").error_message.startswith("Task 0 of step a stalled 4 times")
     assert run_row(alone, run).status == "failed"
     assert (requeue(alone), fail_stalled(alone)) == (0, 0)
+
+
+@pytest.mark.parametrize("call", [requeue, fail_stalled])
+def test_a_run_that_another_session_has_locked_is_left_for_the_next_call(
+    alone: Db, beside: Db, call: Callable[[Db], int]
+) -> None:
+    flow(alone, "f", map_step("a", timeout=5))
+    locked, free = sorted([start(alone, "f", [1, 2]), start(alone, "f", [1, 2])])
+    claim(alone, "f", 4)
+    age(alone, 36)
+    if call is fail_stalled:
+        alone.do("select pgflow.set_step_policy('f', 'a', 2)")
+        alone.do("update pgflow.step_tasks set requeued_count = 3")
+        assert requeue(alone) == 0
+    beside.do("select from pgflow.runs where run_id = %s for update", locked)
+    before = snapshot(alone, locked)["tasks"]
+    assert call(alone) == 2
+    assert snapshot(alone, locked)["tasks"] == before
+    assert call(alone) == 0
+    beside.conn.rollback()
+    assert call(alone) == 2
+    assert len({(t.status, t.requeued_count) for t in tasks(alone, locked) + tasks(alone, free)}) == 1
+
+
+def test_a_task_that_another_session_has_locked_is_left_for_the_next_call(alone: Db, beside: Db) -> None:
+    flow(alone, "f", map_step("a", timeout=5))
+    run = start(alone, "f", [1, 2, 3])
+    claim(alone, "f", 3)
+    age(alone, 36)
+    beside.do("select from pgflow.step_tasks where run_id = %s and task_index = 1 for update", run)
+    assert requeue(alone) == 2
+    assert [t.status for t in tasks(alone, run)] == ["queued", "started", "queued"]
+    beside.conn.rollback()
+    assert requeue(alone) == 1
+
+
+def test_tasks_that_change_while_others_are_requeued_are_looked_at_as_they_are_now(
+    alone: Db, beside: Db, dsn: str
+) -> None:
+    """Task 60 gets another text and is requeued all the same, task 61 gets a lease and is left alone."""
+    flow(alone, "f", map_step("a", timeout=5))
+    run = start(alone, "f", list(range(62)))
+    claim(alone, "f", 62)
+    age(alone, 36)
+    beside.do("select from pgmq.q_f where msg_id = 1 for update")
+    with psycopg.connect(dsn, autocommit=True) as conn, ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(requeue, Db(conn))
+        waiting = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+        eventually(lambda: alone.value(waiting, conn.info.backend_pid))
+        alone.do("update pgflow.step_tasks set error_message = 'x' where task_index = 60")
+        alone.do("select pgflow.extend_tasks('f', %s, '{62}', 60)", WORKER)
+        beside.conn.rollback()
+        assert answer.result(30) == 61
+    last, kept = tasks(alone, run)[60:]
+    assert (last.status, last.requeued_count, last.error_message) == ("queued", 1, "x")
+    assert (kept.status, kept.requeued_count) == ("started", 0)
 
 
 # -- the cron job ------------------------------------------------------------------------------------------
