@@ -31,6 +31,7 @@ begin
 end;
 $$;
 
+-- The job is one transaction: what it gives up, its next run fails.
 create or replace function pgflow.setup_requeue_stalled_tasks_cron(cron_interval text default '15 seconds')
 returns text
 language plpgsql
@@ -39,7 +40,9 @@ set search_path = ''
 as $$
 declare
   v_job_id bigint := pgflow._schedule_cron(
-    'pgflow_requeue_stalled_tasks', cron_interval, 'select pgflow.requeue_stalled_tasks()'
+    'pgflow_requeue_stalled_tasks',
+    cron_interval,
+    'select pgflow.requeue_stalled_tasks(), pgflow.fail_stalled_tasks()'
   );
 begin
   return format(

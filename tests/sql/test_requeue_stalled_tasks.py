@@ -467,6 +467,21 @@ def test_the_job_s_command_runs(supabase_db: Db) -> None:
     supabase_db.do(supabase_db.value("select command from cron.job where jobname = %s", JOB))
 
 
+def test_the_job_ends_a_run_that_only_other_workers_serve(supabase_db: Db) -> None:
+    supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron()")
+    command = supabase_db.value("select command from cron.job where jobname = %s", JOB)
+    flow(supabase_db, "f", "a", timeout=5)
+    run = start(supabase_db, "f")
+    claim(supabase_db, "f")
+    age(supabase_db, 36)
+    supabase_db.do("update pgflow.step_tasks set requeued_count = 3")
+    supabase_db.do(command)
+    assert run_row(supabase_db, run).status == "started"
+    set_back(supabase_db)
+    supabase_db.do(command)
+    assert run_row(supabase_db, run).status == "failed"
+
+
 def test_scheduling_again_replaces_the_job(supabase_db: Db) -> None:
     supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron()")
     supabase_db.do("select pgflow.setup_requeue_stalled_tasks_cron('30 seconds')")
