@@ -97,7 +97,9 @@ class Runtime:
                 connection.rollback()  # left open by an earlier task
             return connection
         try:
-            connection = psycopg.connect(self.dsn, autocommit=True, application_name="pgflow_mp handler")
+            connection = psycopg.connect(
+                self.dsn, autocommit=True, prepare_threshold=None, application_name="pgflow_mp handler"
+            )
         except psycopg.OperationalError as error:
             raise DatabaseUnavailable(f"Cannot connect to the database: {error}") from error
         self._connection, self._pid = connection, os.getpid()

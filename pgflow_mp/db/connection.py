@@ -1,8 +1,8 @@
 """Finding the database, connecting to it with errors that help, and coming back after it was away.
 
-Connections work behind transaction poolers (PgBouncer) with ``prepare_threshold=None``, which
-switches server-side prepared statements off, as the pooler may hand each transaction to another
-server process. Session state (LISTEN, advisory session locks) still needs a direct connection.
+Connections work behind transaction poolers (PgBouncer): they prepare no statements, as the pooler may
+hand each transaction to another server process (contract: worker section 1.1). What belongs to a session
+(LISTEN, advisory session locks) does nothing there; the worker polls, too.
 """
 
 from __future__ import annotations
@@ -119,7 +119,6 @@ def connect(
     application_name: str = APPLICATION_NAME,
     autocommit: bool = True,
     connect_timeout: int = 10,
-    prepare_threshold: int | None = 5,
     silence: float | None = None,
 ) -> psycopg.Connection[TupleRow]:
     """Connect to PostgreSQL 15 or newer.
@@ -141,7 +140,7 @@ def connect(
         conn = PatientConnection.connect(
             dsn,
             autocommit=autocommit,
-            prepare_threshold=prepare_threshold,
+            prepare_threshold=None,
             fallback_application_name=application_name,
             **given,
         )

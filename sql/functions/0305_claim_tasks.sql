@@ -57,9 +57,10 @@ end;
 $$;
 
 -- Takes messages of many runs fairly: the runs of the highest priority first, oldest first among them,
--- an equal share each. Claims of one step go in index order, so nothing before the number of its done
--- tasks is worth a look, but for retries, which the plain read picks up. Answers the message ids, made
--- invisible for lease_seconds.
+-- an equal share each, and by lot who gets the odd ones: a small claim may be for fewer tasks than there
+-- are runs. Claims of one step go in index order, so nothing before the number of its done tasks is worth
+-- a look, but for retries, which the plain read picks up. Answers the message ids, made invisible for
+-- lease_seconds.
 create or replace function pgflow._read_fairly(flow_slug text, qty int, lease_seconds int)
 returns bigint[]
 language plpgsql
@@ -99,7 +100,8 @@ begin
   ), open_steps as materialized (
     select ss.run_id, ss.step_slug, ss.spawned_tasks,
       greatest(ss.initial_tasks - ss.remaining_tasks - 1000, 0) as first_index,
-      1 + qty / count(*) over () as share
+      1 + qty / count(*) over () as share,
+      random() as lot
     from running g
     cross join lateral (
       select s.* from pgflow.step_states s
@@ -112,7 +114,7 @@ begin
     select t.message_id
     from open_steps o
     cross join lateral (
-      select t.message_id
+      select t.message_id, row_number() over (order by t.task_index) as turn
       from pgflow.step_tasks t
       where t.run_id = o.run_id
         and t.step_slug = o.step_slug
@@ -123,6 +125,7 @@ begin
       order by t.task_index
       limit o.share
     ) t
+    order by t.turn, o.lot
     limit qty
   ) picked;
   if v_ids is null then

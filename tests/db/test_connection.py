@@ -158,7 +158,7 @@ def test_the_connection_string_wins_over_our_defaults(server: DatabaseServer) ->
 
 
 def test_statements_are_not_prepared_for_a_transaction_pooler(server: DatabaseServer) -> None:
-    with connect(server.dsn, prepare_threshold=None) as conn:
+    with connect(server.dsn) as conn:
         for _ in range(8):
             conn.execute("select %s::int", (1,))
         assert conn.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)

@@ -55,6 +55,15 @@ def test_two_runs_share_a_claim(db: Db) -> None:
     assert found[one] + found[two] == 10
 
 
+def test_claims_smaller_than_the_number_of_runs_are_shared_too(db: Db) -> None:
+    setup(db, "root_map")
+    runs = [start(db, "root_map", list(range(100))) for _ in range(5)]
+    found: Counter[uuid.UUID] = Counter()
+    for _ in range(40):
+        found += shares(db, "root_map", 2)
+    assert all(3 <= found[run] <= 40 for run in runs)
+
+
 def test_a_small_run_does_not_wait_behind_a_big_one(db: Db) -> None:
     setup(db, "root_map")
     start(db, "root_map", list(range(3000)))

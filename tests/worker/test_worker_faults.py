@@ -163,7 +163,7 @@ def test_a_worker_that_was_taken_for_dead_goes_on_under_a_new_identity(dsn: str)
     worker = Worker(settings(dsn, "naps", **QUICK))
     with threaded(worker, run_id=run_id) as running:
         eventually(lambda: worker.stats.done >= 10)
-        with psycopg.connect(dsn, autocommit=True) as conn:
+        with psycopg.connect(dsn) as conn:  # in one transaction, so that no heartbeat comes between
             conn.execute("update pgflow.workers set last_heartbeat_at = now() - interval '1 hour'")
             conn.execute("select pgflow.recover_dead_workers()")
         report = running.join()
