@@ -9,7 +9,7 @@ import psycopg
 _PARTS: dict[str, LiteralString] = {
     "columns": """
         select c.relname, c.relkind::text, a.attnum::int, a.attname, format_type(a.atttypid, a.atttypmod),
-          a.attnotnull, pg_get_expr(d.adbin, d.adrelid), c.reloptions::text
+          a.attnotnull, a.attstorage::text, pg_get_expr(d.adbin, d.adrelid), c.reloptions::text
         from pg_class c
         join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
         left join pg_attrdef d on d.adrelid = c.oid and d.adnum = a.attnum

@@ -105,8 +105,8 @@ def test_a_newer_database_is_refused_and_left_alone(empty: Connection) -> None:
 
 def test_an_older_database_is_named_with_the_command_that_upgrades_it(empty: Connection) -> None:
     schema.install(empty)
-    empty.execute("update pgflow.schema_version set version = 0")
-    with pytest.raises(SchemaError, match="has version 0, this pgflow_mp needs") as caught:
+    empty.execute("delete from pgflow.schema_version where version > 1")
+    with pytest.raises(SchemaError, match="has version 1, this pgflow_mp needs") as caught:
         schema.check(empty)
     assert "migrate" in caught.value.hint
 

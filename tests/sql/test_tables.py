@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .helpers import Db, Row, flow, setup, start, state
+from .helpers import Db, Row, drain, flow, setup, start, state
 
 COLUMNS = {
     "flows": """
@@ -543,3 +543,20 @@ def test_a_debounce_under_one_second_is_refused(plain_db: Db, debounce: str) -> 
 
 def test_a_debounce_of_one_second_is_allowed(plain_db: Db) -> None:
     plain_db.do("insert into pgflow.worker_functions (function_name, debounce) values ('f', '1 second')")
+
+
+def test_payloads_are_stored_without_compressing_them(db: Db) -> None:
+    setup(db, "root_map")
+    start(db, "root_map", ["x" * 10_000])
+    drain(db, "root_map", {"items": "y" * 10_000, "total": "z" * 10_000})
+    for column in (
+        "runs.input",
+        "runs.output",
+        "step_states.output",
+        "step_tasks.input",
+        "step_tasks.output",
+    ):
+        table, name = column.split(".")
+        how = db.column(f"select pg_column_compression({name}) from pgflow.{table} where {name} is not null")
+        assert how
+        assert set(how) == {None}, column
