@@ -14,7 +14,7 @@ LIMIT = 5.0
 
 def run(stage: Stage) -> SuiteResult:
     """Seconds until the small run has completed, with and without priority."""
-    size = 100_000 if stage.quick else 400_000
+    size = 100_000 if stage.quick else 1_000_000
     result = SuiteResult("fairness", f"Ten items beside {size:,} of the same flow")
     small = list(range(10))
     taken: dict[str, list[float]] = {"same priority": [], "priority 10": []}
