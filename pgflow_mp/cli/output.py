@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from pgflow_mp.cli.options import command
 from pgflow_mp.errors import InputError, PgflowError
 
 if TYPE_CHECKING:
@@ -67,17 +66,19 @@ def write_output(
     text: str,
     leaves: list[tuple[str, bool]],
     results: IO[str],
+    resume: str,
 ) -> int:
     """Write the output of a completed run, page by page; returns the number of bytes.
 
     ``leaves`` are the last steps and whether each is a map. ``text`` is ``-`` (``results``) or a path; one
-    that ends in .jsonl gets the results of the only map among them, one a line.
+    that ends in .jsonl gets the results of the only map among them, one a line. ``resume`` is the command
+    that can fetch the output later.
     """
     if text == "-":
         results.flush()
         with open(results.fileno(), "wb", closefd=False) as file:
             return _write(conn, run_id, file, leaves, False)
-    hint = f"The output stays in the database: {command('run', '--resume', run_id, '--output', 'FILE')}"
+    hint = f"The output stays in the database: {resume} --output FILE"
     with write_atomically(Path(text), hint) as file:
         return _write(conn, run_id, file, leaves, is_lines(text))
 

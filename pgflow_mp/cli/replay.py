@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def configure(parser: Parser, verb: str) -> None:
     """Add the options of the command."""
-    parser.usage = f"{parser.prog} RUN_ID STEP [INDEX] [FLOW] [--pdb] [OPTIONS]"
+    parser.usage = f"{parser.prog} RUN_ID STEP [INDEX [FLOW]] [--pdb] [OPTIONS]"
     parser.description = (
         "Execute one item of a run again, in this process, and print its output or its traceback.\n"
         "Nothing is recorded; the connection that the step gets by ctx.connect() is read-only."
@@ -39,7 +39,10 @@ def configure(parser: Parser, verb: str) -> None:
         help="the item's position in a map, from 0 on",
     )
     parser.add_argument(
-        "flow", nargs="?", metavar="FLOW", help="where the flow is: module:flow, path.py:flow, an example"
+        "flow",
+        nargs="?",
+        metavar="FLOW",
+        help="where the flow is: module:flow, path.py:flow, an example; INDEX comes before it",
     )
     parser.option(
         "--pdb",

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import TYPE_CHECKING
 
 from pgflow_mp.cli import values
 from pgflow_mp.cli.errors import OK
-from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
-from pgflow_mp.cli.runs import open_run
+from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json
+from pgflow_mp.cli.runs import open_run, resume_command
 from pgflow_mp.cli.working import add_work
 from pgflow_mp.errors import InputError
+
+if TYPE_CHECKING:
+    from pgflow_mp.db.engine import RunRow
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -63,7 +67,7 @@ def execute(args: argparse.Namespace) -> int:
         if name in args.given:
             raise UsageError(f"--{name} is for --work", hint="Workers know nothing of this command.")
     with open_run(args) as (database, conn, run):
-        _check(run.run_id, run.status, database.options)
+        _check(run, args.flow, database.options)
         queued = engine.retry_failed_tasks(conn, run.run_id)
         status = engine.run_status(conn, run.run_id) or "started"
         options = database.options
@@ -74,8 +78,7 @@ def execute(args: argparse.Namespace) -> int:
 
     print(f"Queued {plural(queued, 'item')} of run {run.run_id} of {run.flow_slug} again.")
     if status == "started":
-        flow = [] if args.flow is None else [args.flow]
-        print(f"Workers will execute it, or here: {_resume(flow, str(run.run_id), options)}")
+        print(f"Workers will execute it, or here: {resume_command(args.flow, run.run_id, *options)}")
     return OK
 
 
@@ -84,20 +87,16 @@ def _work(args: argparse.Namespace) -> int:
     from pgflow_mp.cli import run as run_verb
 
     with open_run(args) as (database, _, run):
-        _check(run.run_id, run.status, database.options)
+        _check(run, args.flow, database.options)
     args.resume, args.input, args.jsonl, args.priority = str(run.run_id), None, None, 0
     return run_verb.execute(args)
 
 
-def _check(run_id: str, status: str, options: list[str]) -> None:
-    if status == "failed":
+def _check(run: RunRow, flow: str | None, options: list[str]) -> None:
+    if run.status == "failed":
         return
-    where = _resume([], str(run_id), options)
+    again = resume_command(flow, run.run_id, *options)
     raise InputError(
-        f"Run {run_id} is {status}; only a failed run can be retried",
-        hint=f"It can be gone on with: {where}" if status == "started" else "All of its work is done.",
+        f"Run {run.run_id} is {run.status}; only a failed run can be retried",
+        hint=f"It can be gone on with: {again}" if run.status == "started" else "All of its work is done.",
     )
-
-
-def _resume(flow: list[str], run_id: str, options: list[str]) -> str:
-    return command("run", *flow, "--resume", run_id, *options)

@@ -87,7 +87,7 @@ def execute(args: argparse.Namespace) -> int:
         if args.output and code == OK:
             leaves = [(step.slug, step.is_map) for step in flow.leaves]
             with database.connect() as conn:
-                told.written = write_output(conn, told.run_id, args.output, leaves, results)
+                told.written = write_output(conn, told.run_id, args.output, leaves, results, told.resume)
         summary.tell(told, results)
     return code
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow
 
 
+def resume_command(flow: str | None, run_id: str, *words: str) -> str:
+    """The command that goes on with a run; FLOW stands for a target that nobody has named."""
+    return command("run", flow or "FLOW", "--resume", run_id, *words)
+
+
 @contextlib.contextmanager
 def open_run(
     args: argparse.Namespace,

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from pgflow_mp.cli import values
 from pgflow_mp.cli.options import Parser, add_database, add_json, command
+from pgflow_mp.cli.runs import resume_command
 from pgflow_mp.errors import RunNotFound
 
 if TYPE_CHECKING:
@@ -150,9 +151,9 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     screen.print(_steps_table(steps))
     print_failures(screen, failed, failures, args.limit)
     if run.status == "started":
-        print(f"\nGo on with it here: {command('run', '--resume', run.run_id, *options)}")
+        print(f"\nGo on with it here: {resume_command(None, run.run_id, *options)}")
     elif run.status == "failed":
-        print(f"\nTry what failed again: {command('run', '--resume', run.run_id, *options)}")
+        print(f"\nTry what failed again: {resume_command(None, run.run_id, *options)}")
     return 0
 
 

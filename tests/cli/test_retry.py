@@ -26,7 +26,7 @@ def test_only_unfinished_items_are_queued_and_the_command_that_runs_them_is_prin
     assert f" of run {run_id} of picky again." in done.out
     assert f"run {PICKY} --resume {run_id}" in " ".join(done.out.split())
     assert f"Queued {open_items} item" in done.out
-    assert_one_screen(cli("retry", run_id), 2, "is started; only a failed run can be retried", "--resume")
+    assert_one_screen(cli("retry", run_id), 2, "is started; only a failed run can be retried", "run FLOW")
     (cli.cwd / "allowed-3").touch()
     finished = cli("run", PICKY, "--resume", run_id, "--output", "out.json")
     assert finished.code == 0, finished
