@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from database_server import DatabaseServer
 
-from pgflow_mp import loading
+from pgflow_mp import Flow, loading, validation
 from pgflow_mp.cli import errors
 from pgflow_mp.cli.main import VERBS
 
@@ -166,6 +166,21 @@ def test_the_commands_for_several_boxes_share_a_run(project: Path, place: str) -
             box.terminate()
         stopped = [(box.wait(30), box.communicate()[1]) for box in boxes]
     assert [code for code, _ in stopped] == [0, 0], stopped
+
+
+def test_the_defaults_of_the_page_are_those_of_the_database(
+    tx: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    text = " ".join(README.split())
+    said = re.search(r"`max_attempts` is (\d+), `base_delay` (\d+) and `timeout` (\d+) seconds", text)
+    shape = json.dumps(Flow("bare").step("only", len).shape())
+    tx.execute("select pgflow.ensure_flow_compiled('bare', %s)", (shape,))
+    query = "select opt_max_attempts, opt_base_delay, opt_timeout from pgflow.flows where flow_slug = 'bare'"
+    assert said
+    assert tuple(map(int, said.groups())) == tx.execute(query).fetchone()
+    least = re.search(r"the shortest `timeout` is (\d+) seconds", text)
+    assert least
+    assert int(least[1]) == validation._MINIMUM["timeout"]
 
 
 def test_the_rights_of_the_page_can_be_granted(tx: psycopg.Connection[tuple[object, ...]]) -> None:
