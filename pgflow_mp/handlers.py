@@ -48,7 +48,15 @@ def prepare(flow: Flow, step: str | StepDefinition, *, max_output: int = MAX_OUT
 
 
 def check(flow: Flow) -> None:
-    """Raise FlowDefinitionError if a handler's annotations cannot be used; called when a flow is loaded."""
+    """Called when a flow is loaded.
+
+    Raises FlowDefinitionError for a flow without steps, and for annotations that cannot be used.
+    """
+    if not flow.steps:
+        raise FlowDefinitionError(
+            f'Flow "{flow.slug}" has no steps',
+            hint="Decorate functions with @flow.step, @flow.array or @flow.map.",
+        )
     for slug in flow.steps:
         prepare(flow, slug)
 

@@ -25,7 +25,7 @@ def load_flows(target: Target | str, *, main_path: str | None = None) -> list[Fl
     """Import a target and return its flows: the one that it names, or all module-level ones.
 
     ``main_path`` is the script to run for the target ``__main__`` (under the name ``__mp_main__``, as
-    multiprocessing does). The handlers' annotations are checked.
+    multiprocessing does). The flow must have steps, and the handlers' annotations are checked.
     Raises FlowNotFound, or FlowDefinitionError as the module raised it.
     """
     if isinstance(target, str):

@@ -14,6 +14,7 @@ import pytest
 
 from pgflow_mp import ConfigError, Flow, FlowDefinitionError, FlowNotFound
 from pgflow_mp.loading import Target, bundled_examples, load_app, load_flows, resolve_app, target_for
+from pgflow_mp.testing import run_inline
 
 FLOW = """
 from __future__ import annotations
@@ -284,3 +285,11 @@ def test_examples_are_found_by_name_unless_the_user_has_such_a_module() -> None:
 def test_a_file_that_may_not_be_read_is_named() -> None:
     write("secret.py").chmod(0)
     assert "permission denied" in str(not_found("secret.py"))
+
+
+def test_a_flow_without_steps_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bare.py").write_text('from pgflow_mp import Flow\n\nflow = Flow("bare")\n')
+    with pytest.raises(FlowDefinitionError, match='Flow "bare" has no steps'):
+        load_flows(str(tmp_path / "bare.py"))
+    with pytest.raises(FlowDefinitionError, match='Flow "empty" has no steps'):
+        run_inline(Flow("empty"))

@@ -27,7 +27,10 @@ _LINE: Final = 100
 
 @dataclass
 class Told:
-    """Everything that the summary may mention. ``done`` is None if there was nothing left to do."""
+    """Everything that the summary may mention. ``done`` is None if there was nothing left to do.
+
+    ``empty``: all of the last steps were skipped, so that there is no output.
+    """
 
     args: argparse.Namespace
     run_id: str
@@ -37,6 +40,7 @@ class Told:
     output: bytes | None
     place: str
     options: list[str]
+    empty: bool = False
     items: tuple[int, int] | None = None
     written: int | None = None
 
@@ -59,7 +63,17 @@ def of(
     told = Told(args, run_id, flow.slug, status, done, output, database.place, database.options)
     if status == "started":
         told.items = _progress(database, run_id)
+    if status == "completed" and output is None:
+        told.empty = _is_empty(database, run_id, flow)
     return told
+
+
+def _is_empty(database: Database, run_id: str, flow: FlowFacts) -> bool:
+    from pgflow_mp.db import engine
+
+    with database.connect() as conn:
+        done = {step.step_slug for step in engine.run_progress(conn, run_id) if step.status == "completed"}
+    return done.isdisjoint(leaf.slug for leaf in flow.leaves)
 
 
 def _progress(database: Database, run_id: str) -> tuple[int, int]:
@@ -96,7 +110,7 @@ def tell(told: Told, results: IO[str]) -> None:
         _advise(screen, "Try what failed again", told.resume)
     elif told.status == "started":
         _advise(screen, "Go on with it", told.resume)
-    elif told.written is None and not _fits(told):
+    elif told.written is None and not told.empty and not _fits(told):
         _advise(screen, "Fetch the output", f"{told.resume} --output FILE")
 
 
@@ -141,6 +155,8 @@ def _preview(told: Told) -> str:
 
     if told.output is not None and _fits(told):
         return shorten(told.output.decode("utf-8", "replace"), _PREVIEW)
+    if told.empty:
+        return "none: every step that it would hold was skipped"
     if told.output is None:
         return "too large to be shown"
     return f"{size(len(told.output))} of JSON, beginning with\n{_beginning(told.output)}"

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pgflow_mp import handlers
 from pgflow_mp.context import Runtime
 from pgflow_mp.errors import RunFailed
 from pgflow_mp.flow import Flow
@@ -66,6 +67,7 @@ def execute_inline(
     """
     from pgflow_mp.runner import encode_input, typed_output
 
+    handlers.check(flow)
     raw = encode_input({} if input is None else input)
     runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})
     clock = clock or FakeClock()

@@ -44,6 +44,15 @@ def check(number: int) -> int:
     return number
 
 
+unmet = Flow("unmet", max_attempts=1)
+
+
+@unmet.step(when={"go": True})
+def leaf(go: dict[str, bool]) -> int:
+    """Skipped unless it is told to go."""
+    return len(go)
+
+
 slow = Flow("slow", max_attempts=1)
 
 

@@ -9,7 +9,7 @@ import time
 
 import psycopg
 import pytest
-from cli_harness import FLOWS, Cli, OnTerminal, finish
+from cli_harness import FLOWS, Cli, OnTerminal, assert_one_screen, finish
 
 
 def runs(cli: Cli) -> list[tuple[str, str]]:
@@ -212,3 +212,19 @@ def test_colours_are_for_terminals_that_want_them(cli: Cli) -> None:
     assert "\x1b[" not in cli("status", NO_COLOR="").out
     assert "\x1b[1;31merror:" in on_terminal("run", "nonsense", NO_COLOR="")
     assert "\x1b[" not in on_terminal("run", "nonsense", NO_COLOR="1")
+
+
+def test_the_output_of_a_run_whose_last_steps_were_skipped_is_none(cli: Cli) -> None:
+    done = cli("run", f"{FLOWS}:unmet", "--input", "{}")
+    assert done.code == 0, done
+    assert "output    none: every step that it would hold was skipped" in done.out
+    assert "Fetch the output" not in done.out
+    again = cli("run", f"{FLOWS}:unmet", "--input", "{}", "--output", "-")
+    assert (again.code, again.out) == (0, "{}\n")
+
+
+def test_a_flow_without_steps_is_refused_before_anything_is_written(cli: Cli) -> None:
+    (cli.cwd / "bare.py").write_text('from pgflow_mp import Flow\n\nflow = Flow("bare")\n')
+    for verb in ("run", "start"):
+        assert_one_screen(cli(verb, "bare.py"), 2, 'Flow "bare" has no steps', "@flow.step")
+    assert runs(cli) == []
