@@ -19,6 +19,8 @@ from pgflow_mp.inputs import RunInput
 from pgflow_mp.targets import Target
 
 _SAMPLE: Final = 100
+_NOTHING_GIVEN: Final = RunInput(b"{}", "none was given: {}")
+_GIVE: Final = "Give --input FILE (.json, .jsonl), JSON text like '{}', or - for standard input."
 
 
 class StepFacts(msgspec.Struct):
@@ -32,7 +34,8 @@ class StepFacts(msgspec.Struct):
 class FlowFacts(msgspec.Struct):
     """A flow of the target at position ``target``.
 
-    ``default_input`` is the example's, ``mismatch`` why the given input does not fit.
+    ``default_input`` is the example's, ``mismatch`` why the given input does not fit, or the one that a run
+    gets if none is given.
     """
 
     slug: str
@@ -111,22 +114,24 @@ def check_input(flow: FlowFacts, run_input: RunInput) -> None:
             hint="Give a JSON array, or a .jsonl file with one value a line.",
         )
     if flow.mismatch:
-        raise InputError(
-            flow.mismatch,
-            hint="Correct the input, or the annotations of that parameter.",
-        )
+        correct = "Correct the input, or the annotations of that parameter."
+        given = run_input is not _NOTHING_GIVEN
+        raise InputError(flow.mismatch, hint=correct if given else _GIVE.format('{"name": "value"}'))
 
 
 def missing_input(flow: FlowFacts) -> RunInput:
-    """The input of a run for which none was given: the example's own, else {}. Raises InputError."""
+    """The input of a run for which none was given: the example's own, else {}.
+
+    Raises InputError for a flow that needs an array.
+    """
     if flow.default_input is not None:
         return RunInput(flow.default_input, "the example's own input")
     if flow.root_maps:
         raise InputError(
             f'Flow "{flow.slug}" needs an input: its step "{flow.root_maps[0]}" is a map over it',
-            hint="Give --input FILE (.json, .jsonl), JSON text like '[1, 2, 3]', or - for standard input.",
+            hint=_GIVE.format("[1, 2, 3]"),
         )
-    return RunInput(b"{}", "the empty input {}")
+    return _NOTHING_GIVEN
 
 
 def _died(targets: list[Target], status: int) -> PgflowError:
@@ -182,8 +187,8 @@ def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
     default = getattr(module, "DEFAULT_INPUT", None)
     if default is not None and flow.module.startswith("pgflow_mp.examples."):
         facts.default_input = msgspec.json.encode(default)
-    if run_input is not None:
-        facts.mismatch = _mismatch(flow, run_input)
+    if run_input is not None or not facts.root_maps or facts.default_input is not None:
+        facts.mismatch = _mismatch(flow, run_input or missing_input(facts))
     return facts
 
 

@@ -228,3 +228,16 @@ def test_a_flow_without_steps_is_refused_before_anything_is_written(cli: Cli) ->
     for verb in ("run", "start"):
         assert_one_screen(cli(verb, "bare.py"), 2, 'Flow "bare" has no steps', "@flow.step")
     assert runs(cli) == []
+
+
+def test_a_run_without_an_input_is_refused_where_nothing_does_not_fit(cli: Cli) -> None:
+    (cli.cwd / "wants.py").write_text(
+        "import msgspec\nfrom pgflow_mp import Flow\n\nflow = Flow('wants')\n\n\n"
+        "class Request(msgspec.Struct):\n    numbers: int\n\n\n"
+        "@flow.step\ndef first(request: Request) -> int:\n    return request.numbers\n"
+    )
+    said = ("(none was given: {}, an object)", 'parameter "request" of step "first"', "`numbers`", "--input")
+    for verb in ("run", "start"):
+        assert_one_screen(cli(verb, "wants.py"), 2, *said)
+    assert runs(cli) == []
+    assert cli("run", "wants.py", "--input", '{"numbers": 3}').code == 0
