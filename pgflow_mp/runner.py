@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,11 +99,13 @@ def execute(
     observer: Observer | None = None,
     timeout: float | None = None,
     priority: int = 0,
+    begun: Callable[[engine.Connection], None] | None = None,
     **settings: Any,
 ) -> RunSummary:
     """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``; serve it to its end.
 
-    A ``run_id`` of your own that exists already is gone on with, too, whatever its input.
+    A ``run_id`` of your own that exists already is gone on with, too, whatever its input. ``begun`` is called
+    once there is a run to work on, and perhaps again where the connection is lost.
 
     ``settings`` are fields of WorkerSettings. A run that is interrupted (SIGINT, SIGTERM, an operator) or
     takes longer than ``timeout`` seconds is left in order: ``interrupted`` or ``timed_out`` is set then.
@@ -128,6 +130,8 @@ def execute(
         if not resume:
             start_once(conn, flow_slug, b"{}" if input is None else input, wanted, priority=priority)
             started = True
+        if begun is not None:
+            begun(conn)
         return wanted
 
     deadline = None if timeout is None else time.monotonic() + timeout

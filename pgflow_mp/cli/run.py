@@ -17,9 +17,9 @@ from pgflow_mp.errors import FlowNotFound
 if TYPE_CHECKING:
     from pgflow_mp.cli.database import Database
     from pgflow_mp.cli.preflight import FlowFacts
-    from pgflow_mp.db.engine import RunRow
+    from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.inputs import RunInput
-    from pgflow_mp.observe.events import ProgressSnapshot
+    from pgflow_mp.observe.events import Observer, ProgressSnapshot
     from pgflow_mp.runner import RunSummary
     from pgflow_mp.targets import Target
 
@@ -179,6 +179,7 @@ def _work(
                 observer=observer,
                 timeout=args.timeout,
                 priority=args.priority,
+                begun=_Others(flow.slug, run_id, observer, database.options).mention,
                 **options,
             )
         except Exception:
@@ -215,6 +216,32 @@ def _last_picture(database: Database, done: RunSummary) -> ProgressSnapshot:
             )
         )
     return ProgressSnapshot(tuple(steps), 0, done.lanes, 0.0, 0, 0, "connected", 0.0)
+
+
+class _Others:
+    """Says once that a worker takes the tasks of all runs of its flow, where there are others."""
+
+    def __init__(self, flow_slug: str, run_id: str, observer: Observer, options: list[str]) -> None:
+        self._flow_slug = flow_slug
+        self._run_id = run_id
+        self._observer: Observer | None = observer
+        self._options = options
+
+    def mention(self, conn: Connection) -> None:
+        """Look for other runs, and name the first ones."""
+        from pgflow_mp.db import queries
+        from pgflow_mp.observe.text import plural
+
+        ids, count = queries.unfinished_runs(conn, self._flow_slug, self._run_id)
+        if ids and self._observer is not None:
+            have = "has" if count == 1 else "have"
+            names = ", ".join(ids) + (", ..." if count > len(ids) else "")
+            self._observer.on_message(
+                "info",
+                f"also working on {plural(count, 'other run')} of {self._flow_slug} that {have} not ended "
+                f"({names}); to end one: {command('cancel', ids[0], *self._options)}",
+            )
+        self._observer = None
 
 
 def _retry(database: Database, run_id: str) -> None:

@@ -44,6 +44,26 @@ def failed_tasks(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list
     return [FailedTask._make(row[:4]) for row in rows], (rows[0][4] if rows else 0)
 
 
+def unfinished_runs(
+    conn: Connection, flow_slug: str, but: str | UUID, limit: int = 2
+) -> tuple[list[str], int]:
+    """The first ``limit`` runs of a flow that have not ended, without one of them, and how many there are.
+
+    Nothing where our role has no rights on the tables.
+    """
+    rows = rights.read(
+        conn,
+        lambda conn: conn.execute(
+            "select run_id::text, count(*) over () from pgflow.runs "
+            "where flow_slug = %s and status = 'started' and run_id <> %s::uuid "
+            "order by started_at, run_id limit %s",
+            (flow_slug, str(but), limit),
+        ).fetchall(),
+        lambda conn: [],
+    )
+    return [row[0] for row in rows], (rows[0][1] if rows else 0)
+
+
 def free_tasks_of_all_workers(conn: Connection) -> int:
     """Queue again what any worker holds, where it is certain that none is alive; how many."""
     conn.execute(

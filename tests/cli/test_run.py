@@ -241,3 +241,15 @@ def test_a_run_without_an_input_is_refused_where_nothing_does_not_fit(cli: Cli) 
         assert_one_screen(cli(verb, "wants.py"), 2, *said)
     assert runs(cli) == []
     assert cli("run", "wants.py", "--input", '{"numbers": 3}').code == 0
+
+
+def test_other_runs_of_the_flow_that_are_worked_on_as_well_are_mentioned(cli: Cli) -> None:
+    older = [cli("start", f"{FLOWS}:square", "--input", "[1]").out.strip() for _ in range(3)]
+    cli("start", f"{FLOWS}:sums", "--input", "[1]")
+    done = cli("run", f"{FLOWS}:square", "--input", "[2]")
+    assert done.code == 0, done
+    said = (
+        f"also working on 3 other runs of square that have not ended ({older[0]}, {older[1]}, ...); to end "
+    )
+    assert f"{said}one: python -m pgflow_mp cancel {older[0]} --dsn" in done.err
+    assert "also working" not in cli("run", f"{FLOWS}:slow", "--input", "[0]").err
