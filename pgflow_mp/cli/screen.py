@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Final
 from rich.console import Console
 from rich.text import Text
 
-from pgflow_mp.observe.text import essence
+from pgflow_mp.observe.text import essence, printable
 
 if TYPE_CHECKING:
     from pgflow_mp.db.queries import FailedTask
@@ -30,15 +30,22 @@ def styled(status: str) -> str:
     return f"[{STYLES.get(status, 'dim')}]{status}[/]"
 
 
-def print_failures(screen: Console, failed: int, failures: Sequence[FailedTask], room: int) -> None:
-    """The first failures, a line each, and how many more there are."""
+def print_failures(
+    screen: Console, failed: int, failures: Sequence[FailedTask], room: int, *, whole: bool = False
+) -> None:
+    """The first failures, a line each or with their ``whole`` texts, and how many more there are."""
     if not failures:
         return
     screen.print(f"\n[bold red]{failed:,} failed[/]")
     for failure in failures[:room]:
         times = f" after {failure.attempts} attempts" if failure.attempts > 1 else ""
         place = (f"{failure.step}[{failure.task_index}]", "bold")
-        screen.print(Text.assemble("  ", place, f"{times}: {essence(failure.error)}"))
+        if whole:
+            screen.print(Text.assemble("\n  ", place, f"{times}:"))
+            for line in printable(failure.error).rstrip().split("\n"):
+                screen.print(Text(f"    {line}".rstrip()), soft_wrap=True)
+        else:
+            screen.print(Text.assemble("  ", place, f"{times}: {essence(failure.error)}"))
     if failed > len(failures[:room]):
         screen.print(f"  ... and {failed - len(failures[:room]):,} more")
     screen.print()

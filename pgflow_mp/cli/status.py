@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from pgflow_mp.cli import values
-from pgflow_mp.cli.options import Parser, add_database, add_json, command
+from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.cli.runs import resume_command
 from pgflow_mp.errors import RunNotFound
 
@@ -34,6 +34,13 @@ def configure(parser: Parser, verb: str) -> None:
         convert=values.count,
         help="how many runs, or failures of one run, to show (20)",
     )
+    parser.option(
+        "--errors",
+        env="PGFLOW_ERRORS",
+        flag=True,
+        default=False,
+        help="of one run: show the errors of its failed items as they are stored, with their tracebacks",
+    )
     add_json(parser)
     add_database(parser)
 
@@ -42,6 +49,8 @@ def execute(args: argparse.Namespace) -> int:
     """Print it."""
     from pgflow_mp.cli.database import named_dsn, open_database
 
+    if args.run is None and "errors" in args.given:
+        raise UsageError("--errors is for one run", hint=f"Name it: {command('status')} RUN_ID --errors")
     if named_dsn(args) is None and not _embedded_exists(args):
         if args.run is not None:
             raise RunNotFound(f"There is no run {args.run}: no run was ever started here")
@@ -149,7 +158,9 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
         f"{styled(run.status)}, started {_ago(run.started_at)}, {'took' if ended else 'for'} {took}\n"
     )
     screen.print(_steps_table(steps))
-    print_failures(screen, failed, failures, args.limit)
+    print_failures(screen, failed, failures, args.limit, whole=args.errors)
+    if failures and not args.errors:
+        print(f"See their tracebacks: {command('status', run.run_id, '--errors', *options)}")
     if run.status == "started":
         print(f"\nGo on with it here: {resume_command(None, run.run_id, *options)}")
     elif run.status == "failed":

@@ -106,7 +106,8 @@ def tell(told: Told, results: IO[str]) -> None:
             print_failures(screen, told.done.failure_count, told.done.failures, _FAILURES_SHOWN)
         elif told.done.error:
             _print_pair(screen, "error", told.done.error)
-        _advise(screen, "See them all", command("status", told.run_id, *told.options))
+        errors = ["--errors"] if told.done.failures else []
+        _advise(screen, "See all about it", command("status", told.run_id, *errors, *told.options))
         _advise(screen, "Try what failed again", told.resume)
     elif told.status == "started":
         _advise(screen, "Go on with it", told.resume)

@@ -62,6 +62,13 @@ def essence(error: str, limit: int = 200) -> str:
     return shorten(line.strip().removeprefix("pgflow_mp.errors."), limit)
 
 
+def printable(text: str) -> str:
+    """All lines of a text without control characters but tabs."""
+    return "\n".join(
+        "\t".join(_CONTROL.sub(" ", part) for part in line.split("\t")) for line in text.split("\n")
+    )
+
+
 def shorten(text: str, limit: int) -> str:
     """One line of at most ``limit`` characters without control characters."""
     text = _CONTROL.sub(" ", text)

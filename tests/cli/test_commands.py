@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from cli_harness import FLOWS, Cli, OnTerminal, finish
+from cli_harness import FLOWS, Cli, OnTerminal, assert_one_screen, finish
 
 
 def test_install_is_safe_to_repeat_and_needed_once(tmp_path: Path, empty_dsn: str) -> None:
@@ -136,10 +136,28 @@ def test_status_shows_failures_with_their_place(cli: Cli) -> None:
     assert re.search(r"check +failed +1/2 ", shown.out) or re.search(r"check +failed +0/2 ", shown.out)
     assert "check[1]: PermanentError: 3 is not allowed" in shown.out
     assert f"Try what failed again: python -m pgflow_mp run FLOW --resume {run['run_id']}" in shown.out
+    assert f"See their tracebacks: python -m pgflow_mp status {run['run_id']} --errors" in shown.out
     told = cli("status", run["run_id"], "--json").json
     assert told["failures"][0]["task_index"] == 1
     assert cli("status", "--flow", "nothing", "--json").json == []
     assert cli("status", "abcdef").code == 2
+
+
+def test_status_shows_the_whole_text_of_errors_when_asked_to(cli: Cli) -> None:
+    (cli.cwd / "parts.py").write_text(
+        "from pgflow_mp import Flow\n\nflow = Flow('parts', max_attempts=1)\n\n\n"
+        "@flow.map\ndef parse(number: int) -> int:\n"
+        "    raise ValueError(f'piece {number} cannot be parsed:\\n\\tline 7 [red] \\x1b[31m\\n\\nthe end')\n"
+    )
+    done = cli("run", "parts.py", "--input", "[1]")
+    assert (done.code, done.err.count("cannot be parsed"), "line 7" in done.err) == (1, 1, False)
+    (run,) = cli("status", "--json").json
+    shown = cli("status", run["run_id"], "--errors").out
+    first = "    ValueError: piece 1 cannot be parsed:\n        line 7 [red]  [31m\n\n    the end\n"
+    assert first in shown.expandtabs(4)
+    assert re.search(r'\n    Traceback .*\n +File ".*parts.py", line 8, in parse\n', shown)
+    assert "See their tracebacks" not in shown
+    assert_one_screen(cli("status", "--errors"), 2, "--errors is for one run", "RUN_ID --errors")
 
 
 def test_a_password_appears_nowhere(cli: Cli) -> None:

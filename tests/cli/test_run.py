@@ -76,7 +76,7 @@ def test_a_failed_run_says_what_failed_and_how_to_go_on_and_that_works(cli: Cli)
     assert status == "failed"
     assert f"failed  picky  run {run_id}" in done.out
     assert "check[0]: PermanentError: 3 is not allowed" in done.out
-    assert f"See them all: python -m pgflow_mp status {run_id}" in done.out
+    assert f"See all about it: python -m pgflow_mp status {run_id} --errors" in done.out
     retry = f"python -m pgflow_mp run {FLOWS}:picky --resume {run_id}"
     assert f"Try what failed again: {retry}" in done.out
 
