@@ -165,10 +165,11 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
         status = run.status if run is not None else "started"
         failures: list[FailedTask] = []
         count, error = 0, ""
-        if status == "failed" or report.stats.failed:
+        steps = engine.run_progress(conn, run_id)
+        if status == "failed" or any(step.failed_tasks for step in steps):  # also before we came
             failures, count = queries.failed_tasks(conn, run_id, FAILURES_SHOWN)
         if status == "failed":
-            error = next((s.error_message for s in engine.run_progress(conn, run_id) if s.error_message), "")
+            error = next((step.error_message for step in steps if step.error_message), "")
     return RunSummary(
         run_id=run_id,
         flow=flow_slug,

@@ -111,7 +111,9 @@ def tell(told: Told, results: IO[str]) -> None:
         _advise(screen, "Try what failed again", told.resume)
     elif told.status == "started":
         _advise(screen, "Go on with it", told.resume)
-    elif told.written is None and not told.empty and not _fits(told):
+    if told.done is not None and told.done.failure_count and told.status == "completed":
+        _advise(screen, "See what failed", command("status", told.run_id, *told.options))
+    if told.status == "completed" and told.written is None and not told.empty and not _fits(told):
         _advise(screen, "Fetch the output", f"{told.resume} --output FILE")
 
 

@@ -44,6 +44,10 @@ def check(number: int) -> int:
     return number
 
 
+lenient = Flow("lenient", max_attempts=1)
+lenient.map("check", check, tolerate=5)
+
+
 unmet = Flow("unmet", max_attempts=1)
 
 

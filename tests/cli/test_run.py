@@ -253,3 +253,13 @@ def test_other_runs_of_the_flow_that_are_worked_on_as_well_are_mentioned(cli: Cl
     )
     assert f"{said}one: python -m pgflow_mp cancel {older[0]} --dsn" in done.err
     assert "also working" not in cli("run", f"{FLOWS}:slow", "--input", "[0]").err
+
+
+def test_a_completed_run_says_where_its_tolerated_failures_are_listed(cli: Cli) -> None:
+    done = cli("run", f"{FLOWS}:lenient", "--input", "[1, 3]")
+    assert done.code == 0, done
+    ((run_id, _),) = runs(cli)
+    assert "trouble   1 failed" in done.out
+    assert f"See what failed: python -m pgflow_mp status {run_id}" in done.out
+    assert "check[1]: PermanentError: 3 is not allowed" in cli("status", run_id).out
+    assert "See what failed" not in cli("run", f"{FLOWS}:lenient", "--input", "[1]").out
