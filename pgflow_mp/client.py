@@ -273,7 +273,9 @@ class Step:
         if step.status == status or (status == "started" and _STEP_RANK[step.status] in (2, 3)):
             return step
         reason = step.error or step.skip_reason or run.error or f"it is {step.status}"
-        raise RunFailed(f"Step {slug} of run {run.run_id} cannot reach status '{status}': {reason}")
+        raise RunFailed(
+            f"Step {slug} of run {run.run_id} cannot reach status '{status}': {reason}", run_id=run.run_id
+        )
 
 
 class Run:
@@ -378,7 +380,9 @@ class Run:
         if self.status == status:
             return self
         if status == "failed":
-            raise RunFailed(f"Run {self.run_id} is completed and cannot reach status 'failed'")
+            raise RunFailed(
+                f"Run {self.run_id} is completed and cannot reach status 'failed'", run_id=self.run_id
+            )
         raise self._failure()
 
     def result(self, timeout: float = 300.0) -> Any:
@@ -406,10 +410,11 @@ class Run:
         failed, count = self._client._call(lambda conn: queries.failed_tasks(conn, self.run_id, 1))
         where = f"Run {self.run_id} of flow {self.flow_slug!r} failed: "
         if not failed:
-            return RunFailed(where + (self.error or UNKNOWN_ERROR))
+            return RunFailed(where + (self.error or UNKNOWN_ERROR), run_id=self.run_id)
         more = f" ({count} items failed)" if count > 1 else ""
         first = failed[0]
-        return RunFailed(f'{where}step "{first.step}" task {first.task_index}: {first.error}{more}')
+        text = f'step "{first.step}" task {first.task_index}: {first.error}{more}'
+        return RunFailed(where + text, run_id=self.run_id)
 
     def _decoded(self, name: str, raw: bytes | None) -> Any:
         if raw is None:

@@ -1,10 +1,13 @@
 """Every exception that pgflow_mp raises on purpose.
 
 Each message names what went wrong, where, and what to do. ``hint`` holds the last part, so that
-the command line can print it on its own line. Nothing here imports anything else of the package.
+the command line can print it on its own line; in tracebacks it is a note.
+Nothing here imports anything else of the package.
 """
 
 from __future__ import annotations
+
+_NOTE = "hint: "
 
 
 class PgflowError(Exception):
@@ -14,10 +17,25 @@ class PgflowError(Exception):
     """
 
     exit_code: int = 1
+    _hint: str = ""
 
     def __init__(self, message: str = "", *, hint: str = "") -> None:
         super().__init__(message or (self.__doc__ or "").strip().splitlines()[0])
         self.hint = hint
+
+    @property
+    def hint(self) -> str:
+        """What to do about it; may be empty. It is one of the error's notes, so that tracebacks show it."""
+        return self._hint
+
+    @hint.setter
+    def hint(self, hint: str) -> None:
+        notes: list[str] = getattr(self, "__notes__", [])
+        if self._hint and (note := _NOTE + self._hint) in notes:
+            notes.remove(note)
+        self._hint = hint
+        if hint:
+            self.add_note(_NOTE + hint)
 
 
 class ConfigError(PgflowError):
@@ -76,7 +94,11 @@ class PermanentError(PgflowError):
 
 
 class RunFailed(PgflowError):
-    """A run that was waited for has failed."""
+    """A run that was waited for has failed. ``run_id`` is None for one without a database."""
+
+    def __init__(self, message: str = "", *, run_id: str | None = None, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.run_id = run_id
 
 
 class RunNotFound(PgflowError):

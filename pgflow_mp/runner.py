@@ -281,10 +281,12 @@ def _run_failed(summary: RunSummary) -> RunFailed:
         more = f" ({summary.failure_count} items failed)" if summary.failure_count > 1 else ""
         return RunFailed(
             f'Run {summary.run_id} of flow "{summary.flow}" failed: step "{first.step}" '
-            f"task {first.task_index}: {first.error}{more}"
+            f"task {first.task_index}: {first.error}{more}",
+            run_id=summary.run_id,
         )
     return RunFailed(
-        f'Run {summary.run_id} of flow "{summary.flow}" failed: {summary.error or "Unknown error"}'
+        f'Run {summary.run_id} of flow "{summary.flow}" failed: {summary.error or "Unknown error"}',
+        run_id=summary.run_id,
     )
 
 

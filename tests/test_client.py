@@ -85,6 +85,7 @@ def test_waiting_for_a_run_that_fails_raises_at_once_with_step_and_index(
     with pytest.raises(RunFailed) as caught:
         run.wait(30)
     assert 'step "act" task 1' in str(caught.value)
+    assert caught.value.run_id == run.run_id
     assert "PermanentError: broken" in str(caught.value)
     assert run.status == "failed"
     assert run.error is not None

@@ -143,7 +143,7 @@ def test_a_flow_slug_that_is_no_queue_name_is_refused_early() -> None:
 
 
 def test_a_duplicate_step_is_refused() -> None:
-    with pytest.raises(FlowDefinitionError, match=r'^Step "a" already exists in flow "demo"$'):
+    with pytest.raises(FlowDefinitionError, match=r'(?m)^Step "a" already exists in flow "demo"$'):
         Flow("demo").step("a", nothing).step("a", nothing)
 
 
@@ -154,7 +154,7 @@ def test_steps_that_differ_only_in_case_are_two_steps() -> None:
 @pytest.mark.parametrize("parent", ["nope", "b", len])
 def test_an_undefined_parent_is_refused(parent: str | Callable[..., Any]) -> None:
     name = parent if isinstance(parent, str) else "len"
-    with pytest.raises(FlowDefinitionError, match=f'^Step "b" depends on undefined step "{name}"$'):
+    with pytest.raises(FlowDefinitionError, match=f'(?m)^Step "b" depends on undefined step "{name}"$'):
         Flow("demo").step("a", nothing).step("b", nothing, depends_on=[parent])
 
 
@@ -167,7 +167,7 @@ def test_a_parent_given_twice_is_refused() -> None:
 def test_a_map_over_several_parents_is_refused_with_the_databases_text() -> None:
     flow = Flow("demo").step("a", nothing).step("b", nothing)
     text = 'Map step "m" can have at most one dependency, but 2 were provided: a, b'
-    with pytest.raises(FlowDefinitionError, match=f"^{text}$"):
+    with pytest.raises(FlowDefinitionError, match=f"(?m)^{text}$"):
         flow.map("m", nothing, over=["a", "b"])  # type: ignore[call-overload]
 
 
@@ -177,18 +177,18 @@ def test_a_map_over_several_parents_is_refused_with_the_databases_text() -> None
 def test_options_have_bounds(name: str, minimum: int) -> None:
     options: dict[str, Any] = {name: minimum}
     assert Flow("demo").step("a", nothing, **options).steps["a"].options == options
-    with pytest.raises(FlowDefinitionError, match=f"^{name} must be greater than or equal to {minimum}$"):
+    with pytest.raises(FlowDefinitionError, match=f"(?m)^{name} must be greater than or equal to {minimum}$"):
         Flow("demo").step("a", nothing, **{name: minimum - 1})  # type: ignore[call-overload]
     for wrong in (True, 2.5, "3"):
         with pytest.raises(FlowDefinitionError, match=f"^{name} must be an integer"):
             Flow("demo").map("a", nothing, **{name: wrong})  # type: ignore[call-overload]
-    with pytest.raises(FlowDefinitionError, match=f"^{name} must be less than or equal to 2147483647$"):
+    with pytest.raises(FlowDefinitionError, match=f"(?m)^{name} must be less than or equal to 2147483647$"):
         Flow("demo").map("a", nothing, **{name: 2**31})  # type: ignore[call-overload]
 
 
 def test_flow_options_have_the_same_bounds() -> None:
     assert Flow("demo", max_attempts=1, timeout=None).options == {"max_attempts": 1}
-    with pytest.raises(FlowDefinitionError, match=r"^timeout must be greater than or equal to 3$"):
+    with pytest.raises(FlowDefinitionError, match=r"(?m)^timeout must be greater than or equal to 3$"):
         Flow("demo", timeout=2)
 
 
@@ -197,7 +197,7 @@ def test_flow_options_have_the_same_bounds() -> None:
     [("maxAttempts", "max_attempts"), ("depends", "depends_on"), ("retries", "max_attempts"), ("over", "")],
 )
 def test_an_unknown_option_is_refused_with_the_one_that_was_meant(option: str, meant: str) -> None:
-    with pytest.raises(FlowDefinitionError, match=f"^Step \"a\" has no option '{option}'$") as caught:
+    with pytest.raises(FlowDefinitionError, match=f"(?m)^Step \"a\" has no option '{option}'$") as caught:
         Flow("demo").step("a", nothing, **{option: 1})  # type: ignore[call-overload]
     assert f"Did you mean '{meant}'?" in caught.value.hint or not meant
     with pytest.raises(FlowDefinitionError, match="has no option"):

@@ -101,6 +101,7 @@ def test_a_failed_run_raises_step_index_and_the_handlers_error(dsn: str) -> None
     text = str(caught.value)
     assert 'step "act" task 1' in text
     assert "PermanentError: no such page" in text
+    assert f"Run {caught.value.run_id} of flow" in text
 
 
 def test_input_that_json_cannot_hold_is_refused_before_anything_starts(dsn: str) -> None:

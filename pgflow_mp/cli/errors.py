@@ -96,9 +96,7 @@ def report(error: BaseException, *, debug: bool = False, stream: TextIO | None =
     """Print the error, and return the exit status for it."""
     stream = stream or sys.stderr
     if debug:
-        import traceback
-
-        traceback.print_exception(error, file=stream)
+        _print_traceback(error, stream)
     if isinstance(error, KeyboardInterrupt):
         print("Interrupted.", file=stream)
         return INTERRUPTED
@@ -113,6 +111,18 @@ def report(error: BaseException, *, debug: bool = False, stream: TextIO | None =
             stream,
         )
     return exit_code(error)
+
+
+def _print_traceback(error: BaseException, stream: TextIO) -> None:
+    """The traceback, without the note that holds the hint: it follows below."""
+    import traceback
+
+    hint = error.hint if isinstance(error, PgflowError) else ""
+    if isinstance(error, PgflowError):
+        error.hint = ""
+    traceback.print_exception(error, file=stream)
+    if isinstance(error, PgflowError):
+        error.hint = hint
 
 
 def _place(error: BaseException) -> str:
