@@ -44,6 +44,7 @@ class RunSummary:
     ``status`` is the run's: "completed", "failed", or "started" if we stopped before its end.
     ``items`` were recorded here, in ``wall`` seconds; ``utilisation`` is the share of the lanes' time in
     which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items.
+    ``unmet`` is the step whose condition was not met, if that was the reason.
     ``output`` is the run's output as raw JSON. ``place`` says where the state lives.
     """
 
@@ -63,6 +64,7 @@ class RunSummary:
     failures: list[FailedTask] = field(default_factory=list)
     failure_count: int = 0
     error: str = ""
+    unmet: str | None = None
     output: bytes | None = None
     place: str = ""
     data_dir: Path | None = None
@@ -164,12 +166,14 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
         run = engine.get_run(conn, run_id)
         status = run.status if run is not None else "started"
         failures: list[FailedTask] = []
-        count, error = 0, ""
+        count, error, unmet = 0, "", None
         steps = engine.run_progress(conn, run_id)
         if status == "failed" or any(step.failed_tasks for step in steps):  # also before we came
             failures, count = queries.failed_tasks(conn, run_id, FAILURES_SHOWN)
         if status == "failed":
+            unmet = queries.unmet_step(steps)
             error = next((step.error_message for step in steps if step.error_message), "")
+            error = error if unmet is None else f'condition of step "{unmet}" not met'
     return RunSummary(
         run_id=run_id,
         flow=flow_slug,
@@ -187,6 +191,7 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
         failures=failures,
         failure_count=count,
         error=error,
+        unmet=unmet,
         output=run.output if run is not None else None,
         place=database.place,
         data_dir=database.data_dir,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.options import command
 from pgflow_mp.errors import RunNotFound
@@ -16,10 +16,25 @@ if TYPE_CHECKING:
     from pgflow_mp.cli.database import Database
     from pgflow_mp.db.engine import RunRow
 
+_FOR_GOOD: Final = ("InputMismatch: ", "OutputError: ", "pgflow_mp.errors.PermanentError")
+"""How errors begin that come again as long as the code and what it looks at stay as they are."""
+
 
 def resume_command(flow: str | None, run_id: str, *words: str) -> str:
     """The command that goes on with a run; FLOW stands for a target that nobody has named."""
     return command("run", flow or "FLOW", "--resume", run_id, *words)
+
+
+def retry_advice(errors: Iterable[str], unmet: str | None) -> str:
+    """The words before the command that tries a failed run again; nothing where it cannot help.
+
+    ``errors`` are those of its failed items, ``unmet`` the step whose condition was not met: what that is
+    compared with is recorded for good.
+    """
+    if unmet is not None:
+        return ""
+    known = [error.startswith(_FOR_GOOD) for error in errors]
+    return "After a correction, try what failed again" if known and all(known) else "Try what failed again"
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pgflow_mp.cli import values
 from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
-from pgflow_mp.cli.runs import resume_command
+from pgflow_mp.cli.runs import resume_command, retry_advice
 from pgflow_mp.errors import RunNotFound
 
 if TYPE_CHECKING:
@@ -163,8 +163,10 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
         print(f"See their tracebacks: {command('status', run.run_id, '--errors', *options)}")
     if run.status == "started":
         print(f"\nGo on with it here: {resume_command(None, run.run_id, *options)}")
-    elif run.status == "failed":
-        print(f"\nTry what failed again: {resume_command(None, run.run_id, *options)}")
+    elif run.status == "failed" and (
+        advice := retry_advice([failure.error for failure in failures], queries.unmet_step(steps))
+    ):
+        print(f"\n{advice}: {resume_command(None, run.run_id, *options)}")
     return 0
 
 

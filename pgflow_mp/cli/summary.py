@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.options import command
+from pgflow_mp.cli.runs import retry_advice
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -108,7 +109,8 @@ def tell(told: Told, results: IO[str]) -> None:
             _print_pair(screen, "error", told.done.error)
         errors = ["--errors"] if told.done.failures else []
         _advise(screen, "See all about it", command("status", told.run_id, *errors, *told.options))
-        _advise(screen, "Try what failed again", told.resume)
+        if advice := retry_advice([failure.error for failure in told.done.failures], told.done.unmet):
+            _advise(screen, advice, told.resume)
     elif told.status == "started":
         _advise(screen, "Go on with it", told.resume)
     if told.done is not None and told.done.failure_count and told.status == "completed":

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from pgflow_mp.db import rights
-from pgflow_mp.db.engine import Connection, run_progress
+from pgflow_mp.db.engine import Connection, StepProgress, run_progress
+
+_UNMET: Final = "Condition not met"
+"""The error that the contract gives such a step."""
 
 
 class FailedTask(NamedTuple):
@@ -62,6 +66,12 @@ def unfinished_runs(
         lambda conn: [],
     )
     return [row[0] for row in rows], (rows[0][1] if rows else 0)
+
+
+def unmet_step(steps: Iterable[StepProgress]) -> str | None:
+    """The step that has failed its run because its condition was not met, if there is one."""
+    failed = (step for step in steps if step.status == "failed" and step.error_message == _UNMET)
+    return next((step.step_slug for step in failed), None)
 
 
 def free_tasks_of_all_workers(conn: Connection) -> int:

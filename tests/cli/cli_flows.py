@@ -57,6 +57,23 @@ def leaf(go: dict[str, bool]) -> int:
     return len(go)
 
 
+barred = Flow("barred", max_attempts=1)
+
+
+@barred.step
+def ask(flow_input: dict[str, bool]) -> bool:
+    """What the condition is about."""
+    if flow_input.get("fail"):
+        raise ValueError("no answer")
+    return flow_input.get("go", False)
+
+
+@barred.step(depends_on=[ask], when={"ask": True}, when_unmet="fail")
+def go(ask: bool) -> int:
+    """Fails the run unless it is told to go."""
+    return int(ask)
+
+
 slow = Flow("slow", max_attempts=1)
 
 

@@ -135,7 +135,10 @@ def test_status_shows_failures_with_their_place(cli: Cli) -> None:
     assert shown.code == 0
     assert re.search(r"check +failed +1/2 ", shown.out) or re.search(r"check +failed +0/2 ", shown.out)
     assert "check[1]: PermanentError: 3 is not allowed" in shown.out
-    assert f"Try what failed again: python -m pgflow_mp run FLOW --resume {run['run_id']}" in shown.out
+    assert (
+        f"After a correction, try what failed again: python -m pgflow_mp run FLOW --resume {run['run_id']}"
+        in shown.out
+    )
     assert f"See their tracebacks: python -m pgflow_mp status {run['run_id']} --errors" in shown.out
     told = cli("status", run["run_id"], "--json").json
     assert told["failures"][0]["task_index"] == 1

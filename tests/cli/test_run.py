@@ -78,7 +78,7 @@ def test_a_failed_run_says_what_failed_and_how_to_go_on_and_that_works(cli: Cli)
     assert "check[0]: PermanentError: 3 is not allowed" in done.out
     assert f"See all about it: python -m pgflow_mp status {run_id} --errors" in done.out
     retry = f"python -m pgflow_mp run {FLOWS}:picky --resume {run_id}"
-    assert f"Try what failed again: {retry}" in done.out
+    assert f"After a correction, try what failed again: {retry}" in done.out
 
     (cli.cwd / "allowed-3").touch()
     done = cli("run", f"{FLOWS}:picky", "--resume", run_id[:8], "--output", "-")
@@ -263,3 +263,15 @@ def test_a_completed_run_says_where_its_tolerated_failures_are_listed(cli: Cli) 
     assert f"See what failed: python -m pgflow_mp status {run_id}" in done.out
     assert "check[1]: PermanentError: 3 is not allowed" in cli("status", run_id).out
     assert "See what failed" not in cli("run", f"{FLOWS}:lenient", "--input", "[1]").out
+
+
+def test_trying_again_is_advised_where_it_can_help(cli: Cli) -> None:
+    done = cli("run", f"{FLOWS}:barred", "--input", "{}")
+    assert done.code == 1, done
+    assert 'error     condition of step "go" not met' in done.out
+    ((run_id, _),) = runs(cli)
+    for text in (done.out, cli("status", run_id).out):
+        assert "again: " not in text
+    done = cli("run", f"{FLOWS}:barred", "--input", '{"fail": true}')
+    assert (done.code, "\nTry what failed again: " in done.out) == (1, True)
+    assert "After a correction" not in done.out
