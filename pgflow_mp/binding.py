@@ -8,6 +8,7 @@ parameter: the run's input in a root step, one element in a map, a read-only map
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import sys
 import types
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 
+from pgflow_mp.annotations import can_hold_a_mapping
 from pgflow_mp.context import Context
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.validation import describe
@@ -70,7 +72,8 @@ def bind(
 
     Annotations are resolved as far as that is possible now, with ``names`` in sight besides the
     handler's globals; the others stay strings until the flow is loaded.
-    Raises FlowDefinitionError for a parameter without a default that can never be supplied.
+    Raises FlowDefinitionError for a parameter without a default that can never be supplied, and for one that
+    would receive a mapping, which its annotation cannot hold.
     """
     try:
         signature = inspect.signature(handler)
@@ -105,6 +108,8 @@ def bind(
             raise _cannot_supply(handler, parameter.name, facts, arguments)
         if source is Source.CONTEXT:
             _check_context(handler, parameter, facts)
+        if source is Source.PARENTS:
+            _check_mapping(handler, parameter, facts)
         own_is_free = own_is_free and source not in (Source.INPUT, Source.PARENTS)
         positional = (kind in _POSITIONAL and not gap) or kind is inspect.Parameter.VAR_POSITIONAL
         arguments.append(
@@ -177,6 +182,21 @@ def _check_context(handler: Any, parameter: inspect.Parameter, facts: StepFacts)
         f'Handler {describe(handler)} of {facts.where}: parameter "{parameter.name}" receives the Context, '
         f"yet it is annotated {inspect.formatannotation(annotation)}",
         hint="Rename the parameter, or annotate it with pgflow_mp.Context.",
+    )
+
+
+def _check_mapping(handler: Any, parameter: inspect.Parameter, facts: StepFacts) -> None:
+    """Refuse what receives the outputs of all parents, but cannot: a parent's name that is misspelt."""
+    annotation = parameter.annotation
+    if annotation is EMPTY or isinstance(annotation, str) or can_hold_a_mapping(annotation):
+        return
+    close = difflib.get_close_matches(parameter.name, facts.dependencies, 1, cutoff=0.4)
+    meant = close or (facts.dependencies if len(facts.dependencies) == 1 else ())
+    raise FlowDefinitionError(
+        f"Handler {describe(handler)} of {facts.where}: {parameter.name} is no parent of {facts.step_slug} "
+        f"(its parents: {', '.join(facts.dependencies)})" + (f"; did you mean {meant[0]}?" if meant else ""),
+        hint="A parameter that names no parent receives the outputs of all of them as one mapping, "
+        f"which cannot be converted to {inspect.formatannotation(annotation)}.",
     )
 
 
