@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgflow_mp.cli.preflight import FlowFacts
+
+logger = logging.getLogger("pgflow_mp")
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -103,13 +106,13 @@ def _compile(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: st
 
 
 def ensure_compiled(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: str) -> None:
-    """Create the flow in the database, or compare it. Raises ShapeMismatch."""
-    from pgflow_mp.db import engine
+    """Create the flow in the database, or compare it and apply its options. Raises ShapeMismatch."""
+    from pgflow_mp.db import definitions
     from pgflow_mp.errors import ShapeMismatch
 
     if how == "skip":
         return
-    result = engine.ensure_flow_compiled(conn, flow.slug, flow.shape, allow_data_loss=how == "recreate")
+    result = definitions.ensure(conn, flow.slug, flow.shape, recreate=how == "recreate")
     if result.status == "mismatch":
         differences = "\n".join(f"  - {difference}" for difference in result.differences)
         raise ShapeMismatch(
@@ -118,6 +121,8 @@ def ensure_compiled(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, 
             hint="Give the changed flow a new slug, or delete the stored one and all its runs: "
             "--compile recreate.",
         )
+    for note in result.notes:
+        logger.info("flow %s: %s", flow.slug, note)
 
 
 def _check_known(

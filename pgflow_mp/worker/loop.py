@@ -18,13 +18,13 @@ from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.lane import RunningItem
 from pgflow_mp.worker.lanes import LanePool
-from pgflow_mp.worker.messages import FlowInfo, Item
+from pgflow_mp.worker.messages import Item
 from pgflow_mp.worker.outcomes import Collector
 from pgflow_mp.worker.planner import ClaimPlanner, Load, Request
 from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
-from pgflow_mp.worker.startup import policies
+from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Ending, Stats
 from pgflow_mp.worker.verdicts import KillReason
 from pgflow_mp.worker.watchdog import Watchdog
@@ -59,14 +59,15 @@ class Loop:
         self,
         settings: WorkerSettings,
         pool: LanePool,
-        flows: list[FlowInfo],
+        policies: dict[tuple[str, str], StepPolicy],
+        slugs: list[str],
         *,
         events: queue.SimpleQueue[Any],
         observer: SafeObserver,
         stats: Stats,
         course: Course,
     ) -> None:
-        slugs, post = [info.slug for info in flows], events.put
+        post = events.put
         self.pool, self.course = pool, course
         self._lanes = settings.lanes
         self._fixed_batches = settings.batch_size is not None
@@ -97,7 +98,7 @@ class Loop:
             self.settler,
             stats,
             observer,
-            policies(flows),
+            policies,
             self._hand_back,
             settings.crash_budget,
         )

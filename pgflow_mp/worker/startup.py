@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import psycopg
 
-from pgflow_mp.db import connection, engine, schema, wire
+from pgflow_mp.db import connection, definitions, engine, schema, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import FlowNotFound, ShapeMismatch
 from pgflow_mp.targets import Target
@@ -114,29 +114,28 @@ def register_name(conn: Connection, name: str) -> None:
 
 
 def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> list[str]:
-    """Make the database know the flows; a line about each. Raises ShapeMismatch."""
+    """Make the database know the flows and the code's options; lines about it. Raises ShapeMismatch."""
     lines: list[str] = []
     for info in flows:
         if mode == "skip":
             lines.append(f"flow {info.slug}: not checked")
             continue
-        status, differences = engine.ensure_flow_compiled(
-            conn, info.slug, info.shape, allow_data_loss=mode == "recreate"
-        )
-        if status == "mismatch":
-            listed = "\n".join(f"  - {text}" for text in differences)
+        found = definitions.ensure(conn, info.slug, info.shape, recreate=mode == "recreate")
+        if found.status == "mismatch":
+            listed = "\n".join(f"  - {text}" for text in found.differences)
             raise ShapeMismatch(
                 f"Flow '{info.slug}' in the database differs from the code:\n{listed}",
-                differences,
+                found.differences,
                 hint="Give the changed flow a new slug, write a migration, or, where its runs may be "
                 "lost, start with compile='recreate'.",
             )
-        lines.append(f"flow {info.slug}: {status}")
+        lines.append(f"flow {info.slug}: {found.status}")
+        lines += [f"flow {info.slug}: {text}" for text in found.notes]
     return lines
 
 
-def policies(flows: list[FlowInfo]) -> dict[tuple[str, str], StepPolicy]:
-    """Retry options by (flow, step), from the shapes."""
+def policies(conn: Connection, flows: list[FlowInfo]) -> dict[tuple[str, str], StepPolicy]:
+    """Retry options by (flow, step): those that the database decides by, else the code's."""
     found: dict[tuple[str, str], StepPolicy] = {}
     for info in flows:
         shape: dict[str, Any] = msgspec.json.decode(info.shape)
@@ -146,4 +145,6 @@ def policies(flows: list[FlowInfo]) -> dict[tuple[str, str], StepPolicy]:
             found[info.slug, step["slug"]] = StepPolicy(
                 options.get("maxAttempts", 3), options.get("baseDelay", 5)
             )
+        for slug, attempts, delay in definitions.stored_options(conn, info.slug):
+            found[info.slug, slug] = StepPolicy(attempts, delay)
     return found

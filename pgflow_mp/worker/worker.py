@@ -119,6 +119,7 @@ class Worker:
             session.call(lambda conn: startup.register_name(conn, settings.worker_name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
                 self._observer.on_message("debug" if line.endswith("verified") else "info", line)
+            policies = session.call(lambda conn: startup.policies(conn, flows))
             if begin is not None:
                 course.run_id = session.call(begin)
             run_id = course.run_id
@@ -128,7 +129,8 @@ class Worker:
         self._loop = Loop(
             settings,
             self._pool,
-            flows,
+            policies,
+            [info.slug for info in flows],
             events=self._events,
             observer=self._observer,
             stats=self.stats,

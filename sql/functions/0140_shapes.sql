@@ -135,16 +135,8 @@ begin
       when_unmet => coalesce(v_step ->> 'whenUnmet', 'skip'),
       when_exhausted => coalesce(v_step ->> 'whenExhausted', 'fail')
     );
-    if v_options ?| array['toleratedFailures', 'toleratedShare', 'stopAfterAlike'] then
-      perform pgflow.set_step_policy(
-        p_flow_slug,
-        v_step ->> 'slug',
-        (v_options ->> 'toleratedFailures')::int,
-        (v_options ->> 'toleratedShare')::numeric,
-        (v_options ->> 'stopAfterAlike')::int
-      );
-    end if;
   end loop;
+  perform pgflow._set_policies_from_shape(p_flow_slug, p_shape);
 end;
 $$;
 

@@ -40,6 +40,24 @@ begin
 end;
 $$;
 
+create or replace function pgflow._set_policies_from_shape(p_flow_slug text, p_shape jsonb)
+returns void
+language plpgsql
+set search_path = ''
+as $$
+begin
+  perform pgflow.set_step_policy(
+    p_flow_slug,
+    e.value ->> 'slug',
+    (e.value -> 'options' ->> 'toleratedFailures')::int,
+    (e.value -> 'options' ->> 'toleratedShare')::numeric,
+    (e.value -> 'options' ->> 'stopAfterAlike')::int
+  )
+  from jsonb_array_elements(coalesce(p_shape -> 'steps', '[]'::jsonb)) e
+  where e.value -> 'options' ?| array['toleratedFailures', 'toleratedShare', 'stopAfterAlike'];
+end;
+$$;
+
 -- How many of a step's tasks may fail for good before the step does.
 create or replace function pgflow._tolerated_failures(flow_slug text, step_slug text, initial_tasks int)
 returns int

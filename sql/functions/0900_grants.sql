@@ -26,7 +26,7 @@ begin
   end if;
   if access = 'worker' then
     v_names := v_names || array[
-      'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
+      'flow_options', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
       'register_worker', 'heartbeat', 'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers'
     ];

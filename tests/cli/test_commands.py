@@ -39,6 +39,24 @@ def test_compile_writes_the_flow_as_sql(bare_cli: Cli) -> None:
     assert (done.code, "nowhere/x.sql cannot be written" in done.err) == (1, True)
 
 
+def test_options_that_changed_in_the_code_hold_from_the_next_start_on(cli: Cli) -> None:
+    source = "from pgflow_mp import Flow\nf = Flow('f')\n\n"
+    source += "@f.map{}\ndef double(x: int) -> int:\n    return 2 * x\n"
+    flow = cli.cwd / "f.py"
+    flow.write_text(source.format("(timeout=3)"))
+    assert "is now" not in cli("start", "f.py", "--input", "[1]").err
+    flow.write_text(source.format("(timeout=20, tolerate=0.5)"))
+    assert "is now" not in cli("start", "f.py", "--input", "[1]", "--compile", "skip").err
+    started = cli("start", "f.py", "--input", "[1]")
+    assert 'flow f: timeout of step "double" is now 20 s, was 3 s' in started.err
+    assert 'flow f: tolerate of step "double" is now 50 %, was not set' in started.err
+    assert len(started.out.split()) == 1
+    flow.write_text(source.format(""))
+    done = cli("run", "f.py", "--input", "[1]", "--workers", "1")
+    assert 'flow f: timeout of step "double" is now the flow\'s, was 20 s' in done.err
+    assert "is now" not in cli("run", "f.py", "--input", "[1]", "--workers", "1").err
+
+
 def test_start_prints_the_id_of_a_run_that_a_worker_then_executes(cli: Cli) -> None:
     done = cli("start", f"{FLOWS}:square", "--input", "[2, 3]")
     assert re.fullmatch(r"[0-9a-f-]{36}\n", done.out)
