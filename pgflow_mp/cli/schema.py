@@ -6,8 +6,12 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
+
+if TYPE_CHECKING:
+    from pgflow_mp.db.schema import InstallResult
 
 _ABOUT = {
     "install": "Install the pgflow schema into a database, or upgrade it there. Safe to repeat.\n"
@@ -33,14 +37,14 @@ def configure(parser: Parser, verb: str) -> None:
         env="PGFLOW_PRINT",
         flag=True,
         default=False,
-        help="print the SQL of a fresh installation for a DBA, and touch nothing",
+        help="print the whole installation as a script for psql, and touch nothing",
     )
     parser.option(
         "--with-queue",
         env="PGFLOW_WITH_QUEUE",
         flag=True,
         default=False,
-        help="with --print: put the SQL of pgmq first, for servers without that extension",
+        help="with --print: take the bundled SQL of pgmq where the server offers that extension, too",
     )
     add_json(parser)
     add_database(parser)
@@ -53,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.print:
         from pgflow_mp.db import schema
 
-        print(schema.sql_text(queue=args.with_queue))
+        print(schema.sql_text(bundled_queue=args.with_queue))
         return 0
     return _install(args)
 
@@ -67,7 +71,7 @@ def _install(args: argparse.Namespace) -> int:
         with open_database(args) as database, database.connect() as conn:
             found = schema.installed(conn)
         version = found.version if found else 0
-        return _say(args, version, version, database.place, False)
+        return _say(args, schema.InstallResult(version, version, False, "unchanged"), database.place)
     place = describe(dsn)
     with connect(dsn, args) as conn:
         if args.verb == "migrate" and schema.installed(conn) is None:
@@ -75,16 +79,19 @@ def _install(args: argparse.Namespace) -> int:
                 f"{place} has no pgflow schema to migrate", hint=f"Install it: {command('install')}"
             )
         result = schema.install(conn)
-    return _say(args, result.before, result.after, place, result.changed)
+    return _say(args, result, place)
 
 
-def _say(args: argparse.Namespace, before: int, after: int, place: str, changed: bool) -> int:
+def _say(args: argparse.Namespace, result: InstallResult, place: str) -> int:
+    before, after, changed, queue = result
     if args.json:
         print(json.dumps({"before": before, "version": after, "changed": changed, "database": place}))
     elif not changed:
         print(f"Up to date: pgflow schema version {after} ({place}).")
     elif not before:
         print(f"Installed pgflow schema version {after} ({place}).")
+    elif queue != "present":
+        print(f"Added the queue, which was missing, to pgflow schema version {after} ({place}).")
     elif before == after:
         print(f"Renewed the functions of pgflow schema version {after} ({place}).")
     else:

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import LiteralString, NamedTuple, cast
 
 import psycopg
-from psycopg import sql
 
+from pgflow_mp.db import queue
 from pgflow_mp.errors import SchemaError
 
 # Any constant will do; all installers of one database must agree on it.
@@ -28,6 +28,15 @@ create table if not exists pgflow.schema_version (
   functions_digest text not null,
   applied_at timestamptz not null default now()
 )"""
+
+
+_REFUSE_SECOND = """\
+do $$ begin
+  if exists (select from pg_namespace where nspname = 'pgflow') then
+    raise exception 'this database has a schema named pgflow already'
+      using hint = 'This script is for a first installation. Upgrade: python -m pgflow_mp install --dsn ...';
+  end if;
+end $$;"""
 
 
 class Installed(NamedTuple):
@@ -88,22 +97,22 @@ def functions_digest() -> str:
     return digest.hexdigest()
 
 
-def sql_text(*, queue: bool = False) -> str:
-    """The whole installation as one SQL script for a DBA to read and run with psql.
+def sql_text(*, bundled_queue: bool = False) -> str:
+    """The whole installation as one script for psql, for a DBA to read and run.
 
-    With ``queue`` the SQL of the pgmq package comes first, for servers without that extension.
+    The queue is the server's extension pgmq where it offers one, else, or with ``bundled_queue`` in any case,
+    the SQL of the pgmq package. In a database that has pgflow already the script fails at once.
     """
     from pgflow_mp import __version__
 
     parts = [
         (
-            f"-- pgflow schema, version {latest_version()}, from pgflow_mp {__version__}.\n"
-            "-- For an empty database. Needs the queue first: create extension pgmq, or its SQL.\n"
-            "\\set ON_ERROR_STOP on\nbegin;"
-        )
+            f"-- pgflow schema, version {latest_version()}, and its queue, from pgflow_mp {__version__}.\n"
+            "-- For a database without that schema: psql -X -f FILE DATABASE\n"
+            f"\\set ON_ERROR_STOP on\n{_REFUSE_SECOND}\nbegin;\nset local client_min_messages = warning;"
+        ),
+        queue.script(bundled=bundled_queue),
     ]
-    if queue:
-        parts.append(_queue_sql())
     for files in migrations().values():
         parts += [f"-- {file.name}\n{file.read_text(encoding='utf-8')}" for file in files]
     parts += [f"-- {file.name}\n{file.read_text(encoding='utf-8')}" for file in function_files()]
@@ -146,7 +155,7 @@ def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
 
 
 def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
-    """Raise ``SchemaError`` unless the database has exactly the schema version that this package needs.
+    """Raise ``SchemaError`` unless the database has exactly the schema version that we need, and the queue.
 
     A role that was granted functions only (``pgflow.grant_access``) cannot look: then it is taken to fit.
     """
@@ -154,6 +163,7 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
         found = installed(conn)
     except psycopg.errors.InsufficientPrivilege:
         if _one_row(conn, "select has_schema_privilege('pgflow', 'usage')") == (True,):
+            _check_queue(conn)
             return
         raise
     latest = latest_version()
@@ -170,10 +180,19 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
         )
     if found.version > latest:
         raise _newer(conn, found, latest)
+    _check_queue(conn)
+
+
+def _check_queue(conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    if not queue.is_there(conn):
+        raise SchemaError(
+            f"the database {conn.info.dbname!r} has the pgflow schema, but not its queue (schema pgmq)",
+            hint="Add it: python -m pgflow_mp install --dsn ...",
+        )
 
 
 def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None = None) -> InstallResult:
-    """Install or upgrade the schema in one transaction; does nothing where it is current.
+    """Install or upgrade schema and queue in one transaction; does nothing where they are current.
 
     ``target`` stops at an older version of the tables, to try an upgrade. Safe to call from many
     processes at once. Raises ``SchemaError`` for a database that is newer than this package, holds a
@@ -182,8 +201,16 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
     from pgflow_mp import __version__
 
     latest, digest = target or latest_version(), functions_digest()
-    found = installed(conn)
-    if found is not None and found.version == latest and found.functions_digest == digest:
+
+    def is_current(found: Installed | None) -> bool:
+        return (
+            found is not None
+            and found.version == latest
+            and found.functions_digest == digest
+            and queue.is_there(conn)
+        )
+
+    if is_current(installed(conn)):
         return InstallResult(latest, latest, False, "unchanged")
     try:
         with conn.transaction():
@@ -194,10 +221,10 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
                 before > latest or _as_tuple(found.package_version) > _as_tuple(__version__)
             ):
                 raise _newer(conn, found, latest)
-            if found is not None and before == latest and found.functions_digest == digest:
+            if is_current(found):
                 return InstallResult(before, latest, False, "unchanged")
             conn.execute("set local client_min_messages = warning")
-            queue = _install_queue(conn)
+            origin = queue.install(conn)
             for version, files in migrations().items():
                 if before < version <= latest:
                     for file in files:
@@ -212,7 +239,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
                 "functions_digest = excluded.functions_digest, applied_at = now()",
                 (__version__, digest, min(before + 1, latest), latest),
             )
-            return InstallResult(before, latest, True, queue)
+            return InstallResult(before, latest, True, origin)
     except psycopg.errors.InsufficientPrivilege as exc:
         raise SchemaError(
             f"role {conn.info.user!r} may not install pgflow into database {conn.info.dbname!r}: "
@@ -251,31 +278,3 @@ def _run_file(conn: psycopg.Connection[tuple[object, ...]], file: Traversable) -
             f"sql file {file.name} failed: {str(exc).strip()}",
             hint="Nothing was changed: the installation is one transaction.",
         ) from exc
-
-
-def _queue_sql() -> str:
-    return (resources.files("pgmq") / "sql" / "pgmq.sql").read_text(encoding="utf-8")
-
-
-def _install_queue(conn: psycopg.Connection[tuple[object, ...]]) -> str:
-    """Make the pgmq schema exist: the server's extension, else the SQL of the PyPI package."""
-    has_extension, offers_extension, has_tables, has_send = _one_row(
-        conn,
-        "select exists (select from pg_extension where extname = 'pgmq'), "
-        "exists (select from pg_available_extensions where name = 'pgmq'), "
-        "to_regclass('pgmq.meta') is not null, "
-        "to_regprocedure('pgmq.send_batch(text,jsonb[],integer)') is not null",
-    )
-    if has_extension or has_tables:
-        if not has_send:
-            raise SchemaError(
-                "the queue (schema pgmq) in this database is too old: "
-                "pgmq.send_batch(text, jsonb[], int) is missing",
-                hint="Upgrade pgmq to 1.5 or later: alter extension pgmq update;",
-            )
-        return "present"
-    if offers_extension:
-        conn.execute(sql.SQL("create extension pgmq"))
-        return "extension"
-    conn.execute(_queue_sql())
-    return "bundled SQL"

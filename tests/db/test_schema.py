@@ -141,18 +141,67 @@ def test_a_role_without_rights_is_told_what_to_do(server: Any, empty_dsn: str) -
             admin.execute("drop role pgflow_powerless")
 
 
-def test_the_printed_script_installs_the_same_with_psql(
-    empty_dsn: str, empty: Connection, conn: Connection, tmp_path: Path
-) -> None:
-    script = tmp_path / "install.sql"
-    script.write_text(schema.sql_text(queue=True), encoding="utf-8")
-    done = subprocess.run(
-        ["psql", "-X", "-q", "-f", str(script), empty_dsn], capture_output=True, text=True, check=False
+def psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script as a DBA would."""
+    return subprocess.run(
+        ["psql", "-X", "-q", "-f", "-", dsn], input=script, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("bundled_queue", [False, True])
+def test_the_printed_script_installs_the_same_with_psql(
+    empty_dsn: str, empty: Connection, conn: Connection, bundled_queue: bool
+) -> None:
+    done = psql(empty_dsn, schema.sql_text(bundled_queue=bundled_queue))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     schema.check(empty)
     assert schema.install(empty).changed is False
     assert catalog(empty) == catalog(conn)
+    empty.execute("select pgflow.create_flow('f'), pgflow.add_step('f', 'a')")
+    empty.execute("select pgflow.start_flow('f', '{}')")
+
+
+def test_the_printed_script_leaves_alone_what_is_installed(empty_dsn: str, empty: Connection) -> None:
+    schema.install(empty)
+    before = catalog(empty)
+    done = psql(empty_dsn, schema.sql_text())
+    assert done.returncode == 3
+    assert "has a schema named pgflow already" in done.stderr
+    assert len(done.stderr.splitlines()) <= 3
+    assert catalog(empty) == before
+
+
+def test_the_printed_script_takes_the_queue_that_is_there(empty_dsn: str, empty: Connection) -> None:
+    schema.install(empty)
+    empty.execute("drop schema pgflow cascade")
+    empty.execute("select pgmq.create('mine')")
+    assert psql(empty_dsn, schema.sql_text()).returncode == 0
+    schema.check(empty)
+    assert empty.execute("select count(*) from pgmq.list_queues()").fetchone() == (1,)
+
+
+def test_the_printed_script_refuses_a_queue_that_is_too_old_and_leaves_nothing(
+    empty_dsn: str, empty: Connection
+) -> None:
+    empty.execute("create schema pgmq")
+    empty.execute("create table pgmq.meta (queue_name text)")
+    done = psql(empty_dsn, schema.sql_text())
+    assert done.returncode == 3
+    assert "too old: pgmq.send_batch" in done.stderr
+    assert schema.installed(empty) is None
+
+
+def test_a_missing_queue_is_named_and_added_by_installing(empty: Connection, conn: Connection) -> None:
+    schema.install(empty)
+    empty.execute("drop schema pgmq cascade")
+    with pytest.raises(SchemaError, match=r"but not its queue \(schema pgmq\)") as caught:
+        schema.check(empty)
+    assert "pgflow_mp install" in caught.value.hint
+    latest = schema.latest_version()
+    assert schema.install(empty) == schema.InstallResult(latest, latest, True, "bundled SQL")
+    schema.check(empty)
+    assert catalog(empty) == catalog(conn)
+    assert schema.install(empty).changed is False
 
 
 def test_every_function_has_a_fixed_search_path(conn: Connection) -> None:
@@ -176,15 +225,16 @@ def test_nothing_is_granted_to_public(conn: Connection) -> None:
 
 
 def test_it_installs_on_the_system_postgresql(system_server: Any, conn: Connection) -> None:
-    with (
-        system_server.database() as dsn,
-        psycopg.connect(dsn, autocommit=True) as other,
-    ):
-        assert schema.install(other).queue == "bundled SQL"
-        ours, theirs = catalog(conn), catalog(other)
-        assert {k: theirs[k] for k in ("columns", "functions", "constraints", "indexes")} == {
-            k: ours[k] for k in ("columns", "functions", "constraints", "indexes")
-        }
+    for by_script in (False, True):
+        with system_server.database() as dsn, psycopg.connect(dsn, autocommit=True) as other:
+            if by_script:
+                assert psql(dsn, schema.sql_text()).returncode == 0
+            else:
+                assert schema.install(other).queue == "bundled SQL"
+            ours, theirs = catalog(conn), catalog(other)
+            assert {k: theirs[k] for k in ("columns", "functions", "constraints", "indexes")} == {
+                k: ours[k] for k in ("columns", "functions", "constraints", "indexes")
+            }
 
 
 @pytest.mark.slow
@@ -217,3 +267,11 @@ def test_the_extension_pgmq_is_used_where_the_server_offers_it(tmp_path: Path, c
         assert other.execute("select message ->> 'step_slug' from pgmq.read('f', 5, 5)").fetchall() == [
             ("a",)
         ]
+        other.execute("create database by_script template template0")
+        dsn = make_conninfo(server.dsn, dbname="by_script")
+        assert psql(dsn, schema.sql_text()).returncode == 0
+        with psycopg.connect(dsn) as third:
+            assert third.execute("select count(*) from pg_extension where extname = 'pgmq'").fetchone() == (
+                1,
+            )
+            schema.check(third)
