@@ -78,10 +78,7 @@ def _from_database(error: Exception) -> PgflowError:
             hint="Nothing that was recorded is lost. Look at the server's log, then try again.",
         )
     if state == "42501":
-        hint = "Connect as a role with more rights."
-        if "for function" in text:
-            hint += " An administrator can give them: select pgflow.grant_access('some_role', 'operator');"
-        return DatabaseError(f"The database refuses: {text}", hint=hint)
+        return DatabaseError(f"The database refuses: {text}", hint=_who_may(text))
     if state in ("53100", "53200", "53300"):
         return DatabaseError(f"The database is at a limit: {text}")
     if state.startswith(("22", "54")):
@@ -90,6 +87,21 @@ def _from_database(error: Exception) -> PgflowError:
             f"PostgreSQL cannot store this value: {text}", hint=hint if "maximum of" in text else ""
         )
     return DatabaseError(f"The database reports: {text}" + (f" (SQLSTATE {state})" if state else ""))
+
+
+def _who_may(refusal: str) -> str:
+    from pgflow_mp.db.rights import ACCESS
+
+    found = re.search(r"for function (\w+)", refusal)
+    if found is None:
+        return "Connect as a role with more rights."
+    access = ACCESS.get(found[1])
+    if access is None:
+        return "Connect as the owner of the schema pgflow: nobody else may do this."
+    return (
+        "Connect as a role with more rights. An administrator can give them: "
+        f"select pgflow.grant_access('some_role', '{access}');"
+    )
 
 
 def report(error: BaseException, *, debug: bool = False, stream: TextIO | None = None) -> int:

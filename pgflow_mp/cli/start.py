@@ -91,28 +91,21 @@ def _start(
 
 
 def _compile(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: str) -> None:
-    """Like ensure_compiled. A role that may start runs and no more takes the flow as it is stored."""
-    import psycopg
+    """Create the flow in the database, or compare it and apply its options. Raises ShapeMismatch.
 
-    try:
-        ensure_compiled(conn, flow, how)
-    except psycopg.errors.InsufficientPrivilege:
-        if how != "check":
-            raise
-        print(
-            f"note: role {conn.info.user} may not compare flows; {flow.slug} is started as it is stored.",
-            file=sys.stderr,
-        )
-
-
-def ensure_compiled(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: str) -> None:
-    """Create the flow in the database, or compare it and apply its options. Raises ShapeMismatch."""
+    A role that may start runs and no more takes the flow as it is stored.
+    """
     from pgflow_mp.db import definitions
     from pgflow_mp.errors import ShapeMismatch
 
     if how == "skip":
         return
     result = definitions.ensure(conn, flow.slug, flow.shape, recreate=how == "recreate")
+    if result.status == "stored":
+        print(
+            f"note: role {conn.info.user} may not compare flows; {flow.slug} is started as it is stored.",
+            file=sys.stderr,
+        )
     if result.status == "mismatch":
         differences = "\n".join(f"  - {difference}" for difference in result.differences)
         raise ShapeMismatch(

@@ -9,12 +9,14 @@ import psycopg
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.wire import RawJson
-
-_NOT_THERE = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction)
+from pgflow_mp.errors import FlowNotFound
 
 
 class Definition(NamedTuple):
-    """A flow in the database: compiled, verified, recompiled or mismatch. ``notes`` are for the log."""
+    """A flow in the database: compiled, verified, recompiled, mismatch, or stored, which is not compared.
+
+    ``notes`` are sentences for the log.
+    """
 
     status: str
     differences: list[str]
@@ -22,14 +24,25 @@ class Definition(NamedTuple):
 
 
 def ensure(conn: Connection, flow_slug: str, shape: bytes, *, recreate: bool = False) -> Definition:
-    """Create the flow, or compare its shape, and where that is the same take over the code's options."""
-    status, differences = engine.ensure_flow_compiled(conn, flow_slug, shape, allow_data_loss=recreate)
+    """Create the flow, or compare its shape, and where that is the same take over the code's options.
+
+    A role that may not do that takes the flow as it is stored. Raises FlowNotFound where it knows that there
+    is none, and psycopg's error where the flow had to be replaced.
+    """
+    try:
+        status, differences = engine.ensure_flow_compiled(conn, flow_slug, shape, allow_data_loss=recreate)
+    except psycopg.errors.InsufficientPrivilege:
+        if recreate:
+            raise
+        if stored_options(conn, flow_slug) == []:
+            raise _missing(conn, flow_slug) from None
+        return Definition("stored", [], [])
     notes = _apply_options(conn, flow_slug, shape) if status == "verified" else []
     return Definition(status, differences, notes)
 
 
-def stored_options(conn: Connection, flow_slug: str) -> list[tuple[str, int, int]]:
-    """Slug, max_attempts and base_delay of each step; nothing where we may not ask, or without the flow."""
+def stored_options(conn: Connection, flow_slug: str) -> list[tuple[str, int, int]] | None:
+    """Slug, max_attempts and base_delay of each step, none without the flow; None where we may not ask."""
     try:
         return cast(
             "list[tuple[str, int, int]]",
@@ -37,8 +50,20 @@ def stored_options(conn: Connection, flow_slug: str) -> list[tuple[str, int, int
                 "select step_slug, max_attempts, base_delay from pgflow.flow_options(%s)", (flow_slug,)
             ).fetchall(),
         )
-    except _NOT_THERE:
-        return []
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
+        return None
+
+
+def _missing(conn: Connection, flow_slug: str) -> FlowNotFound:
+    row = conn.execute(
+        "select pg_get_userbyid(nspowner)::text from pg_namespace where nspname = 'pgflow'"
+    ).fetchone()
+    (owner,) = cast("tuple[Any, ...]", row)
+    return FlowNotFound(
+        f"There is no flow '{flow_slug}' in the database, and role {conn.info.user} may not create it",
+        hint=f"Role {owner}, the owner of the schema pgflow, creates it: python -m pgflow_mp compile FLOW "
+        "prints the SQL; or it starts or serves the flow once.",
+    )
 
 
 def _apply_options(conn: Connection, flow_slug: str, shape: bytes) -> list[str]:

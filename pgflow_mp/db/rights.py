@@ -7,11 +7,40 @@ is asked once per process whether it may read them.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import psycopg
 
 T = TypeVar("T")
+
+_STARTER: Final = (
+    "start_flow_with_states",
+    "start_run",
+    "get_run_with_states",
+    "recent_runs",
+    "run_progress",
+    "run_results",
+)
+_OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
+_WORKER: Final = (
+    "flow_options",
+    "claim_tasks",
+    "complete_tasks",
+    "fail_tasks",
+    "release_tasks",
+    "extend_tasks",
+    "register_worker",
+    "heartbeat",
+    "stop_workers",
+    "requeue_stalled_tasks",
+    "recover_dead_workers",
+)
+ACCESS: Final = {
+    name: access
+    for access, names in (("starter", _STARTER), ("operator", _OPERATOR), ("worker", _WORKER))
+    for name in names
+}
+"""The least access of ``pgflow.grant_access`` that includes a function; others are for the schema's owner."""
 
 _restricted: set[tuple[str, str, int, str]] = set()
 

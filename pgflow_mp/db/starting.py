@@ -24,7 +24,8 @@ def start_once(conn: Connection, flow_slug: str, input: bytes, run_id: str, *, p
         except psycopg.errors.ForeignKeyViolation:
             raise FlowNotFound(
                 f"There is no flow '{flow_slug}' in the database",
-                hint="Start a worker that serves it, or compile it into the database.",
+                hint="Start a worker that serves it, or create it by hand: python -m pgflow_mp compile FLOW "
+                "prints the SQL.",
             ) from None
         except psycopg.Error as error:
             if connection.is_transient(error):

@@ -114,7 +114,10 @@ def register_name(conn: Connection, name: str) -> None:
 
 
 def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> list[str]:
-    """Make the database know the flows and the code's options; lines about it. Raises ShapeMismatch."""
+    """Make the database know the flows and the code's options; lines about it.
+
+    Raises ShapeMismatch, and FlowNotFound where our role may not create a flow.
+    """
     lines: list[str] = []
     for info in flows:
         if mode == "skip":
@@ -129,6 +132,12 @@ def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> lis
                 hint="Give the changed flow a new slug, write a migration, or, where its runs may be "
                 "lost, start with compile='recreate'.",
             )
+        if found.status == "stored":
+            role = conn.info.user
+            lines.append(
+                f"flow {info.slug}: served as it is stored, role {role} may not compare or change it"
+            )
+            continue
         lines.append(f"flow {info.slug}: {found.status}")
         lines += [f"flow {info.slug}: {text}" for text in found.notes]
     return lines
@@ -145,6 +154,6 @@ def policies(conn: Connection, flows: list[FlowInfo]) -> dict[tuple[str, str], S
             found[info.slug, step["slug"]] = StepPolicy(
                 options.get("maxAttempts", 3), options.get("baseDelay", 5)
             )
-        for slug, attempts, delay in definitions.stored_options(conn, info.slug):
+        for slug, attempts, delay in definitions.stored_options(conn, info.slug) or ():
             found[info.slug, slug] = StepPolicy(attempts, delay)
     return found
