@@ -242,7 +242,8 @@ class LaneContext(ForkServerContext):
 
     def Process(self, *arguments: Any, **options: Any) -> Any:  # type: ignore[override]
         """A process that the pool's forkserver will fork."""
-        process = _LaneProcess(*arguments, **options)
+        with _passing:  # it copies the settings: not while another thread has its passing directory there
+            process = _LaneProcess(*arguments, **options)
         process.server = self.server
         return process
 

@@ -11,10 +11,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 from lane_harness import FLOWS, eventually, gone, kinds, lanes
+
+from pgflow_mp.worker import processes
+from pgflow_mp.worker.zygote import Preload
 
 PARENT = """
 import queue, sys, time
@@ -80,6 +84,20 @@ def test_lanes_are_replaced_by_a_server_whose_socket_has_no_name(
         harness.until(lambda: len(harness.deaths) == 2)
         assert kinds(harness.run([["echo", 1]])) == [0]
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_made_while_a_server_starts_does_not_inherit_the_directory_of_its_socket() -> None:
+    """In such a lane multiprocessing had no place for its own sockets: Process().start() raised."""
+    context = processes.lane_context(Preload("", [], [], None, 1), start_method="forkserver")
+    assert isinstance(context, processes.LaneContext)
+    made: list[Any] = []
+    maker = threading.Thread(target=lambda: made.append(context.Process(target=print)))
+    with processes._passing_directory() as directory:
+        maker.start()
+        maker.join(0.2)
+    maker.join()
+    context.server.stop()
+    assert made[0]._config.get("tempdir") != directory
 
 
 def test_pools_that_start_at_the_same_moment_leave_the_settings_of_multiprocessing_alone() -> None:
