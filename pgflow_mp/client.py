@@ -34,6 +34,7 @@ from pgflow_mp.errors import (
     RunNotFound,
     WaitTimeout,
 )
+from pgflow_mp.inputs import encode_input
 
 RunStatus = Literal["started", "completed", "failed"]
 StepStatus = Literal["created", "started", "completed", "failed", "skipped"]
@@ -84,15 +85,12 @@ class Client:
     # -- runs --------------------------------------------------------------------------------------
 
     def start_flow(self, slug: str, input: Any, run_id: str | None = None, *, priority: int = 0) -> Run:
-        """Start a run with ``input``, anything that msgspec encodes.
+        """Start a run with ``input``, anything that a handler could return.
 
         Among the runs of a flow, those of the highest ``priority`` are worked on first. With a
         ``run_id`` of your own, starting twice starts once. Raises FlowNotFound, InputError.
         """
-        try:
-            encoded = msgspec.json.encode(input)
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InputError(f"The input cannot be written as JSON: {error}") from None
+        encoded = encode_input(input)
         wanted = _uuid(run_id) if run_id is not None else str(uuid.uuid4())
         if wanted is None:
             raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")

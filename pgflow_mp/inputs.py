@@ -1,9 +1,9 @@
-"""Reading the input of a run: a file, standard input, or JSON text given on the command line.
+"""The input of a run: a file, standard input, JSON text given on the command line, or a Python value.
 
-The result is raw JSON in bytes, checked but never decoded: what was written is what the database gets.
+What is read becomes raw JSON in bytes, checked but never decoded: what was written is what the database gets.
 JSON must be strict (no NaN, no trailing commas) and UTF-8; a byte order mark is dropped. JSONL becomes
 an array of its lines. Everything that PostgreSQL's jsonb would refuse later is refused here, with its
-line and column.
+line and column. A value is encoded by the rules of outputs, and refused with the place in it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,15 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NoReturn
 
 import msgspec
 
+from pgflow_mp.encoding import OutputError
 from pgflow_mp.errors import InputError
+from pgflow_mp.outputs import encode_output
 
-__all__ = ["RunInput", "parse_json", "parse_jsonl", "read_input"]
+__all__ = ["RunInput", "encode_input", "parse_json", "parse_jsonl", "read_input"]
 
 JSONL_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
 _MARKS: Final = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x1f\x8b", "gzip data"))
@@ -86,6 +88,18 @@ def read_input(text: str, *, jsonl: bool | None = None, stdin: BinaryIO | None =
         elif lines and _is_json(data.removeprefix(_BOM)):
             error.hint = "As a whole it is one JSON document: give it the ending .json, or --no-jsonl."
         raise
+
+
+def encode_input(value: Any) -> bytes:
+    """``value`` as JSON, by the rules that hold for what a handler returns. Raises InputError.
+
+    An iterator becomes an array; NaN, bytes and NUL characters are refused instead of stored as
+    something else.
+    """
+    try:
+        return encode_output(list(value) if isinstance(value, Iterator) else value, _LIMIT)
+    except OutputError as error:
+        raise InputError(f"The input cannot be stored as JSON: {error}", hint=error.hint) from None
 
 
 def parse_json(data: bytes, source: str) -> RunInput:

@@ -1,4 +1,4 @@
-"""Encoding of a handler's result, and the checks that PostgreSQL's jsonb and plain JSON ask for.
+"""Encoding of a handler's result or a run's input, and the checks that jsonb and plain JSON ask for.
 
 msgspec decides how a value looks in JSON: tuples and sets become arrays, dates, UUIDs and Decimals
 strings, integers of any size numbers, integer and float keys strings. Besides what msgspec takes,
@@ -195,13 +195,13 @@ def jsonb_size(body: bytes) -> int:
 
 
 def _too_large(message: str) -> OutputError:
-    return OutputError(message, hint="Return less, or write it to a file and return its path.")
+    return OutputError(message, hint="Let it be less, or write it to a file and pass on its path.")
 
 
 def _not_finite(value: Any) -> OutputError:
     path = find(value, lambda item: isinstance(item, float) and not math.isfinite(item))
     return OutputError(
-        f"NaN and Infinity are not JSON{path}", hint="Return None, a string or a number in their place."
+        f"NaN and Infinity are not JSON{path}", hint="Put None, a string or a number in their place."
     )
 
 
@@ -217,7 +217,7 @@ def _unencodable(value: Any, error: Exception) -> OutputError:
             return OutputError(f"A key of a dict is no string or number{place}")
         return OutputError(
             f"{error}{find(value, _is_unsupported)}",
-            hint="Return JSON values, dataclasses, msgspec.Structs, dates, UUIDs or Decimals.",
+            hint="Use JSON values, dataclasses, msgspec.Structs, dates, UUIDs or Decimals.",
         )
     return OutputError(f"It cannot be encoded as JSON: {type(error).__name__}: {error}")
 

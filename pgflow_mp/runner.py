@@ -18,6 +18,7 @@ from pgflow_mp.db.queries import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.flow import Flow
+from pgflow_mp.inputs import encode_input
 from pgflow_mp.loading import Target, target_for
 from pgflow_mp.observe.events import Observer
 from pgflow_mp.worker import startup
@@ -214,10 +215,10 @@ def run(
     """Execute ``flow`` on ``input`` with all cores and return the run's output.
 
     The output is an object of the leaf steps' outputs by slug; each is converted to its handler's return
-    annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that msgspec
-    encodes. State is kept in ``dsn``, or the environment's database, or the embedded server. Raises
-    RunFailed with step, index and error of the first failure, WaitTimeout after ``timeout`` seconds,
-    and KeyboardInterrupt when interrupted; the run can then be resumed.
+    annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that a handler
+    could return. State is kept in ``dsn``, or the environment's database, or the embedded server. Raises
+    InputError, RunFailed with step, index and error of the first failure, WaitTimeout after ``timeout``
+    seconds, and KeyboardInterrupt when interrupted; the run can then be resumed.
     """
     return _run(
         flow,
@@ -293,17 +294,6 @@ def _run_failed(summary: RunSummary) -> RunFailed:
         f'Run {summary.run_id} of flow "{summary.flow}" failed: {summary.error or "Unknown error"}',
         run_id=summary.run_id,
     )
-
-
-def encode_input(input: Any) -> bytes:
-    """``input`` as JSON. Raises InputError."""
-    try:
-        return msgspec.json.encode(input)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"The input cannot be written as JSON: {error}",
-            hint="Use dicts with string keys, lists, strings, numbers, dataclasses or msgspec Structs.",
-        ) from None
 
 
 def typed_output(flow: Flow, output: bytes | None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -136,8 +137,17 @@ def test_what_cannot_be_started_is_refused_with_the_reason(client: Client) -> No
         client.start_flow("nothing", 1)
     with pytest.raises(InputError, match=r"Flow 'chain' cannot be started: .*array"):
         client.start_flow("chain", {"not": "an array"})
-    with pytest.raises(InputError, match="cannot be written as JSON"):
+    with pytest.raises(InputError, match="cannot be stored as JSON"):
         client.start_flow("chain", [object()])
+    with pytest.raises(InputError, match=r"bytes are not JSON \(at \$\[0\]\)"):
+        client.start_flow("chain", [b"x"])
+    with pytest.raises(InputError, match=r"NUL character \(at \$\[1\]\)"):
+        client.start_flow("chain", ["a", "\0"])
+
+
+def test_input_may_be_whatever_a_handler_may_return(client: Client) -> None:
+    assert client.start_flow("chain", range(3)).input == [0, 1, 2]
+    assert client.start_flow("chain", iter(["a", Path("/b")])).input == ["a", "/b"]
 
 
 def test_cancelling_ends_a_run_as_failed_with_the_reason(client: Client) -> None:

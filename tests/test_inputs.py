@@ -6,13 +6,15 @@ import contextlib
 import io
 import json
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pgflow_mp.errors import InputError
-from pgflow_mp.inputs import RunInput, parse_json, parse_jsonl, read_input
+from pgflow_mp.inputs import RunInput, encode_input, parse_json, parse_jsonl, read_input
 
 
 @pytest.fixture(autouse=True)
@@ -31,6 +33,41 @@ def refused(text: str, data: bytes | str | None = None, **options: bool) -> Inpu
 def test_what_was_written_is_kept_byte_for_byte() -> None:
     text = '{ "a" : 1.50, "b": [1e3,\t"\\u00e9"], "a": 2 }'
     assert read_input(text) == RunInput(text.encode(), "--input")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        ({"a": [1, float("nan")]}, "NaN and Infinity are not JSON (at $.a[1])"),
+        (float("-inf"), "NaN and Infinity are not JSON"),
+        ({"raw": b"x"}, "bytes are not JSON (at $.raw)"),
+        ([{"a": "\0"}], "PostgreSQL stores no string with a NUL character (at $[0].a)"),
+        ([1, object()], "Objects of type object are not JSON (at $[1])"),
+        ({(1, 2): 3}, "A key of a dict is no string or number"),
+        ("\ud800", "A string with a lone surrogate is not UTF-8"),
+    ],
+)
+def test_a_value_that_json_or_postgresql_cannot_hold_is_refused_with_the_place(
+    value: Any, error: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        encode_input(value)
+    assert str(caught.value) == f"The input cannot be stored as JSON: {error}"
+
+
+@pytest.mark.parametrize(
+    ("value", "json"),
+    [
+        ((n for n in (1, 2)), b"[1,2]"),
+        (map(str, (1, 2)), b'["1","2"]'),
+        (range(3), b"[0,1,2]"),
+        ([Path("/a")], b'["/a"]'),
+        (MappingProxyType({"a": None}), b'{"a":null}'),
+        (None, b"null"),
+    ],
+)
+def test_a_value_is_encoded_as_what_a_handler_returns(value: Any, json: bytes) -> None:
+    assert encode_input(value) == json
 
 
 @pytest.mark.parametrize("text", ["5", "-1.5", "true", "null", '"x"', "[]", "{}"])

@@ -105,8 +105,17 @@ def test_a_failed_run_raises_step_index_and_the_handlers_error(dsn: str) -> None
 
 
 def test_input_that_json_cannot_hold_is_refused_before_anything_starts(dsn: str) -> None:
-    with pytest.raises(InputError, match="cannot be written as JSON"):
+    with pytest.raises(InputError, match="cannot be stored as JSON"):
         run(flow_of("chain"), [object()], dsn=dsn)
+    with pytest.raises(InputError, match=r"NaN and Infinity are not JSON \(at \$\[1\]\)"):
+        run(flow_of("chain"), [1, float("nan")], dsn=dsn)
+    with pytest.raises(InputError, match=r"NUL character \(at \$\[0\]\)"):
+        run(flow_of("chain"), ["\0"], dsn=dsn)
+
+
+def test_input_may_be_whatever_a_handler_may_return(dsn: str) -> None:
+    assert run(flow_of("chain"), range(1, 4), dsn=dsn, workers=1) == {"joined": "#2 #4 #6"}
+    assert run(flow_of("chain"), (n for n in (1, 2, 3)), dsn=dsn, workers=1) == {"joined": "#2 #4 #6"}
 
 
 def test_a_flow_without_a_file_is_refused() -> None:

@@ -86,6 +86,16 @@ def test_the_output_is_typed_and_the_first_failure_is_raised() -> None:
         run_inline(testing_flows.words, {"a": 1})
 
 
+def test_input_that_a_run_could_not_store_is_refused_and_what_it_could_is_taken() -> None:
+    flow = Flow("same")
+    flow.map("same", lambda x: x)
+    for value, error in ((float("nan"), "NaN"), (b"x", "bytes"), ("\0", "NUL")):
+        with pytest.raises(InputError, match=rf"{error}.* \(at \$\[0\]\)"):
+            run_inline(flow, [value])
+    assert run_inline(flow, range(2)) == {"same": [0, 1]}
+    assert run_inline(flow, iter([Path("/a")])) == {"same": ["/a"]}
+
+
 def test_retries_take_fake_time_only() -> None:
     clock = FakeClock()
     run = execute_inline(testing_flows.flaky, [0, 2, 1], clock=clock)

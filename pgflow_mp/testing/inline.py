@@ -16,6 +16,7 @@ from pgflow_mp import handlers
 from pgflow_mp.context import Runtime
 from pgflow_mp.errors import RunFailed
 from pgflow_mp.flow import Flow
+from pgflow_mp.inputs import encode_input
 from pgflow_mp.testing.clock import FakeClock
 from pgflow_mp.testing.engine import Engine
 from pgflow_mp.testing.faults import simulated
@@ -65,7 +66,7 @@ def execute_inline(
 
     ``clock`` lets the pauses of retries and start delays be seen. ``dsn`` is where ``ctx.connect()`` goes.
     """
-    from pgflow_mp.runner import encode_input, typed_output
+    from pgflow_mp.runner import typed_output
 
     handlers.check(flow)
     raw = encode_input({} if input is None else input)
