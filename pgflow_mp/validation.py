@@ -6,6 +6,7 @@ Every function raises FlowDefinitionError with the contract's text. Nothing here
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import json
 import re
@@ -190,8 +191,10 @@ def check_handler(handler: object, where: str) -> Callable[..., Any]:
             f"Handler of {where} must be callable, not {type(handler).__name__}",
             hint="The slug comes first, then the handler; options are given by name.",
         )
-    call = inspect.unwrap(handler)
-    for target in (call, type(call).__call__, getattr(call, "func", None)):
+    call: Any = handler  # itself, not what it may wrap: that may well run inside of asyncio.run()
+    while isinstance(call, functools.partial):
+        call = call.func
+    for target in (call, type(call).__call__):
         if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
             raise FlowDefinitionError(
                 f"Handler {describe(handler)} of {where} is a coroutine function",

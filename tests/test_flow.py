@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -247,7 +248,26 @@ class AsyncCallable:
         return x
 
 
-@pytest.mark.parametrize("handler", [a_coroutine, AsyncCallable(), functools.partial(a_coroutine, 1)])
+@functools.wraps(a_coroutine)
+def runs_a_coroutine(x: int) -> int:
+    return asyncio.run(a_coroutine(x))
+
+
+def test_a_plain_function_that_wraps_a_coroutine_function_is_a_handler() -> None:
+    flow = Flow("demo").step("a", runs_a_coroutine)
+    assert flow.steps["a"].handler is runs_a_coroutine
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        a_coroutine,
+        AsyncCallable(),
+        AsyncCallable().__call__,
+        functools.partial(a_coroutine, 1),
+        functools.partial(AsyncCallable(), 1),
+    ],
+)
 def test_a_coroutine_function_is_no_handler(handler: Any) -> None:
     with pytest.raises(FlowDefinitionError, match="is a coroutine function"):
         Flow("demo").step("a", handler)
