@@ -6,7 +6,6 @@ hot path and lets nothing escape: whatever a handler does becomes an outcome.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 COMPLETED: Final = 0
 FAILED: Final = 1
 FAILED_FOR_GOOD: Final = 2
+_NO_ITERATORS: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})  # nearly all results
 
 Call = Callable[[bytes, "bytes | None", Context], Any]
 _Get = Callable[[bytes, "bytes | None", Context, "dict[str, msgspec.Raw]"], Any]
@@ -82,8 +82,7 @@ class PreparedHandler:
         """
         try:
             result = self.call(input, flow_input, ctx)
-            kind = type(result)
-            if kind is not list and (self.step.is_array or kind is types.GeneratorType):
+            if (self.step.is_array or type(result) not in _NO_ITERATORS) and type(result) is not list:
                 result = list(result) if isinstance(result, Iterator) else result
                 result = as_list(result) if self.step.is_array else result
             return COMPLETED, encode_output(result, self._max_output)

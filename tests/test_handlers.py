@@ -342,6 +342,14 @@ def test_an_array_step_must_return_a_list_or_yield_one() -> None:
         assert b'Output of step "a" cannot be stored: An array step must return a list, not' in body
 
 
+def test_an_iterator_becomes_an_array_in_every_kind_of_step() -> None:
+    for make in (lambda: map(str, [1]), lambda: zip("1"), lambda: iter(["1"]), lambda: (str(n) for n in [1])):
+        expected = b'[["1"]]' if isinstance(make(), zip) else b'["1"]'
+        assert output(lambda _, make=make: make()) == expected
+        flow = Flow("demo").step("s", lambda _, make=make: make())
+        assert prepare(flow, "s").execute(b"{}", b"null", Context()) == (COMPLETED, expected)
+
+
 def test_an_error_inside_a_generator_is_the_handlers_error() -> None:
     def yields(_: object) -> Iterator[int]:
         yield 1

@@ -43,6 +43,9 @@ CASES: list[tuple[Flow, Any]] = [
     (testing_flows.alike, [1, 2, 3, 4]),
     (testing_flows.alike, []),
     (testing_flows.starved, 1),
+    (testing_flows.lazy, None),
+    (testing_flows.lazy, {}),
+    (testing_flows.leafless, 1),
 ]
 
 
@@ -94,6 +97,15 @@ def test_input_that_a_run_could_not_store_is_refused_and_what_it_could_is_taken(
             run_inline(flow, [value])
     assert run_inline(flow, range(2)) == {"same": [0, 1]}
     assert run_inline(flow, iter([Path("/a")])) == {"same": ["/a"]}
+
+
+def test_an_input_that_is_not_given_is_an_empty_object_and_none_is_null() -> None:
+    assert run_inline(testing_flows.lazy) == {"strings": ["[[{}, 'a']]"]}
+    assert run_inline(testing_flows.lazy, None) == {"strings": ["[[None, 'a']]"]}
+
+
+def test_without_a_completed_leaf_there_is_no_output() -> None:
+    assert run_inline(testing_flows.leafless, 1) is None
 
 
 def test_retries_take_fake_time_only() -> None:

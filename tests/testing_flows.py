@@ -108,6 +108,32 @@ def over_no_list(item: Any) -> Any:
     return item
 
 
+lazy = Flow("lazy", max_attempts=1)
+
+
+@lazy.step
+def given(anything: Any) -> Any:
+    return [anything]
+
+
+@lazy.map(over=given)
+def pairs_of(anything: Any) -> Any:
+    return zip([anything], "a", strict=True)
+
+
+@lazy.step(depends_on=[pairs_of])
+def strings(pairs_of: list[Any]) -> Any:
+    return map(str, pairs_of)
+
+
+leafless = Flow("leafless", max_attempts=1)
+
+
+@leafless.step(when_exhausted="skip")
+def gives_up(anything: Any) -> None:
+    raise ValueError("not today")
+
+
 flaky = Flow("flaky", base_delay=1)
 
 

@@ -65,12 +65,13 @@ class Graph:
         """A task is to be executed after ``delay`` seconds."""
         raise NotImplementedError
 
-    def output(self) -> bytes:
-        """The run's output."""
+    def output(self) -> bytes | None:
+        """The run's output; None if no leaf has completed."""
         leaves = [step for slug, step in self.steps.items() if not self.children[slug]]
-        return _as_object(
-            {step.definition.slug: step.raw_output or NULL for step in leaves if step.status == "completed"}
-        )
+        done = {
+            step.definition.slug: step.raw_output or NULL for step in leaves if step.status == "completed"
+        }
+        return _as_object(done) if done else None
 
     # -- steps -------------------------------------------------------------------------------------
 

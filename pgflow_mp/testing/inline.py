@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Final, Literal
 
 from pgflow_mp import handlers
 from pgflow_mp.context import Runtime
@@ -24,10 +25,15 @@ from pgflow_mp.testing.graph import InlineStep
 
 __all__ = ["InlineRun", "InlineStep", "execute_inline", "run_inline"]
 
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})  # what a run without an input is started with
+
 
 @dataclass
 class InlineRun:
-    """What became of a run: ``output`` holds the leaf steps' outputs by slug, typed by their annotations."""
+    """What became of a run.
+
+    ``output`` holds the leaf steps' outputs by slug, typed by their annotations; None if none completed.
+    """
 
     flow: Flow
     status: Literal["completed", "failed"]
@@ -42,7 +48,7 @@ class InlineRun:
         return next((step.error for step in self.steps.values() if step.status == "failed"), None)
 
 
-def run_inline(flow: Flow, input: Any = None, *, clock: FakeClock | None = None) -> Any:
+def run_inline(flow: Flow, input: Any = NOTHING, *, clock: FakeClock | None = None) -> Any:
     """Execute ``flow`` on ``input`` here and return its output, an object of the leaf steps' outputs.
 
     Raises RunFailed with step, index and error of the first failure, InputError for an input that the flow
@@ -60,7 +66,7 @@ def run_inline(flow: Flow, input: Any = None, *, clock: FakeClock | None = None)
 
 
 def execute_inline(
-    flow: Flow, input: Any = None, *, clock: FakeClock | None = None, dsn: str | None = None
+    flow: Flow, input: Any = NOTHING, *, clock: FakeClock | None = None, dsn: str | None = None
 ) -> InlineRun:
     """Like :func:`run_inline`, but answers the whole run, failed or not.
 
@@ -69,7 +75,7 @@ def execute_inline(
     from pgflow_mp.runner import typed_output
 
     handlers.check(flow)
-    raw = encode_input({} if input is None else input)
+    raw = encode_input(input)
     runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})
     clock = clock or FakeClock()
     began = clock.time()
