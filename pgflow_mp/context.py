@@ -224,11 +224,18 @@ class Context(msgspec.Struct, eq=False):
     def log(self) -> logging.LoggerAdapter[logging.Logger]:
         """A logger whose lines carry run, step, index and attempt."""
         logger = logging.getLogger(f"pgflow_mp.task.{self.flow_slug}.{self.step_slug}")
-        extra = {
+        extra: dict[str, object] = {
             "run_id": self.run_id,
             "flow_slug": self.flow_slug,
             "step_slug": self.step_slug,
             "task_index": self.task_index,
+            "attempt": self.attempt,
+        }
+        extra["fields"] = {
+            "run": self.run_id,
+            "flow": self.flow_slug,
+            "step": self.step_slug,
+            "index": self.task_index,
             "attempt": self.attempt,
         }
         return logging.LoggerAdapter(logger, extra)

@@ -219,6 +219,7 @@ def worker_options(args: argparse.Namespace) -> dict[str, Any]:
             "heartbeat_interval",
             "dead_after",
             "log_level",
+            "log_format",
         )
     }
     try:

@@ -51,7 +51,7 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone()
         when = f"{time:%H:%M:%S}" if sys.stderr.isatty() else f"{time:%Y-%m-%d %H:%M:%S}"
-        text = f"{when} {_level(record):<5} {_clean(record.getMessage())}"
+        text = f"{when} {_level(record):<5} {_task(record)}{_clean(record.getMessage())}"
         if record.exc_info and record.exc_info[0]:
             text += "\n" + _clean(self.formatException(record.exc_info))
         return text
@@ -71,6 +71,14 @@ class _Json(logging.Formatter):
         if isinstance(fields, dict):
             entry |= fields
         return json.dumps(entry, ensure_ascii=False, default=str)
+
+
+def _task(record: logging.LogRecord) -> str:
+    """Which task it is, in front of what a handler logs."""
+    fields = getattr(record, "fields", None)
+    if not isinstance(fields, dict) or not record.name.startswith("pgflow_mp.task."):
+        return ""
+    return "{step}[{index}] attempt {attempt} of run {run}: ".format_map(fields)
 
 
 def _level(record: logging.LogRecord) -> str:

@@ -24,20 +24,13 @@ from pgflow_mp import handlers, loading
 from pgflow_mp.context import Context, Runtime
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.flow import Flow
+from pgflow_mp.observe import logs
 from pgflow_mp.worker import cpus, lifeline, zygote
 from pgflow_mp.worker.messages import FlowInfo, Hello, Kind, Outcome, Setup, StepInfo, decode_chunk, encode
 from pgflow_mp.worker.slots import SlotFiles, SlotWriter
 from pgflow_mp.worker.surroundings import Surroundings
 
 Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
-
-_LEVELS: Final = {
-    "error": logging.ERROR,
-    "warn": logging.WARNING,
-    "info": logging.INFO,
-    "verbose": logging.INFO,
-    "debug": logging.DEBUG,
-}
 
 _LONG: Final = 250e-6  # seconds after which a closer look at an item's traces costs next to nothing
 _CUT_OFF: Final = 4  # exit code
@@ -94,7 +87,7 @@ def begin(setup: bytes, files: SlotFiles) -> None:
         hello.error, hello.hint = str(error), error.hint
     except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
         hello.error = f"Importing {orders.target!r} failed: {_text(error)}"
-    _set_up_logging(orders.log_level)
+    _set_up_logging(orders.log_level, orders.log_format)
     hello.seconds = time.perf_counter() - started
     _hello = encode(hello)
 
@@ -234,27 +227,14 @@ def _set_up_process(files: SlotFiles) -> None:
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
 
 
-class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
-    """Writes to what sys.stderr is now; an item may have closed what it was."""
-
-    def __init__(self) -> None:
-        logging.Handler.__init__(self)
-
-    @property
-    def stream(self) -> Any:
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, _value: Any) -> None: ...
-
-
-def _set_up_logging(level: str) -> None:
+def _set_up_logging(level: str, form: str) -> None:
+    """As in the parent; but where the target has set up logging itself, text goes its way."""
+    level = level if level in logs.LEVELS else "info"
     logger = logging.getLogger("pgflow_mp")
-    logger.setLevel(_LEVELS.get(level, logging.INFO))
-    if not logging.getLogger().handlers and not logger.handlers:
-        handler = _StderrHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
-        logger.addHandler(handler)
+    if form == "json" or not (logging.getLogger().handlers or logger.handlers):
+        logs.set_up(level, form)
+    else:
+        logger.setLevel(logs.LEVELS[level])
 
 
 def _reseed() -> None:

@@ -41,6 +41,7 @@ class Setup(Message):
     main_path: str | None = None
     threads: int = 1
     log_level: str = "info"
+    log_format: str = "text"
 
 
 class Item(Message):

@@ -54,6 +54,7 @@ class WorkerSettings:
     claim_ahead: float = 0.4
     crash_budget: int = 2
     log_level: str = "info"
+    log_format: str = "text"
 
     def __post_init__(self) -> None:
         least = {

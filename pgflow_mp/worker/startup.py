@@ -49,6 +49,7 @@ def lane_setup(settings: WorkerSettings) -> Setup:
         main_path=os.path.abspath(main) if main else None,
         threads=settings.threads,
         log_level=settings.log_level,
+        log_format=settings.log_format,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from pgflow_mp import Flow, PermanentError
+from pgflow_mp import Context, Flow, PermanentError
 
 square = Flow("square", max_attempts=1)
 
@@ -31,6 +31,17 @@ def double(number: int) -> int:
 def total(double: list[int]) -> int:
     """One result for all."""
     return sum(double)
+
+
+talks = Flow("talks", max_attempts=1)
+
+
+@talks.map
+def tell(number: int, ctx: Context) -> int:
+    """Logs something."""
+    ctx.log.warning("careful with %d", number)
+    ctx.log.debug("no more than that")
+    return number
 
 
 picky = Flow("picky", max_attempts=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -25,6 +26,25 @@ def wait_for_naps(cli: Cli, number: int, process: subprocess.Popen[str] | None =
         assert process is None or process.poll() is None, finish(process)
         assert time.monotonic() < deadline, "nothing happens"
         time.sleep(0.02)
+
+
+def test_what_a_handler_logs_is_in_the_format_of_the_worker_and_names_its_task(cli: Cli) -> None:
+    command = ("run", f"{FLOWS}:talks", "--input", "[7]", "--workers", "1", "--progress", "off")
+    done = cli(*command)
+    run_id = re.search(r"run ([0-9a-f-]{36})", done.out + done.err)
+    assert run_id is not None
+    told = [line for line in done.err.splitlines() if "careful" in line]
+    assert len(told) == 1
+    assert re.fullmatch(
+        rf"\d{{4}}-\d\d-\d\d [\d:]{{8}} warn  tell\[0\] attempt 1 of run {run_id[1]}: careful with 7", told[0]
+    )
+    done = cli(*command, "--log-format", "json")
+    (line,) = [line for line in map(json.loads, done.err.splitlines()) if "careful" in line["message"]]
+    assert (line["message"], line["level"]) == ("careful with 7", "warn")
+    assert line["logger"] == "pgflow_mp.task.talks.tell"
+    assert (line["flow"], line["step"], line["index"], line["attempt"]) == ("talks", "tell", 0, 1)
+    assert re.fullmatch("[0-9a-f-]{36}", line["run"])
+    assert "no more than that" not in done.err
 
 
 def test_an_example_runs_by_name_with_its_own_input(cli: Cli) -> None:
