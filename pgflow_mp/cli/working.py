@@ -103,7 +103,14 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
             "help": "kill and replace a process that needs more, e.g. 2GB",
         },
     ),
-    (("--name",), "PGFLOW_NAME", {"metavar": "NAME", "help": "name of this worker (host:pid)"}),
+    (
+        ("--name",),
+        "PGFLOW_NAME",
+        {
+            "metavar": "NAME",
+            "help": "name of this worker (host:pid); a name given is registered in pgflow.worker_functions",
+        },
+    ),
     (
         ("--compile",),
         "PGFLOW_COMPILE",

@@ -108,8 +108,13 @@ def check_flows(wanted: Iterable[str] | None, found: list[FlowInfo], targets: It
             )
 
 
-def register_name(conn: Connection, name: str) -> None:
-    """Make the worker's name known, where this role may; nothing here depends on it."""
+def register_name(conn: Connection, name: str | None) -> None:
+    """Make the name known that the worker was given, where this role may; nothing here depends on it.
+
+    Not one made of host and process: on Supabase whatever is known is called again and again, for ever.
+    """
+    if not name:
+        return
     with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
         engine.track_worker_function(conn, name)
 

@@ -116,7 +116,7 @@ class Worker:
             )
             flows = self._pool.start()
             startup.check_flows(settings.flows, flows, settings.targets)
-            session.call(lambda conn: startup.register_name(conn, settings.worker_name))
+            session.call(lambda conn: startup.register_name(conn, settings.name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
                 self._observer.on_message("debug" if line.endswith("verified") else "info", line)
             policies = session.call(lambda conn: startup.policies(conn, flows))

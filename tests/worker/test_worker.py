@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import psycopg
@@ -50,6 +51,17 @@ def test_a_small_run_does_not_linger_beside_a_big_one(own_dsn: str) -> None:
         small = start(dsn, "mischief", [["echo", 1]] * 3)
         eventually(lambda: run_row(dsn, small).status == "completed")
         assert run_row(dsn, big).status == "started"
+
+
+def test_only_a_name_that_was_given_is_known_as_one_to_keep_alive(own_dsn: str) -> None:
+    execute(own_dsn, "single", "ann")
+    execute(own_dsn, "single", "bob", name="my-worker")
+    with psycopg.connect(own_dsn) as conn:
+        known = conn.execute("select function_name, enabled from pgflow.worker_functions").fetchall()
+        workers = conn.execute("select function_name from pgflow.workers order by started_at").fetchall()
+    assert known == [("my-worker", True)]
+    assert workers[0][0].endswith(f":{os.getpid()}")
+    assert workers[1:] == [("my-worker",)]
 
 
 def test_an_empty_map_completes_at_once(dsn: str) -> None:
