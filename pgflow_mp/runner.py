@@ -27,6 +27,7 @@ from pgflow_mp.worker.stats import Ending, WorkerReport
 from pgflow_mp.worker.worker import Worker
 
 FAILURES_SHOWN = 20
+BY_OPERATOR = "stopped by an operator (its worker was deprecated)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Database:
 class RunSummary:
     """What became of a run that was executed here.
 
-    ``status`` is the run's: "completed", "failed", or "started" if we stopped before its end.
+    ``status`` is the run's: "completed", "failed", or "started" if we stopped before its end; then
+    ``interrupted`` or ``timed_out`` is set, and ``by_operator`` if our worker was deprecated.
     ``items`` were recorded here, in ``wall`` seconds; ``utilisation`` is the share of the lanes' time in
     which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items.
     ``unmet`` is the step whose condition was not met, if that was the reason.
@@ -69,6 +71,7 @@ class RunSummary:
     output: bytes | None = None
     place: str = ""
     data_dir: Path | None = None
+    by_operator: bool = False
 
 
 @contextlib.contextmanager
@@ -196,6 +199,7 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
         output=run.output if run is not None else None,
         place=database.place,
         data_dir=database.data_dir,
+        by_operator=status == "started" and report.ending is Ending.DEPRECATED,
     )
 
 
@@ -277,7 +281,8 @@ def _run(
             raise WaitTimeout(
                 f"Timeout waiting for run {summary.run_id} to reach status 'completed'", hint=hint
             )
-        raise KeyboardInterrupt(f"Run {summary.run_id} was interrupted. {hint}")
+        how = BY_OPERATOR if summary.by_operator else "interrupted"
+        raise KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
     return typed_output(flow, summary.output)
 
 

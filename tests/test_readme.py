@@ -227,7 +227,7 @@ def test_every_command_is_on_the_page() -> None:
 def test_the_exit_statuses_of_the_page_are_those_of_the_program() -> None:
     rows = re.findall(r"^\| ([\d, ]+) \| \S", README, flags=re.MULTILINE)
     ours = [errors.OK, errors.RUN_FAILED, errors.USAGE, errors.DATABASE, errors.BUG]
-    ours += [errors.TIMED_OUT, errors.INTERRUPTED, errors.TERMINATED]
+    ours += [errors.STOPPED, errors.TIMED_OUT, errors.INTERRUPTED, errors.TERMINATED]
     assert [int(code) for row in rows for code in row.split(",")] == ours
 
 

@@ -17,6 +17,7 @@ USAGE: Final = 2
 DATABASE: Final = 3
 TIMED_OUT: Final = 124
 BUG: Final = 70
+STOPPED: Final = 75
 INTERRUPTED: Final = 130
 TERMINATED: Final = 143
 
@@ -28,6 +29,7 @@ exit status:
   3    trouble with the database
   124  run: --timeout was over before the run ended; it can be resumed
   70   a bug in this program
+  75   run: an operator stopped it (its worker was deprecated); it can be resumed
   130  stopped by Ctrl-C (143: by SIGTERM); an unfinished run can be resumed"""
 
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

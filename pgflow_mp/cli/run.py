@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pgflow_mp.cli import values
-from pgflow_mp.cli.errors import OK, RUN_FAILED, TIMED_OUT
+from pgflow_mp.cli.errors import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.options import Parser, UsageError, add_database, add_input, add_json, command, program
 from pgflow_mp.cli.working import add_work, watching, worker_options
 from pgflow_mp.errors import FlowNotFound
@@ -191,7 +191,9 @@ def _work(
         return OK, done
     if done.status == "failed":
         return RUN_FAILED, done
-    return (heard.exit_code if heard.numbers or args.timeout is None else TIMED_OUT), done
+    if heard.numbers or not (done.by_operator or done.timed_out):
+        return heard.exit_code, done
+    return (STOPPED if done.by_operator else TIMED_OUT), done
 
 
 def _last_picture(database: Database, done: RunSummary) -> ProgressSnapshot:

@@ -98,7 +98,9 @@ def tell(told: Told, results: IO[str]) -> None:
         return
     screen = console(None if told.args.output == "-" else results)
     style = {"completed": "bold green", "failed": "bold red"}.get(told.status, "bold yellow")
-    word = "interrupted" if told.status == "started" else told.status
+    word = told.status
+    if told.status == "started":
+        word = "stopped" if told.done is not None and told.done.by_operator else "interrupted"
     screen.print(f"[{style}]{word}[/]  [bold]{told.flow}[/]  run {told.run_id}", soft_wrap=True)
     for name, text in _lines(told):
         _print_pair(screen, name, text)
@@ -121,9 +123,12 @@ def tell(told: Told, results: IO[str]) -> None:
 
 def _lines(told: Told) -> list[tuple[str, str]]:
     from pgflow_mp.observe.text import duration, percent, plural, rate, size
+    from pgflow_mp.runner import BY_OPERATOR
 
     lines: list[tuple[str, str]] = []
     if (done := told.done) is not None:
+        if done.by_operator:
+            lines.append(("reason", BY_OPERATOR))
         work = f"{plural(done.items, 'item')} in {duration(done.wall)}"
         work += f", {rate(done.rate)}" if done.items else ""
         lines.append(("work", f"{work}; {plural(done.lanes, 'worker')}, CPU {done.utilisation:.0%}"))

@@ -183,6 +183,23 @@ def test_a_timeout_ends_the_work_in_order(cli: Cli) -> None:
     assert "Go on with it: " in done.out
 
 
+@pytest.mark.parametrize("options", [(), ("--timeout", "60s")])
+def test_an_operator_who_ends_the_worker_is_named_and_has_a_status(
+    cli: Cli, options: tuple[str, ...]
+) -> None:
+    process = cli.start("run", f"{FLOWS}:slow", "-i", json.dumps([0.1] * 200), "--workers", "1", *options)
+    wait_for_naps(cli, 2, process)
+    assert cli.dsn is not None
+    with psycopg.connect(cli.dsn) as conn:
+        conn.execute("update pgflow.workers set deprecated_at = now()")
+    done = finish(process)
+    assert done.code == 75, done
+    assert done.out.startswith("stopped  slow")
+    assert "stopped by an operator (its worker was deprecated)" in done.out
+    assert "interrupted" not in done.out
+    assert "Go on with it: " in done.out
+
+
 @pytest.mark.slow
 def test_the_embedded_server_is_used_where_none_is_named(bare_cli: Cli) -> None:
     done = bare_cli("run", "simple", "--data-dir", "data")
