@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 import psycopg
@@ -37,6 +37,7 @@ from pgflow_mp.errors import (
 from pgflow_mp.inputs import encode_input
 
 RunStatus = Literal["started", "completed", "failed"]
+WaitedFor = Literal["started", "completed", "failed", "skipped"]
 StepStatus = Literal["created", "started", "completed", "failed", "skipped"]
 
 UNKNOWN_ERROR: Final = "Unknown error"
@@ -251,11 +252,13 @@ class Step:
                 self._output = (None if raw is None else msgspec.json.decode(raw),)
         return self._output[0]
 
-    def wait(self, status: StepStatus = "completed", timeout: float = 300.0) -> Step:
+    def wait(self, status: WaitedFor = "completed", timeout: float = 300.0) -> Step:
         """Wait until the step has this status; returns it as it is then.
 
-        Raises RunFailed at once if it can no longer have it, WaitTimeout after ``timeout`` seconds.
+        Raises RunFailed at once if it can no longer have it, WaitTimeout after ``timeout`` seconds, and
+        InputError for a status that no step can be waited to have.
         """
+        _check_status(status, get_args(WaitedFor), "step")
         run, slug = self._run, self.slug
         wanted = _STEP_RANK[status]
 
@@ -264,9 +267,7 @@ class Step:
             return now.status == status or _STEP_RANK[now.status] > max(wanted, 1) or run.status == "failed"
 
         if not run._client._wait(look, run.run_id, timeout):
-            raise WaitTimeout(
-                f"Timeout waiting for step {slug} of run {run.run_id} to reach status '{status}'"
-            )
+            raise WaitTimeout(f"Timeout waiting for step {slug} to reach status '{status}'")
         step = run.steps[slug]
         if step.status == status or (status == "started" and _STEP_RANK[step.status] in (2, 3)):
             return step
@@ -363,9 +364,10 @@ class Run:
     def wait(self, timeout: float = 300.0, status: Literal["completed", "failed"] = "completed") -> Run:
         """Wait until the run has this status; returns the run itself.
 
-        Raises RunFailed as soon as a run that should complete fails (or the other way round), and
-        WaitTimeout after ``timeout`` seconds.
+        Raises RunFailed as soon as a run that should complete fails (or the other way round),
+        WaitTimeout after ``timeout`` seconds, and InputError for another status.
         """
+        _check_status(status, ("completed", "failed"), "run")
 
         def look() -> bool:
             return self._client._found(self.run_id) != "started"
@@ -466,6 +468,13 @@ class _StepMap(Mapping[str, Step]):
 
     def __contains__(self, slug: object) -> bool:
         return slug in self._steps
+
+
+def _check_status(status: str, known: tuple[str, ...], what: str) -> None:
+    if status not in known:
+        raise InputError(
+            f"No {what} can be waited for to reach status {status!r}", hint=f"There are {', '.join(known)}."
+        )
 
 
 def _uuid(text: str) -> str | None:

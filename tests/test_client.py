@@ -102,10 +102,22 @@ def test_waiting_too_long_says_so_with_the_contracts_texts(client: Client) -> No
         WaitTimeout, match=f"^Timeout waiting for run {run.run_id} to reach status 'completed'$"
     ):
         run.wait(0.2)
-    text = f"^Timeout waiting for step joined of run {run.run_id} to reach status 'started'$"
+    text = "^Timeout waiting for step joined to reach status 'started'$"
     with pytest.raises(WaitTimeout, match=text):
         run.steps["joined"].wait("started", 0.2)
     assert run.steps["double"].wait("started", 0.2).status == "started"
+
+
+def test_a_status_that_cannot_be_reached_by_waiting_is_refused(client: Client) -> None:
+    run = client.start_flow("chain", [1])
+    for status in ("done", "created", "Completed"):
+        text = f"^No step can be waited for to reach status '{status}'$"
+        with pytest.raises(InputError, match=text) as caught:
+            run.steps["joined"].wait(status, 0.2)  # type: ignore[arg-type]
+        assert caught.value.hint == "There are started, completed, failed, skipped."
+    for status in ("done", "started", "skipped"):
+        with pytest.raises(InputError, match=f"^No run can be waited for to reach status '{status}'$"):
+            run.wait(0.2, status)  # type: ignore[arg-type]
 
 
 def test_an_own_run_id_starts_once(client: Client) -> None:
