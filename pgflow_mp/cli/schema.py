@@ -57,9 +57,17 @@ def execute(args: argparse.Namespace) -> int:
     if args.print:
         from pgflow_mp.db import schema
 
-        print(schema.sql_text(bundled_queue=args.with_queue))
+        _write(schema.sql_text(bundled_queue=args.with_queue) + "
+")
         return 0
     return _install(args)
+
+
+def _write(sql: str) -> None:
+    """SQL for standard output is UTF-8, as in a file, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(sql.encode())
+    sys.stdout.buffer.flush()
 
 
 def _install(args: argparse.Namespace) -> int:
@@ -105,7 +113,7 @@ def _compile(args: argparse.Namespace) -> int:
     flows = loading.load_flows(loading.Target.parse(args.target))
     text = "\n".join(flow.to_sql() for flow in flows)
     if args.output in (None, "-"):
-        sys.stdout.write(text)
+        _write(text)
         return 0
     from pgflow_mp.cli.output import write_atomically
 

@@ -67,6 +67,18 @@ def test_options_that_changed_in_the_code_hold_from_the_next_start_on(cli: Cli) 
     assert "is now" not in cli("run", "f.py", "--input", "[1]", "--workers", "1").err
 
 
+def test_sql_is_utf_8_whatever_the_encoding_of_the_terminal(bare_cli: Cli) -> None:
+    (bare_cli.cwd / "cafe.py").write_text(
+        "from pgflow_mp import Flow\n"
+        "flow = Flow('cafe')\n"
+        "flow.step('order', lambda x: x, when={'drink': 'caf\u00e9 \u2603'})\n",
+        encoding="utf-8",
+    )
+    done = bare_cli("compile", "cafe.py", PYTHONIOENCODING="ascii", PYTHONUTF8="0")
+    assert done.code == 0, done
+    assert '{"drink": "caf\u00e9 \u2603"}' in done.out.replace('":"', '": "')
+
+
 def test_start_prints_the_id_of_a_run_that_a_worker_then_executes(cli: Cli) -> None:
     done = cli("start", f"{FLOWS}:square", "--input", "[2, 3]")
     assert re.fullmatch(r"[0-9a-f-]{36}\n", done.out)
