@@ -3,7 +3,7 @@
 Heartbeat: refreshes the worker's rows, extends the leases of what is held, listens for cancelled runs.
 Upkeep: takes over the tasks of dead workers, requeues stalled ones and fails those that stall too often, for
 the whole database, where this worker is the one that does it (contract: worker section 2, "stalled tasks");
-watches the served run.
+watches the served run, and those of which items are parked.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -20,18 +21,21 @@ import psycopg
 
 from pgflow_mp.db import connection, engine, patience, wire
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.parking import Lookout
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.inbox import (
     ConnectionState,
     Deprecated,
     LeasesLost,
+    ParkedSeen,
     RunCancelled,
     RunSeen,
     Said,
     TakenForDead,
     ThreadFailed,
 )
+from pgflow_mp.worker.parking import Question
 
 UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's upkeeper
 _STATEMENT_LIMIT: Final = 5  # seconds
@@ -184,7 +188,7 @@ class Heartbeat(_Loop):
 
 
 class Upkeep(_Loop):
-    """What one worker does for the database, and the look at the run that this worker serves."""
+    """What one worker does for the database, and the looks at the runs that this worker asks about."""
 
     who = "upkeep"
 
@@ -192,6 +196,7 @@ class Upkeep(_Loop):
         super().__init__(dsn, post)
         self._run_id = run_id
         self._retired: list[str] = []
+        self._questions: deque[Question] = deque()
         self._is_upkeeper = False
 
     def retire(self, worker_id: str) -> None:
@@ -199,9 +204,14 @@ class Upkeep(_Loop):
         self._retired.append(worker_id)
         self.wake()
 
+    def ask(self, question: Question) -> None:
+        """Have it answered by a ParkedSeen."""
+        self._questions.append(question)
+        self.wake()
+
     def _serve(self, conn: Connection) -> None:
         self._is_upkeeper, seldom = False, _SUBSTITUTE
-        now = time.monotonic()
+        now, lookout = time.monotonic(), Lookout(conn)
         watch, recover, requeue = now, now, now + _REQUEUE_EVERY / 3
         while not self._stopping.is_set():
             now = time.monotonic()
@@ -211,6 +221,10 @@ class Upkeep(_Loop):
                 self._recover(conn)
                 engine.stop_workers(conn, [worker_id])
                 self._retired.pop(0)
+            while self._questions:
+                number, runs = self._questions[0].number, self._questions[0].runs
+                self._post(ParkedSeen(number, runs.keys(), lookout.left(runs)))
+                self._questions.popleft()
             if self._run_id is not None and now >= watch:
                 self._watch(conn, self._run_id)
                 watch = _next(now, _WATCH_EVERY)

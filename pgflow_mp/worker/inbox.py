@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pgflow_mp.db.engine import Settled, StepProgress
@@ -91,6 +91,15 @@ class RunSeen:
     run: str
     status: str | None
     steps: Sequence[StepProgress]
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedSeen:
+    """How many tasks are left of the runs in question, besides parked ones; some may be missing."""
+
+    number: int
+    asked: Collection[str]
+    left: dict[str, int]
 
 
 @dataclass(frozen=True, slots=True)

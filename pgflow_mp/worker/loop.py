@@ -170,9 +170,8 @@ class Loop:
             self._observer.on_message("warn", text)
         for flow in self.collector.due_retries(now):
             self._planner.announce(flow)
-        for flow in self.collector.parked:
-            if self._flow_is_over(flow) and self.collector.may_unpark(flow, now):
-                self.collector.unpark(flow)
+        if self.collector.parking.active:
+            self._look_after_parked(now)
         for flow in self._slugs:
             self._shed(flow)
         for worker_id in self.identities.retire(self._in_use):
@@ -255,10 +254,22 @@ class Loop:
             self._stats.handed_back += len(batch.items)
             self.release(batch, batch.items)
 
+    def _look_after_parked(self, now: float) -> None:
+        self.ask_about_parked(now)
+        for flow, run in self.collector.parking.unanswered(now):
+            if self._flow_is_over(flow) and self.collector.may_unpark(flow, now):
+                self.collector.unpark(run)
+
+    def ask_about_parked(self, now: float, *, at_once: bool = False) -> None:
+        """Ask what is left of the runs of parked items, if it is time to."""
+        question = self.collector.parking.question(now, at_once=at_once)
+        if question is not None:
+            self.upkeep.ask(question)
+
     def _flow_is_over(self, flow: str) -> bool:
         """Whether all that is left here of a flow is parked."""
         return (
-            self.dispatcher.held_items(flow) == self.collector.parked_items(flow)
+            self.dispatcher.held_items(flow) == self.collector.parking.count(flow)
             and not self.dispatcher.flying(flow)
             and not self.settler.unsettled
             and self._planner.dry(flow)
@@ -347,6 +358,10 @@ class Loop:
         if event.status != "started":
             self._run_over(event.status)
 
+    def _on_parked_seen(self, event: inbox.ParkedSeen) -> None:
+        for run in self.collector.parking.answered(event, time.monotonic()):
+            self.collector.unpark(run)
+
     def _run_over(self, status: str | None) -> None:
         self.course.run_status = status
         self.course.end(Ending.RUN_ENDED)
@@ -383,8 +398,7 @@ class Loop:
                 batch.runs[item.run] == run and (step is None or batch.steps[item.step] == step)
             )
         )
-        if step is None:
-            self.collector.drop_parked(lambda of, _worker_id: of == run)
+        self.collector.drop_parked(lambda parked: parked.run == run and step in (None, parked.step))
 
     def _remember(self, *over: str | int) -> None:
         self._over.update(dict.fromkeys(over))
@@ -397,7 +411,7 @@ class Loop:
                 "warn", "this worker was taken for dead: others have its tasks; it goes on under a new id"
             )
             self.dispatcher.discard(lambda batch, _item: batch.worker_id in dead)
-            self.collector.drop_parked(lambda _run, worker_id: worker_id in dead)
+            self.collector.drop_parked(lambda parked: parked.batch.worker_id in dead)
 
     def _on_deprecated(self, _event: inbox.Deprecated) -> None:
         self.course.end(Ending.DEPRECATED)
@@ -455,6 +469,7 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     inbox.WorkAnnounced: Loop._on_announced,
     inbox.BatchSettled: Loop._on_settled,
     inbox.RunSeen: Loop._on_run_seen,
+    inbox.ParkedSeen: Loop._on_parked_seen,
     inbox.LeasesLost: Loop._on_leases_lost,
     inbox.TakenForDead: Loop._on_taken_for_dead,
     inbox.Deprecated: Loop._on_deprecated,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from pgflow_mp.observe.events import Observer
@@ -14,6 +13,7 @@ from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.events import LaneDied, Outcomes
 from pgflow_mp.worker.groups import Group
 from pgflow_mp.worker.messages import Item, Kind, Outcome
+from pgflow_mp.worker.parking import Parked, Parking
 from pgflow_mp.worker.settle import Settler
 from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Stats
@@ -24,24 +24,10 @@ _MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: n
 _RETRY_SLACK: Final = 3.0  # seconds after its backoff within which a retried item is seen again
 
 
-@dataclass(frozen=True, slots=True)
-class _Parked:
-    """A quarantined item whose failure is recorded last."""
-
-    batch: Batch
-    position: int
-    item: Item
-    run: str
-    step: str
-    outcome: Outcome
-
-
 class Collector:
     """Takes the lanes' reports. ``hand_back`` gets items of a batch that did not run.
 
-    A final crash (the crash budget or the attempts are used up) is parked: by the contract a task that
-    has failed for good ends its step, and mostly its run, at once, and one item that kills its process
-    must not cost the others. It is recorded when nothing else of its flow is left to do here.
+    A final crash (the crash budget or the attempts are used up) is parked (parking.py).
     """
 
     def __init__(
@@ -61,7 +47,7 @@ class Collector:
         self._policies = policies
         self._hand_back = hand_back
         self._budget = CrashBudget(crash_budget)
-        self._parked: dict[str, list[_Parked]] = {}
+        self.parking = Parking()
         self._retries_until: dict[str, float] = {}
         self._retries: list[tuple[float, str]] = []
         self.steps: dict[tuple[str, str], list[int]] = {}
@@ -177,8 +163,8 @@ class Collector:
             self._stats.crashed += 1
             outcome = self._charge(chunk.flow, run, step, item, outcome)
             if outcome.kind == Kind.FAILED_FOR_GOOD:
-                parked = _Parked(batch, flight.start + outcome.position, item, run, step, outcome)
-                self._parked.setdefault(chunk.flow, []).append(parked)
+                parked = Parked(batch, flight.start + outcome.position, item, run, step, outcome)
+                self.parking.add(parked, time.monotonic())
                 text = f'step "{step}" task {item.index} is quarantined; its failure is recorded last'
                 self._observer.on_message("warn", text)
                 return
@@ -236,42 +222,27 @@ class Collector:
 
     # -- parked ones -------------------------------------------------------------------------------
 
-    @property
-    def parked(self) -> list[str]:
-        """Flows with parked items."""
-        return [flow for flow, items in self._parked.items() if items]
-
-    def parked_items(self, flow: str) -> int:
-        """Parked items of a flow."""
-        return len(self._parked.get(flow, ()))
-
     def may_unpark(self, flow: str, now: float) -> bool:
         """Whether no retry of another item of this flow is to be waited for."""
         return now >= self._retries_until.get(flow, 0.0)
 
-    def unpark(self, flow: str) -> None:
-        """Record the parked failures of a flow."""
-        for parked in self._parked.pop(flow, ()):
+    def unpark(self, run: str) -> None:
+        """Record the parked failures of a run."""
+        for parked in self.parking.take(run):
             self._settle_failure(
                 parked.batch, parked.position, parked.item, parked.run, parked.step, parked.outcome
             )
 
     def hand_back_parked(self) -> None:
         """The worker stops: give parked items back as if they had not run."""
-        for items in self._parked.values():
-            for parked in items:
-                self._dispatcher.finish(parked.batch, parked.position, parked.position)
-                self._hand_back(parked.batch, [parked.item])
-        self._parked.clear()
+        for parked in self.parking.take_all():
+            self._dispatcher.finish(parked.batch, parked.position, parked.position)
+            self._hand_back(parked.batch, [parked.item])
 
-    def drop_parked(self, unwanted: Callable[[str, str], bool]) -> None:
-        """Forget parked items whose (run, worker id) is not wanted any more."""
-        for flow, items in self._parked.items():
-            kept = [p for p in items if not unwanted(p.run, p.batch.worker_id)]
-            for parked in items:
-                if parked not in kept:
-                    self._dispatcher.finish(parked.batch, parked.position, parked.position)
-            self._parked[flow] = kept
+    def drop_parked(self, unwanted: Callable[[Parked], bool]) -> None:
+        """Forget parked items that are not wanted any more."""
+        for parked in self.parking.take_all(unwanted):
+            self._dispatcher.finish(parked.batch, parked.position, parked.position)
 
 
 def _mapped(batch: Batch, flight: Flight) -> Batch:

@@ -1,0 +1,243 @@
+"""Items that crash for good are recorded last of their run, whatever other runs and workers do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from database_roles import role_with
+from worker_flows import LOG
+from worker_harness import Tasks, adapted, eventually, kill, process, run_row, settings, start
+
+from pgflow_mp.db import engine
+from pgflow_mp.db.parking import Lookout
+from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.inbox import ParkedSeen
+from pgflow_mp.worker.messages import Item, Kind, Outcome
+from pgflow_mp.worker.parking import EVERY, MOST, PATIENCE, Parked, Parking
+from pgflow_mp.worker.worker import Worker
+
+CRASH: list[Any] = ["segfault", None]
+AT_ONCE: dict[str, Any] = {"crash_budget": 1}
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which handlers note what they do."""
+    path = tmp_path / "log"
+    path.touch()
+    monkeypatch.setenv(LOG, str(path))
+    return path
+
+
+@contextlib.contextmanager
+def worker(dsn: str, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """A worker in a process of its own, killed at the end."""
+    running = process(dsn, "mischief", **{**AT_ONCE, **options})
+    try:
+        yield running
+    finally:
+        kill(running)
+
+
+def naps(count: int, seconds: float) -> list[list[Any]]:
+    return [["sleep", seconds]] * count
+
+
+def ended(dsn: str, run_id: str) -> bool:
+    return run_row(dsn, run_id).status != "started"
+
+
+def stopped(running: subprocess.Popen[str]) -> dict[str, Any]:
+    """The report of a worker that is asked to stop."""
+    running.send_signal(signal.SIGTERM)
+    text, _ = running.communicate(timeout=20)
+    assert running.returncode == 0
+    report: dict[str, Any] = json.loads(text.splitlines()[-1])
+    return report
+
+
+# -- with workers ------------------------------------------------------------------------------------
+
+
+def test_a_run_fails_soon_though_other_runs_of_its_flow_go_on(dsn: str) -> None:
+    others = [start(dsn, "mischief", naps(300, 0.05)) for _ in range(3)]
+    with worker(dsn):
+        eventually(lambda: Tasks(dsn, others[0]).statuses("act")["completed"] > 5)
+        run_id = start(dsn, "mischief", [CRASH])
+        eventually(lambda: ended(dsn, run_id), timeout=6)
+        assert [run_row(dsn, other).status for other in others] == ["started"] * 3
+    assert Tasks(dsn, run_id).error("act", 0).startswith("quarantined after 1 crash: Crashed")
+
+
+def test_the_other_items_of_its_run_complete_first_though_other_runs_go_on(dsn: str) -> None:
+    other = start(dsn, "mischief", naps(1500, 0.02))
+    with worker(dsn):
+        eventually(lambda: Tasks(dsn, other).statuses("act")["completed"] > 5)
+        run_id = start(dsn, "mischief", [*naps(40, 0.01), CRASH, *naps(158, 0.01), ["flaky", 1]])
+        eventually(lambda: ended(dsn, run_id), timeout=40)
+        assert run_row(dsn, other).status == "started"
+    assert run_row(dsn, run_id).status == "failed"
+    assert Tasks(dsn, run_id).statuses("act") == {"completed": 199, "failed": 1}
+    assert Tasks(dsn, run_id).attempts("act", 199) == 2  # its next attempt was waited for
+
+
+@pytest.mark.parametrize("inflow", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_what_other_workers_hold_completes_first(dsn: str, log: Path, inflow: bool) -> None:
+    run_id = start(dsn, "mischief", [["sleep", 4.0], *naps(98, 0.02), CRASH, *naps(100, 0.02)])
+    with worker(dsn, workers=1, batch_size=1):
+        eventually(lambda: "sleep 0" in log.read_text())
+        with worker(dsn, workers=1):  # all but the long item is done here, long before that
+            other = start(dsn, "mischief", naps(2000, 0.05)) if inflow else None
+            eventually(lambda: ended(dsn, run_id), timeout=40)
+            assert other is None or run_row(dsn, other).status == "started"
+    assert Tasks(dsn, run_id).statuses("act") == {"completed": 199, "failed": 1}
+
+
+def test_workers_that_each_hold_back_a_crash_do_not_wait_for_each_other(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "mischief", [*naps(4, 0.5), CRASH, CRASH, CRASH, CRASH, *naps(20, 0.05)])
+    one = {"workers": 1, "batch_size": 1}
+    with worker(dsn, **one), worker(dsn, **one):
+        eventually(lambda: ended(dsn, run_id), timeout=20)
+        eventually(lambda: Tasks(dsn, run_id).statuses("act") == {"completed": 24, "failed": 4})
+    assert log.read_text().count("segfault") == 4
+
+
+def test_a_worker_without_the_right_to_ask_waits_for_its_flow_only(dsn: str) -> None:
+    other, run_id = start(dsn, "mischief", naps(40, 0.05)), start(dsn, "mischief", [CRASH])
+    with role_with(dsn, "worker") as restricted:
+        with psycopg.connect(dsn) as conn:
+            role = psycopg.conninfo.conninfo_to_dict(restricted)["user"]
+            conn.execute(f'revoke execute on function pgflow.run_progress(uuid) from "{role}"')
+        found = settings(restricted, "mischief", compile="skip", **AT_ONCE)
+        Worker(found).run(idle_exit=True)
+    assert [run_row(dsn, run).status for run in (other, run_id)] == ["completed", "failed"]
+
+
+def test_a_stop_hands_the_crash_back_where_others_of_its_run_are_left(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "mischief", [CRASH, *naps(200, 0.2)])
+    with worker(dsn) as running:
+        eventually(lambda: Tasks(dsn, run_id).statuses("act")["completed"] >= 2)
+        assert "segfault" in log.read_text()
+        stopped(running)
+    tasks = Tasks(dsn, run_id)
+    assert not ended(dsn, run_id)
+    assert set(tasks.statuses("act")) == {"completed", "queued"}
+    assert tasks.attempts("act", 0) == 0
+
+
+# -- what the database says --------------------------------------------------------------------------
+
+
+def test_tasks_that_nobody_holds_back_are_left(dsn: str) -> None:
+    run_id, other = start(dsn, "naps", [0.0] * 3), start(dsn, "naps", [0.0] * 3)
+    with adapted(dsn) as one, adapted(dsn) as two:
+        here, there = Lookout(one), Lookout(two)
+        assert here.left({run_id: 1, other: 3}) == {run_id: 2, other: 0}
+        assert there.left({run_id: 1}) == {run_id: 1}
+        assert there.left({run_id: 2}) == {run_id: 0}
+        assert here.left({run_id: 1}) == {run_id: 0}
+        there.left({})
+        assert here.left({run_id: 1}) == {run_id: 2}
+        there.left({run_id: 2})
+        two.close()
+        eventually(lambda: here.left({run_id: 1}) == {run_id: 2})
+
+
+def test_tasks_that_are_yet_to_be_spawned_are_left(dsn: str) -> None:
+    run_id = start(dsn, "naps", [0.0] * 50_000)
+    with adapted(dsn) as conn:
+        row = conn.execute("select count(*) from pgflow.step_tasks").fetchone()
+        assert row is not None
+        assert row[0] < 50_000
+        assert Lookout(conn).left({run_id: row[0]}) == {run_id: 50_000 - row[0]}
+
+
+def test_nothing_is_left_of_a_run_that_is_over_and_nothing_known_of_a_strange_one(dsn: str) -> None:
+    run_id, strange = start(dsn, "naps", [0.0] * 3), "5e0fe1f8-4a4f-4a6a-8f5e-0d2c9f3b1a77"
+    with adapted(dsn) as conn:
+        engine.cancel_run(conn, run_id)
+        assert Lookout(conn).left({run_id: 1, strange: 1}) == {run_id: 0}
+
+
+# -- questions ---------------------------------------------------------------------------------------
+
+
+def parked(run: str, index: int = 0, flow: str = "f") -> Parked:
+    item = Item(index, 1, index, 0, 0, b"1", None)
+    batch = Batch(flow, "w", [run], ["s"], [60.0], [item], 60.0, 0.0)
+    return Parked(batch, 0, item, run, "s", Outcome(0, Kind.FAILED_FOR_GOOD, b"", 0.0))
+
+
+def test_one_question_at_a_time_and_none_soon_after_an_answer() -> None:
+    parking = Parking()
+    assert not parking.active
+    parking.add(parked("a"), 10.0)
+    asked = parking.question(10.0)
+    assert asked is not None
+    assert asked.runs == {"a": 1}
+    assert parking.question(20.0) is None
+    assert parking.answered(ParkedSeen(asked.number, {"a"}, {"a": 3}), 20.0) == []
+    assert parking.question(20.0 + 0.9 * EVERY) is None
+    asked = parking.question(20.0 + 1.1 * EVERY)
+    assert asked is not None
+    assert parking.answered(ParkedSeen(asked.number, {"a"}, {"a": 0}), 30.0) == ["a"]
+    assert [found.run for found in parking.take("a")] == ["a"]
+    assert parking.active  # others are to be told
+    last = parking.question(40.0)
+    assert last is not None
+    assert last.runs == {}
+    assert not parking.active
+
+
+def test_a_question_asked_at_once_is_not_answered_by_an_earlier_answer() -> None:
+    parking = Parking()
+    parking.add(parked("a"), 0.0)
+    first, second = parking.question(0.0), parking.question(0.1, at_once=True)
+    assert first is not None
+    assert second is not None
+    parking.answered(ParkedSeen(first.number, {"a"}, {"a": 1}), 0.2)
+    assert parking.awaits_answer
+    parking.answered(ParkedSeen(second.number, {"a"}, {"a": 1}), 0.3)
+    assert not parking.awaits_answer
+
+
+def test_without_an_answer_the_worker_decides_after_a_while_and_at_once_if_there_is_none() -> None:
+    parking = Parking()
+    parking.add(parked("a"), 0.0)
+    parking.add(parked("b", flow="g"), 0.0)
+    asked = parking.question(0.0)
+    assert asked is not None
+    assert parking.unanswered(0.9 * PATIENCE) == []
+    assert parking.unanswered(PATIENCE) == [("f", "a"), ("g", "b")]
+    parking.answered(ParkedSeen(asked.number, {"a", "b"}, {"a": 1}), PATIENCE)
+    assert parking.unanswered(PATIENCE) == [("g", "b")]
+
+
+def test_runs_beyond_what_a_question_holds_are_asked_about_next() -> None:
+    parking, seen = Parking(), set[str]()
+    for number in range(2 * MOST):
+        parking.add(parked(f"run {number}"), 0.0)
+    for now in (0.0, 10.0):
+        asked = parking.question(now)
+        assert asked is not None
+        seen |= set(asked.runs)
+        parking.answered(ParkedSeen(asked.number, asked.runs, dict.fromkeys(asked.runs, 1)), now)
+    assert len(seen) == 2 * MOST
+
+
+def test_parked_items_that_are_not_wanted_are_taken_out() -> None:
+    parking = Parking()
+    for run, index in (("a", 0), ("a", 1), ("b", 2)):
+        parking.add(parked(run, index), 0.0)
+    assert [found.item.index for found in parking.take_all(lambda p: p.item.index == 1)] == [1]
+    assert parking.count("f") == 2
+    assert len(parking.take_all()) == 2
+    assert parking.empty
