@@ -186,6 +186,8 @@ class Worker:
             loop.pool.stop(0.0)
         loop.claimer.join(_FORCED_SETTLE)
         loop.take_all_events()
+        if not forced:
+            self._record_parked(loop)
         loop.collector.hand_back_parked()
         limit = _FORCED_SETTLE if forced else max(_LEAST_SETTLE, deadline - time.monotonic())
         self._close_settler(loop, limit)
@@ -199,6 +201,19 @@ class Worker:
         if self._observer.watching:
             loop.snapshot(time.monotonic())
         return loop.settler.released, loop.settler.unsettled
+
+    def _record_parked(self, loop: Loop) -> None:
+        """Record the parked failures of runs of which nothing else is left, if that is soon known."""
+        parking, until, asked = loop.collector.parking, time.monotonic() + _FORCED_SETTLE, False
+        while not parking.empty and time.monotonic() < until and self._course.stop_requests < 2:
+            if loop.settler.unsettled:
+                loop.settler.flush()
+            elif not asked:
+                loop.ask_about_parked(time.monotonic(), at_once=True)
+                asked = True
+            elif not parking.awaits_answer:
+                break
+            loop.take_events(TICK)
 
     def _close_settler(self, loop: Loop, limit: float) -> None:
         """Wait for the last batches; a further stop request cuts the wait short."""

@@ -121,6 +121,19 @@ def test_a_worker_without_the_right_to_ask_waits_for_its_flow_only(dsn: str) -> 
     assert [run_row(dsn, run).status for run in (other, run_id)] == ["completed", "failed"]
 
 
+def test_a_stop_records_the_crash_of_a_run_that_has_nothing_else(dsn: str, log: Path) -> None:
+    run_id = start(dsn, "mischief", [["sleep", 1.5], CRASH])
+    other = start(dsn, "mischief", naps(200, 0.1))
+    with worker(dsn, workers=3) as running:
+        eventually(lambda: {"sleep 0 1", "segfault 1 1"} <= set(log.read_text().splitlines()))
+        eventually(lambda: Tasks(dsn, other).statuses("act")["completed"])
+        assert not ended(dsn, run_id)
+        stopped(running)
+    assert run_row(dsn, run_id).status == "failed"
+    assert Tasks(dsn, run_id).statuses("act") == {"completed": 1, "failed": 1}
+    assert run_row(dsn, other).status == "started"
+
+
 def test_a_stop_hands_the_crash_back_where_others_of_its_run_are_left(dsn: str, log: Path) -> None:
     run_id = start(dsn, "mischief", [CRASH, *naps(200, 0.2)])
     with worker(dsn) as running:
