@@ -225,7 +225,7 @@ class Loop:
         if self._claiming is not None or self._watchdog.paused or self.settler.saturated:
             return
         dispatcher, planner = self.dispatcher, self._planner
-        held = dispatcher.held_items()
+        held = dispatcher.held_items() - self.collector.parking.items
         for _ in self._slugs:
             flow = next(self._turn)
             load = Load(

@@ -84,6 +84,11 @@ class Parking:
         """Whether nothing is parked."""
         return not self._items
 
+    @property
+    def items(self) -> int:
+        """Parked items."""
+        return sum(map(len, self._items.values()))
+
     def count(self, flow: str) -> int:
         """Parked items of a flow."""
         return sum(parked.batch.flow == flow for items in self._items.values() for parked in items)

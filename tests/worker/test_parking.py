@@ -14,10 +14,11 @@ import psycopg
 import pytest
 from database_roles import role_with
 from worker_flows import LOG
-from worker_harness import Tasks, adapted, eventually, kill, process, run_row, settings, start
+from worker_harness import Tasks, adapted, eventually, kill, process, run_row, settings, start, threaded
 
 from pgflow_mp.db import engine
 from pgflow_mp.db.parking import Lookout
+from pgflow_mp.worker import planner
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.inbox import ParkedSeen
 from pgflow_mp.worker.messages import Item, Kind, Outcome
@@ -108,6 +109,17 @@ def test_workers_that_each_hold_back_a_crash_do_not_wait_for_each_other(dsn: str
         eventually(lambda: ended(dsn, run_id), timeout=20)
         eventually(lambda: Tasks(dsn, run_id).statuses("act") == {"completed": 24, "failed": 4})
     assert log.read_text().count("segfault") == 4
+
+
+def test_what_is_parked_takes_no_room_from_what_can_still_run(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planner, "MOST_HELD", 4)
+    run_id = start(dsn, "mischief", [*[CRASH] * 8, *naps(8, 0.01)])
+    found = settings(dsn, "mischief", **AT_ONCE)
+    with threaded(Worker(found), run_id=run_id) as running:
+        assert running.join().run_status == "failed"
+    assert Tasks(dsn, run_id).statuses("act") == {"completed": 8, "failed": 8}
 
 
 def test_a_worker_without_the_right_to_ask_waits_for_its_flow_only(dsn: str) -> None:
