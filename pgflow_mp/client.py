@@ -60,14 +60,12 @@ class Client:
     def __init__(self, dsn: str | None = None) -> None:
         found = connection.discover_dsn(dsn)
         if found is None:
-            raise ConfigError(
-                "there is no database to connect to",
-                hint="Give a connection string, or set PGFLOW_DATABASE_URL. The embedded server has one "
-                "while it runs: EmbeddedServer().dsn.",
+            hint = (
+                "Give a connection string, or set PGFLOW_DATABASE_URL. The embedded server has one while it "
             )
-        self._dsn = found
+            raise ConfigError("there is no database to connect to", hint=hint + "runs: EmbeddedServer().dsn.")
+        self._dsn, self._lock = found, threading.RLock()
         self._conn: Connection | None = None
-        self._lock = threading.RLock()
 
     def __enter__(self) -> Client:
         return self
@@ -259,8 +257,7 @@ class Step:
         InputError for a status that no step can be waited to have.
         """
         _check_status(status, get_args(WaitedFor), "step")
-        run, slug = self._run, self.slug
-        wanted = _STEP_RANK[status]
+        run, slug, wanted = self._run, self.slug, _STEP_RANK[status]
 
         def look() -> bool:
             now = run.refresh().steps[slug]
@@ -472,9 +469,8 @@ class _StepMap(Mapping[str, Step]):
 
 def _check_status(status: str, known: tuple[str, ...], what: str) -> None:
     if status not in known:
-        raise InputError(
-            f"No {what} can be waited for to reach status {status!r}", hint=f"There are {', '.join(known)}."
-        )
+        text = f"No {what} can be waited for to reach status {status!r}"
+        raise InputError(text, hint=f"There are {', '.join(known)}.")
 
 
 def _uuid(text: str) -> str | None:

@@ -111,12 +111,12 @@ def test_waiting_too_long_says_so_with_the_contracts_texts(client: Client) -> No
 def test_a_status_that_cannot_be_reached_by_waiting_is_refused(client: Client) -> None:
     run = client.start_flow("chain", [1])
     for status in ("done", "created", "Completed"):
-        text = f"^No step can be waited for to reach status '{status}'$"
+        text = f"(?m)^No step can be waited for to reach status '{status}'$"
         with pytest.raises(InputError, match=text) as caught:
             run.steps["joined"].wait(status, 0.2)  # type: ignore[arg-type]
         assert caught.value.hint == "There are started, completed, failed, skipped."
     for status in ("done", "started", "skipped"):
-        with pytest.raises(InputError, match=f"^No run can be waited for to reach status '{status}'$"):
+        with pytest.raises(InputError, match=f"(?m)^No run can be waited for to reach status '{status}'$"):
             run.wait(0.2, status)  # type: ignore[arg-type]
 
 

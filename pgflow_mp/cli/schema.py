@@ -57,8 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.print:
         from pgflow_mp.db import schema
 
-        _write(schema.sql_text(bundled_queue=args.with_queue) + "
-")
+        _write(schema.sql_text(bundled_queue=args.with_queue) + "\n")
         return 0
     return _install(args)
 

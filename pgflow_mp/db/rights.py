@@ -33,6 +33,7 @@ _WORKER: Final = (
     "heartbeat",
     "stop_workers",
     "requeue_stalled_tasks",
+    "fail_stalled_tasks",
     "recover_dead_workers",
 )
 ACCESS: Final = {

@@ -131,8 +131,7 @@ class Loop:
             now = time.monotonic()
             self._dispatch(now)
             self._claim(now)
-            starving = self._starving()
-            if self.dispatcher.run_emptied or starving:
+            if (starving := self._starving()) or self.dispatcher.run_emptied:
                 self.dispatcher.run_emptied = False
                 self.settler.flush()  # what is recorded may make the next work
             pause = GLANCE if starving and self.pool.relieve(DEEPEST) else TICK
