@@ -78,6 +78,7 @@ def test_a_run_fails_soon_though_other_runs_of_its_flow_go_on(dsn: str) -> None:
     assert Tasks(dsn, run_id).error("act", 0).startswith("quarantined after 1 crash: Crashed")
 
 
+@pytest.mark.slow
 def test_the_other_items_of_its_run_complete_first_though_other_runs_go_on(dsn: str) -> None:
     other = start(dsn, "mischief", naps(1500, 0.02))
     with worker(dsn):
@@ -90,7 +91,8 @@ def test_the_other_items_of_its_run_complete_first_though_other_runs_go_on(dsn: 
     assert Tasks(dsn, run_id).attempts("act", 199) == 2  # its next attempt was waited for
 
 
-@pytest.mark.parametrize("inflow", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("inflow", [False, True])
 def test_what_other_workers_hold_completes_first(dsn: str, log: Path, inflow: bool) -> None:
     run_id = start(dsn, "mischief", [["sleep", 4.0], *naps(98, 0.02), CRASH, *naps(100, 0.02)])
     with worker(dsn, workers=1, batch_size=1):

@@ -100,6 +100,7 @@ def test_nothing_is_applied_where_the_shape_differs(dsn: str) -> None:
     assert options(dsn) == (3, 1, 5, None, None)
 
 
+@pytest.mark.slow
 def test_a_running_worker_claims_with_the_timeout_that_another_one_brought(dsn: str, tmp_path: Path) -> None:
     flows = tmp_path / "changing.py"
     source = FLOWS.read_text(encoding="utf-8")
