@@ -5,7 +5,7 @@ returns boolean
 language sql
 stable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(current_setting('app.settings.jwt_secret', true), '')
     = 'super-secret-jwt-token-with-at-least-32-characters-long';
@@ -18,7 +18,7 @@ language sql
 immutable
 strict
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when base_delay <= 0 then 0
@@ -36,7 +36,7 @@ returns int
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when spawned_tasks = 0 and done_tasks = 0 then least(initial_tasks, 20000)

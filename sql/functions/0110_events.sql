@@ -9,7 +9,7 @@ create or replace function pgflow._cut_long_texts(payload jsonb)
 returns jsonb
 language sql
 immutable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select payload || coalesce(jsonb_object_agg(t.key, left(t.value, 1000 / t.texts)), '{}'::jsonb)
   from (
@@ -28,7 +28,7 @@ create or replace function pgflow._emit_event(
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_text text;
@@ -67,7 +67,7 @@ create or replace function pgflow._emit_run_event(
 )
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pgflow._emit_event(
     run_id,
@@ -88,7 +88,7 @@ create or replace function pgflow._emit_step_event(
 )
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select pgflow._emit_event(
     run_id,

@@ -6,7 +6,7 @@
 create or replace function pgflow._create_queue(flow_slug text)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_table text := pgmq.format_table_name(flow_slug, 'q');
@@ -26,7 +26,7 @@ create or replace function pgflow.create_flow(
 )
 returns pgflow.flows
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

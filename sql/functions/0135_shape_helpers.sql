@@ -5,7 +5,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when pattern is null then '{"defined": false}'::jsonb
@@ -18,7 +18,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$ select case when (pattern_shape ->> 'defined')::boolean then pattern_shape -> 'value' end; $$;
 
 -- For comparing lists of dependencies: in order, and each once, as add_step stores them.
@@ -27,7 +27,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(string_agg(e.value, ', ' order by e.value collate "C"), '')
   from (select distinct value from jsonb_array_elements_text(list)) e (value);

@@ -9,7 +9,7 @@ create or replace function pgflow.set_step_policy(
 )
 returns pgflow.step_policies
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -43,7 +43,7 @@ $$;
 create or replace function pgflow._set_policies_from_shape(p_flow_slug text, p_shape jsonb)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgflow.set_step_policy(
@@ -63,7 +63,7 @@ create or replace function pgflow._tolerated_failures(flow_slug text, step_slug 
 returns int
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(max(greatest(
     coalesce(p.tolerated_failures, 0),
@@ -79,7 +79,7 @@ create or replace function pgflow._fails_alike(flow_slug text, run_id uuid, step
 returns boolean
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column

@@ -6,7 +6,7 @@ returns jsonb
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select case
     when jsonb_typeof(p_shape -> 'options') = 'object' then jsonb_strip_nulls(p_shape -> 'options')
@@ -19,7 +19,7 @@ returns text
 language sql
 immutable
 parallel safe
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select nullif(concat_ws(' or ', failures::text, trim_scale(share * 100) || ' %'), '');
 $$;
@@ -30,7 +30,7 @@ create or replace function pgflow._compare_flow_options(p_flow_slug text, p_shap
 returns table (step_slug text, option text, was text, wanted text)
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select c.step_slug, v.option, v.was, v.wanted
   from (
@@ -69,7 +69,7 @@ create or replace function pgflow.apply_flow_options(flow_slug text, shape jsonb
 returns text[]
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -128,7 +128,7 @@ returns table (step_slug text, max_attempts int, base_delay int)
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select s.step_slug, coalesce(s.opt_max_attempts, f.opt_max_attempts), coalesce(s.opt_base_delay, f.opt_base_delay)
   from pgflow.flows f

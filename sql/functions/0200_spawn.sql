@@ -11,7 +11,7 @@ create or replace function pgflow._map_elements(
 returns setof jsonb
 language plpgsql
 rows 20000
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -81,7 +81,7 @@ create or replace function pgflow._spawn_tasks(
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -123,7 +123,7 @@ $$;
 create or replace function pgflow.start_ready_steps(run_id uuid)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

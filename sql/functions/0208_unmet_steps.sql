@@ -3,7 +3,7 @@ create or replace function pgflow._unmet_steps(run_id uuid, flow_slug text, run_
 returns table (step_slug text, step_index int, when_unmet text)
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin

@@ -4,7 +4,7 @@
 create or replace function pgflow._archive_open_messages(run_id uuid, step_slugs text[] default null)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -38,7 +38,7 @@ $$;
 create or replace function pgflow._archive_task_message(p_run_id uuid, p_step_slug text, p_task_index int)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgmq.archive(t.flow_slug, array[t.message_id])
@@ -56,7 +56,7 @@ create or replace function pgflow._deps_outputs(flow_slug text, run_id uuid, ste
 returns jsonb
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(jsonb_object_agg(d.dep_slug, coalesce(ss.output, 'null'::jsonb)), '{}'::jsonb)
   from pgflow.deps d
@@ -71,7 +71,7 @@ create or replace function pgflow._condition_met(step pgflow.steps, run_id uuid,
 returns boolean
 language plpgsql
 volatile
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_input jsonb;
@@ -93,7 +93,7 @@ $$;
 create or replace function pgflow._release_dependents_of_skipped(run_id uuid, skipped_slugs text[])
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -131,7 +131,7 @@ $$;
 create or replace function pgflow._cascade_force_skip_steps(run_id uuid, step_slug text, skip_reason text)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -218,7 +218,7 @@ create or replace function pgflow._fail_step_and_run(
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -259,7 +259,7 @@ $$;
 create or replace function pgflow.cascade_resolve_conditions(run_id uuid)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

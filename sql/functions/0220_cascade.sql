@@ -4,7 +4,7 @@
 create or replace function pgflow.cascade_complete_taskless_steps(run_id uuid)
 returns int
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -110,7 +110,7 @@ $$;
 create or replace function pgflow.maybe_complete_run(run_id uuid)
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -151,7 +151,7 @@ $$;
 create or replace function pgflow._advance_run(run_id uuid)
 returns boolean
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   loop

@@ -10,7 +10,7 @@ returns table (
 )
 language plpgsql
 rows 100
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column

@@ -7,7 +7,7 @@ create or replace function pgflow._claim(flow_slug text, msg_ids bigint[], worke
 returns setof pgflow.claimed_task
 language plpgsql
 rows 100
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 set enable_bitmapscan = off
@@ -114,7 +114,7 @@ $$;
 create or replace function pgflow.start_tasks(flow_slug text, msg_ids bigint[], worker_id uuid)
 returns setof pgflow.step_task_record
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   with claimed as materialized (
     select c.* from pgflow._claim(start_tasks.flow_slug, start_tasks.msg_ids, start_tasks.worker_id) c

@@ -7,7 +7,7 @@
 create or replace function pgflow._take_messages(flow_slug text, ids bigint[], qty int, lease_seconds int)
 returns bigint[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_mergejoin = off
@@ -64,7 +64,7 @@ $$;
 create or replace function pgflow._read_fairly(flow_slug text, qty int, lease_seconds int)
 returns bigint[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_mergejoin = off
 set enable_hashjoin = off
@@ -150,7 +150,7 @@ returns setof pgflow.claimed_task
 language plpgsql
 security definer
 rows 100
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 set enable_sort = off

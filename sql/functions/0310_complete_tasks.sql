@@ -6,7 +6,7 @@ create or replace function pgflow._collect_map_output(run_id uuid, step_slug tex
 returns jsonb
 language plpgsql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -27,7 +27,7 @@ create or replace function pgflow._map_starved_by(flow_slug text, run_id uuid, s
 returns text
 language sql
 stable
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select child.step_slug
   from pgflow.deps d
@@ -52,7 +52,7 @@ create or replace function pgflow._release_dependents_of_completed(
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -91,7 +91,7 @@ create or replace function pgflow._count_done(
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -177,7 +177,7 @@ create or replace function pgflow._archive_task_messages(
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -210,7 +210,7 @@ create or replace function pgflow._fail_by_type_violation(
 )
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -240,7 +240,7 @@ $$;
 create or replace function pgflow._settled(run_id uuid, step_slug text, task_indexes int[], done int[])
 returns pgflow.settled_tasks
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -274,7 +274,7 @@ create or replace function pgflow.complete_tasks(
 returns pgflow.settled_tasks
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
 set enable_mergejoin = off
@@ -388,7 +388,7 @@ $$;
 create or replace function pgflow.complete_task(run_id uuid, step_slug text, task_index int, output jsonb)
 returns setof pgflow.step_tasks
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin

@@ -6,7 +6,7 @@ create or replace function pgflow.release_tasks(flow_slug text, worker_id uuid, 
 returns int
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_mergejoin = off
 as $$
@@ -62,7 +62,7 @@ create or replace function pgflow.extend_tasks(
 returns setof bigint
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 set enable_mergejoin = off
 as $$

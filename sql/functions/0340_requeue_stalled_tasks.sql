@@ -6,7 +6,7 @@ create or replace function pgflow.requeue_stalled_tasks()
 returns int
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 declare
@@ -90,7 +90,7 @@ create or replace function pgflow.fail_stalled_tasks()
 returns int
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 declare
@@ -165,7 +165,7 @@ create or replace function pgflow.recover_dead_workers()
 returns int
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set jit = off
 as $$
 declare

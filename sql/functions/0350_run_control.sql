@@ -10,7 +10,7 @@ create or replace function pgflow.start_run(
 returns uuid
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -31,7 +31,7 @@ create or replace function pgflow.cancel_run(run_id uuid, reason text default 'R
 returns setof pgflow.runs
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
@@ -87,7 +87,7 @@ create or replace function pgflow.retry_failed_tasks(run_id uuid)
 returns int
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare

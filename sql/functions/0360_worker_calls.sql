@@ -9,7 +9,7 @@ create or replace function pgflow.register_worker(
 returns void
 language sql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   insert into pgflow.workers (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
   values (
@@ -26,7 +26,7 @@ create or replace function pgflow.heartbeat(worker_ids uuid[])
 returns table (worker_id uuid, deprecated boolean, stopped boolean)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
@@ -43,7 +43,7 @@ create or replace function pgflow.stop_workers(worker_ids uuid[])
 returns void
 language sql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   update pgflow.workers w
   set stopped_at = clock_timestamp()
@@ -67,7 +67,7 @@ returns table (
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.failed_tasks,
     ss.error_message,
@@ -89,7 +89,7 @@ returns table (task_index int, status text, output jsonb, error_message text)
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select t.task_index, t.status, t.output, t.error_message
   from pgflow.step_tasks t
@@ -119,7 +119,7 @@ returns table (
 language sql
 stable
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   select r.run_id, r.flow_slug, r.status, s.items, s.done, r.started_at, coalesce(r.completed_at, r.failed_at)
   from (

@@ -5,7 +5,7 @@ create or replace function pgflow._keep_tasks_with_their_steps()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
 declare
@@ -33,7 +33,7 @@ $$;
 create or replace function pgflow._truncate_tasks_with_their_steps()
 returns trigger
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   -- Where the tasks are truncated by the same command they are gone already, and locked by it.

@@ -3,7 +3,7 @@
 create or replace function pgflow.track_worker_function(function_name text)
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   insert into pgflow.worker_functions (function_name, created_at, updated_at)
   values (track_worker_function.function_name, clock_timestamp(), clock_timestamp())
@@ -13,7 +13,7 @@ $$;
 create or replace function pgflow.mark_worker_stopped(worker_id uuid)
 returns void
 language sql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
   update pgflow.workers w
   set stopped_at = clock_timestamp()
@@ -26,7 +26,7 @@ create or replace function pgflow._forget_deleted_workers()
 returns trigger
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   update pgflow.step_tasks t
@@ -53,7 +53,7 @@ create or replace function pgflow.poll_for_tasks(
 )
 returns setof pgflow.step_task_record
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   raise notice 'poll_for_tasks is deprecated: read with pgmq.read_with_poll, then call pgflow.start_tasks';

@@ -4,7 +4,7 @@
 create or replace function pgflow._require_cron()
 returns void
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   if to_regnamespace('cron') is null then
@@ -19,7 +19,7 @@ $$;
 create or replace function pgflow._schedule_cron(job_name text, schedule text, command text)
 returns bigint
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_job_id bigint;
@@ -36,7 +36,7 @@ create or replace function pgflow.setup_requeue_stalled_tasks_cron(cron_interval
 returns text
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_job_id bigint := pgflow._schedule_cron(
@@ -55,7 +55,7 @@ create or replace function pgflow.setup_ensure_workers_cron(cron_interval text d
 returns text
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_ensure_id bigint := pgflow._schedule_cron(
@@ -76,7 +76,7 @@ create or replace function pgflow.cleanup_ensure_workers_logs(retention_hours in
 returns table (cron_deleted bigint)
 language plpgsql
 security definer
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 begin
   perform pgflow._require_cron();

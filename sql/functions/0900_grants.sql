@@ -8,7 +8,7 @@ revoke all on all functions in schema pgflow from public;
 create or replace function pgflow.grant_access(role_name name, access text)
 returns text[]
 language plpgsql
-set search_path = ''
+set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_function regprocedure;

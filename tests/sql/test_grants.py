@@ -195,11 +195,11 @@ def test_who_may_truncate_steps_of_runs_may_not_thereby_truncate_tasks(table_rol
 
 
 @pytest.mark.parametrize("function", ["_forget_deleted_workers", "_keep_tasks_with_their_steps"])
-def test_a_trigger_with_its_owner_s_rights_looks_nowhere_for_names(plain_db: Db, function: str) -> None:
+def test_a_trigger_with_its_owner_s_rights_looks_in_the_catalog_first(plain_db: Db, function: str) -> None:
     row = plain_db.row(
         "select prosecdef, proconfig from pg_proc"
         " where pronamespace = 'pgflow'::regnamespace and proname = %s",
         function,
     )
     assert row.prosecdef
-    assert 'search_path=""' in row.proconfig
+    assert "search_path=pg_catalog, pg_temp" in row.proconfig
