@@ -14,7 +14,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
@@ -56,6 +56,36 @@ _LIVENESS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+SESSION: Final[Mapping[str, str]] = {
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "TimeZone": "UTC",
+    "bytea_output": "hex",
+    "extra_float_digits": "1",
+    "xmloption": "content",
+    "quote_all_identifiers": "off",
+    "transform_null_equals": "off",
+    "array_nulls": "on",
+    "row_security": "on",
+    "search_path": "pg_catalog, pg_temp",
+    "default_transaction_isolation": "read committed",
+    "default_transaction_deferrable": "off",
+}
+"""What a session of ours has, whatever server, database, role and environment have set.
+
+Everything that changes how text is read or written, or what a statement means. Not
+``default_transaction_read_only``: who sets that wants nothing written. A setting that this server does not
+know is left out.
+"""
+_KEPT_BY_POOLERS: Final = ("DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings")
+"""What a transaction pooler carries from one server process to the next. All else would stay with a server
+process and reach strangers, so it is not set there: no statement may depend on it."""
+_APPLY: Final = """
+select pg_catalog.set_config(name, value, false)
+from unnest(%s::pg_catalog.text[], %s::pg_catalog.text[], %s::pg_catalog.bool[]) s (name, value, kept)
+where (kept or pg_catalog.pg_backend_pid() operator(pg_catalog.=) %s::pg_catalog.int4)
+  and pg_catalog.current_setting(name, true) is not null
+"""
 # admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout, idle_in_transaction_...
 _LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
 # serialization_failure, deadlock_detected, too_many_connections, lock_not_available,
@@ -156,7 +186,24 @@ def connect(
             f"the server at {where} is PostgreSQL {version // 10_000}, too old: {OLDEST_VERSION} is needed",
             hint="upgrade it, or leave --dsn away to use the embedded server",
         )
+    try:
+        _set_up(conn)
+    except psycopg.Error as error:
+        conn.close()
+        failure, cause = explain(error, parameters)
+        raise failure from cause
     return conn
+
+
+def _set_up(conn: psycopg.Connection[TupleRow]) -> None:
+    """Give a new session what SESSION says, in one statement.
+
+    A pooler shows another process id than the server has: it hands out made-up ones.
+    """
+    kept = [name in _KEPT_BY_POOLERS for name in SESSION]
+    conn.execute(_APPLY, (list(SESSION), list(SESSION.values()), kept, conn.info.backend_pid))
+    if not conn.autocommit:
+        conn.commit()
 
 
 def connect_when_up(dsn: str, *, give_up_after: float = 60.0, **options: Any) -> psycopg.Connection[TupleRow]:

@@ -242,7 +242,8 @@ def get_run(conn: Connection, run_id: str | UUID) -> RunRow | None:
     """The run's row, or None."""
 
     def select(conn: Connection, source: str) -> RunRow | None:
-        row = conn.execute(f"select {_RUN_COLUMNS} from {source}", (str(run_id),)).fetchone()  # noqa: S608
+        query = f"select {_RUN_COLUMNS} from {source}"  # noqa: S608
+        row = conn.execute(query, (str(run_id),), binary=True).fetchone()
         return None if row is None else RunRow._make(row)
 
     return rights.read(
@@ -272,6 +273,7 @@ def run_progress(conn: Connection, run_id: str | UUID) -> list[StepProgress]:
         "select step_slug, step_type, status, initial_tasks, remaining_tasks, failed_tasks, error_message, "
         "skip_reason, started_at, finished_at from pgflow.run_progress(%s::uuid)",
         (str(run_id),),
+        binary=True,  # times that no DateStyle changes
     ).fetchall()
     return [StepProgress._make(row) for row in rows]
 
@@ -281,6 +283,7 @@ def cancel_run(conn: Connection, run_id: str | UUID, reason: str = "Run cancelle
     row = conn.execute(
         f"select {_RUN_COLUMNS} from pgflow.cancel_run(%s::uuid, %s)",  # noqa: S608
         (str(run_id), reason),
+        binary=True,
     ).fetchone()
     return RunRow._make(cast("tuple[Any, ...]", row))
 

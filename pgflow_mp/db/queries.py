@@ -113,6 +113,7 @@ def _steps(conn: Connection, run_id: str | UUID) -> list[StepRow]:
         "join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug "
         "where ss.run_id = %s::uuid order by s.step_index",
         (str(run_id),),
+        binary=True,
     ).fetchall()
     return [StepRow._make(row) for row in rows]
 

@@ -24,7 +24,8 @@ class RunSummary(NamedTuple):
 
 def recent_runs(conn: Connection, limit: int, flow_slug: str | None = None) -> list[RunSummary]:
     """The runs that were started last, newest first."""
-    rows = conn.execute("select * from pgflow.recent_runs(%s, max_rows => %s)", (flow_slug, limit)).fetchall()
+    query = "select * from pgflow.recent_runs(%s, max_rows => %s)"
+    rows = conn.execute(query, (flow_slug, limit), binary=True).fetchall()
     return [RunSummary._make((str(row[0]), *row[1:])) for row in rows]
 
 

@@ -26,7 +26,7 @@ def _quick_dir() -> str | None:
 def _initialised() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="pgflow-test-", dir=_quick_dir()) as directory:
         with EmbeddedServer(directory) as server, psycopg.connect(server.dsn) as conn:
-            conn.execute("create table kept as select 42 as answer")
+            conn.execute("create table public.kept as select 42 as answer")
         yield Path(directory)
 
 

@@ -321,11 +321,11 @@ def test_a_cancelled_statement_is_not_transient(server: DatabaseServer) -> None:
 
 def test_a_deadlock_and_a_serialization_failure_are_transient_but_no_loss(empty_dsn: str) -> None:
     with connect(empty_dsn) as one, connect(empty_dsn) as two:
-        one.execute("create table t (a int); insert into t values (1)")
-        one.execute("begin isolation level serializable; select * from t")
-        two.execute("update t set a = 2")
+        one.execute("create table public.t (a int); insert into public.t values (1)")
+        one.execute("begin isolation level serializable; select * from public.t")
+        two.execute("update public.t set a = 2")
         with pytest.raises(psycopg.errors.SerializationFailure) as caught:
-            one.execute("update t set a = 3")
+            one.execute("update public.t set a = 3")
         one.execute("rollback")
     assert is_transient(caught.value)
     assert not is_connection_lost(caught.value)
@@ -334,7 +334,7 @@ def test_a_deadlock_and_a_serialization_failure_are_transient_but_no_loss(empty_
 def test_a_write_on_a_read_only_server_is_transient(empty_dsn: str) -> None:
     dsn = make_conninfo(empty_dsn, options="-c default_transaction_read_only=on")
     with connect(dsn) as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction) as caught:
-        conn.execute("create table t (a int)")
+        conn.execute("create table public.t (a int)")
     assert is_transient(caught.value)
 
 

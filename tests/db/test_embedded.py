@@ -19,7 +19,7 @@ from .embedded_clients import Client, is_quiet, postmasters, supervisors, wait_u
 
 def answer(dsn: str) -> object:
     with psycopg.connect(dsn) as conn:
-        return conn.execute("select answer from kept").fetchone()
+        return conn.execute("select answer from public.kept").fetchone()
 
 
 def test_a_throwaway_server_answers_and_leaves_nothing() -> None:
@@ -42,12 +42,12 @@ def test_two_throwaway_servers_are_strangers() -> None:
 def test_state_outlives_a_stop_and_the_connection_string_stays_the_same(base: Path) -> None:
     with EmbeddedServer(base) as server:
         with psycopg.connect(server.dsn) as conn:
-            conn.execute("insert into kept values (43)")
+            conn.execute("insert into public.kept values (43)")
         dsn = server.dsn
     wait_until(lambda: is_quiet(server.data_dir))
     with EmbeddedServer(base) as server, psycopg.connect(server.dsn) as conn:
         assert server.dsn == dsn
-        assert conn.execute("select answer from kept order by 1").fetchall() == [(42,), (43,)]
+        assert conn.execute("select answer from public.kept order by 1").fetchall() == [(42,), (43,)]
 
 
 def test_the_last_one_out_stops_the_server(base: Path) -> None:

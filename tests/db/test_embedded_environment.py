@@ -50,7 +50,7 @@ def test_any_path_will_do(base: Path, name: str) -> None:
     target.parent.mkdir(exist_ok=True)
     base.rename(target)
     with EmbeddedServer(target) as server, psycopg.connect(server.dsn) as conn:
-        assert conn.execute("select answer from kept").fetchone() == (42,)
+        assert conn.execute("select answer from public.kept").fetchone() == (42,)
 
 
 @pytest.mark.slow

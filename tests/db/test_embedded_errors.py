@@ -120,7 +120,7 @@ def test_a_wrong_setting_is_named_with_the_last_lines_of_the_log(base: Path) -> 
     assert 'invalid value for parameter "shared_buffers"' in str(error)
     assert f"{base}/postgres-18/server.log" in str(error)
     with EmbeddedServer(base) as server, psycopg.connect(server.dsn) as conn:
-        assert conn.execute("select answer from kept").fetchone() == (42,)
+        assert conn.execute("select answer from public.kept").fetchone() == (42,)
 
 
 def test_the_reason_is_that_of_this_start_not_of_an_earlier_one(base: Path) -> None:

@@ -24,14 +24,16 @@ from .embedded_clients import SCRIPT, Client, is_quiet, postmasters, supervisors
 
 def insert(dsn: str, value: int) -> None:
     with retrying(dsn, give_up_after=30) as conn:
-        conn.execute("insert into kept values (%s)", (value,))
+        conn.execute("insert into public.kept values (%s)", (value,))
 
 
 def values(dsn: str) -> list[int]:
     while True:
         try:
             with retrying(dsn, give_up_after=30) as conn:
-                return [row[0] for row in conn.execute("select answer from kept order by 1").fetchall()]
+                return [
+                    row[0] for row in conn.execute("select answer from public.kept order by 1").fetchall()
+                ]
         except psycopg.Error as error:
             if not is_connection_lost(error):
                 raise
@@ -65,7 +67,7 @@ def test_the_server_outlives_a_killed_starter_while_another_uses_it(base: Path, 
         (before,) = postmasters(home)
         client.kill()
         time.sleep(0.3)
-        assert conn.execute("select answer from kept").fetchone() == (42,)
+        assert conn.execute("select answer from public.kept").fetchone() == (42,)
         assert postmasters(home) == [before]
     assert postmasters(home) == []
 
