@@ -10,7 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning as work
 from pgflow_mp.bench.stage import Stage, open_server
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from pgflow_mp.bench.arena import connected
 from pgflow_mp.db import engine
-from pgflow_mp.loading import load_flows
+from pgflow_mp.loading.finding import load_flows
 
 BATCH = 500
 FLOW = "bench_map"

@@ -21,7 +21,7 @@ import baseline
 import drains
 import psutil
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning as work
 from pgflow_mp.bench.measure import Samples, interleave, ratio
 from pgflow_mp.bench.pools import BarePool, same_chunks
 from pgflow_mp.bench.stage import Stage, open_server

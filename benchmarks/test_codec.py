@@ -8,7 +8,7 @@ from psycopg.adapt import PyFormat
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from pgflow_mp.db import wire
-from pgflow_mp.worker import messages
+from pgflow_mp.executors import messages
 
 pytestmark = pytest.mark.benchmark(group="codec")
 SIZES = pytest.mark.parametrize("size", [10, 1_000, 10_000], ids=["10 B", "1 KB", "10 KB"])

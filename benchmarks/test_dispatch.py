@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from pgflow_mp.worker.events import LaneReady, Outcomes
-from pgflow_mp.worker.lanes import LanePool
-from pgflow_mp.worker.messages import Chunk, Item, Setup
+from pgflow_mp.executors.events import LaneReady, Outcomes
+from pgflow_mp.executors.lanes.pool import LanePool
+from pgflow_mp.executors.messages import Chunk, Item, Setup
 
 pytestmark = pytest.mark.benchmark(group="dispatch")
 LANES, TOTAL = 2, 4_000

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from pgflow_mp.context import Context
 from pgflow_mp.errors import (
     ConfigError,
     DatabaseError,
@@ -26,7 +25,8 @@ from pgflow_mp.errors import (
     ShapeMismatch,
     WaitTimeout,
 )
-from pgflow_mp.flow import Flow
+from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.flow import Flow
 
 if TYPE_CHECKING:
     from pgflow_mp.client import Client

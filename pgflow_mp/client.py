@@ -34,7 +34,7 @@ from pgflow_mp.errors import (
     RunNotFound,
     WaitTimeout,
 )
-from pgflow_mp.inputs import encode_input
+from pgflow_mp.values.inputs import encode_input
 
 RunStatus = Literal["started", "completed", "failed"]
 WaitedFor = Literal["started", "completed", "failed", "skipped"]

@@ -12,15 +12,17 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from pgflow_mp.binding import resolve
-from pgflow_mp.db import connection, embedded, engine, queries, redaction, schema, wire
+from pgflow_mp import redaction
+from pgflow_mp.db import connection, engine, queries, schema, wire
 from pgflow_mp.db.queries import FailedTask
 from pgflow_mp.db.starting import start_once
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import InputError, RunFailed, RunNotFound, WaitTimeout
-from pgflow_mp.flow import Flow
-from pgflow_mp.inputs import encode_input
-from pgflow_mp.loading import Target, target_for
-from pgflow_mp.observe.events import Observer
+from pgflow_mp.flows.binding import resolve
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading.finding import Target, target_for
+from pgflow_mp.observe.observer import Observer
+from pgflow_mp.values.inputs import encode_input
 from pgflow_mp.worker import startup
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.stats import Ending, WorkerReport
@@ -86,7 +88,7 @@ def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> It
     if found is not None:
         yield Database(found, redaction.redact(found) or "the server of the libpq environment", None)
         return
-    with embedded.EmbeddedServer(data_dir) as server:
+    with EmbeddedServer(data_dir) as server:
         with connection.connect(server.dsn) as conn:
             schema.install(conn)
             if not server.attached:

@@ -18,7 +18,7 @@ import psycopg
 
 from pgflow_mp.client import Client
 from pgflow_mp.db import connection, schema
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import PgflowError
 
 FLOW = Path(__file__).with_name("_soak_flow.py")

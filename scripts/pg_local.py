@@ -25,7 +25,7 @@ from types import FrameType
 import psycopg
 from psycopg import sql
 
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import ConfigError, PgflowError
 
 

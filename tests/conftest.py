@@ -19,8 +19,8 @@ import psycopg
 import pytest
 from database_server import DatabaseServer
 
-from pgflow_mp.db.embedded import EmbeddedServer
-from pgflow_mp.worker.cpus import available_cpus
+from pgflow_mp.embedded.server import EmbeddedServer
+from pgflow_mp.executors.cpus import available_cpus
 
 SESSION_VARIABLE = "PGFLOW_TEST_SESSION"
 

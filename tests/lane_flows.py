@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pgflow_mp.context import Context
-from pgflow_mp.flow import Flow
+from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.flow import Flow
 
 flow = Flow("misbehave")
 tiny = Flow("tiny")

@@ -13,10 +13,10 @@ from typing import Any
 
 import psutil
 
-from pgflow_mp.worker.events import LaneDied, LaneEvent, LaneFailedToStart, LaneReady, Outcomes
-from pgflow_mp.worker.lanes import LanePool
-from pgflow_mp.worker.messages import Chunk, Item, Outcome, Setup
-from pgflow_mp.worker.watchdog import Watchdog
+from pgflow_mp.executors.events import LaneDied, LaneEvent, LaneFailedToStart, LaneReady, Outcomes
+from pgflow_mp.executors.lanes.pool import LanePool
+from pgflow_mp.executors.lanes.watchdog import Watchdog
+from pgflow_mp.executors.messages import Chunk, Item, Outcome, Setup
 
 FLOWS = str(Path(__file__).with_name("lane_flows.py"))
 

@@ -22,7 +22,7 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from pgflow_mp.db.embedded_binaries import bundled_bin_dir
+from pgflow_mp.embedded.binaries import bundled_bin_dir
 
 SETTINGS = {
     "listen_addresses": "127.0.0.1",

@@ -7,8 +7,8 @@ import pickle
 import traceback
 
 from pgflow_mp import ConfigError, PermanentError, RunFailed
-from pgflow_mp.cli.errors import report
-from pgflow_mp.failures import describe_exception
+from pgflow_mp.cli.complaints import report
+from pgflow_mp.flows.failures import describe_exception
 
 
 def shown(error: BaseException) -> str:

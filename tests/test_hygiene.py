@@ -20,8 +20,8 @@ LONGEST_EXCEPTION = 480
 EXCEPTIONS = {
     "pgflow_mp/client.py",
     "pgflow_mp/worker/dispatch.py",
-    "pgflow_mp/worker/lane.py",
-    "pgflow_mp/worker/lanes.py",
+    "pgflow_mp/executors/lanes/lane.py",
+    "pgflow_mp/executors/lanes/pool.py",
     "pgflow_mp/worker/loop.py",
     "sql/functions/0210_conditions.sql",
     "sql/functions/0310_complete_tasks.sql",

@@ -17,9 +17,11 @@ import psycopg
 import pytest
 from database_server import DatabaseServer
 
-from pgflow_mp import Flow, loading, validation
-from pgflow_mp.cli import errors
+from pgflow_mp import Flow
+from pgflow_mp.cli import complaints
 from pgflow_mp.cli.main import VERBS
+from pgflow_mp.flows import validation
+from pgflow_mp.loading import finding
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -82,7 +84,7 @@ def test_the_first_flow_has_at_most_twenty_lines() -> None:
 @pytest.mark.parametrize("code", PROGRAMS, ids=name_of)
 def test_a_file_of_the_page_defines_a_flow(code: str, project: Path) -> None:
     ast.parse(code)
-    assert len(loading.load_flows(str(project / name_of(code)))) == 1
+    assert len(finding.load_flows(str(project / name_of(code)))) == 1
 
 
 def test_a_test_of_the_page_passes(project: Path) -> None:
@@ -226,8 +228,8 @@ def test_every_command_is_on_the_page() -> None:
 
 def test_the_exit_statuses_of_the_page_are_those_of_the_program() -> None:
     rows = re.findall(r"^\| ([\d, ]+) \| \S", README, flags=re.MULTILINE)
-    ours = [errors.OK, errors.RUN_FAILED, errors.USAGE, errors.DATABASE, errors.BUG]
-    ours += [errors.STOPPED, errors.TIMED_OUT, errors.INTERRUPTED, errors.TERMINATED]
+    ours = [complaints.OK, complaints.RUN_FAILED, complaints.USAGE, complaints.DATABASE, complaints.BUG]
+    ours += [complaints.STOPPED, complaints.TIMED_OUT, complaints.INTERRUPTED, complaints.TERMINATED]
     assert [int(code) for row in rows for code in row.split(",")] == ours
 
 

@@ -18,8 +18,8 @@ from database_server import DatabaseServer
 from worker_harness import FLOWS, Tasks, eventually, kill, run_row, start
 
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
-from pgflow_mp.flow import Flow
-from pgflow_mp.loading import Target, load_flows
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading.finding import Target, load_flows
 from pgflow_mp.runner import execute, open_state, resume, run, typed_output
 
 
@@ -187,7 +187,7 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
         textwrap.dedent(
             f"""
             import sys
-            from pgflow_mp.loading import Target
+            from pgflow_mp.loading.finding import Target
             from pgflow_mp.runner import execute, open_state
             if __name__ == "__main__":
                 with open_state(None, sys.argv[1]) as database:

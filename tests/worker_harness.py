@@ -42,7 +42,7 @@ def adapted(dsn: str) -> engine.Connection:
 
 def compiled(dsn: str, flow: str) -> None:
     """Make the database know a flow, as a worker would."""
-    from pgflow_mp.loading import load_flows
+    from pgflow_mp.loading.finding import load_flows
 
     (found,) = [f for f in load_flows(str(FLOWS)) if f.slug == flow]
     with adapted(dsn) as conn:

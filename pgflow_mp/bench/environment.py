@@ -14,7 +14,7 @@ from typing import Any, Final
 import psutil
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.worker.cpus import available_cpus
+from pgflow_mp.executors.cpus import available_cpus
 
 _SETTINGS: Final = (
     "shared_buffers",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pgflow_mp.bench import work
-from pgflow_mp.flow import Flow
+from pgflow_mp.bench import burning
+from pgflow_mp.flows.flow import Flow
 
 bench_map = Flow("bench_map")
-bench_map.map("items", work.noop)
+bench_map.map("items", burning.noop)
 
 bench_map_map = Flow("bench_map_map")
-bench_map_map.map("first", work.noop)
-bench_map_map.map("second", work.noop, over="first")
+bench_map_map.map("first", burning.noop)
+bench_map_map.map("second", burning.noop, over="first")
 
 bench_map_single = Flow("bench_map_single")
-bench_map_single.map("items", work.noop)
+bench_map_single.map("items", burning.noop)
 
 
 @bench_map_single.step(depends_on=["items"])
@@ -23,8 +23,8 @@ def length(items: list[int]) -> int:
 
 
 bench_map_map_single = Flow("bench_map_map_single")
-bench_map_map_single.map("first", work.noop)
-bench_map_map_single.map("second", work.noop, over="first")
+bench_map_map_single.map("first", burning.noop)
+bench_map_map_single.map("second", burning.noop, over="first")
 
 
 @bench_map_map_single.step(depends_on=["second"])
@@ -42,13 +42,13 @@ def numbers(count: int) -> list[int]:
     return list(range(count))
 
 
-bench_array_map.map("items", work.noop, over="numbers")
+bench_array_map.map("items", burning.noop, over="numbers")
 
 bench_burn = Flow("bench_burn", timeout=600)
-bench_burn.map("items", work.burn)
+bench_burn.map("items", burning.burn)
 
 bench_nap = Flow("bench_nap")
-bench_nap.map("items", work.nap)
+bench_nap.map("items", burning.nap)
 
 bench_echo = Flow("bench_echo")
-bench_echo.map("items", work.echo)
+bench_echo.map("items", burning.echo)

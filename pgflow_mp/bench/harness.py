@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.console import Console
 
-from pgflow_mp.bench import environment, page, screen, suites, work
+from pgflow_mp.bench import burning, display, environment, page, suites
 from pgflow_mp.bench.arena import connected
 from pgflow_mp.bench.results import SuiteResult
 from pgflow_mp.bench.stage import Stage, open_server
-from pgflow_mp.worker.cpus import available_cpus
+from pgflow_mp.executors.cpus import available_cpus
 
 
 def default_suites() -> list[str]:
@@ -41,14 +41,14 @@ def run(
     with open_server(dsn, say) as server:
         with connected(server) as conn:
             facts = environment.describe(conn)
-        screen.show_environment(console, facts)
+        display.show_environment(console, facts)
         before = environment.CpuTimes.now()
-        stage = Stage(server, lanes or available_cpus(), quick, work.loops_per_second(), say)
+        stage = Stage(server, lanes or available_cpus(), quick, burning.loops_per_second(), say)
         facts |= {"lanes": stage.lanes, "quick": quick, "burn_loops_per_second": round(stage.loops)}
         for name in names:
             result = suites.run(name, stage)
             results.append(result)
-            screen.show(console, result)
+            display.show(console, result)
             facts |= {
                 "during": environment.CpuTimes.now().since(before),
                 "peers": environment.versions(),
@@ -57,7 +57,7 @@ def run(
     bars = [bar for result in results for bar in result.bars]
     if len(results) > 1 and bars:
         console.print("\n[bold]Bars[/]")
-        screen.show_bars(console, bars)
+        display.show_bars(console, bars)
     during = facts["during"]
     console.print(f"[dim]CPUs busy {during['busy']:.0%}, stolen by the host {during['steal']:.1%}[/]")
     return results

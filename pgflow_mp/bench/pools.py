@@ -10,7 +10,7 @@ from multiprocessing import get_context
 from types import TracebackType
 from typing import Any
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 from pgflow_mp.worker.dispatch import chunk_size
 
 
@@ -22,7 +22,7 @@ class BarePool:
         self._pool = ProcessPoolExecutor(lanes, mp_context=get_context("forkserver"))
 
     def __enter__(self) -> BarePool:
-        list(self._pool.map(work.nap, [20.0] * self.lanes * 2))
+        list(self._pool.map(burning.nap, [20.0] * self.lanes * 2))
         return self
 
     def __exit__(

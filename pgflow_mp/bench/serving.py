@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from pgflow_mp.observe.events import NullObserver
+from pgflow_mp.observe.observer import NullObserver
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.worker import Worker
 

@@ -17,7 +17,7 @@ from psycopg.conninfo import make_conninfo
 from pgflow_mp.bench.arena import Arena
 from pgflow_mp.bench.served import ServedWorker
 from pgflow_mp.db import connection, schema
-from pgflow_mp.db.embedded import EmbeddedServer, default_data_dir
+from pgflow_mp.embedded.server import EmbeddedServer, default_data_dir
 
 
 @dataclass(slots=True)

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Final, NamedTuple
 
 from pgflow_mp import __version__
-from pgflow_mp.cli.errors import EXIT_CODES, report
+from pgflow_mp.cli.complaints import EXIT_CODES, report
 from pgflow_mp.cli.options import Parser, UsageError, add_common, program
 from pgflow_mp.cli.values import boolean
 
@@ -37,9 +37,9 @@ VERBS: Final = {
     "cancel": Verb("cancel", "end a run; what runs of it is stopped"),
     "replay": Verb("replay", "execute one item of a run again, here, to debug it"),
     "bench": Verb("bench", "measure throughput, efficiency and latency on this machine"),
-    "compile": Verb("schema", "print the SQL that creates a flow"),
-    "install": Verb("schema", "install the pgflow schema into a database"),
-    "migrate": Verb("schema", "upgrade the pgflow schema of a database"),
+    "compile": Verb("installing", "print the SQL that creates a flow"),
+    "install": Verb("installing", "install the pgflow schema into a database"),
+    "migrate": Verb("installing", "upgrade the pgflow schema of a database"),
 }
 DEFAULT: Final = "work"
 
@@ -63,7 +63,7 @@ def _main(arguments: list[str]) -> int:
     verb, rest = _split(arguments)
     module = _module(verb)
     args = _parser(verb, module).parse(rest)
-    from pgflow_mp.observe import logs
+    from pgflow_mp import logs
 
     logs.set_up(args.log_level, args.log_format)
     status: int = module.execute(args)
@@ -133,7 +133,7 @@ def _check_typo(word: str, rest: list[str]) -> None:
     positional = any(not argument.startswith("-") for argument in rest[:1])
     if not close and not positional:
         return
-    from pgflow_mp.targets import Target
+    from pgflow_mp.loading.targets import Target
 
     target = Target.parse(word)
     if target.bundled or _exists(word):

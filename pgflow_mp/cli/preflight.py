@@ -15,8 +15,8 @@ import msgspec
 
 from pgflow_mp import errors
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
-from pgflow_mp.inputs import RunInput
-from pgflow_mp.targets import Target
+from pgflow_mp.loading.targets import Target
+from pgflow_mp.values.inputs import RunInput
 
 _SAMPLE: Final = 100
 _NOTHING_GIVEN: Final = RunInput(b"{}", "none was given: {}")
@@ -159,15 +159,15 @@ def _answer(write: int, targets: list[Target], run_input: RunInput | None) -> No
 
 
 def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
-    from pgflow_mp import loading
+    from pgflow_mp.loading import finding
 
     try:
-        loading.load_app(targets)
+        finding.load_app(targets)
         return _Answer(
             [
                 _facts(flow, number, run_input)
                 for number, target in enumerate(targets)
-                for flow in loading.load_flows(target)
+                for flow in finding.load_flows(target)
             ]
         )
     except PgflowError as error:
@@ -198,7 +198,7 @@ def _mismatch(flow: Any, run_input: RunInput) -> str:
     Single misfits among many elements are the business of their tasks; if all of the first hundred are
     wrong, then the input is.
     """
-    from pgflow_mp.binding import Source, resolve
+    from pgflow_mp.flows.binding import Source, resolve
 
     for step in flow.steps.values():
         is_map = step.step_type == "map"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgflow_mp.cli import values
-from pgflow_mp.cli.errors import OK, RUN_FAILED
+from pgflow_mp.cli.complaints import OK, RUN_FAILED
 from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.cli.runs import open_run
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
@@ -18,7 +18,7 @@ from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow
     from pgflow_mp.db.tasks import StoredTask
-    from pgflow_mp.handlers import PreparedHandler
+    from pgflow_mp.flows.handlers import PreparedHandler
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -108,13 +108,14 @@ def _check_step(conn: Any, run: RunRow, step: str, index: int) -> None:
 
 def _prepare(args: argparse.Namespace, run: RunRow) -> PreparedHandler:
     """Load the flow into this process, the step's handler ready to run."""
-    from pgflow_mp import handlers, loading
+    from pgflow_mp.flows import handlers
+    from pgflow_mp.loading import finding
 
-    targets = loading.resolve_app(args.flow)
+    targets = finding.resolve_app(args.flow)
     here: list[str] = []
     for target in targets:
         try:
-            flows = loading.load_flows(target)
+            flows = finding.load_flows(target)
         except PgflowError:
             raise
         except BaseException as error:
@@ -137,8 +138,8 @@ def _replay(
     prepared: PreparedHandler, args: argparse.Namespace, run: RunRow, task: StoredTask, dsn: str
 ) -> _Replayed:
     """Execute by the rules of a lane, keeping the exception itself for the debugger."""
-    from pgflow_mp.context import Context, Runtime
-    from pgflow_mp.handlers import COMPLETED
+    from pgflow_mp.flows.context import Context, Runtime
+    from pgflow_mp.flows.handlers import COMPLETED
 
     raised: list[BaseException] = []
     call = prepared.call

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from pgflow_mp.cli import values
-from pgflow_mp.cli.errors import OK
+from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json
 from pgflow_mp.cli.runs import open_run, resume_command
 from pgflow_mp.cli.working import add_work

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pgflow_mp.cli import values
-from pgflow_mp.cli.errors import OK, RUN_FAILED, STOPPED, TIMED_OUT
+from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.options import Parser, UsageError, add_database, add_input, add_json, command, program
 from pgflow_mp.cli.working import add_work, watching, worker_options
 from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
-    from pgflow_mp.cli.database import Database
+    from pgflow_mp.cli.connecting import Database
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import Connection, RunRow
-    from pgflow_mp.inputs import RunInput
-    from pgflow_mp.observe.events import Observer, ProgressSnapshot
+    from pgflow_mp.loading.targets import Target
+    from pgflow_mp.observe.observer import Observer, ProgressSnapshot
     from pgflow_mp.runner import RunSummary
-    from pgflow_mp.targets import Target
+    from pgflow_mp.values.inputs import RunInput
 
 logger = logging.getLogger("pgflow_mp")
 
@@ -73,7 +73,7 @@ class _Job:
 def execute(args: argparse.Namespace) -> int:
     """Execute the run and tell how it went; 0 if it completed."""
     from pgflow_mp.cli import summary
-    from pgflow_mp.cli.database import open_database
+    from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.cli.output import stdout_for_results, write_output
 
     options = worker_options(args)
@@ -96,8 +96,8 @@ def _prepare(args: argparse.Namespace) -> _Job:
     """Everything that can be wrong is found here, before anything is started."""
     from pgflow_mp.cli import preflight
     from pgflow_mp.cli.output import check_output
-    from pgflow_mp.inputs import read_input
-    from pgflow_mp.targets import Target, bundled_examples, resolve_app
+    from pgflow_mp.loading.targets import Target, bundled_examples, resolve_app
+    from pgflow_mp.values.inputs import read_input
 
     if args.resume is None and args.flow is None:
         examples = ", ".join(bundled_examples())
@@ -201,7 +201,7 @@ def _last_picture(database: Database, done: RunSummary) -> ProgressSnapshot:
     from collections import Counter
 
     from pgflow_mp.db import engine
-    from pgflow_mp.observe.events import ProgressSnapshot, StepSnapshot
+    from pgflow_mp.observe.observer import ProgressSnapshot, StepSnapshot
 
     failed = Counter(failure.step for failure in done.failures)
     with database.connect() as conn:

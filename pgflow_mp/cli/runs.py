@@ -13,7 +13,7 @@ from pgflow_mp.errors import RunNotFound
 if TYPE_CHECKING:
     import psycopg
 
-    from pgflow_mp.cli.database import Database
+    from pgflow_mp.cli.connecting import Database
     from pgflow_mp.db.engine import RunRow
 
 _FOR_GOOD: Final = ("InputMismatch: ", "OutputError: ", "pgflow_mp.errors.PermanentError")
@@ -45,9 +45,9 @@ def open_run(
 
     Raises RunNotFound, also where no embedded database was ever made; none is made for the question.
     """
-    from pgflow_mp.cli.database import named_dsn, open_database
+    from pgflow_mp.cli.connecting import named_dsn, open_database
     from pgflow_mp.cli.status import find_run
-    from pgflow_mp.db.embedded import EmbeddedServer
+    from pgflow_mp.embedded.server import EmbeddedServer
 
     if named_dsn(args) is None and not EmbeddedServer(args.data_dir).data_dir.exists():
         raise RunNotFound(

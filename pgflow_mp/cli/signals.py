@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from pgflow_mp.cli.errors import INTERRUPTED, TERMINATED
+from pgflow_mp.cli.complaints import INTERRUPTED, TERMINATED
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM)
 

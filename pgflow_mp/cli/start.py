@@ -42,9 +42,9 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Start the run and print its id."""
     from pgflow_mp.cli import preflight
-    from pgflow_mp.cli.database import open_database
-    from pgflow_mp.inputs import RunInput, read_input
-    from pgflow_mp.targets import Target
+    from pgflow_mp.cli.connecting import open_database
+    from pgflow_mp.loading.targets import Target
+    from pgflow_mp.values.inputs import RunInput, read_input
 
     given = read_input(args.input, jsonl=args.jsonl) if args.input is not None else None
     flow: preflight.FlowFacts | None = None

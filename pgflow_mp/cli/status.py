@@ -47,7 +47,7 @@ def configure(parser: Parser, verb: str) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print it."""
-    from pgflow_mp.cli.database import named_dsn, open_database
+    from pgflow_mp.cli.connecting import named_dsn, open_database
 
     if args.run is None and "errors" in args.given:
         raise UsageError("--errors is for one run", hint=f"Name it: {command('status')} RUN_ID --errors")
@@ -63,7 +63,7 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _embedded_exists(args: argparse.Namespace) -> bool:
-    from pgflow_mp.db.embedded import EmbeddedServer
+    from pgflow_mp.embedded.server import EmbeddedServer
 
     return EmbeddedServer(args.data_dir).data_dir.exists()
 

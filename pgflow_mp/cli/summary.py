@@ -13,7 +13,7 @@ from pgflow_mp.cli.runs import retry_advice
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgflow_mp.cli.database import Database
+    from pgflow_mp.cli.connecting import Database
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import RunRow
     from pgflow_mp.runner import RunSummary

@@ -11,7 +11,7 @@ from pgflow_mp.cli.options import Parser, add_database, program
 from pgflow_mp.cli.working import add_work, watching, worker_options
 
 if TYPE_CHECKING:
-    from pgflow_mp.targets import Target
+    from pgflow_mp.loading.targets import Target
     from pgflow_mp.worker.stats import WorkerReport
 
 logger = logging.getLogger("pgflow_mp")
@@ -34,8 +34,8 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Work until a signal, or an operator's deprecation, ends it."""
     from pgflow_mp.cli import preflight
-    from pgflow_mp.cli.database import open_database
-    from pgflow_mp.targets import resolve_app
+    from pgflow_mp.cli.connecting import open_database
+    from pgflow_mp.loading.targets import resolve_app
 
     options = worker_options(args)
     targets = resolve_app(args.target)

@@ -16,7 +16,7 @@ from pgflow_mp.errors import ConfigError
 
 if TYPE_CHECKING:
     from pgflow_mp.cli.signals import Heard
-    from pgflow_mp.observe.events import Observer
+    from pgflow_mp.observe.observer import Observer
 
 
 def add_work(parser: Parser) -> None:

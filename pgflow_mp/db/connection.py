@@ -22,8 +22,8 @@ from psycopg.rows import TupleRow
 
 from pgflow_mp.db.connection_errors import ServerStarting, explain
 from pgflow_mp.db.patience import PatientConnection
-from pgflow_mp.db.redaction import redact
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
+from pgflow_mp.redaction import redact
 
 __all__ = [
     "APPLICATION_NAME",

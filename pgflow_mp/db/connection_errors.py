@@ -9,8 +9,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from pgflow_mp.db.redaction import redact
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
+from pgflow_mp.redaction import redact
 
 _HERE = "leave --dsn, PGFLOW_DATABASE_URL and DATABASE_URL away to use the embedded server"
 

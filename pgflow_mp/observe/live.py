@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Column, Table
 from rich.text import Text
 
-from pgflow_mp.observe.events import Level, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.observer import Level, ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.plain import failure_line
 from pgflow_mp.observe.terminal import TerminalTakeover
 from pgflow_mp.observe.text import clock, percent, rate, shorten, shorten_middle

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
-from pgflow_mp.observe.events import Level, ProgressSnapshot, StepSnapshot
-from pgflow_mp.observe.logs import LEVELS, VERBOSE
+from pgflow_mp.logs import LEVELS, VERBOSE
+from pgflow_mp.observe.observer import Level, ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.text import duration, essence, percent, rate
 
 logger = logging.getLogger("pgflow_mp")

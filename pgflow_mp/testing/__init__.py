@@ -17,9 +17,9 @@ from __future__ import annotations
 
 from pgflow_mp.testing.audit import audit_run
 from pgflow_mp.testing.clock import FakeClock
-from pgflow_mp.testing.database import database_fixture, temporary_database
 from pgflow_mp.testing.faults import Fault, FaultInjected, Faults, SimulatedCrash, SimulatedTimeout
 from pgflow_mp.testing.inline import InlineRun, InlineStep, execute_inline, run_inline
+from pgflow_mp.testing.throwaway import database_fixture, temporary_database
 
 __all__ = [
     "FakeClock",

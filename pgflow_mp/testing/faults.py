@@ -13,8 +13,8 @@ from contextvars import ContextVar
 from enum import StrEnum
 from typing import NoReturn
 
-from pgflow_mp.context import Context
 from pgflow_mp.errors import PermanentError
+from pgflow_mp.flows.context import Context
 
 _inline: ContextVar[bool] = ContextVar("pgflow_mp_inline", default=False)
 _leaked: list[bytearray] = []

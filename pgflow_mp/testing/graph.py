@@ -11,8 +11,8 @@ from typing import Any, Final, Literal
 import msgspec
 
 from pgflow_mp.errors import InputError
-from pgflow_mp.flow import Flow
-from pgflow_mp.steps import StepDefinition
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.steps import StepDefinition
 from pgflow_mp.testing.patterns import contains
 
 Status = Literal["created", "started", "completed", "failed", "skipped"]

@@ -1,6 +1,6 @@
 """A whole flow in this process, by the rules of the engine, without a database.
 
-Inputs are decoded, handlers called and outputs encoded exactly as in a lane (pgflow_mp.handlers); which
+Inputs are decoded, handlers called and outputs encoded exactly as in a lane (pgflow_mp.flows.handlers); which
 steps start, are skipped, fail or complete follows the contract (sql sections 5 to 10). Tasks run one
 after the other; pauses (retries, start delays) pass on a FakeClock. Not here: real timeouts, memory
 caps, and processes that die - ``Faults`` simulates those.
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
 
-from pgflow_mp import handlers
-from pgflow_mp.context import Runtime
 from pgflow_mp.errors import RunFailed
-from pgflow_mp.flow import Flow
-from pgflow_mp.inputs import encode_input
+from pgflow_mp.flows import handlers
+from pgflow_mp.flows.context import Runtime
+from pgflow_mp.flows.flow import Flow
 from pgflow_mp.testing.clock import FakeClock
-from pgflow_mp.testing.engine import Engine
 from pgflow_mp.testing.faults import simulated
 from pgflow_mp.testing.graph import InlineStep
+from pgflow_mp.testing.inline_engine import Engine
+from pgflow_mp.values.inputs import encode_input
 
 __all__ = ["InlineRun", "InlineStep", "execute_inline", "run_inline"]
 

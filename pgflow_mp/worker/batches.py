@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Final
 
-from pgflow_mp.worker.messages import Chunk, Item
+from pgflow_mp.executors.messages import Chunk, Item
 
 OVERHEAD: Final = 10e-6  # seconds a lane spends on an item besides its handler
 _MEMORY: Final = 0.05  # weight of one item in the moving average

@@ -16,6 +16,7 @@ import psycopg
 from pgflow_mp.db import connection, engine, patience, wire
 from pgflow_mp.db.engine import ClaimedTask, Connection
 from pgflow_mp.errors import DatabaseError
+from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.inbox import (
     Claimed,
@@ -24,7 +25,6 @@ from pgflow_mp.worker.inbox import (
     ThreadFailed,
     WorkAnnounced,
 )
-from pgflow_mp.worker.messages import Item
 from pgflow_mp.worker.planner import Request
 
 

@@ -13,8 +13,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from pgflow_mp.executors.messages import Chunk, Item
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
-from pgflow_mp.worker.messages import Chunk, Item
 
 TARGET: Final = 0.2  # seconds of work in a chunk
 DEEPEST: Final = 0.1  # seconds: behind items that take longer no second chunk waits in a lane

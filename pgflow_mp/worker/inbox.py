@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from pgflow_mp.db.engine import Settled, StepProgress
-from pgflow_mp.observe.events import Level
+from pgflow_mp.observe.observer import Level
 from pgflow_mp.worker.batches import Batch
 
 

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pgflow_mp.executors.events import Cause, LaneDied, LaneFailedToStart, LaneReady, Outcomes
+from pgflow_mp.executors.lanes.lane import RunningItem
+from pgflow_mp.executors.lanes.pool import LanePool
+from pgflow_mp.executors.lanes.watchdog import Watchdog
+from pgflow_mp.executors.messages import Item
+from pgflow_mp.executors.verdicts import KillReason
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.dispatch import DEEPEST, Dispatcher
-from pgflow_mp.worker.events import Cause, LaneDied, LaneFailedToStart, LaneReady, Outcomes
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
-from pgflow_mp.worker.lane import RunningItem
-from pgflow_mp.worker.lanes import LanePool
-from pgflow_mp.worker.messages import Item
 from pgflow_mp.worker.outcomes import Collector
 from pgflow_mp.worker.planner import ClaimPlanner, Load, Request
 from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
@@ -26,8 +28,6 @@ from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
 from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Ending, Stats
-from pgflow_mp.worker.verdicts import KillReason
-from pgflow_mp.worker.watchdog import Watchdog
 
 TICK: Final = 0.1
 GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another holds more than it runs

@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from pgflow_mp.observe.events import Observer
+from pgflow_mp.executors.events import LaneDied, Outcomes
+from pgflow_mp.executors.messages import Item, Kind, Outcome
+from pgflow_mp.executors.verdicts import CrashBudget
+from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker.batches import Batch, Flight
 from pgflow_mp.worker.dispatch import Dispatcher
-from pgflow_mp.worker.events import LaneDied, Outcomes
 from pgflow_mp.worker.groups import Group
-from pgflow_mp.worker.messages import Item, Kind, Outcome
 from pgflow_mp.worker.parking import Parked, Parking
 from pgflow_mp.worker.settle import Settler
 from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Stats
-from pgflow_mp.worker.verdicts import CrashBudget
 
 _RETRY_MARGIN: Final = 0.1  # seconds from a task's failure here to its record in the database
 _MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: nothing follows from it

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from pgflow_mp.executors.messages import Item, Outcome
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.inbox import ParkedSeen
-from pgflow_mp.worker.messages import Item, Outcome
 
 EVERY: Final = 1.0  # seconds between an answer and the next question
 PATIENCE: Final = 30.0  # seconds without an answer after which the worker decides by itself

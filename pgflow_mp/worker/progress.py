@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 
 from pgflow_mp.db.engine import StepProgress
-from pgflow_mp.observe.events import Level, NullObserver, Observer, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.observer import Level, NullObserver, Observer, ProgressSnapshot, StepSnapshot
 
 _INTERVAL = 0.5
 _RATE_MEMORY = 5.0  # seconds over which rates are averaged

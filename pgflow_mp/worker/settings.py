@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Final, Literal
 
 from pgflow_mp.errors import ConfigError, PgflowError
-from pgflow_mp.worker import cpus
+from pgflow_mp.executors import cpus
 
 Compile = Literal["check", "skip", "recreate"]
 

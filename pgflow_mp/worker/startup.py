@@ -16,8 +16,8 @@ import psycopg
 from pgflow_mp.db import connection, definitions, engine, schema, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import FlowNotFound, ShapeMismatch
-from pgflow_mp.targets import Target
-from pgflow_mp.worker.messages import FlowInfo, Setup
+from pgflow_mp.executors.messages import FlowInfo, Setup
+from pgflow_mp.loading.targets import Target
 from pgflow_mp.worker.settings import Compile, WorkerSettings
 
 T = TypeVar("T")

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 from pgflow_mp.db import engine, schema
 from pgflow_mp.errors import PgflowError
-from pgflow_mp.observe.events import Observer
+from pgflow_mp.executors.lanes.pool import LanePool
+from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker import inbox, startup
-from pgflow_mp.worker.lanes import LanePool
 from pgflow_mp.worker.loop import TICK, Course, Loop
 from pgflow_mp.worker.progress import SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning as work
 from pgflow_mp.bench.pools import same_chunks
-from pgflow_mp.loading import load_flows
+from pgflow_mp.loading.finding import load_flows
 
 
 def test_the_mix_has_one_long_item_in_a_hundred_at_the_same_places_each_time() -> None:

@@ -19,7 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgflow_mp.db import schema
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 
 
 def assert_nothing_started(cli: Cli) -> None:

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import pytest
 from rich.console import Console
 
-from pgflow_mp.observe import logs, text
-from pgflow_mp.observe.events import ProgressSnapshot, StepSnapshot
+from pgflow_mp import logs
+from pgflow_mp.observe import text
 from pgflow_mp.observe.live import LiveObserver
+from pgflow_mp.observe.observer import ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.plain import PlainObserver
 
 

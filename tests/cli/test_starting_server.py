@@ -18,7 +18,7 @@ from psycopg.conninfo import make_conninfo
 
 from pgflow_mp.db import connection, schema
 from pgflow_mp.db.connection_errors import ServerStarting
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
 
 

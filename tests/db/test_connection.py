@@ -27,7 +27,7 @@ from pgflow_mp.db.connection import (
     redact,
     retrying,
 )
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
 
 PASSWORD = "s3cr3t/pass"
@@ -356,7 +356,7 @@ def test_pauses_grow_to_the_cap_stay_jittered_and_begin_again_after_a_reset() ->
 def test_retrying_connects_as_soon_as_the_server_is_there(tmp_path: Path) -> None:
     script = """
 import sys, time
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 with EmbeddedServer(throwaway=True, settings={"listen_addresses": "127.0.0.1", "port": sys.argv[1]}):
     sys.stdin.read()
 """

@@ -14,7 +14,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from pgflow_mp.db import schema
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import SchemaError
 
 from .catalog import catalog

@@ -14,7 +14,7 @@ import pytest
 from database_server import DatabaseServer
 
 from pgflow_mp.examples import code_metrics, primes, simple, text_processing, wide
-from pgflow_mp.flow import Flow
+from pgflow_mp.flows.flow import Flow
 from pgflow_mp.runner import run
 
 EXAMPLES = ["code_metrics", "primes", "simple", "text_processing", "wide"]

@@ -13,7 +13,7 @@ from worker_harness import Tasks, adapted, output
 
 from pgflow_mp import runner
 from pgflow_mp.db import engine
-from pgflow_mp.loading import Target, load_flows
+from pgflow_mp.loading.finding import Target, load_flows
 from pgflow_mp.testing import audit_run
 from pgflow_mp.testing.inline import execute_inline
 
@@ -77,7 +77,7 @@ def test_every_defect_has_its_error_and_everything_else_completes(
             for part in ERRORS[name]:
                 assert part in error, (name, error)
             assert len(error) <= 8 * 1024
-            assert "/pgflow_mp/handlers.py" not in error, error
+            assert "/pgflow_mp/flows/handlers.py" not in error, error
         else:
             expected = bad_flows.FINE[name][1] if name in bad_flows.FINE else name
             assert (status, attempts, result) == ("completed", 1, expected), (name, status, error)

@@ -19,8 +19,8 @@ from worker_flows import LOG
 from worker_harness import eventually, output, settings, start, threaded
 
 from pgflow_mp.db import connection, schema
-from pgflow_mp.db.embedded import EmbeddedServer
-from pgflow_mp.observe.events import Level, ProgressSnapshot
+from pgflow_mp.embedded.server import EmbeddedServer
+from pgflow_mp.observe.observer import Level, ProgressSnapshot
 from pgflow_mp.testing import audit_run
 from pgflow_mp.worker.stats import Ending
 from pgflow_mp.worker.worker import Worker

@@ -19,7 +19,7 @@ from worker_harness import ThreadedWorker, eventually, output, run_row, settings
 from pgflow_mp.client import Client
 from pgflow_mp.db import connection, patience, schema
 from pgflow_mp.errors import DatabaseUnavailable
-from pgflow_mp.observe.events import Level, ProgressSnapshot
+from pgflow_mp.observe.observer import Level, ProgressSnapshot
 from pgflow_mp.testing import audit_run
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.worker import Worker

@@ -21,7 +21,7 @@ from worker_flows import LOG
 from worker_harness import Tasks, output, process, start
 
 from pgflow_mp.db import connection, schema
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.testing import audit_run
 
 POINTS = int(os.environ.get("PGFLOW_KILL_POINTS", "15"))

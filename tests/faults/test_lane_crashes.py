@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lane_harness import Harness, eventually, gone, kinds, lanes, text
 
-from pgflow_mp.worker.events import Cause
+from pgflow_mp.executors.events import Cause
 
 
 @pytest.fixture(scope="module")

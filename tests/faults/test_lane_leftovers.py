@@ -17,14 +17,14 @@ import psutil
 import pytest
 from lane_harness import FLOWS, eventually, gone, kinds, lanes
 
-from pgflow_mp.worker import processes
-from pgflow_mp.worker.zygote import Preload
+from pgflow_mp.executors.lanes import processes
+from pgflow_mp.executors.lanes.zygote import Preload
 
 PARENT = """
 import queue, sys, time
 sys.path.insert(0, {tests!r})
-from pgflow_mp.worker.lanes import LanePool
-from pgflow_mp.worker.messages import Setup
+from pgflow_mp.executors.lanes.pool import LanePool
+from pgflow_mp.executors.messages import Setup
 
 pool = LanePool(Setup(target={target!r}), 2, queue.SimpleQueue().put)
 pool.start()

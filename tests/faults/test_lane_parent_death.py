@@ -20,8 +20,8 @@ import json, os, queue, sys, time
 sys.path.insert(0, {tests!r})
 open({marker!r}, "a").write("main\\n")
 from lane_harness import chunk_of
-from pgflow_mp.worker.lanes import LanePool
-from pgflow_mp.worker.messages import Setup
+from pgflow_mp.executors.lanes.pool import LanePool
+from pgflow_mp.executors.messages import Setup
 
 events = queue.SimpleQueue()
 pool = LanePool(Setup(target={target!r}), 2, events.put)

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import pytest
 from lane_harness import Harness, lanes
 
-from pgflow_mp.worker.events import Cause
-from pgflow_mp.worker.verdicts import KillReason
-from pgflow_mp.worker.watchdog import Watchdog
+from pgflow_mp.executors.events import Cause
+from pgflow_mp.executors.lanes.watchdog import Watchdog
+from pgflow_mp.executors.verdicts import KillReason
 
 HARMLESS = [["echo", 1], ["big", 200_000], ["sleep", 0.002], ["sys_exit", 1], ["echo", [1, 2]], ["pid", None]]
 HARMFUL = [["segfault", None], ["os_exit", 0], ["kill_self", 9], ["close_everything", None], ["spin", None]]

@@ -15,7 +15,7 @@ import pytest
 from worker_harness import Tasks, adapted, process, run_row
 
 from pgflow_mp.db import engine
-from pgflow_mp.loading import load_flows
+from pgflow_mp.loading.finding import load_flows
 from pgflow_mp.testing import audit_run
 
 V1, V2 = Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")

@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from worker_harness import FLOWS, Tasks, compiled, eventually, run_row, settings, threaded
 
 from pgflow_mp.client import Client
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.testing import audit_run
 from pgflow_mp.worker.worker import Worker
 

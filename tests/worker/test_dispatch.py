@@ -7,6 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import OVERHEAD, Batch, ItemTimes
 from pgflow_mp.worker.dispatch import (
     DEEPEST,
@@ -17,7 +18,6 @@ from pgflow_mp.worker.dispatch import (
     Dispatcher,
     chunk_size,
 )
-from pgflow_mp.worker.messages import Item
 
 SECONDS = st.floats(1e-6, 100.0)
 

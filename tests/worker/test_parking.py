@@ -18,10 +18,10 @@ from worker_harness import Tasks, adapted, eventually, kill, process, run_row, s
 
 from pgflow_mp.db import engine
 from pgflow_mp.db.parking import Lookout
+from pgflow_mp.executors.messages import Item, Kind, Outcome
 from pgflow_mp.worker import planner
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.inbox import ParkedSeen
-from pgflow_mp.worker.messages import Item, Kind, Outcome
 from pgflow_mp.worker.parking import EVERY, MOST, PATIENCE, Parked, Parking
 from pgflow_mp.worker.worker import Worker
 

@@ -27,7 +27,7 @@ from worker_harness import (
 )
 
 from pgflow_mp.db import connection, engine, schema
-from pgflow_mp.db.embedded import EmbeddedServer
+from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.stats import Ending
 from pgflow_mp.worker.worker import Worker

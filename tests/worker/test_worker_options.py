@@ -115,7 +115,7 @@ def test_a_running_worker_claims_with_the_timeout_that_another_one_brought(dsn: 
 
 
 def _shape_with_timeout(seconds: int) -> str:
-    from pgflow_mp.loading import load_flows
+    from pgflow_mp.loading.finding import load_flows
 
     (flow,) = [f for f in load_flows(str(FLOWS)) if f.slug == "mischief"]
     shape = flow.shape()

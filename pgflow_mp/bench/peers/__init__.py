@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 
 from psycopg.conninfo import conninfo_to_dict
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Task:
     @property
     def call(self) -> Callable[[Any], Any]:
         """The function itself."""
-        return work.FUNCTIONS[self.function]
+        return burning.FUNCTIONS[self.function]
 
     @property
     def lists(self) -> list[list[int]]:

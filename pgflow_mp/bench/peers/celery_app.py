@@ -6,7 +6,7 @@ import importlib
 import os
 from typing import Any
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 
 _URL = os.environ.get("PGFLOW_BENCH_REDIS", "")
 app: Any = importlib.import_module("celery").Celery(
@@ -18,5 +18,5 @@ app.conf.update(
     worker_send_task_events=False,
     broker_connection_retry_on_startup=True,
 )
-noop = app.task(name="noop")(work.noop)
-burn = app.task(name="burn")(work.burn)
+noop = app.task(name="noop")(burning.noop)
+burn = app.task(name="burn")(burning.burn)

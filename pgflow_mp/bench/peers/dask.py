@@ -7,7 +7,7 @@ import importlib
 import time
 from typing import Any, Final
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 from pgflow_mp.bench.peers import Peer, Task
 
 PEER: Final = Peer(
@@ -41,5 +41,5 @@ def measure(task: Task) -> float:
 def _gather(client: Any, task: Task) -> int:
     if task.variant == "one future an item":
         return len(client.gather(client.map(task.call, task.items, pure=False)))
-    lists = client.gather(client.map(work.CHUNKED[task.function], task.lists, pure=False))
+    lists = client.gather(client.map(burning.CHUNKED[task.function], task.lists, pure=False))
     return sum(map(len, lists))

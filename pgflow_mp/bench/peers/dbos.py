@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 from pgflow_mp.bench.peers import Peer, Task
 
 PEER: Final = Peer(
@@ -29,7 +29,7 @@ def measure(task: Task) -> float:
     pool = ProcessPoolExecutor(task.lanes) if task.burns else None
 
     def one(value: int) -> int:
-        return work.noop(value) if pool is None else pool.submit(work.burn, value).result()
+        return burning.noop(value) if pool is None else pool.submit(burning.burn, value).result()
 
     def every(items: list[int]) -> int:
         handles = [DBOS.enqueue_workflow("items", item_workflow, item) for item in items]

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 from pgflow_mp.bench.peers import Peer, Task
 
 PEER: Final = Peer(
@@ -64,9 +64,9 @@ async def _drain(task: Task, items: list[int], pool: ProcessPoolExecutor | None)
             nonlocal done
             value = int(job.payload)
             if pool is None:
-                work.noop(value)
+                burning.noop(value)
             else:
-                await loop.run_in_executor(pool, work.burn, value)
+                await loop.run_in_executor(pool, burning.burn, value)
             done += 1
 
         queue.entrypoint("item")(item)

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 from pgflow_mp.bench.peers import Peer, Task
 
 PEER: Final = Peer(
@@ -37,9 +37,9 @@ async def _measure(task: Task) -> float:
     async def item(value: int) -> None:
         nonlocal done
         if pool is None:
-            work.noop(value)
+            burning.noop(value)
         else:
-            await asyncio.get_running_loop().run_in_executor(pool, work.burn, value)
+            await asyncio.get_running_loop().run_in_executor(pool, burning.burn, value)
         done += 1
 
     jobs = app.task(name="item")(item)

@@ -16,7 +16,7 @@ import msgspec
 from pgflow_mp.bench.arena import connected
 from pgflow_mp.bench.peers import Peer, Task
 from pgflow_mp.db import engine
-from pgflow_mp.loading import load_flows
+from pgflow_mp.loading.finding import load_flows
 
 BATCH, CONNECTIONS = 10, 4
 

@@ -24,9 +24,9 @@ SUITES: Final = {
         "item_times", "0.1 to 100 ms items and a heavy-tailed mix, against a bare process pool"
     ),
     "payloads": Suite("payloads", "10 bytes to 100 KB in and out"),
-    "lanes": Suite("lanes", "1 to 16 lanes of sleeping items, against the ideal"),
+    "lanes": Suite("many_lanes", "1 to 16 lanes of sleeping items, against the ideal"),
     "workers": Suite("workers", "several workers on one database"),
-    "memory": Suite("memory", "resident memory of parent and children"),
+    "memory": Suite("parent_memory", "resident memory of parent and children"),
     "fairness": Suite("fairness", "a small run beside a big one of the same flow"),
     "spawn": Suite("spawn", "tasks made per second by start_flow"),
     "latency": Suite("latency", "one item from start_flow to completed; start of a worker"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from pgflow_mp.bench import work
+from pgflow_mp.bench import burning
 from pgflow_mp.bench.arena import Arena
 from pgflow_mp.bench.measure import Samples, interleave, ratio
 from pgflow_mp.bench.pools import BarePool, same_chunks
@@ -84,7 +84,7 @@ def _side_by_side(
         return arena.run("bench_burn", items).total
 
     def bare() -> float:
-        return pool.chunked(work.burn, items, chunk)
+        return pool.chunked(burning.burn, items, chunk)
 
     return interleave({"bare": bare, "ours": ours} if backwards else {"ours": ours, "bare": bare}, 1)
 
@@ -115,7 +115,7 @@ def _cases(stage: Stage) -> list[Case]:
             count,
             mean,
             0.95,
-            lambda number: work.heavy_tail(count, short, long, seed=number),
+            lambda number: burning.heavy_tail(count, short, long, seed=number),
         )
     )
     return cases

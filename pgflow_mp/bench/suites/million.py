@@ -7,7 +7,7 @@ import statistics
 from pgflow_mp.bench.measure import Samples
 from pgflow_mp.bench.results import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
-from pgflow_mp.bench.suites.memory import BAR_BYTES, mebibytes
+from pgflow_mp.bench.suites.parent_memory import BAR_BYTES, mebibytes
 from pgflow_mp.bench.suites.scaling import BASE, SHAPES, Times, cost_bar
 
 MILLION = 1_000_000

@@ -125,7 +125,7 @@ def _runner(
 def _in_child(name: str, tasks: list[Task]) -> list[float] | str:
     """Seconds for each task, or why there are none."""
     fields = json.dumps([dataclasses.asdict(task) for task in tasks])
-    command = [sys.executable, "-m", "pgflow_mp.bench.peers.child", name, fields]
+    command = [sys.executable, "-m", "pgflow_mp.bench.peers.measured", name, fields]
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         # Files, not pipes: what a peer leaves running would keep a pipe open.
         child = subprocess.Popen(command, stdout=out, stderr=err, start_new_session=True)

@@ -12,7 +12,7 @@ from pgflow_mp.bench.measure import Samples
 from pgflow_mp.bench.results import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 from pgflow_mp.db import engine
-from pgflow_mp.loading import load_flows
+from pgflow_mp.loading.finding import load_flows
 
 LIMIT: Final = 100_000
 WINDOW: Final = 20_000

@@ -1,0 +1,190 @@
+"""Every error as one screen: what, where, what to do. A traceback only when asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import textwrap
+from typing import Final, TextIO
+
+from pgflow_mp.errors import DatabaseError, FlowDefinitionError, InputError, PgflowError
+
+OK: Final = 0
+RUN_FAILED: Final = 1
+USAGE: Final = 2
+DATABASE: Final = 3
+TIMED_OUT: Final = 124
+BUG: Final = 70
+STOPPED: Final = 75
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143
+
+EXIT_CODES: Final = """\
+exit status:
+  0    done
+  1    the run failed
+  2    the command line, the flow or the input is wrong; nothing was started
+  3    trouble with the database
+  124  run: --timeout was over before the run ended; it can be resumed
+  70   a bug in this program
+  75   run: an operator stopped it (its worker was deprecated); it can be resumed
+  130  stopped by Ctrl-C (143: by SIGTERM); an unfinished run can be resumed"""
+
+_OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LONGEST: Final = 24  # lines; the rest of a long message says little more
+
+
+def exit_code(error: BaseException) -> int:
+    """The exit status for an error."""
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, FlowDefinitionError):
+        return USAGE
+    if isinstance(error, PgflowError):
+        return error.exit_code
+    return BUG
+
+
+def explain(error: BaseException) -> BaseException:
+    """An error of ours for what PostgreSQL or the system said; the same error if there is none."""
+    if isinstance(error, PgflowError):
+        return error
+    if "psycopg" in sys.modules:
+        import psycopg
+
+        if isinstance(error, psycopg.Error):
+            return _from_database(error)
+    if isinstance(error, MemoryError):
+        return PgflowError("There is not enough memory", hint="Use fewer --workers, or smaller inputs.")
+    if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        return DatabaseError(
+            "There is no directory for sockets and temporary files: none of the usual ones can be written",
+            hint="Set TMPDIR to a directory that can be written and has a short path.",
+        )
+    if isinstance(error, OSError) and error.filename is not None:
+        return PgflowError(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    return error
+
+
+def _from_database(error: Exception) -> PgflowError:
+    from pgflow_mp.db.connection import is_connection_lost
+    from pgflow_mp.redaction import redact
+
+    text = redact(str(error).strip()).partition("\nCONTEXT:")[0]
+    state = getattr(error, "sqlstate", None) or ""
+    if is_connection_lost(error):
+        return DatabaseError(
+            f"The connection to the database was lost: {text}",
+            hint="Nothing that was recorded is lost. Look at the server's log, then try again.",
+        )
+    if state == "42501":
+        return DatabaseError(f"The database refuses: {text}", hint=_who_may(text))
+    if state in ("53100", "53200", "53300"):
+        return DatabaseError(f"The database is at a limit: {text}")
+    if state.startswith(("22", "54")):
+        hint = "Let the input name the files or ranges to work on, and read the data in the steps."
+        return InputError(
+            f"PostgreSQL cannot store this value: {text}", hint=hint if "maximum of" in text else ""
+        )
+    return DatabaseError(f"The database reports: {text}" + (f" (SQLSTATE {state})" if state else ""))
+
+
+def _who_may(refusal: str) -> str:
+    from pgflow_mp.db.rights import ACCESS
+
+    found = re.search(r"for function (\w+)", refusal)
+    if found is None:
+        return "Connect as a role with more rights."
+    access = ACCESS.get(found[1])
+    if access is None:
+        return "Connect as the owner of the schema pgflow: nobody else may do this."
+    return (
+        "Connect as a role with more rights. An administrator can give them: "
+        f"select pgflow.grant_access('some_role', '{access}');"
+    )
+
+
+def report(error: BaseException, *, debug: bool = False, stream: TextIO | None = None) -> int:
+    """Print the error, and return the exit status for it."""
+    stream = stream or sys.stderr
+    if debug:
+        _print_traceback(error, stream)
+    if isinstance(error, KeyboardInterrupt):
+        print("Interrupted.", file=stream)
+        return INTERRUPTED
+    error = explain(error)
+    if isinstance(error, PgflowError):
+        _print(str(error), error.hint.replace("compile='recreate'", "--compile recreate"), stream)
+    else:
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        _print(
+            f"Unexpected {text}{_place(error)}",
+            "" if debug else "This is a bug in pgflow_mp. Run the command again with --debug, and report it.",
+            stream,
+        )
+    return exit_code(error)
+
+
+def _print_traceback(error: BaseException, stream: TextIO) -> None:
+    """The traceback, without the note that holds the hint: it follows below."""
+    import traceback
+
+    hint = error.hint if isinstance(error, PgflowError) else ""
+    if isinstance(error, PgflowError):
+        error.hint = ""
+    traceback.print_exception(error, file=stream)
+    if isinstance(error, PgflowError):
+        error.hint = hint
+
+
+def _place(error: BaseException) -> str:
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        if file.startswith(_OURS) or not place:
+            place = f" (at {file}, line {trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
+
+
+def _print(message: str, hint: str, stream: TextIO) -> None:
+    red, bold, end = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") if has_color(stream) else ("", "", "")
+    message, hint = _capital(message), _capital(hint)
+    lines = _wrap(message, len("error: "))
+    if len(lines) > _LONGEST:
+        lines = [*lines[: _LONGEST - 1], f"       ... ({len(lines) - _LONGEST + 1} more lines)"]
+    print(f"{red}error:{end} " + "\n".join(lines).lstrip(), file=stream)
+    if hint:
+        print(f" {bold}hint:{end} " + "\n".join(_wrap(hint, len(" hint: "))).lstrip(), file=stream)
+    stream.flush()
+
+
+def _capital(text: str) -> str:
+    """A sentence begins with a capital letter, unless it begins with a name."""
+    return text[:1].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text
+
+
+def _wrap(text: str, indent: int) -> list[str]:
+    """Lines no longer than the terminal; what is laid out already (indented) stays so."""
+    width = max(40, min(shutil.get_terminal_size().columns, 100) - 1)
+    lines: list[str] = []
+    for number, line in enumerate(text.splitlines() or [""]):
+        if number and (line.startswith(" ") or len(line) + indent <= width):
+            lines.append(" " * indent + line)
+        else:
+            lines += textwrap.wrap(
+                line,
+                width,
+                initial_indent=" " * indent,
+                subsequent_indent=" " * indent,
+                break_long_words=False,
+                break_on_hyphens=False,
+            ) or [""]
+    return lines
+
+
+def has_color(stream: TextIO) -> bool:
+    """Whether to write colours to ``stream``: a terminal, and NO_COLOR and TERM do not forbid it."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"

@@ -1,0 +1,185 @@
+"""Opening the database that a command works with: the embedded one, or the one that was named."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from pgflow_mp.cli.options import UsageError, command
+from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable, SchemaError
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgflow_mp.embedded.server import EmbeddedServer
+
+_OWN_CONNECTIONS: Final = 4  # claiming, settling, heartbeat, this command
+_SPARE: Final = 20
+
+
+@dataclass(frozen=True)
+class Database:
+    """A database that is ready for use.
+
+    ``place`` says where it is, without a password. ``options`` are what another command line needs to
+    find it again.
+    """
+
+    dsn: str
+    place: str
+    server: EmbeddedServer | None
+    options: list[str]
+
+    def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection on which payloads are raw JSON."""
+        from pgflow_mp.db import connection, wire
+
+        conn = connection.connect(self.dsn)
+        wire.adapt(conn)
+        return conn
+
+
+def named_dsn(args: argparse.Namespace) -> str | None:
+    """The connection string that the options or the environment name; None: the embedded server.
+
+    Raises UsageError for both --dsn and --data-dir.
+    """
+    from pgflow_mp.db.connection import discover_dsn
+
+    if {"dsn", "data_dir"} <= args.given:
+        raise UsageError(
+            "--dsn and --data-dir exclude each other", hint="--data-dir is for the embedded server."
+        )
+    if "data_dir" in args.given:
+        return None
+    return discover_dsn(args.dsn if "dsn" in args.given else None)
+
+
+@contextlib.contextmanager
+def open_database(
+    args: argparse.Namespace, *, workers: int | None = None, check: bool = True
+) -> Iterator[Database]:
+    """The command's database, for the length of a ``with`` block.
+
+    The embedded server is started and its schema installed. Elsewhere the schema has to be there
+    (unless ``check`` is false). ``workers`` is the number of processes that may ask for connections.
+    Raises DatabaseError, SchemaError, UsageError.
+    """
+    dsn = named_dsn(args)
+    if dsn is None:
+        with _embedded(args, workers) as database:
+            yield database
+        return
+    from pgflow_mp.db import schema
+    from pgflow_mp.redaction import redact
+
+    place = describe(dsn)
+    with connect(dsn, args) as conn:
+        if check:
+            try:
+                schema.check(conn)
+            except SchemaError as error:
+                raise _with_command(error, args) from None
+        if workers is not None:
+            _check_connections(conn, workers, place)
+    options = ["--dsn", redact(dsn)] if "dsn" in args.given else []
+    yield Database(dsn, place, None, options)
+
+
+@contextlib.contextmanager
+def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[Database]:
+    from pgflow_mp.db import connection, queries, schema
+    from pgflow_mp.embedded.parameters import MAX_CONNECTIONS
+    from pgflow_mp.embedded.server import EmbeddedServer
+
+    settings: dict[str, str] = {}
+    if workers is not None and workers + _SPARE > MAX_CONNECTIONS:
+        settings["max_connections"] = str(workers + _SPARE)
+    server = EmbeddedServer(args.data_dir, settings=settings)
+    if not server.data_dir.exists():
+        logging.getLogger("pgflow_mp").info("setting up the embedded PostgreSQL in %s", server.data_dir)
+    if args.log_level == "info":  # that it starts is no news
+        logging.getLogger("pgflow_mp.embedded.lease").setLevel(logging.WARNING)
+    with server:
+        with connection.connect(server.dsn) as conn:
+            schema.install(conn)
+            if not server.attached:  # whoever held tasks here is dead
+                queries.free_tasks_of_all_workers(conn)
+            if workers is not None and server.attached:
+                _check_connections(conn, workers, "the embedded server")
+        options = ["--data-dir", str(args.data_dir)] if "data_dir" in args.given else []
+        yield Database(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, options)
+
+
+def connect(dsn: str, args: argparse.Namespace) -> psycopg.Connection[tuple[Any, ...]]:
+    """Connect; a server that is starting is waited for, for up to a minute.
+
+    An error says who named the server, unless the command line did.
+    """
+    from pgflow_mp.db import connection
+
+    try:
+        return connection.connect_when_up(dsn)
+    except (DatabaseError, ConfigError) as error:
+        if "dsn" not in args.given:
+            error.hint = f"{error.hint}. This server is named by {source_of_dsn(args)}".removeprefix(". ")
+        raise
+
+
+def describe(dsn: str) -> str:
+    """A server and its database in words, without secrets."""
+    from pgflow_mp.db.connection import parse
+    from pgflow_mp.db.connection_errors import location
+
+    return f"PostgreSQL at {location(parse(dsn))}"
+
+
+def source_of_dsn(args: argparse.Namespace) -> str:
+    """Which option or variable named the database."""
+    from pgflow_mp.db.connection import DSN_VARIABLES
+
+    if "dsn" in args.given:
+        return "--dsn"
+    found = [name for name in DSN_VARIABLES if os.environ.get(name, "").strip()]
+    return found[0] if found else "the PG* variables"
+
+
+def _with_command(error: SchemaError, args: argparse.Namespace) -> SchemaError:
+    for verb in ("install", "migrate"):
+        if f"pgflow_mp {verb}" in error.hint:
+            words = [verb, "--dsn", "..."] if "dsn" in args.given else [verb]
+            source = "" if "dsn" in args.given else f" (The database is named by {source_of_dsn(args)}.)"
+            does = "Install it" if verb == "install" else "Upgrade it"
+            return SchemaError(str(error), hint=f"{does}: {command(*words)}{source}")
+    return error
+
+
+def _check_connections(conn: psycopg.Connection[tuple[Any, ...]], workers: int, place: str) -> None:
+    """Refuse to begin where the worker itself would run out of connections; warn for the handlers."""
+    row = conn.execute(
+        "select current_setting('max_connections')::int,"
+        " current_setting('superuser_reserved_connections')::int"
+        " + coalesce(current_setting('reserved_connections', true), '0')::int,"
+        " (select coalesce(sum(numbackends), 0) - 1 from pg_catalog.pg_stat_database)::int"
+    ).fetchone()
+    limit, reserved, used = row or (0, 0, 0)
+    free = limit - reserved - used
+    if free < _OWN_CONNECTIONS:
+        raise DatabaseUnavailable(
+            f"{place} has {max(free, 0)} of its {limit} connections left (max_connections); "
+            f"a worker needs {_OWN_CONNECTIONS}",
+            hint="End idle clients or other workers, or raise max_connections at the server.",
+        )
+    if workers > free - _OWN_CONNECTIONS:
+        logging.getLogger("pgflow_mp").warning(
+            "%d workers, but the server has only %d connections left (max_connections = %d): "
+            "steps that open one of their own (ctx.connect) may fail",
+            workers,
+            free - _OWN_CONNECTIONS,
+            limit,
+        )

@@ -1,0 +1,123 @@
+"""install, migrate, compile: the schema of a database, and flows as SQL."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
+
+if TYPE_CHECKING:
+    from pgflow_mp.db.schema import InstallResult
+
+_ABOUT = {
+    "install": "Install the pgflow schema into a database, or upgrade it there. Safe to repeat.\n"
+    "The embedded server needs no installation: it gets the schema by itself.",
+    "migrate": "Upgrade the pgflow schema of a database to the version of this package.\n"
+    "A database without the schema is left alone; one that is newer is refused.",
+    "compile": "Print the SQL that creates a flow, for migrations that are applied by hand.\n"
+    "The flow is imported here; no database is needed.",
+}
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.description = _ABOUT[verb]
+    parser.usage = f"{parser.prog} [OPTIONS]"
+    if verb == "compile":
+        parser.usage = f"{parser.prog} TARGET [--output FILE]"
+        parser.add_argument("target", metavar="TARGET", help="module:flow, path.py:flow, or an example")
+        parser.option("--output", "-o", env="PGFLOW_OUTPUT", metavar="FILE", help="write it to FILE")
+        return
+    parser.option(
+        "--print",
+        env="PGFLOW_PRINT",
+        flag=True,
+        default=False,
+        help="print the whole installation as a script for psql, and touch nothing",
+    )
+    parser.option(
+        "--with-queue",
+        env="PGFLOW_WITH_QUEUE",
+        flag=True,
+        default=False,
+        help="with --print: take the bundled SQL of pgmq where the server offers that extension, too",
+    )
+    add_json(parser)
+    add_database(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Run the command."""
+    if args.verb == "compile":
+        return _compile(args)
+    if args.print:
+        from pgflow_mp.db import schema
+
+        _write(schema.sql_text(bundled_queue=args.with_queue) + "\n")
+        return 0
+    return _install(args)
+
+
+def _write(sql: str) -> None:
+    """SQL for standard output is UTF-8, as in a file, whatever the terminal's encoding."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(sql.encode())
+    sys.stdout.buffer.flush()
+
+
+def _install(args: argparse.Namespace) -> int:
+    from pgflow_mp.cli.connecting import connect, describe, named_dsn, open_database
+    from pgflow_mp.db import schema
+
+    dsn = named_dsn(args)
+    if dsn is None:
+        with open_database(args) as database, database.connect() as conn:
+            found = schema.installed(conn)
+        version = found.version if found else 0
+        return _say(args, schema.InstallResult(version, version, False, "unchanged"), database.place)
+    place = describe(dsn)
+    with connect(dsn, args) as conn:
+        if args.verb == "migrate" and schema.installed(conn) is None:
+            raise UsageError(
+                f"{place} has no pgflow schema to migrate", hint=f"Install it: {command('install')}"
+            )
+        result = schema.install(conn)
+    return _say(args, result, place)
+
+
+def _say(args: argparse.Namespace, result: InstallResult, place: str) -> int:
+    before, after, changed, queue = result
+    if args.json:
+        print(json.dumps({"before": before, "version": after, "changed": changed, "database": place}))
+    elif not changed:
+        print(f"Up to date: pgflow schema version {after} ({place}).")
+    elif not before:
+        print(f"Installed pgflow schema version {after} ({place}).")
+    elif queue != "present":
+        print(f"Added the queue, which was missing, to pgflow schema version {after} ({place}).")
+    elif before == after:
+        print(f"Renewed the functions of pgflow schema version {after} ({place}).")
+    else:
+        print(f"Upgraded the pgflow schema from version {before} to {after} ({place}).")
+    return 0
+
+
+def _compile(args: argparse.Namespace) -> int:
+    from pgflow_mp.loading import finding
+
+    flows = finding.load_flows(finding.Target.parse(args.target))
+    text = "\n".join(flow.to_sql() for flow in flows)
+    if args.output in (None, "-"):
+        _write(text)
+        return 0
+    from pgflow_mp.cli.output import write_atomically
+
+    with write_atomically(Path(args.output)) as file:
+        file.write(text.encode())
+    names = ", ".join(flow.slug for flow in flows)
+    print(f"Wrote {args.output}: {names}.", file=sys.stderr)
+    return 0

@@ -1,0 +1,85 @@
+"""What a lane pool tells its owner.
+
+Every event names the lane and its generation: the number of its process, counted over the whole pool.
+For each chunk the owner sees any number of Outcomes with ``done`` false, then one with ``done`` true: after
+that the chunk is forgotten. Each item is reported exactly once: in an Outcomes, or as the verdict of a
+LaneDied.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pgflow_mp.executors import messages
+
+
+class Cause(StrEnum):
+    """Why a lane's process ended. Where not said otherwise the running item is charged an attempt."""
+
+    CRASH = "crash"  # by itself: a signal, os._exit(); counts against the item's crash budget
+    OUT_OF_MEMORY = "out of memory"  # the kernel's OOM killer; counts as a crash
+    TERMINATED = "terminated"  # a SIGTERM that was not ours: a process manager or a person; counts as a crash
+    TIMEOUT = "timeout"  # killed by the watchdog
+    MEMORY = "memory"  # killed over the per-lane memory cap
+    CANCELLED = "cancelled"  # killed on the owner's order: the item is handed back
+    STALLED = (
+        "stalled"  # it held a chunk and did nothing for long, e.g. by SIGSTOP between items: handed back
+    )
+    STOPPED = "stopped"  # the pool was stopped: the item is handed back
+    LOST = "lost"  # the forkserver died, and its lanes with it: the item is handed back
+
+    @property
+    def is_crash(self) -> bool:
+        return self in (Cause.CRASH, Cause.OUT_OF_MEMORY, Cause.TERMINATED)
+
+
+@dataclass(frozen=True, slots=True)
+class LaneEvent:
+    """Base of all events."""
+
+    lane: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaneReady(LaneEvent):
+    """A process has loaded the target and takes chunks, ``seconds`` after it was started."""
+
+    pid: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class LaneFailedToStart(LaneEvent):
+    """A process could not load the target. The pool tries again after ``retry_in`` seconds."""
+
+    error: str
+    hint: str
+    retry_in: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes(LaneEvent):
+    """Items of chunk ``seq`` that ended. NOT_RUN ones are handed back: no attempt is to be charged."""
+
+    seq: int
+    outcomes: list[messages.Outcome]
+    done: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LaneDied(LaneEvent):
+    """A process ended other than by retirement; the pool has begun to replace it.
+
+    ``exit`` says how, e.g. ``signal 11 (SIGSEGV)``. ``verdict`` is the failure of the item it was running, in
+    chunk ``seq``: to be recorded, after the owner's CrashBudget if ``cause.is_crash``. Both are None where
+    nothing ran or the item is handed back. ``trace`` is faulthandler's. The chunks it held are closed by
+    the Outcomes that follow.
+    """
+
+    cause: Cause
+    exit: str
+    seq: int | None
+    verdict: messages.Outcome | None
+    trace: str

@@ -1,0 +1,253 @@
+"""What runs inside a lane's process.
+
+begin() is the initializer: it ties the process to its parent, then loads the target. hello() tells the
+parent what was found. run_chunk() executes items one by one and publishes every outcome as it comes.
+Nothing here raises across the process boundary, and nothing here imports a database driver.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from pgflow_mp import logs
+from pgflow_mp.errors import PgflowError
+from pgflow_mp.executors import cpus
+from pgflow_mp.executors.lanes import lifeline, zygote
+from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
+from pgflow_mp.executors.lanes.surroundings import Surroundings
+from pgflow_mp.executors.messages import FlowInfo, Hello, Kind, Outcome, Setup, StepInfo, decode_chunk, encode
+from pgflow_mp.flows import handlers
+from pgflow_mp.flows.context import Context, Runtime
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading import finding
+
+Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
+
+_LONG: Final = 250e-6  # seconds after which a closer look at an item's traces costs next to nothing
+_CUT_OFF: Final = 4  # exit code
+
+_flows: dict[str, Flow] | None = None  # loaded once, perhaps before the fork
+_lane: Lane | None = None
+_hello: bytes = b""
+
+
+class Target(Protocol):
+    """What load() needs to know; Setup and Preload both do."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def flows(self) -> list[str]: ...
+    @property
+    def sys_path(self) -> list[str]: ...
+    @property
+    def main_path(self) -> str | None: ...
+
+
+def load(target: Target) -> dict[str, Flow]:
+    """Import the target's flows, once per process. Raises whatever the import raises."""
+    global _flows
+    if _flows is None:
+        for path in reversed(target.sys_path):
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        _flows = {
+            flow.slug: flow
+            for place in target.target.splitlines()
+            for flow in finding.load_flows(place, main_path=target.main_path)
+            if not target.flows or flow.slug in target.flows
+        }
+    return _flows
+
+
+def begin(setup: bytes, files: SlotFiles) -> None:
+    """Initializer of a lane's process."""
+    global _lane, _hello
+    lifeline.arm()
+    _set_up_process(files)
+    orders = msgspec.msgpack.decode(setup, type=Setup)
+    os.environ.update(cpus.thread_environment(orders.threads))
+    started = time.perf_counter()
+    hello = Hello([], "", "", 0.0, zygote.loaded, zygote.why_not)
+    try:
+        flows = load(orders)
+        _reseed()
+        _lane = Lane(flows, orders, _Slot(files), Surroundings(files.control.fd))
+        hello.flows = [describe(flow) for flow in flows.values()]
+    except PgflowError as error:
+        hello.error, hello.hint = str(error), error.hint
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
+        hello.error = f"Importing {orders.target!r} failed: {_text(error)}"
+    _set_up_logging(orders.log_level, orders.log_format)
+    hello.seconds = time.perf_counter() - started
+    _hello = encode(hello)
+
+
+def hello() -> bytes:
+    """The encoded Hello of this process."""
+    return _hello
+
+
+def run_chunk(ordinal: int, data: bytes) -> None:
+    """Execute an encoded Chunk; the outcomes are in the lane's shared memory when this returns."""
+    if _lane is None:
+        raise RuntimeError("this lane has not loaded its target")
+    _lane.run(ordinal, data)
+
+
+def describe(flow: Flow) -> FlowInfo:
+    """What the parent learns about a flow."""
+    steps = [
+        StepInfo(
+            step.slug,
+            step.step_type,
+            list(step.dependencies),
+            handlers.prepare(flow, step.slug).wants_flow_input,
+        )
+        for step in flow.steps.values()
+    ]
+    return FlowInfo(flow.slug, msgspec.json.encode(flow.shape()), steps)
+
+
+class _Slot(SlotWriter):
+    """Leaves a file alone that a handler has opened under the number of one of ours, which it closed."""
+
+    def __init__(self, files: SlotFiles) -> None:
+        super().__init__(files)
+        self._identities = [os.fstat(file.fd)[1:3] for file in files.buffers]
+
+    def _remap(self, buffer: int, size: int) -> None:
+        if os.fstat(self._files[buffer].fd)[1:3] != self._identities[buffer]:
+            raise OSError("a handler has closed the files of this process")
+        super()._remap(buffer, size)
+
+
+class Lane:
+    """Executes chunks in this process."""
+
+    def __init__(
+        self,
+        flows: dict[str, Flow],
+        setup: Setup,
+        slot: SlotWriter,
+        surroundings: Surroundings,
+        now_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._flows = flows
+        self._slot = slot
+        self._surroundings = surroundings
+        self._now_ns = now_ns  # taken before handlers can put another clock into the module
+        self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
+        self._prepared: dict[tuple[str, str], Execute] = {}
+        self._pid = os.getpid()
+
+    def run(self, ordinal: int, data: bytes) -> None:
+        """Execute one chunk, item by item."""
+        slot, runtime, pid, now_ns = self._slot, self._runtime, self._pid, self._now_ns
+        surroundings = self._surroundings
+        chunk = decode_chunk(data)
+        flow, runs, steps = chunk.flow, chunk.runs, chunk.steps
+        executes = [self._execute(flow, step) for step in steps]
+        surroundings.inspect()  # threads of earlier items go on between chunks
+        slot.begin(ordinal)
+        for position, item in enumerate(chunk.items):
+            started = now_ns()
+            slot.start(position, started)  # before the look at skipped: see LaneProcess.relieve
+            if slot.skipped >= ordinal:
+                slot.finish(encode(Outcome(position, Kind.NOT_RUN, b"", 0.0)))
+                continue
+            context = Context(
+                run_id=runs[item.run],
+                flow_slug=flow,
+                step_slug=steps[item.step],
+                task_index=item.index,
+                attempt=item.attempt,
+                msg_id=item.msg_id,
+                raw_input=item.input,
+                raw_flow_input=item.flow_input,
+                runtime=runtime,
+            )
+            try:
+                kind, body = executes[item.step](item.input, item.flow_input, context)
+            except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
+                kind, body = Kind.FAILED, _text(error).encode("utf-8", "backslashreplace")
+            if os.getpid() != pid:
+                os._exit(0)  # a copy of this process, forked by the handler, that came back here
+            seconds = (now_ns() - started) / 1e9
+            self._publish(Outcome(position, kind, body, seconds))
+            surroundings.after_item()
+            if (seconds > _LONG or kind != Kind.COMPLETED) and not surroundings.inspect():
+                os._exit(_CUT_OFF)
+        slot.end()
+        if not surroundings.connected:
+            os._exit(_CUT_OFF)  # rather than write into what has our files' numbers now
+
+    def _publish(self, outcome: Outcome) -> None:
+        try:
+            self._slot.finish(encode(outcome))
+        except (MemoryError, OSError, ValueError) as error:
+            size = len(outcome.body)
+            text = f"MemoryError: no room to hand over an output of {size} bytes ({error})"
+            self._slot.finish(encode(Outcome(outcome.position, Kind.FAILED, text.encode(), outcome.seconds)))
+
+    def _execute(self, flow_slug: str, step_slug: str) -> Execute:
+        key = (flow_slug, step_slug)
+        if key not in self._prepared:
+            self._prepared[key] = self._prepare(flow_slug, step_slug)
+        return self._prepared[key]
+
+    def _prepare(self, flow_slug: str, step_slug: str) -> Execute:
+        flow = self._flows.get(flow_slug)
+        step = flow.steps.get(step_slug) if flow is not None else None
+        if flow is None or step is None:
+            text = f'Step "{step_slug}" does not exist in flow "{flow_slug}"'.encode()
+            return lambda _input, _flow_input, _context: (Kind.FAILED, text)
+        return handlers.prepare(flow, step_slug).execute
+
+
+def _set_up_process(files: SlotFiles) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    lifeline.outlast_sigterm()
+    with contextlib.suppress(OSError, ValueError):
+        faulthandler.enable(files.trace.fd, all_threads=False)
+        # A task that is terminated over its timeout leaves a note of where it was.
+        faulthandler.register(lifeline.TERMINATE, files.trace.fd, all_threads=False, chain=True)
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(line_buffering=True, errors="backslashreplace")
+
+
+def _set_up_logging(level: str, form: str) -> None:
+    """As in the parent; but where the target has set up logging itself, text goes its way."""
+    level = level if level in logs.LEVELS else "info"
+    logger = logging.getLogger("pgflow_mp")
+    if form == "json" or not (logging.getLogger().handlers or logger.handlers):
+        logs.set_up(level, form)
+    else:
+        logger.setLevel(logs.LEVELS[level])
+
+
+def _reseed() -> None:
+    """Lanes forked from one process must not draw the same "random" numbers (Python reseeds its own)."""
+    random: Any = sys.modules.get("numpy.random")
+    if random is not None and zygote.loaded:
+        random.seed()
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return "".join(traceback.format_exception(error)).strip()
+    except Exception:  # noqa: BLE001 - a __str__ that raises
+        return type(error).__name__

@@ -1,0 +1,107 @@
+"""Where lane processes come from and go to: the forkserver, and threads that start and end processes.
+
+Starting takes as long as the forkserver takes to load the target, ending as long as a process takes to
+leave; neither may hold up the pool.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import psutil
+
+from pgflow_mp.executors.lanes.lane import LaneProcess
+from pgflow_mp.executors.lanes.processes import LaneContext, lane_context
+from pgflow_mp.executors.lanes.zygote import Preload
+from pgflow_mp.executors.messages import Setup, encode
+
+Failed = Callable[[LaneProcess, BaseException, bool], None]
+
+
+class Nursery:
+    """Starts and ends the processes of one pool."""
+
+    def __init__(self, setup: Setup, *, preload: bool, start_method: str | None) -> None:
+        self._setup = setup
+        self._encoded_setup = encode(setup)
+        self._preloading = preload
+        self._start_method = start_method
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._context = lane_context(self._preload(preload), start_method=start_method)
+        self._launcher = ThreadPoolExecutor(2, "pgflow-launch")
+        self._reaper = ThreadPoolExecutor(4, "pgflow-reap")
+
+    @property
+    def server_pid(self) -> int | None:
+        """The forkserver's process id."""
+        return self._context.server.pid if isinstance(self._context, LaneContext) else None
+
+    def wake(self) -> None:
+        """Let a forkserver go on that somebody has stopped: without it no lane starts or is seen to end."""
+        if (pid := self.server_pid) is not None:
+            with contextlib.suppress(psutil.Error, OSError):
+                if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+                    os.kill(pid, signal.SIGCONT)
+
+    def launch(self, make: Callable[[], LaneProcess | None], failed: Failed) -> None:
+        """Start the process that ``make`` returns (None: it is not wanted any more), in a thread.
+
+        ``failed(process, error, again)`` is called if it cannot be started; ``again``: another try may do.
+        """
+        with contextlib.suppress(RuntimeError):  # shut down
+            self._launcher.submit(self._launch, make, failed)
+
+    def _launch(self, make: Callable[[], LaneProcess | None], failed: Failed) -> None:
+        with self._lock:
+            context = self._context
+        if (process := make()) is None:
+            return
+        try:
+            process.launch(context, self._encoded_setup)
+        except BaseException as error:  # noqa: BLE001 - no file descriptors, no memory, no forkserver
+            process.close(0.0)
+            again = isinstance(error, EOFError | ConnectionError) and self._give_up_preloading(context)
+            failed(process, error, again)
+
+    def _give_up_preloading(self, used: object) -> bool:
+        """Importing the target may have killed the forkserver: take one that does not. False: no help."""
+        with self._lock:
+            if used is self._context and self._preloading and not self._stopping:
+                self._preloading = False
+                self._stop_server()
+                self._context = lane_context(self._preload(False), start_method=self._start_method)
+            return used is not self._context and not self._stopping
+
+    def _preload(self, wanted: bool) -> Preload:
+        setup = self._setup
+        paths = [*setup.sys_path, *(path for path in sys.path if path not in setup.sys_path)]
+        return Preload(setup.target if wanted else "", setup.flows, paths, setup.main_path, setup.threads)
+
+    def close(self, process: LaneProcess, grace: float) -> None:
+        """End a process in a thread; it gets ``grace`` seconds to leave by itself."""
+        with contextlib.suppress(RuntimeError):  # shut down: somebody closes it already
+            self._reaper.submit(process.close, grace)
+
+    def finish_launching(self, *, stuck: bool) -> None:
+        """Start nothing more, wait for starts that are under way; ``stuck``: they wait for an import."""
+        self._stopping = True
+        if stuck:
+            self._stop_server()
+        self._launcher.shutdown(wait=True, cancel_futures=True)
+
+    def stop(self) -> None:
+        """Wait until every process that close() was called for has ended, then end the forkserver."""
+        self._stopping = True
+        self._reaper.shutdown(wait=True)
+        self._stop_server()
+
+    def _stop_server(self) -> None:
+        if isinstance(self._context, LaneContext):
+            self._context.server.stop()

@@ -1,0 +1,258 @@
+"""The shared memory of a lane: which item it runs, since when, and what it has finished.
+
+A lane owns three pieces: a control page, and two buffers that take turns, one per chunk (a lane holds
+at most two chunks). The child appends each encoded Outcome to the chunk's buffer and then publishes
+count and length with one aligned 8-byte store: no system call, nothing to lock, and nothing lost when
+the child is killed. The parent reads whenever it likes. Nothing has a name in the file system: the
+pieces are memfds (elsewhere: unlinked temporary files) whose descriptors travel with the child's start.
+
+Ordering: data is written before the word that publishes it. x86 keeps stores in order; for the others
+``_fence`` passes through a lock, whose release and acquire are barriers.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import platform
+import tempfile
+import threading
+from dataclasses import dataclass
+from multiprocessing import reduction
+from multiprocessing.context import get_spawning_popen
+from typing import Any, Final
+
+from pgflow_mp.executors.messages import Outcome, decode_outcomes
+
+BUFFERS: Final = 2
+CONTROL_SIZE: Final = 4096
+INITIAL_SIZE: Final = 64 * 1024
+KEPT_SIZE: Final = 1024 * 1024  # a buffer that grew beyond this is cut back for its next chunk
+
+# The control page as 64-bit words. The child writes the first 32, the parent the rest.
+_CHUNK, _RUNNING, _STARTED, _FINISHED = (
+    0,
+    1,
+    2,
+    3,
+)  # ordinal of the chunk, item token, ns, items ever finished
+_BUFFER_CHUNK, _BUFFER_FILLED = 8, 16  # one word each per buffer: ordinal of its chunk; count and length
+_SHUTDOWN, _SKIP = 32, 33
+
+_LENGTH_BITS: Final = 40  # count (24 bits) and length in bytes (40 bits) share one word, so they agree
+_LENGTH_MASK: Final = (1 << _LENGTH_BITS) - 1
+MAX_ITEMS: Final = (1 << 24) - 1
+_POSITION_BITS: Final = 24
+
+_strongly_ordered: Final = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+_barrier: Final = threading.Lock()
+_barrier.acquire()
+
+
+def _fence() -> None:
+    """No store after this is seen before a store ahead of it (and likewise for loads)."""
+    if not _strongly_ordered:
+        _barrier.release()
+        _barrier.acquire()
+
+
+class SharedFile:
+    """Anonymous shared memory that can be sent to a child while it is being started."""
+
+    def __init__(self, size: int, name: str = "pgflow_mp") -> None:
+        if hasattr(os, "memfd_create"):
+            self.fd = os.memfd_create(name, os.MFD_CLOEXEC)
+        else:
+            with tempfile.TemporaryFile(prefix=name) as file:
+                self.fd = os.dup(file.fileno())
+        os.ftruncate(self.fd, size)
+
+    @classmethod
+    def _received(cls, duplicate: Any) -> SharedFile:
+        self = cls.__new__(cls)
+        self.fd = duplicate.detach()
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if get_spawning_popen() is None:
+            raise TypeError("Shared memory can only be handed to a process that is being started")
+        return SharedFile._received, (reduction.DupFd(self.fd),)
+
+    def size(self) -> int:
+        return os.fstat(self.fd).st_size
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SlotFiles:
+    """The shared memory of one lane process, sent to it at its start. ``trace`` is faulthandler's."""
+
+    control: SharedFile
+    buffers: tuple[SharedFile, ...]
+    trace: SharedFile
+
+    @classmethod
+    def create(cls) -> SlotFiles:
+        return cls(
+            SharedFile(CONTROL_SIZE),
+            tuple(SharedFile(INITIAL_SIZE) for _ in range(BUFFERS)),
+            SharedFile(0),
+        )
+
+    def close(self) -> None:
+        for file in (self.control, *self.buffers, self.trace):
+            file.close()
+
+
+class SlotWriter:
+    """The child's side. One chunk at a time: begin(ordinal), then per item start() and finish()."""
+
+    def __init__(self, files: SlotFiles) -> None:
+        self._files = files.buffers
+        self._maps = [mmap.mmap(file.fd, INITIAL_SIZE) for file in self._files]
+        self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
+        self._words = memoryview(self._page).cast("Q")
+        self._buffer = 0
+        self._base = 0
+        self._count = 0
+        self._length = 0
+
+    def begin(self, ordinal: int) -> None:
+        """Take over the buffer of chunk ``ordinal`` (from 1); the parent has emptied it by contract."""
+        words, buffer = self._words, ordinal % BUFFERS
+        self._buffer, self._base = buffer, ordinal << _POSITION_BITS
+        self._count = self._length = 0
+        if len(self._maps[buffer]) > KEPT_SIZE:
+            self._remap(buffer, INITIAL_SIZE)
+        words[_BUFFER_FILLED + buffer] = 0
+        _fence()
+        words[_BUFFER_CHUNK + buffer] = ordinal
+        words[_CHUNK] = ordinal
+
+    def start(self, position: int, now_ns: int) -> None:
+        """Publish that the item at ``position`` runs since ``now_ns`` (time.monotonic_ns)."""
+        words = self._words
+        words[_STARTED] = now_ns
+        _fence()
+        words[_RUNNING] = self._base + position + 1
+
+    def finish(self, encoded: bytes) -> None:
+        """Append the running item's encoded Outcome and publish it."""
+        buffer, begin = self._buffer, self._length
+        end = begin + len(encoded)
+        if end > len(self._maps[buffer]):
+            self._remap(buffer, max(end, 2 * len(self._maps[buffer])))
+        self._maps[buffer][begin:end] = encoded
+        self._length = end
+        self._count += 1
+        words = self._words
+        _fence()
+        words[_BUFFER_FILLED + buffer] = (self._count << _LENGTH_BITS) | end
+        words[_RUNNING] = 0
+        words[_FINISHED] += 1
+
+    def end(self) -> None:
+        """The chunk is over."""
+        self._words[_CHUNK] = 0
+
+    def _remap(self, buffer: int, size: int) -> None:
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        os.ftruncate(self._files[buffer].fd, size)
+        old, self._maps[buffer] = self._maps[buffer], mmap.mmap(self._files[buffer].fd, size)
+        old.close()
+
+    @property
+    def skipped(self) -> int:
+        """Chunks up to this ordinal are to be handed back from their next item on."""
+        return self._words[_SKIP]
+
+    def is_set(self) -> bool:
+        """Whether the worker shuts down (the shape of multiprocessing.Event, for Context.shutdown)."""
+        return bool(self._words[_SHUTDOWN])
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The item a lane is executing: its chunk's ordinal, its position, and time.monotonic_ns at its start."""
+
+    ordinal: int
+    position: int
+    started_ns: int
+
+
+class SlotReader:
+    """The parent's side. Not thread-safe: the lane's lock guards it."""
+
+    def __init__(self, files: SlotFiles) -> None:
+        self._files = files
+        self._maps = [mmap.mmap(file.fd, INITIAL_SIZE) for file in files.buffers]
+        self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
+        self._words = memoryview(self._page).cast("Q")
+
+    def take(self, ordinal: int, count: int, length: int) -> tuple[list[Outcome], int, int]:
+        """Outcomes of chunk ``ordinal`` beyond the first ``count`` (``length`` bytes) already taken.
+
+        Returns them with the new count and length.
+        """
+        buffer = ordinal % BUFFERS
+        words = self._words
+        if words[_BUFFER_CHUNK + buffer] != ordinal:
+            return [], count, length
+        _fence()
+        filled = words[_BUFFER_FILLED + buffer]
+        new_count, new_length = filled >> _LENGTH_BITS, filled & _LENGTH_MASK
+        if new_count <= count:
+            return [], count, length
+        _fence()
+        if new_length > len(self._maps[buffer]):
+            self._maps[buffer].close()
+            self._maps[buffer] = mmap.mmap(self._files.buffers[buffer].fd, self._files.buffers[buffer].size())
+        # The outcomes lie end to end: with an array header in front they are one msgpack list.
+        head = b"\xdd" + (new_count - count).to_bytes(4, "big")
+        return decode_outcomes(head + self._maps[buffer][length:new_length]), new_count, new_length
+
+    def running(self) -> Running | None:
+        """The item being executed, None between items."""
+        words = self._words
+        for _ in range(100):
+            token = words[_RUNNING]
+            _fence()
+            started = words[_STARTED]
+            _fence()
+            if words[_RUNNING] == token:
+                break
+        else:  # items of microseconds: whichever runs, it has only just begun
+            return None
+        if not token:
+            return None
+        return Running(token >> _POSITION_BITS, (token & ((1 << _POSITION_BITS) - 1)) - 1, started)
+
+    @property
+    def finished(self) -> int:
+        """Items this process has finished since it started."""
+        return self._words[_FINISHED]
+
+    def skip(self, ordinal: int) -> None:
+        """Ask for every item of chunks up to ``ordinal`` that has not begun to be handed back."""
+        self._words[_SKIP] = max(self._words[_SKIP], ordinal)
+
+    def shut_down(self) -> None:
+        """Let handlers that look at ctx.shutdown know."""
+        self._words[_SHUTDOWN] = 1
+
+    def trace(self, limit: int = 8192) -> str:
+        """What faulthandler wrote when the process died, at most ``limit`` bytes of it."""
+        text = os.pread(self._files.trace.fd, limit, 0)
+        return text.decode("utf-8", "replace").strip()
+
+    def close(self) -> None:
+        """Release the memory. The reader is not used afterwards."""
+        self._words.release()
+        self._page.close()
+        for mapped in self._maps:
+            mapped.close()
+        self._files.close()

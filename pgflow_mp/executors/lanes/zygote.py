@@ -1,0 +1,122 @@
+"""Imported by a lane pool's forkserver before it forks the first lane: loads the user's module once.
+
+Lanes then start in milliseconds, also after a kill, and share the module's memory. A process that is
+to be forked must have neither threads nor open files (threads are gone in the child; a file's position
+would be shared by all lanes). If loading the target leaves any behind, or fails, the forkserver starts
+itself again without it, and every lane loads the target on its own.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import signal
+import sys
+import time
+from multiprocessing import forkserver
+from typing import Final
+
+import msgspec
+
+from pgflow_mp.executors import cpus
+from pgflow_mp.executors.lanes import lifeline
+from pgflow_mp.executors.messages import Message
+
+_WHY_NOT: Final = "PGFLOW_MP_NOT_PRELOADED"
+
+
+class Preload(Message):
+    """What the forkserver is told, without secrets. An empty target: load nothing."""
+
+    target: str
+    flows: list[str]
+    sys_path: list[str]
+    main_path: str | None
+    threads: int
+    lifeline: str = ""  # a pipe that ends with the parent
+
+
+loaded: bool = False
+seconds: float = 0.0
+why_not: str = ""
+
+
+def _orders() -> Preload | None:
+    """What the forkserver's command line points to; None if this is none of ours or cannot be read."""
+    command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
+    if not (found := re.search(r"forkserver import main; main\(\d+,.*'(/proc/\d+/fd/\d+)'", command)):
+        return None
+    try:
+        with open(found[1], "rb") as file:
+            orders = msgspec.msgpack.decode(file.read(), type=Preload)
+    except OSError:  # no /proc, or a parent whose files are closed to us: lanes then load by themselves
+        return None
+    return orders
+
+
+def _open_files() -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the listing's own descriptor
+            continue
+    return found
+
+
+def _unsafe(before: dict[int, str]) -> str:
+    """What makes forking this process unsafe, or nothing."""
+    threads = len(os.listdir("/proc/self/task"))
+    if threads > 1:
+        return f"importing it starts {threads - 1} thread(s)"
+    if opened := [path for fd, path in _open_files().items() if before.get(fd) != path]:
+        return f"importing it opens {opened[0]}"
+    return ""
+
+
+def _restart(reason: str) -> None:
+    """Become a fresh forkserver; the descriptors it was given are still open."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execve(sys.executable, sys.orig_argv, {**os.environ, _WHY_NOT: reason})  # noqa: S606 - ourselves
+
+
+def _tie_to_parent(path: str) -> None:
+    """End when the parent does."""
+    pipe = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    lifeline.signal_at_end(pipe, signal.SIGKILL, group=False)
+
+
+def _prepare() -> None:
+    global loaded, seconds, why_not
+    if (orders := _orders()) is None:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by every lane: the parent decides
+    lifeline.own_group()
+    lifeline.outlast_sigterm()
+    _tie_to_parent(orders.lifeline)
+    os.environ.update(cpus.thread_environment(orders.threads))
+    from pgflow_mp.executors.lanes import child  # every lane needs it
+
+    why_not = os.environ.pop(_WHY_NOT, "" if orders.target else "not asked for")
+    if why_not or not os.path.isdir("/proc/self/task"):
+        return
+    started = time.perf_counter()
+    before = _open_files()
+    try:
+        child.load(orders)
+    except BaseException as error:  # noqa: BLE001 - the lane that loads it reports it
+        _restart(f"importing it fails with {type(error).__name__}")
+    if reason := _unsafe(before):
+        _restart(reason)
+    seconds = time.perf_counter() - started
+    loaded = True
+    sys.stdout.flush()  # or every lane would print it again
+    sys.stderr.flush()
+    gc.collect()
+    gc.freeze()  # what was loaded stays shared: the collector does not touch it
+
+
+if hasattr(forkserver, "main"):
+    _prepare()

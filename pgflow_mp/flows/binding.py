@@ -1,0 +1,242 @@
+"""Which argument of a handler receives what, decided once when the step is defined.
+
+In this order: the Context (by annotation, or by the names ctx and context), the outputs of parents
+(by name), the run's input (``flow_input``), and then the step's own input for the first free
+parameter: the run's input in a root step, one element in a map, a read-only mapping
+{parent: output} in a dependent step that names no parent.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+from pgflow_mp.errors import FlowDefinitionError
+from pgflow_mp.flows.annotations import can_hold_a_mapping
+from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.validation import describe
+
+EMPTY: Final = inspect.Parameter.empty
+_CONTEXT_NAMES: Final = ("ctx", "context")
+_POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+class Source(Enum):
+    """Where an argument comes from."""
+
+    INPUT = "input"  # the element of a map, the run's input of a root step
+    PARENTS = "parents"  # the mapping {parent: output}
+    PARENT = "parent"  # the output of one parent
+    OTHER_PARENTS = "other parents"  # **kwargs: parents that no parameter names
+    FLOW_INPUT = "flow_input"
+    CONTEXT = "context"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One bound parameter. ``annotation`` may still be a string; ``default`` is EMPTY if there is none."""
+
+    name: str
+    source: Source
+    annotation: Any = EMPTY
+    default: Any = EMPTY
+    positional: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StepFacts:
+    """What binding needs to know about a step."""
+
+    flow_slug: str
+    step_slug: str
+    is_map: bool
+    dependencies: tuple[str, ...]
+
+    @property
+    def where(self) -> str:
+        return f'step "{self.step_slug}" of flow "{self.flow_slug}"'
+
+
+def bind(
+    handler: Callable[..., Any], facts: StepFacts, names: Mapping[str, Any] | None = None
+) -> tuple[Argument, ...]:
+    """The arguments that ``handler`` will be called with, in call order.
+
+    Annotations are resolved as far as that is possible now, with ``names`` in sight besides the
+    handler's globals; the others stay strings until the flow is loaded.
+    Raises FlowDefinitionError for a parameter without a default that can never be supplied, and for one that
+    would receive a mapping, which its annotation cannot hold.
+    """
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError):  # some builtins, e.g. int, do not tell: they take the input
+        return (Argument("input", _own_source(facts)),)
+    parents = () if facts.is_map else facts.dependencies
+    parameters = [
+        parameter.replace(annotation=_resolve_early(parameter.annotation, handler, names))
+        for parameter in signature.parameters.values()
+    ]
+    kinds = [parameter.kind for parameter in parameters]
+    own_is_free = not any(parameter.name in parents for parameter in parameters)
+    arguments: list[Argument] = []
+    gap = False  # a parameter before this one keeps its default, so this one must be passed by name
+    for parameter in parameters:
+        kind = parameter.kind
+        source = _named_source(parameter, parents)
+        if kind is inspect.Parameter.VAR_KEYWORD:
+            taken = any(argument.source is Source.PARENTS for argument in arguments)
+            source = Source.OTHER_PARENTS if parents and not taken else None
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            leave = bool(parents) and inspect.Parameter.VAR_KEYWORD in kinds
+            source = _own_source(facts) if own_is_free and not leave and not gap else None
+        elif source is None and own_is_free and (kind in _POSITIONAL or parameter.default is EMPTY):
+            source = _own_source(facts)
+        if source is None:
+            if parameter.default is EMPTY and kind not in _VARIADIC:
+                raise _cannot_supply(handler, parameter.name, facts, arguments)
+            gap = gap or kind in _POSITIONAL
+            continue
+        if gap and kind is inspect.Parameter.POSITIONAL_ONLY:
+            raise _cannot_supply(handler, parameter.name, facts, arguments)
+        if source is Source.CONTEXT:
+            _check_context(handler, parameter, facts)
+        if source is Source.PARENTS:
+            _check_mapping(handler, parameter, facts)
+        own_is_free = own_is_free and source not in (Source.INPUT, Source.PARENTS)
+        positional = (kind in _POSITIONAL and not gap) or kind is inspect.Parameter.VAR_POSITIONAL
+        arguments.append(
+            Argument(parameter.name, source, parameter.annotation, parameter.default, positional)
+        )
+    return tuple(arguments)
+
+
+def wants_flow_input(arguments: Sequence[Argument], facts: StepFacts) -> bool:
+    """Whether the handler's arguments need the run's input."""
+    is_root = not facts.dependencies and not facts.is_map
+    return any(
+        argument.source is Source.FLOW_INPUT or (is_root and argument.source is Source.INPUT)
+        for argument in arguments
+    )
+
+
+def resolve(annotation: Any, handler: Callable[..., Any], names: Mapping[str, Any] | None = None) -> Any:
+    """The type behind ``annotation``; strings are looked up where the handler was defined.
+
+    ``names`` are further names in sight. Raises what evaluating the annotation raises (NameError, ...).
+    """
+    if annotation is EMPTY:
+        return Any
+    function = _function(handler)
+    scope = dict(names or {})
+    if isinstance(function, types.FunctionType):
+        scope.update(_closure(function))
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    space = getattr(function, "__globals__", None) or (vars(module) if module else {})
+    holder = types.SimpleNamespace(__annotations__={"it": annotation})
+    return typing.get_type_hints(holder, globalns=space, localns=scope, include_extras=True)["it"]
+
+
+def _resolve_early(annotation: Any, handler: Callable[..., Any], names: Mapping[str, Any] | None) -> Any:
+    try:
+        return annotation if annotation is EMPTY else resolve(annotation, handler, names)
+    except Exception:  # noqa: BLE001 - reported with its name when the flow is loaded
+        return annotation
+
+
+def _own_source(facts: StepFacts) -> Source:
+    return Source.PARENTS if facts.dependencies and not facts.is_map else Source.INPUT
+
+
+def _named_source(parameter: inspect.Parameter, parents: Sequence[str]) -> Source | None:
+    if _is_context(parameter.annotation):
+        return Source.CONTEXT
+    if parameter.name in parents:
+        return Source.PARENT
+    if parameter.name in _CONTEXT_NAMES:
+        return Source.CONTEXT
+    return Source.FLOW_INPUT if parameter.name == "flow_input" else None
+
+
+def _is_context(annotation: Any) -> bool:
+    if isinstance(annotation, str):
+        words = annotation.replace(" ", "").strip("'\"").removeprefix("Optional[").removesuffix("]")
+        return words.removesuffix("|None").rpartition(".")[2] == "Context"
+    if isinstance(annotation, type):
+        return issubclass(annotation, Context)
+    return Context in typing.get_args(annotation)
+
+
+def _check_context(handler: Any, parameter: inspect.Parameter, facts: StepFacts) -> None:
+    annotation = parameter.annotation
+    if annotation in (EMPTY, Any, object) or isinstance(annotation, str) or _is_context(annotation):
+        return
+    raise FlowDefinitionError(
+        f'Handler {describe(handler)} of {facts.where}: parameter "{parameter.name}" receives the Context, '
+        f"yet it is annotated {inspect.formatannotation(annotation)}",
+        hint="Rename the parameter, or annotate it with pgflow_mp.Context.",
+    )
+
+
+def _check_mapping(handler: Any, parameter: inspect.Parameter, facts: StepFacts) -> None:
+    """Refuse what receives the outputs of all parents, but cannot: a parent's name that is misspelt."""
+    annotation = parameter.annotation
+    if annotation is EMPTY or isinstance(annotation, str) or can_hold_a_mapping(annotation):
+        return
+    close = difflib.get_close_matches(parameter.name, facts.dependencies, 1, cutoff=0.4)
+    meant = close or (facts.dependencies if len(facts.dependencies) == 1 else ())
+    raise FlowDefinitionError(
+        f"Handler {describe(handler)} of {facts.where}: {parameter.name} is no parent of {facts.step_slug} "
+        f"(its parents: {', '.join(facts.dependencies)})" + (f"; did you mean {meant[0]}?" if meant else ""),
+        hint="A parameter that names no parent receives the outputs of all of them as one mapping, "
+        f"which cannot be converted to {inspect.formatannotation(annotation)}.",
+    )
+
+
+def _cannot_supply(handler: Any, name: str, facts: StepFacts, bound: list[Argument]) -> FlowDefinitionError:
+    if facts.is_map:
+        own = "the element (first free parameter)"
+    elif facts.dependencies:
+        parents = ", ".join(facts.dependencies)
+        own = f"the outputs of its parents by name ({parents}), or all of them as one mapping"
+    else:
+        own = "the flow's input (first free parameter)"
+    taken = next((a.name for a in bound if a.source in (Source.INPUT, Source.PARENTS)), None)
+    hint = f'"{taken}" already takes the step\'s input. ' if taken else ""
+    return FlowDefinitionError(
+        f'Handler {describe(handler)} of {facts.where}: parameter "{name}" can never be supplied; '
+        f"available are {own}, flow_input, and ctx",
+        hint=f"{hint}Rename it, give it a default, or remove it.",
+    )
+
+
+def _function(handler: Any) -> Any:
+    """The plain function behind a wrapper, a partial, a method or a callable object."""
+    target = inspect.unwrap(handler)
+    while hasattr(target, "func") and not isinstance(target, types.FunctionType):
+        target = inspect.unwrap(target.func)
+    if isinstance(target, types.MethodType):
+        return target.__func__
+    if isinstance(target, type):
+        return target
+    if not isinstance(target, types.FunctionType | types.BuiltinFunctionType):
+        call = type(target).__call__
+        return call if isinstance(call, types.FunctionType) else target
+    return target
+
+
+def _closure(function: types.FunctionType) -> dict[str, Any]:
+    names: dict[str, Any] = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
+        try:
+            names[name] = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+    return names

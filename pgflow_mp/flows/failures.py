@@ -1,0 +1,74 @@
+"""The text that is stored when a task fails: bounded, safe for PostgreSQL, user's frames only."""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Final
+
+MAX_BYTES: Final = 8 * 1024
+_MAX_HEAD: Final = 2 * 1024
+_MAX_FRAMES: Final = 40
+_OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_EXAMPLES: Final = _OURS + "examples" + os.sep
+
+
+def describe_exception(error: BaseException) -> bytes:
+    """``Type: message`` first, then the traceback without our frames; UTF-8, at most 8 kB, never raises."""
+    try:
+        text = _describe(error)
+    except BaseException:  # noqa: BLE001 - whatever a user's exception does when it is printed
+        text = f"{type(error).__name__}: <the exception cannot be printed>"
+    return safe_text(text)
+
+
+def safe_text(text: str, limit: int = MAX_BYTES) -> bytes:
+    """``text`` as UTF-8 that PostgreSQL stores: NUL and lone surrogates are written as escapes."""
+    encoded = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
+    if len(encoded) <= limit:
+        return encoded
+    head = min(_MAX_HEAD, limit // 2)
+    gap = b"\n[...]\n"
+    start = encoded[:head].decode("utf-8", "ignore").encode()
+    return (
+        start + gap + encoded[len(encoded) - (limit - head - len(gap)) :].decode("utf-8", "ignore").encode()
+    )
+
+
+def _describe(error: BaseException) -> str:
+    for link in _links(error):
+        if link.__traceback__ is not None:
+            link.__traceback__ = _without_ours(link.__traceback__)
+    report = traceback.TracebackException.from_exception(error, limit=-_MAX_FRAMES, compact=True)
+    head = "".join(report.format_exception_only()).strip()
+    if isinstance(error, SystemExit):
+        head += " (the handler called sys.exit)" if report.stack else ""
+    if error.__traceback__ is None and error.__cause__ is None and error.__context__ is None:
+        return head
+    return f"{head}\n\n{''.join(report.format(chain=True)).rstrip()}"
+
+
+def _links(error: BaseException) -> Iterator[BaseException]:
+    """The exception, its causes and contexts, and the members of groups; each one once."""
+    waiting, seen = [error], {id(error)}
+    while waiting:
+        link = waiting.pop()
+        yield link
+        members = link.exceptions if isinstance(link, BaseExceptionGroup) else ()
+        for other in (link.__cause__, link.__context__, *members):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def _without_ours(trace: TracebackType) -> TracebackType | None:
+    """Drop our frames from the top of a traceback; what a handler calls stays, even where it is ours."""
+    current: TracebackType | None = trace
+    while current is not None:
+        file = os.path.abspath(current.tb_frame.f_code.co_filename)
+        if not file.startswith(_OURS) or file.startswith(_EXAMPLES):
+            return current
+        current = current.tb_next
+    return None

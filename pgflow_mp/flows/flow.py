@@ -1,0 +1,151 @@
+"""The DSL: a Flow is a graph of steps, each one a plain Python function (contract: worker section 6).
+
+    flow = Flow("word_count", max_attempts=3)
+
+    @flow.map                          # one task per element of the run's input, an array
+    def count(line: str) -> int:
+        return len(line.split())
+
+    @flow.step(depends_on=[count])     # parameters named after parents receive their outputs
+    def total(count: list[int]) -> int:
+        return sum(count)
+
+Everything is checked where it is written: a wrong definition raises FlowDefinitionError at import.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from types import FrameType, MappingProxyType
+from typing import Any, TypeVar, Unpack, overload
+
+from pgflow_mp.flows import validation
+from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepDefinition, StepOptions, Steps, build_step
+
+__all__ = ["Flow", "StepDefinition"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Flow:
+    """A directed acyclic graph of steps.
+
+    ``slug`` names the flow and its queue: at most 47 letters, digits and underscores. ``max_attempts``
+    (at least 1, default 3), ``base_delay`` (seconds, at least 1, default 5) and ``timeout`` (seconds,
+    at least 3, default 60) hold for every step that does not set its own.
+    Raises FlowDefinitionError.
+    """
+
+    def __init__(self, slug: str, **options: Unpack[FlowOptions]) -> None:
+        self.slug = validation.check_flow_slug(slug)
+        where = f'Flow "{self.slug}"'
+        known = validation.FLOW_OPTIONS
+        validation.check_unknown([name for name in options if name not in known], known, where)
+        self.options: Mapping[str, int] = MappingProxyType(validation.check_options(options, where))
+        self._steps = Steps(self.slug)
+        caller = _caller()
+        self.module: str = caller.f_globals.get("__name__", "__main__")
+        """``__name__`` of the module that made the flow."""
+        self.file: str | None = caller.f_globals.get("__file__")
+        """``__file__`` of that module; None in a notebook or at a prompt."""
+
+    @property
+    def steps(self) -> Mapping[str, StepDefinition]:
+        """The steps by slug in definition order, read-only. An unknown slug raises FlowNotFound."""
+        return MappingProxyType(self._steps)
+
+    @overload
+    def step(self, handler: F, /) -> F: ...
+
+    @overload
+    def step(self, slug: str | None = None, **options: Unpack[StepOptions]) -> Callable[[F], F]: ...
+
+    @overload
+    def step(self, slug: str, handler: Callable[..., Any], **options: Unpack[StepOptions]) -> Flow: ...
+
+    def step(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
+        """Add a step: one task. A root step receives the run's input, others their parents' outputs.
+
+        Usable as ``@flow.step``, ``@flow.step(depends_on=[parent])``, ``@flow.step("slug", ...)``, and
+        ``flow.step("slug", function, ...)``, which returns the flow. The slug defaults to the
+        function's name. ``depends_on`` takes slugs and decorated functions. ``when``/``unless`` are
+        JSON patterns matched against the step's input; ``when_unmet`` and ``when_exhausted`` are
+        "fail", "skip" or "skip-cascade"; ``start_delay`` is in seconds.
+        """
+        return self._define("step", slug, handler, options)
+
+    @overload
+    def array(self, handler: F, /) -> F: ...
+
+    @overload
+    def array(self, slug: str | None = None, **options: Unpack[StepOptions]) -> Callable[[F], F]: ...
+
+    @overload
+    def array(self, slug: str, handler: Callable[..., Any], **options: Unpack[StepOptions]) -> Flow: ...
+
+    def array(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
+        """Add a step that returns a list, or yields its elements; a map can follow ``over`` it.
+
+        Anything else that it returns fails the task for good.
+        """
+        return self._define("array", slug, handler, options)
+
+    @overload
+    def map(self, handler: F, /) -> F: ...
+
+    @overload
+    def map(self, slug: str | None = None, **options: Unpack[MapOptions]) -> Callable[[F], F]: ...
+
+    @overload
+    def map(self, slug: str, handler: Callable[..., Any], **options: Unpack[MapOptions]) -> Flow: ...
+
+    def map(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
+        """Add a map: one task per element of the parent's array, or of the run's input without ``over``.
+
+        The handler receives one element; ``ctx.task_index`` is its position. ``tolerate`` is how many
+        items may fail for good, as a count (int) or a share (float) of all; their outputs are null.
+        ``stop_after_alike=K`` fails the step at once when its first K items all fail with one error.
+        """
+        return self._define("map", slug, handler, options)
+
+    def shape(self) -> dict[str, Any]:
+        """What the start-up check compares with the database (contract: worker section 6.1)."""
+        from pgflow_mp.flows.shapes import shape
+
+        return shape(self)
+
+    def to_sql(self) -> str:
+        """The statements that create this flow, one a line (contract: worker section 6.2)."""
+        from pgflow_mp.flows.shapes import to_sql
+
+        return to_sql(self)
+
+    def __repr__(self) -> str:
+        return f"Flow({self.slug!r}, steps=[{', '.join(self._steps)}])"
+
+    def _define(self, kind: str, slug: Any, handler: Any, options: dict[str, Any]) -> Any:
+        if callable(slug) and handler is None:
+            self._add(kind, None, slug, options, _caller())
+            return slug
+        if handler is not None:
+            self._add(kind, slug, handler, options, _caller())
+            return self
+
+        def decorate(function: F) -> F:
+            self._add(kind, slug, function, options, _caller())
+            return function
+
+        return decorate
+
+    def _add(self, kind: str, slug: Any, handler: Any, options: dict[str, Any], caller: FrameType) -> None:
+        step = build_step(self._steps, kind, slug, handler, options, caller)
+        self._steps[step.slug] = step
+
+
+def _caller() -> FrameType:
+    """The frame of the user's code that is defining something."""
+    frame = sys._getframe(1)
+    while frame.f_globals is globals() and frame.f_back is not None:
+        frame = frame.f_back
+    return frame

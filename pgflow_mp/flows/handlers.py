@@ -1,0 +1,234 @@
+"""Running one task inside a lane: typed decode, call, encode (contract: worker section 3).
+
+``prepare`` does once per step and process what can be done once; ``PreparedHandler.execute`` is the
+hot path and lets nothing escape: whatever a handler does becomes an outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from pgflow_mp.errors import FlowDefinitionError, PermanentError, PgflowError
+from pgflow_mp.flows.binding import EMPTY, Argument, Source, resolve, wants_flow_input
+from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.failures import describe_exception, safe_text
+from pgflow_mp.flows.validation import describe
+from pgflow_mp.values.encoding import OutputError
+from pgflow_mp.values.outputs import MAX_OUTPUT_BYTES, as_list, encode_output
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.flow import Flow
+    from pgflow_mp.flows.steps import StepDefinition
+
+COMPLETED: Final = 0
+FAILED: Final = 1
+FAILED_FOR_GOOD: Final = 2
+_NO_ITERATORS: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})  # nearly all results
+
+Call = Callable[[bytes, "bytes | None", Context], Any]
+_Get = Callable[[bytes, "bytes | None", Context, "dict[str, msgspec.Raw]"], Any]
+_decode_parents: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class InputMismatch(PgflowError):
+    """The input of a task does not fit what its handler's annotations ask for."""
+
+
+def prepare(flow: Flow, step: str | StepDefinition, *, max_output: int = MAX_OUTPUT_BYTES) -> PreparedHandler:
+    """The handler of a step (or of its slug), ready to run tasks; reuse it for every task of the process.
+
+    Raises FlowNotFound for an unknown step, FlowDefinitionError for an annotation that cannot be
+    resolved or that JSON cannot be converted to.
+    """
+    return PreparedHandler(flow.steps[step] if isinstance(step, str) else step, max_output)
+
+
+def check(flow: Flow) -> None:
+    """Called when a flow is loaded.
+
+    Raises FlowDefinitionError for a flow without steps, and for annotations that cannot be used.
+    """
+    if not flow.steps:
+        raise FlowDefinitionError(
+            f'Flow "{flow.slug}" has no steps',
+            hint="Decorate functions with @flow.step, @flow.array or @flow.map.",
+        )
+    for slug in flow.steps:
+        prepare(flow, slug)
+
+
+class PreparedHandler:
+    """One step's handler with its decoders.
+
+    ``call(input, flow_input, ctx)`` decodes, calls and returns the result as it is, with exceptions
+    passing through (InputMismatch if the input does not fit). ``execute`` makes an outcome of it.
+    """
+
+    def __init__(self, step: StepDefinition, max_output: int = MAX_OUTPUT_BYTES) -> None:
+        self.step = step
+        self.wants_flow_input = wants_flow_input(step.arguments, step.facts)
+        self.call: Call = _compile(step)
+        self._max_output = max_output
+
+    def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]:
+        """Run one task: ``(0, output as JSON)``, ``(1, error text)`` if a retry may help, else ``(2, text)``.
+
+        ``input`` is raw JSON: the element in a map, the object of parent outputs in a dependent step.
+        ``flow_input`` is the run's input, which a root step receives. Nothing is ever raised.
+        """
+        try:
+            result = self.call(input, flow_input, ctx)
+            if (self.step.is_array or type(result) not in _NO_ITERATORS) and type(result) is not list:
+                result = list(result) if isinstance(result, Iterator) else result
+                result = as_list(result) if self.step.is_array else result
+            return COMPLETED, encode_output(result, self._max_output)
+        except InputMismatch as error:
+            return FAILED_FOR_GOOD, safe_text(f"{type(error).__name__}: {error}")
+        except OutputError as error:
+            return FAILED_FOR_GOOD, safe_text(self._output_text(error, ctx))
+        except PermanentError as error:
+            return FAILED_FOR_GOOD, describe_exception(error)
+        except BaseExceptionGroup as group:
+            kind_of_failure = FAILED_FOR_GOOD if group.split(PermanentError)[1] is None else FAILED
+            return kind_of_failure, describe_exception(group)
+        except BaseException as error:  # noqa: BLE001 - sys.exit, KeyboardInterrupt, MemoryError: all outcomes
+            return FAILED, describe_exception(error)
+
+    def _output_text(self, error: OutputError, ctx: Context) -> str:
+        where = f'Output of step "{self.step.slug}"'
+        if self.step.step_type == "map":
+            where += f", index {ctx.task_index},"
+        hint = f"\n{error.hint}" if error.hint else ""
+        return f"OutputError: {where} cannot be stored: {error}{hint}"
+
+
+def _compile(step: StepDefinition) -> Call:
+    """A function that gets the arguments and calls the handler, specialised for the common signatures."""
+    handler = step.handler
+    is_root = not step.dependencies and step.step_type == "single"
+    sources = [argument.source for argument in step.arguments]
+    by_position = all(argument.positional for argument in step.arguments)
+    if not sources:
+        return lambda input, flow_input, ctx: handler()
+    if by_position and sources in ([Source.INPUT], [Source.INPUT, Source.CONTEXT]) and not is_root:
+        decode = _checked_decoder(step, step.arguments[0])
+        if len(sources) == 1:
+            return lambda input, flow_input, ctx: handler(decode(input))
+        return lambda input, flow_input, ctx: handler(decode(input), ctx)
+    return _general(step, is_root)
+
+
+def _general(step: StepDefinition, is_root: bool) -> Call:
+    handler = step.handler
+    by_position: list[_Get] = []
+    by_name: list[tuple[str, _Get]] = []
+    others: Callable[[dict[str, msgspec.Raw]], dict[str, Any]] | None = None
+    needs_parents = False
+    for argument in step.arguments:
+        needs_parents = needs_parents or argument.source in (Source.PARENT, Source.OTHER_PARENTS)
+        if argument.source is Source.OTHER_PARENTS:
+            others = _other_parents(step, argument)
+        elif argument.positional:
+            by_position.append(_getter(step, argument, is_root))
+        else:
+            by_name.append((argument.name, _getter(step, argument, is_root)))
+
+    def call(input: bytes, flow_input: bytes | None, ctx: Context) -> Any:
+        parents: dict[str, msgspec.Raw] = _parents(step, input) if needs_parents else {}
+        arguments = [get(input, flow_input, ctx, parents) for get in by_position]
+        if not by_name and others is None:
+            return handler(*arguments)
+        named = {name: get(input, flow_input, ctx, parents) for name, get in by_name}
+        if others is not None:
+            named.update(others(parents))
+        return handler(*arguments, **named)
+
+    return call
+
+
+def _getter(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
+    """How one argument is made of a task."""
+    source, name = argument.source, argument.name
+    if source is Source.CONTEXT:
+        return lambda input, flow_input, ctx, parents: ctx
+    decode = _checked_decoder(step, argument)
+    if source is Source.FLOW_INPUT:
+        return lambda input, flow_input, ctx, parents: ctx.runtime.flow_input(ctx.run_id, flow_input, decode)
+    if source is Source.PARENT:
+        default = None if argument.default is EMPTY else argument.default
+
+        def parent(input: bytes, flow_input: bytes | None, ctx: Context, parents: dict[str, Any]) -> Any:
+            raw = parents.get(name)
+            return default if raw is None else decode(raw)
+
+        return parent
+    if source is Source.PARENTS:
+        return lambda input, flow_input, ctx, parents: decode(input)
+    if is_root:
+        return lambda input, flow_input, ctx, parents: (
+            ctx.runtime.flow_input(ctx.run_id, None, decode) if flow_input is None else decode(flow_input)
+        )
+    return lambda input, flow_input, ctx, parents: decode(input)
+
+
+def _other_parents(
+    step: StepDefinition, argument: Argument
+) -> Callable[[dict[str, msgspec.Raw]], dict[str, Any]]:
+    decode = _checked_decoder(step, argument)
+    named = {other.name for other in step.arguments if other.source is Source.PARENT}
+    return lambda parents: {slug: decode(raw) for slug, raw in parents.items() if slug not in named}
+
+
+def _parents(step: StepDefinition, input: bytes) -> dict[str, msgspec.Raw]:
+    try:
+        return _decode_parents(input)
+    except msgspec.DecodeError as error:
+        raise InputMismatch(
+            f'Input of step "{step.slug}" is not an object of parent outputs: {error}'
+        ) from None
+
+
+def _checked_decoder(step: StepDefinition, argument: Argument) -> Callable[[Any], Any]:
+    """A decoder for the argument's type that raises InputMismatch, with msgspec's path."""
+    wanted = _wanted_type(step, argument)
+    where = f'Handler {describe(step.handler)} of {step.facts.where}: parameter "{argument.name}"'
+    try:
+        decode = msgspec.json.Decoder(wanted).decode
+    except TypeError as error:
+        raise FlowDefinitionError(
+            f"{where} has an annotation that JSON cannot be converted to: {error}",
+            hint="Use msgspec.Struct, dataclasses, TypedDict, builtin types, dates, or no annotation.",
+        ) from None
+    freeze = argument.source is Source.PARENTS and wanted is Any
+    mismatch = f'Input of step "{step.slug}" does not fit parameter "{argument.name}"'
+
+    def decode_checked(raw: Any) -> Any:
+        try:
+            return decode(raw)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise InputMismatch(f"{mismatch}: {error}") from None
+
+    if freeze:
+        return lambda raw: MappingProxyType(decode_checked(raw))
+    return decode_checked
+
+
+def _wanted_type(step: StepDefinition, argument: Argument) -> Any:
+    where = f'Handler {describe(step.handler)} of {step.facts.where}: parameter "{argument.name}"'
+    try:
+        wanted = resolve(argument.annotation, step.handler)
+    except Exception as error:
+        text = argument.annotation if isinstance(argument.annotation, str) else repr(argument.annotation)
+        raise FlowDefinitionError(
+            f"{where} has the annotation {text!r}, which cannot be resolved: {error}",
+            hint="Define or import the type in the handler's module, outside of 'if TYPE_CHECKING:'.",
+        ) from error
+    if wanted is object or (
+        argument.source is Source.PARENTS and wanted in (Mapping, Mapping[str, Any], Mapping[str, object])
+    ):
+        return Any
+    return wanted

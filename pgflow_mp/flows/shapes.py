@@ -1,0 +1,96 @@
+"""A flow as the database knows it: its shape, and the SQL that creates it (contract: worker 6.1, 6.2)."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.flow import Flow
+    from pgflow_mp.flows.steps import StepDefinition
+
+_CAMEL = {
+    "max_attempts": "maxAttempts",
+    "base_delay": "baseDelay",
+    "timeout": "timeout",
+    "start_delay": "startDelay",
+    "tolerated_failures": "toleratedFailures",
+    "tolerated_share": "toleratedShare",
+    "stop_after_alike": "stopAfterAlike",
+}
+
+
+def shape(flow: Flow) -> dict[str, Any]:
+    """The JSON shape of ``flow``, keys as in the contract. Options are there only where they are set."""
+    result: dict[str, Any] = {"steps": [_step_shape(step) for step in flow.steps.values()]}
+    if flow.options:
+        result["options"] = {_CAMEL[name]: value for name, value in flow.options.items()}
+    return result
+
+
+def to_sql(flow: Flow) -> str:
+    """The statements that create ``flow``, one a line, ending in a newline."""
+    arguments = [_text(flow.slug), *(f"{name} => {value}" for name, value in flow.options.items())]
+    statements = [f"SELECT pgflow.create_flow({', '.join(arguments)});"]
+    statements += [
+        f"SELECT pgflow.add_step({', '.join(_step_arguments(flow.slug, step))});"
+        for step in flow.steps.values()
+    ]
+    statements += [
+        f"SELECT pgflow.set_step_policy({', '.join(_policy_arguments(flow.slug, step))});"
+        for step in flow.steps.values()
+        if step.policy
+    ]
+    return "\n".join(statements) + "\n"
+
+
+def _step_shape(step: StepDefinition) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "slug": step.slug,
+        "stepType": step.step_type,
+        "dependencies": sorted(step.dependencies),
+        "whenUnmet": step.when_unmet or "skip",
+        "whenExhausted": step.when_exhausted or "fail",
+        "requiredInputPattern": _pattern(step.when),
+        "forbiddenInputPattern": _pattern(step.unless),
+    }
+    options = {**step.options, **step.policy}
+    if options:
+        result["options"] = {_CAMEL[name]: value for name, value in options.items()}
+    return result
+
+
+def _pattern(pattern: Any) -> dict[str, Any]:
+    return {"defined": False} if pattern is None else {"defined": True, "value": pattern}
+
+
+def _step_arguments(flow_slug: str, step: StepDefinition) -> list[str]:
+    arguments = [_text(flow_slug), _text(step.slug)]
+    if step.dependencies:
+        arguments.append(f"ARRAY[{', '.join(map(_text, step.dependencies))}]")
+    arguments += [f"{name} => {value}" for name, value in step.options.items()]
+    texts = {
+        "required_input_pattern": _json(step.when),
+        "forbidden_input_pattern": _json(step.unless),
+        "when_unmet": step.when_unmet,
+        "when_exhausted": step.when_exhausted,
+        "step_type": "map" if step.step_type == "map" else None,
+    }
+    arguments += [f"{name} => {_text(value)}" for name, value in texts.items() if value is not None]
+    return arguments
+
+
+def _policy_arguments(flow_slug: str, step: StepDefinition) -> list[str]:
+    return [
+        _text(flow_slug),
+        _text(step.slug),
+        *(f"{name} => {value}" for name, value in step.policy.items()),
+    ]
+
+
+def _json(pattern: Any) -> str | None:
+    return None if pattern is None else json.dumps(pattern, ensure_ascii=False)
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,194 @@
+"""Step definitions: what they hold, how they are built and checked (contract: worker section 6)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import FrameType, MappingProxyType
+from typing import Any, Literal, TypedDict, cast
+
+from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
+from pgflow_mp.flows import validation
+from pgflow_mp.flows.binding import Argument, StepFacts, bind
+
+Mode = Literal["fail", "skip", "skip-cascade"]
+Parent = str | Callable[..., Any]
+Pattern = Mapping[str, Any]
+
+
+class FlowOptions(TypedDict, total=False):
+    """Options of a flow, the defaults of its steps."""
+
+    max_attempts: int | None
+    base_delay: int | None
+    timeout: int | None
+
+
+class _AnyStepOptions(FlowOptions, total=False):
+    start_delay: int | None
+    when: Pattern | None
+    unless: Pattern | None
+    when_unmet: Mode | None
+    when_exhausted: Mode | None
+
+
+class StepOptions(_AnyStepOptions, total=False):
+    """Options of a step or array."""
+
+    depends_on: Parent | Iterable[Parent]
+
+
+class MapOptions(_AnyStepOptions, total=False):
+    """Options of a map."""
+
+    over: Parent | None
+    tolerate: float | None
+    stop_after_alike: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepDefinition:
+    """One step. ``options``, ``policy`` and the modes hold only what was set.
+
+    ``policy`` is a map step's failure policy by the names of its SQL columns; ``arguments`` say what the
+    handler gets.
+    """
+
+    slug: str
+    step_type: Literal["single", "map"]
+    is_array: bool
+    dependencies: tuple[str, ...]
+    options: Mapping[str, int]
+    policy: Mapping[str, int | float]
+    when: Mapping[str, Any] | None
+    unless: Mapping[str, Any] | None
+    when_unmet: Mode | None
+    when_exhausted: Mode | None
+    handler: Callable[..., Any]
+    facts: StepFacts
+    arguments: tuple[Argument, ...]
+
+
+class Steps(dict[str, StepDefinition]):
+    """The steps of one flow by slug, in definition order. Looking up an unknown slug raises FlowNotFound."""
+
+    def __init__(self, flow_slug: str) -> None:
+        super().__init__()
+        self.flow_slug = flow_slug
+
+    def __missing__(self, slug: str) -> StepDefinition:
+        raise FlowNotFound(
+            f'Step "{slug}" does not exist in flow "{self.flow_slug}"',
+            hint=f"Its steps are {', '.join(self) or 'none'}.",
+        )
+
+
+def build_step(
+    steps: Steps, kind: str, slug: object, handler: object, options: Mapping[str, Any], caller: FrameType
+) -> StepDefinition:
+    """Check one step against the steps before it. ``kind`` is step, array or map.
+
+    ``caller`` is the frame that defines it, where names in annotations are looked up.
+    """
+    flow_slug = steps.flow_slug
+    if slug is None:
+        slug = _default_slug(validation.check_handler(handler, f'a step of flow "{flow_slug}"'), flow_slug)
+    slug = validation.check_slug(slug)
+    where = f'step "{slug}" of flow "{flow_slug}"'
+    known = list((MapOptions if kind == "map" else StepOptions).__annotations__)
+    unknown = [name for name in options if name not in known]
+    validation.check_unknown(unknown, known, f'{kind.capitalize()} "{slug}"')
+    function = validation.check_handler(handler, where)
+    if slug in steps:
+        raise FlowDefinitionError(f'Step "{slug}" already exists in flow "{flow_slug}"')
+    parents = _parents(steps, slug, options.get("over" if kind == "map" else "depends_on"), where)
+    if kind == "map" and len(parents) > 1:
+        raise FlowDefinitionError(
+            f'Map step "{slug}" can have at most one dependency, but {len(parents)} were provided: '
+            + ", ".join(parents),
+            hint="Join them in an array step first, and map over that one.",
+        )
+    facts = StepFacts(flow_slug, slug, kind == "map", parents)
+    return StepDefinition(
+        slug=slug,
+        step_type="map" if kind == "map" else "single",
+        is_array=kind == "array",
+        dependencies=parents,
+        options=MappingProxyType(validation.check_options(options, where)),
+        policy=MappingProxyType(validation.check_policy(options, where)),
+        when=validation.check_pattern(options.get("when"), "when", where),
+        unless=validation.check_pattern(options.get("unless"), "unless", where),
+        when_unmet=cast(Mode | None, validation.check_mode(options.get("when_unmet"), "when_unmet", where)),
+        when_exhausted=cast(
+            Mode | None, validation.check_mode(options.get("when_exhausted"), "when_exhausted", where)
+        ),
+        handler=function,
+        facts=facts,
+        arguments=bind(function, facts, {} if caller.f_locals is caller.f_globals else caller.f_locals),
+    )
+
+
+def _parents(steps: Steps, slug: str, given: Any, where: str) -> tuple[str, ...]:
+    if given is None:
+        return ()
+    if isinstance(given, str) or callable(given):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise FlowDefinitionError(f"Parents of {where} must be slugs or functions, not {given!r}")
+    names: list[str] = []
+    for parent in given:
+        name = _parent_slug(steps, slug, parent, where)
+        if name in names:
+            raise FlowDefinitionError(f'Step "{slug}" depends on step "{name}" more than once')
+        names.append(name)
+    return tuple(names)
+
+
+def _parent_slug(steps: Steps, slug: str, parent: Any, where: str) -> str:
+    if isinstance(parent, str):
+        if parent not in steps:
+            raise FlowDefinitionError(
+                f'Step "{slug}" depends on undefined step "{parent}"',
+                hint=f"Steps defined before it: {', '.join(steps) or 'none'}.",
+            )
+        return parent
+    if not callable(parent):
+        raise FlowDefinitionError(f"Parents of {where} must be slugs or functions, not {parent!r}")
+    functions = set(map(id, _unwrapped(parent)))
+    matches = [step.slug for step in steps.values() if functions & set(map(id, _unwrapped(step.handler)))]
+    exact = [step.slug for step in steps.values() if step.handler is parent]
+    matches = exact or matches
+    if not matches:
+        name = getattr(parent, "__name__", repr(parent))
+        raise FlowDefinitionError(
+            f'Step "{slug}" depends on undefined step "{name}"',
+            hint=f'That function is no step of flow "{steps.flow_slug}".',
+        )
+    if len(matches) > 1:
+        raise FlowDefinitionError(
+            f'Step "{slug}" depends on a function that is the handler of several steps: '
+            + ", ".join(matches),
+            hint="Give the parent's slug instead of the function.",
+        )
+    return matches[0]
+
+
+def _default_slug(handler: Callable[..., Any], flow_slug: str) -> str:
+    name = getattr(handler, "__name__", None)
+    if not isinstance(name, str) or name == "<lambda>":
+        raise FlowDefinitionError(
+            f'A step of flow "{flow_slug}" has a handler without a name',
+            hint='Give the slug: flow.step("slug", handler).',
+        )
+    return name
+
+
+def _unwrapped(handler: Any) -> Iterator[Any]:
+    """The handler and every function that it wraps (decorators above and below ours, partials)."""
+    for _ in range(100):
+        yield handler
+        inner = getattr(handler, "__wrapped__", None)
+        handler = handler.func if inner is None and isinstance(handler, functools.partial) else inner
+        if handler is None:
+            return

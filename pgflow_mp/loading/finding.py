@@ -1,0 +1,140 @@
+"""Importing the flows of a target, and finding the target of a flow that is at hand.
+
+Lanes load by text, so everything that a flow needs has to be reachable by importing a module or
+running a file: flows are module-level variables.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+import types
+from collections.abc import Iterable
+
+from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
+from pgflow_mp.flows import handlers
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading.importing import FILE_PREFIX, import_target, place_of
+from pgflow_mp.loading.targets import Target, bundled_examples, resolve_app
+
+__all__ = ["Target", "bundled_examples", "load_app", "load_flows", "resolve_app", "target_for"]
+
+
+def load_flows(target: Target | str, *, main_path: str | None = None) -> list[Flow]:
+    """Import a target and return its flows: the one that it names, or all module-level ones.
+
+    ``main_path`` is the script to run for the target ``__main__`` (under the name ``__mp_main__``, as
+    multiprocessing does). The flow must have steps, and the handlers' annotations are checked.
+    Raises FlowNotFound, or FlowDefinitionError as the module raised it.
+    """
+    if isinstance(target, str):
+        target = Target.parse(target)
+    module = import_target(target, main_path)
+    flows = _collect(module, str(target.module or target.file))
+    if target.flow is not None:
+        flows = {target.flow: _choose(module, flows, target)}
+    if not flows:
+        raise FlowNotFound(
+            f"{place_of(target)} has no flow",
+            hint='A flow is a module-level variable: flow = Flow("name").',
+        )
+    chosen = list(flows.values())
+    for flow in chosen:
+        handlers.check(flow)
+    return chosen
+
+
+def load_app(targets: Iterable[Target]) -> list[Flow]:
+    """The flows of several targets; two of them must not have the same slug."""
+    flows = {id(flow): flow for target in targets for flow in load_flows(target)}
+    _check_slugs(flows.values())
+    return list(flows.values())
+
+
+def target_for(flow: Flow) -> Target:
+    """The target by which another process finds ``flow``. Raises FlowNotFound if there is none."""
+    if flow.module == "__mp_main__":
+        raise FlowNotFound(
+            f'Flow "{flow.slug}" was started while a worker process was importing its script',
+            hint="Start it under: if __name__ == '__main__':",
+        )
+    for name in (flow.module, *list(sys.modules)):
+        module = sys.modules.get(name)
+        if isinstance(module, types.ModuleType) and any(value is flow for value in vars(module).values()):
+            return _target_in(flow, name, module)
+    if flow.file is None or flow.file.startswith("<"):
+        raise _not_in_a_file(flow)
+    raise FlowNotFound(
+        f'Flow "{flow.slug}" is no module-level variable of {flow.file}',
+        hint="Worker processes import flows: assign it at the top level of a module.",
+    )
+
+
+def _target_in(flow: Flow, name: str, module: types.ModuleType) -> Target:
+    spec = getattr(module, "__spec__", None)
+    file = getattr(module, "__file__", None)
+    if name in ("__main__", "__mp_main__"):
+        if spec is not None and spec.name not in ("__main__", "__mp_main__"):  # python -m package.module
+            return Target(module=spec.name, flow=flow.slug)
+        if file is None or not os.path.isfile(file):
+            raise _not_in_a_file(flow)
+        return Target(module="__main__", file=os.path.abspath(file), flow=flow.slug)
+    if file is None or not os.path.isfile(file):
+        raise _not_in_a_file(flow)
+    if spec is None or name.startswith(FILE_PREFIX):
+        return Target(file=os.path.abspath(file), flow=flow.slug)
+    return Target(module=name, flow=flow.slug)
+
+
+def _not_in_a_file(flow: Flow) -> FlowNotFound:
+    return FlowNotFound(
+        f'Flow "{flow.slug}" is defined in a notebook, at a prompt or on standard input; '
+        "worker processes cannot import it",
+        hint="Put the flow and its handlers into a file, for example flows.py, and import it here.",
+    )
+
+
+def _collect(module: types.ModuleType, place: str) -> dict[str, Flow]:
+    flows: dict[int, Flow] = {}
+    for value in list(vars(module).values()):
+        if isinstance(value, Flow):
+            flows.setdefault(id(value), value)
+    _check_slugs(flows.values(), f" in {place}")
+    return {flow.slug: flow for flow in flows.values()}
+
+
+def _check_slugs(flows: Iterable[Flow], where: str = "") -> None:
+    seen: dict[str, Flow] = {}
+    for flow in flows:
+        other = seen.setdefault(flow.slug.lower(), flow)
+        if other is flow:
+            continue
+        files = " and ".join(sorted({str(other.file), str(flow.file)}))
+        if other.slug == flow.slug:
+            raise FlowDefinitionError(
+                f'Two flows{where} have the slug "{flow.slug}"', hint=f"They are defined in {files}."
+            )
+        raise FlowDefinitionError(
+            f'Flows "{other.slug}" and "{flow.slug}"{where} differ only in case',
+            hint=f"They would share one queue; rename one. They are defined in {files}.",
+        )
+
+
+def _choose(module: types.ModuleType, flows: dict[str, Flow], target: Target) -> Flow:
+    name = target.flow or ""
+    value = vars(module).get(name)
+    if isinstance(value, Flow):
+        return value
+    if name in flows:
+        return flows[name]
+    if value is not None:
+        raise FlowNotFound(
+            f"'{name}' in {place_of(target)} is a {type(value).__name__}, not a flow",
+            hint=f"Flows there: {', '.join(flows) or 'none'}.",
+        )
+    close = difflib.get_close_matches(name, flows, 1)
+    guess = f"Did you mean '{close[0]}'? " if close else ""
+    raise FlowNotFound(
+        f"{place_of(target)} has no flow '{name}'", hint=f"{guess}Flows there: {', '.join(flows) or 'none'}."
+    )

@@ -1,0 +1,183 @@
+"""Importing a target's module, and saying in the user's terms why that did not work."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.machinery
+import importlib.util
+import linecache
+import os
+import re
+import sys
+import sysconfig
+import traceback
+import types
+from pathlib import Path
+from typing import Final
+
+from pgflow_mp.errors import FlowNotFound, PgflowError
+from pgflow_mp.loading.targets import Target, bundled_examples, package_of
+
+FILE_PREFIX: Final = "pgflow_mp_file_"
+"""Starts the names of modules that were loaded by path because their own name was taken."""
+_HERE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_LIBRARIES: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
+
+
+def import_target(target: Target, main_path: str | None = None) -> types.ModuleType:
+    """The module of a target, imported under the name that other modules would import it by.
+
+    A file belongs to its package, or is a top-level module of its directory; only where that name is
+    taken by another module does it get one of its own. ``__main__`` is run again as ``__mp_main__``.
+    Raises FlowNotFound, and lets PgflowError through with the place added to its hint.
+    """
+    for directory in reversed(target.sys_path):
+        if directory not in sys.path:
+            sys.path.insert(0, directory)
+    try:
+        if target.module == "__main__":
+            return _import_main(main_path or target.main_path)
+        if target.module is not None:
+            return importlib.import_module(target.module)
+        return _import_file(Path(target.file or ""))
+    except PgflowError as error:
+        if where := _where(error):
+            error.hint = f"{error.hint} Defined at {where}".lstrip()
+        raise
+    except ModuleNotFoundError as error:
+        if target.module is not None and error.name and f"{target.module}.".startswith(f"{error.name}."):
+            raise _no_module(target.module, error.name) from None
+        raise FlowNotFound(
+            f"{place_of(target)} needs the module '{error.name}', which is not installed here{_at(error)}",
+            hint=f"This is Python {sys.version.split()[0]} at {sys.executable}.",
+        ) from error
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise FlowNotFound(
+            f"{error.filename}:{error.lineno}: {type(error).__name__}: {error.msg}",
+            hint=f"The line is: {line}" if line else "",
+        ) from error
+    except (Exception, SystemExit) as error:
+        text = "".join(traceback.format_exception_only(error)).strip()
+        raise FlowNotFound(f"Importing {place_of(target)} failed with {text}{_at(error)}") from error
+
+
+def _import_main(path: str | None) -> types.ModuleType:
+    again = sys.modules.get("__mp_main__")
+    if again is not None and again is not sys.modules.get("__main__"):
+        return again
+    main = sys.modules["__main__"]
+    current = getattr(main, "__file__", None)
+    if path is None or (current is not None and os.path.abspath(current) == os.path.abspath(path)):
+        return main
+    loader = importlib.machinery.SourceFileLoader("__mp_main__", path)
+    spec = importlib.util.spec_from_loader("__mp_main__", loader, origin=path)
+    assert spec is not None  # noqa: S101 - it is None only without a loader
+    module = importlib.util.module_from_spec(spec)
+    module.__file__ = path
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        sys.modules["__main__"] = main
+        del sys.modules["__mp_main__"]
+        raise
+    return module
+
+
+def _import_file(file: Path) -> types.ModuleType:
+    """Import by the name that other modules would use for the file, if it is free, else by one of ours."""
+    if not file.is_file():
+        raise _no_file(file)
+    if not os.access(file, os.R_OK):
+        raise FlowNotFound(f"File {file} cannot be read: permission denied")
+    name = package_of(str(file))[1]
+    ours = f"{FILE_PREFIX}{re.sub(r'[^0-9A-Za-z_]', '_', file.stem)}_{_digest(file)}"
+    for known in (name, ours):
+        if (module := sys.modules.get(known)) is not None and _is_same(
+            getattr(module, "__file__", None), file
+        ):
+            return module
+    if all(part.isidentifier() for part in name.split(".")) and _is_same(_origin(name), file):
+        return importlib.import_module(name)
+    spec = importlib.util.spec_from_file_location(ours, file)
+    if spec is None or spec.loader is None:
+        raise FlowNotFound(f"{file} is no Python file", hint="Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[ours] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(ours, None)
+        raise
+    return module
+
+
+def _origin(name: str) -> str | None:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, AttributeError, ValueError):
+        return None
+    return None if spec is None else spec.origin
+
+
+def _is_same(origin: str | None, file: Path) -> bool:
+    return origin is not None and os.path.exists(origin) and os.path.samefile(origin, file)
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(os.fsencode(file)).hexdigest()[:12]
+
+
+def place_of(target: Target) -> str:
+    """The target as a message names it."""
+    return f"file {target.file}" if target.file else f"module '{target.module}'"
+
+
+def _no_module(wanted: str, missing: str) -> FlowNotFound:
+    message = f"There is no module '{missing}'" + (f" (of '{wanted}')" if wanted != missing else "")
+    if os.path.isfile(wanted):
+        return FlowNotFound(f"{wanted} is no Python file", hint="Its name must end in .py.")
+    path = wanted.replace(".", os.sep) + ".py"
+    if os.path.isfile(path):
+        return FlowNotFound(message, hint=f"There is a file of that name: use {path}.")
+    tops = [entry.stem for entry in Path.cwd().glob("*.py")] + bundled_examples()
+    close = difflib.get_close_matches(wanted, tops, 1)
+    guess = f"Did you mean '{close[0]}'? " if close else ""
+    return FlowNotFound(
+        message,
+        hint=f"{guess}Modules are looked for in {os.getcwd()} and on sys.path; "
+        f"bundled examples are {', '.join(bundled_examples()) or 'none'}.",
+    )
+
+
+def _no_file(file: Path) -> FlowNotFound:
+    if file.is_dir():
+        return FlowNotFound(
+            f"{file} is a directory", hint="Name a Python file in it, or a package by its dots."
+        )
+    if file.with_suffix(".py").is_file():
+        return FlowNotFound(f"There is no file {file}", hint=f"Did you mean {file.with_suffix('.py')}?")
+    if not file.parent.is_dir():
+        return FlowNotFound(f"There is no file {file}", hint=f"There is no directory {file.parent} either.")
+    close = difflib.get_close_matches(file.name, [path.name for path in file.parent.glob("*.py")], 1)
+    return FlowNotFound(f"There is no file {file}", hint=f"Did you mean {close[0]}?" if close else "")
+
+
+def _at(error: BaseException) -> str:
+    where = _where(error)
+    return f" (at {where})" if where else ""
+
+
+def _where(error: BaseException) -> str:
+    """``file, line N: code`` of the user's line that led to the error, else of the innermost one."""
+    frames = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    frames = [place for place in frames if not place[0].startswith((_HERE, "<"))]
+    if not frames:
+        return ""
+    own = [place for place in frames if not place[0].startswith(_LIBRARIES)]
+    file, line = (own or frames)[-1]
+    code = linecache.getline(file, line).strip()
+    return f"{file}, line {line}" + (f": {code}" if code else "")

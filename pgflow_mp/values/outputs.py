@@ -1,0 +1,248 @@
+"""Encoding of a handler's result or a run's input, and the checks that jsonb and plain JSON ask for.
+
+msgspec decides how a value looks in JSON: tuples and sets become arrays, dates, UUIDs and Decimals
+strings, integers of any size numbers, integer and float keys strings. Besides what msgspec takes,
+numpy scalars and arrays, other mappings and sequences, subclasses of str, int and float, and paths
+are encoded. Refused, because they would be stored as something else or not at all: NaN and
+Infinity, bytes, NUL characters, lone surrogates, cycles, values nested too deeply, and too much.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from itertools import chain
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from pgflow_mp.values.encoding import (
+    MAX_DEPTH,
+    OutputError,
+    Unsupported,
+    bytes_error,
+    children,
+    encode,
+    find,
+    group_of,
+    is_numpy,
+    search,
+    type_name,
+)
+
+MAX_OUTPUT_BYTES: Final = 200 * 1024 * 1024
+_JSONB_LIMIT: Final = 0x0FFFFFFF  # bytes of one jsonb container, in PostgreSQL's binary form
+_MAX_DIGITS: Final = 131_072  # of PostgreSQL's numeric, before the decimal point
+_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
+_PLAIN: Final[frozenset[type]] = frozenset({int, str, bool, type(None)})
+_SCALARS: Final = _PLAIN | {float}
+_KEYS: Final[frozenset[type]] = frozenset({str, int})
+_LEAVES: Final[frozenset[type]] = _PLAIN | {datetime, date, time, timedelta, Decimal, UUID}
+_LEAVES_AND_FLOAT: Final = _LEAVES | {float}
+
+
+def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES) -> bytes:
+    """``value`` as JSON that jsonb stores unchanged, at most ``limit`` bytes of it.
+
+    Raises OutputError with the path to the trouble, or MemoryError.
+    """
+    try:
+        body = encode(value)
+    except (OutputError, MemoryError):
+        raise
+    except Exception as error:
+        raise _unencodable(value, error) from error
+    kind = type(value)
+    if kind in _SCALARS:
+        if kind is not str:
+            if kind is float and body == b"null":
+                raise _not_finite(value)
+            if len(body) <= min(limit, _MAX_DIGITS):
+                return body
+    elif not _is_clean(value, _LEAVES if b"null" in body else _LEAVES_AND_FLOAT):
+        body = _check_inside(value, body)
+    if b"\\u0000" in body and _NUL.search(body):
+        path = find(value, lambda item: isinstance(item, str) and "\0" in item)
+        raise OutputError(f"PostgreSQL stores no string with a NUL character{path}")
+    if len(body) > min(limit, _MAX_DIGITS):
+        _check_size(body, limit)
+    return body
+
+
+def as_list(value: Any) -> Any:
+    """``value`` as a list, for array steps. Raises OutputError if it is nothing like one."""
+    if isinstance(value, list | tuple | AbstractSet):
+        return value
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
+        return list(value)
+    if is_numpy(value) and isinstance(converted := value.tolist(), list):
+        return converted
+    raise OutputError(
+        f"An array step must return a list, not {type_name(value)}", hint="Or yield its elements."
+    )
+
+
+def _is_clean(value: Any, leaves: frozenset[type], depth: int = 50) -> bool:
+    """Whether ``value`` is built of plain containers and leaves that need no further look.
+
+    The quick way for nearly all results; whatever makes it doubt is decided by _check_inside.
+    """
+    kind = type(value)
+    if kind is dict:
+        if not _KEYS.issuperset(map(type, value)):
+            return False
+        members: Iterable[Any] = value.values()
+    elif kind is list or kind is tuple:
+        members = value
+    else:
+        return kind in leaves
+    if leaves.issuperset(map(type, members)):
+        return True
+    for member in members:
+        kind = type(member)
+        if kind is float:
+            if not math.isfinite(member):
+                return False
+        elif kind not in leaves and (depth == 0 or not _is_clean(member, leaves, depth - 1)):
+            return False
+    return True
+
+
+def _check_inside(value: Any, body: bytes) -> bytes:
+    """Look for what msgspec encodes silently as something else; return the body to store.
+
+    Level by level, so that neither cycles of unusual types nor deep nesting can break it.
+    """
+    may_be_nan = b"null" in body  # how msgspec writes NaN and Infinity
+    has_raw = False
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        kinds = set(map(type, level))
+        below: list[Iterable[Any]] = []
+        for kind in kinds:
+            group = group_of(kind)
+            if group == "leaf" or (kind is float and not may_be_nan):
+                continue
+            same: list[Any] = level if len(kinds) == 1 else [item for item in level if type(item) is kind]
+            if group == "list":
+                below += same
+            elif group == "dict":
+                below += map(dict.values, same)
+                if not _KEYS.issuperset(map(type, chain.from_iterable(same))):
+                    _check_keys(value, chain.from_iterable(same))
+            elif group == "float":
+                if not all(map(math.isfinite, same)):
+                    raise _not_finite(value)
+            elif group == "bytes":
+                raise bytes_error(value)
+            elif group == "raw":
+                has_raw = True
+            else:
+                below += ([child for _, child in children(item)] for item in same)
+        if not below:
+            return _check_raw(body) if has_raw else body
+        level = list(chain.from_iterable(below))
+    raise OutputError(f"It is nested more than {MAX_DEPTH} levels deep")
+
+
+def _check_keys(value: Any, keys: Iterable[Any]) -> None:
+    if any(group_of(kind) == "bytes" for kind in set(map(type, keys))):
+        raise bytes_error(value)
+
+
+def _check_raw(body: bytes) -> bytes:
+    """The body of a result with msgspec.Raw inside: decoding proves that it is JSON; encoded anew."""
+    try:
+        return encode_output(msgspec.json.decode(body))
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise OutputError(f"A msgspec.Raw value is not valid JSON: {error}") from None
+
+
+def _check_size(body: bytes, limit: int) -> None:
+    if len(body) > limit:
+        raise _too_large(f"It has {len(body):,} bytes of JSON; at most {limit:,} can be stored")
+    if sys.get_int_max_str_digits() not in range(1, _MAX_DIGITS) and re.search(
+        rb"\d{%d}" % (_MAX_DIGITS + 1), _STRING.sub(b"", body)
+    ):
+        raise OutputError(f"PostgreSQL stores no number of more than {_MAX_DIGITS:,} digits")
+    if len(body) > _JSONB_LIMIT // 8:  # small values take up to eight times their text
+        size = jsonb_size(body)
+        if size > _JSONB_LIMIT:
+            raise _too_large(
+                f"It takes about {size:,} bytes in PostgreSQL's jsonb; at most {_JSONB_LIMIT:,} can be stored"
+            )
+
+
+def jsonb_size(body: bytes) -> int:
+    """About how many bytes valid JSON takes as jsonb: within 10 %, or more where numbers are long."""
+    outside, strings = _STRING.subn(b"s", body)  # what is left: ,:[]{} s true false null, numbers
+    commas, colons = outside.count(b","), outside.count(b":")
+    containers = outside.count(b"[") + outside.count(b"{")
+    with_members = containers - outside.count(b"[]") - outside.count(b"{}")
+    true, false, null = outside.count(b"t"), outside.count(b"f"), outside.count(b"n")
+    entries = 1 + commas + colons + with_members
+    numbers = entries - strings - containers - true - false - null
+    digits = len(outside) - strings - commas - colons - 2 * containers - 4 * (true + null) - 5 * false
+    text = len(body) - len(outside) - strings
+    return text + 4 * entries + 8 * numbers + digits // 2 + 4 * containers
+
+
+def _too_large(message: str) -> OutputError:
+    return OutputError(message, hint="Let it be less, or write it to a file and pass on its path.")
+
+
+def _not_finite(value: Any) -> OutputError:
+    path = find(value, lambda item: isinstance(item, float) and not math.isfinite(item))
+    return OutputError(
+        f"NaN and Infinity are not JSON{path}", hint="Put None, a string or a number in their place."
+    )
+
+
+def _unencodable(value: Any, error: Exception) -> OutputError:
+    if isinstance(error, RecursionError):
+        return OutputError("It contains itself, or is nested too deeply")
+    if isinstance(error, UnicodeEncodeError):
+        path = find(value, lambda item: isinstance(item, str) and not _is_utf8(item))
+        return OutputError(f"A string with a lone surrogate is not UTF-8{path}")
+    if isinstance(error, TypeError):
+        place = search(value, lambda item: isinstance(item, dict) and not all(map(_is_key, item)))
+        if place is not None:
+            return OutputError(f"A key of a dict is no string or number{place}")
+        return OutputError(
+            f"{error}{find(value, _is_unsupported)}",
+            hint="Use JSON values, dataclasses, msgspec.Structs, dates, UUIDs or Decimals.",
+        )
+    return OutputError(f"It cannot be encoded as JSON: {type(error).__name__}: {error}")
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_key(key: Any) -> bool:
+    try:
+        encode({key: None})
+    except TypeError:
+        return False
+    return True
+
+
+def _is_unsupported(item: Any) -> bool:
+    if group_of(type(item)) != "object":
+        return False
+    try:
+        next(children(item), None)
+    except Unsupported:
+        return True
+    return False
