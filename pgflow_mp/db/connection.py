@@ -20,6 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
+from pgflow_mp import libpq
 from pgflow_mp.db.connection_errors import ServerStarting, explain
 from pgflow_mp.db.patience import PatientConnection
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
@@ -167,13 +168,14 @@ def connect(
         options["target_session_attrs"] = "read-write"
     given = {name: value for name, value in options.items() if parameters.get(name) is None}
     try:
-        conn = PatientConnection.connect(
-            dsn,
-            autocommit=autocommit,
-            prepare_threshold=None,
-            fallback_application_name=application_name,
-            **given,
-        )
+        with libpq.hidden(parameters):
+            conn = PatientConnection.connect(
+                dsn,
+                autocommit=autocommit,
+                prepare_threshold=None,
+                fallback_application_name=application_name,
+                **given,
+            )
     except (psycopg.Error, OSError) as error:
         failure, cause = explain(error, parameters)
         raise failure from cause

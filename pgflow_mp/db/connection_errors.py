@@ -88,6 +88,20 @@ _CAUSES: list[tuple[tuple[str, ...], str, str, bool | type[DatabaseError]]] = [
         False,
     ),
     (
+        (
+            "invalid value for parameter",
+            "unrecognized configuration parameter",
+            "Unsupported startup parameter",
+            "unsupported startup parameter",
+        ),
+        "it does not take a parameter that we were told to send",
+        (
+            "correct PGOPTIONS, PGTZ, PGDATESTYLE or PGGEQO in the environment, or options= in the "
+            "connection string; a pooler may have to know it, too (ignore_startup_parameters)"
+        ),
+        False,
+    ),
+    (
         ("for connection option", "invalid port number", "invalid sslmode", "invalid target_session_attrs"),
         "a parameter has an impossible value",
         "correct the connection string",

@@ -29,6 +29,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from pgflow_mp import libpq
 from pgflow_mp.embedded.binaries import (
     bundled_bin_dir,
     data_dir_in,
@@ -50,20 +51,6 @@ logger = logging.getLogger(__name__)
 
 _STOP_LIMIT = 90.0
 _REVIVALS, _REVIVAL_WINDOW = 5, 60.0
-# Variables that libpq mixes into every connection string that does not name the parameter.
-_PG_VARIABLES = {
-    "PGHOSTADDR": ("hostaddr", ""),
-    "PGPASSWORD": ("password", ""),
-    "PGOPTIONS": ("options", ""),
-    "PGSSLMODE": ("sslmode", "disable"),
-    "PGREQUIRESSL": ("sslmode", "disable"),
-    "PGGSSENCMODE": ("gssencmode", "disable"),
-    "PGCHANNELBINDING": ("channel_binding", "prefer"),
-    "PGREQUIREAUTH": ("require_auth", ""),
-    "PGREQUIREPEER": ("requirepeer", ""),
-    "PGTARGETSESSIONATTRS": ("target_session_attrs", "any"),
-    "PGCLIENTENCODING": ("client_encoding", "UTF8"),
-}
 
 
 class EmbeddedServer:
@@ -135,11 +122,12 @@ class EmbeddedServer:
         """
         if self._lease is None:
             raise EmbeddedServerError("the embedded PostgreSQL is not started", hint="call start() first")
-        overruled = {
-            name: value for variable, (name, value) in _PG_VARIABLES.items() if variable in os.environ
-        }
         return make_conninfo(
-            host=self._lease.socket_dir, port=self._lease.port, user=SUPERUSER, dbname=database, **overruled
+            host=self._lease.socket_dir,
+            port=self._lease.port,
+            user=SUPERUSER,
+            dbname=database,
+            **libpq.overruled(),
         )
 
     def start(self) -> EmbeddedServer:
@@ -242,7 +230,7 @@ class EmbeddedServer:
 
     def _ensure_database(self) -> None:
         try:
-            psycopg.connect(self.dsn, connect_timeout=10).close()
+            libpq.connect(self.dsn, connect_timeout=10).close()
         except psycopg.OperationalError as error:
             if f'database "{DATABASE}" does not exist' not in str(error):
                 raise EmbeddedServerError(
@@ -251,7 +239,7 @@ class EmbeddedServer:
                 ) from error
             # DuplicateDatabase or UniqueViolation: another process was quicker.
             quicker = contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
-            with psycopg.connect(self.dsn_of("postgres"), autocommit=True) as conn, quicker:
+            with libpq.connect(self.dsn_of("postgres"), autocommit=True) as conn, quicker:
                 conn.execute(sql.SQL("create database {}").format(sql.Identifier(DATABASE)))
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
+from pgflow_mp import libpq
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, RunNotFound
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ class Runtime:
                 connection.rollback()  # left open by an earlier task
             return connection
         try:
-            connection = psycopg.connect(
+            connection = libpq.connect(
                 self.dsn, autocommit=True, prepare_threshold=None, application_name="pgflow_mp handler"
             )
         except psycopg.OperationalError as error:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import pq
 
+from pgflow_mp.db import connection
 from pgflow_mp.embedded.server import EmbeddedServer
+from pgflow_mp.flows.context import Runtime
 
 from .embedded_clients import Client, is_quiet, postmasters, supervisors, wait_until
 
@@ -199,3 +202,22 @@ def test_root_without_user_namespaces_becomes_another_user(open_dir: Path, priva
 def test_a_throwaway_server_works_under_any_umask(umask: int) -> None:
     with Client(throwaway=True, umask=umask) as client:
         assert "dsn" in client.report, client.report
+
+
+def test_no_variable_of_libpq_keeps_us_or_a_handler_from_the_embedded_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = [option.envvar.decode() for option in pq.Conninfo.get_defaults() if option.envvar]
+    for name in ("PGTZ", "PGDATESTYLE", "PGSERVICE", "PGCONNECT_TIMEOUT"):  # it starts with them
+        monkeypatch.setenv(name, "nonsense")
+    with EmbeddedServer(throwaway=True) as server:
+        for name in [*names, "PGTZ", "PGDATESTYLE", "PGGEQO", "PGSERVICEFILE", "PGREQUIRESSL"]:
+            value = "require" if name.endswith("MODE") else "nowhere"
+            with monkeypatch.context() as context:
+                context.setenv(name, value)
+                with connection.connect(server.dsn) as conn:
+                    assert conn.execute("select 1").fetchone() == (1,), name
+                runtime = Runtime(dsn=server.dsn)
+                assert runtime.connect().execute("select 1").fetchone() == (1,), name
+                runtime.close()
+                assert os.environ[name] == value  # a handler may want it for another server
