@@ -11,7 +11,7 @@ MASK = "***"
 _IN_AUTHORITY = re.compile(r"(://[^:@/\s]*):\S*@")
 _IN_QUERY = re.compile(r"([?&](?:\w*password|oauth_client_secret)=)[^&\s\"]*", re.IGNORECASE)
 _IN_PAIRS = re.compile(
-    r"((?<![?&])\b(?:\w*password|oauth_client_secret)\s*=\s*)('(?:[^'\\]|\\.)*(?:'|$)|(?:\\.|[^\s\\])+)",
+    r"((?<![?&])\b(?:\w*password|oauth_client_secret)\s*=\s*)('(?:[^'\\]|\\.)*+(?:'|$)|(?:\\.|[^\s\\])++)",
     re.IGNORECASE | re.DOTALL,
 )
 _SHORTEST_REPLACED = 4  # replacing "a" everywhere would leave no readable text

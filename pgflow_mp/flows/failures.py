@@ -11,6 +11,7 @@ from typing import Final
 MAX_BYTES: Final = 8 * 1024
 _MAX_HEAD: Final = 2 * 1024
 _MAX_FRAMES: Final = 40
+_MAX_NOTES: Final = 40
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _EXAMPLES: Final = _OURS + "examples" + os.sep
 
@@ -26,7 +27,7 @@ def describe_exception(error: BaseException) -> bytes:
 
 def safe_text(text: str, limit: int = MAX_BYTES) -> bytes:
     """``text`` as UTF-8 that PostgreSQL stores: NUL and lone surrogates are written as escapes."""
-    encoded = text.replace("\0", "\\x00").encode("utf-8", "backslashreplace")
+    encoded = _cut(text, limit).replace("\0", "\\x00").encode("utf-8", "backslashreplace")
     if len(encoded) <= limit:
         return encoded
     head = min(_MAX_HEAD, limit // 2)
@@ -37,11 +38,33 @@ def safe_text(text: str, limit: int = MAX_BYTES) -> bytes:
     )
 
 
+def _cut(text: str, limit: int = MAX_BYTES) -> str:
+    """Both ends of a text that is far too long, before anything makes copies of it or splits it."""
+    return text if len(text) <= 2 * limit else f"{text[:limit]}\n[...]\n{text[-limit:]}"
+
+
+def _cut_all(report: traceback.TracebackException) -> None:
+    """Cut what exceptions say, theirs and those of all that are linked with them."""
+    waiting, seen = [report], {id(report)}
+    while waiting:
+        link = waiting.pop()
+        for name in ("_str", "msg", "text"):  # the first has no public name
+            if isinstance(said := getattr(link, name, None), str):
+                setattr(link, name, _cut(said))
+        if isinstance(notes := getattr(link, "__notes__", None), list):
+            link.__notes__ = [_cut(note) if isinstance(note, str) else note for note in notes[:_MAX_NOTES]]
+        for other in (link.__cause__, link.__context__, *(link.exceptions or ())):
+            if other is not None and id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+
+
 def _describe(error: BaseException) -> str:
     for link in _links(error):
         if link.__traceback__ is not None:
             link.__traceback__ = _without_ours(link.__traceback__)
     report = traceback.TracebackException.from_exception(error, limit=-_MAX_FRAMES, compact=True)
+    _cut_all(report)
     head = "".join(report.format_exception_only()).strip()
     if isinstance(error, SystemExit):
         head += " (the handler called sys.exit)" if report.stack else ""

@@ -158,9 +158,29 @@ def check_pattern(pattern: object, name: str, where: str) -> dict[str, Any] | No
         json.dumps(copy, ensure_ascii=False).encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise FlowDefinitionError(f"{name} of {where} is not JSON: {error}") from None
+    _check_keys(pattern, name, where)
     if "\\u0000" in json.dumps(copy) and _has_nul(copy):
         raise FlowDefinitionError(f"{name} of {where} is not JSON: PostgreSQL stores no NUL characters")
     return copy
+
+
+def _check_keys(value: object, name: str, where: str) -> None:
+    """Refuse keys that are one in JSON, which keeps the last. ``value`` has passed json.dumps."""
+    if isinstance(value, Mapping):
+        seen: dict[str, object] = {}
+        for key, item in value.items():
+            (text,) = json.loads(json.dumps({key: None}))
+            if text in seen:
+                raise FlowDefinitionError(
+                    f"{name} of {where} is ambiguous: its keys {seen[text]!r} and {key!r} are both "
+                    f'"{text}" in JSON',
+                    hint="Remove one of them.",
+                )
+            seen[text] = key
+            _check_keys(item, name, where)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            _check_keys(item, name, where)
 
 
 def _has_nul(value: object) -> bool:

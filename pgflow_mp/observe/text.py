@@ -71,8 +71,9 @@ def printable(text: str) -> str:
 
 def shorten(text: str, limit: int) -> str:
     """One line of at most ``limit`` characters without control characters."""
-    text = _CONTROL.sub(" ", text)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    start = text[: 64 * limit]  # of a payload the rest is not looked at
+    line = _CONTROL.sub(" ", start)
+    return line if len(line) <= limit and len(start) == len(text) else line[: limit - 3] + "..."
 
 
 def shorten_middle(name: str, limit: int) -> str:

@@ -17,6 +17,9 @@ import msgspec
 from pgflow_mp.errors import PgflowError
 
 MAX_DEPTH: Final = 500
+_LONGEST_PATH: Final = 500
+_LONGEST_KEY: Final = 80
+_DISTINCT: Final[frozenset[type]] = frozenset({str, int})  # keys of one of these differ in JSON, too
 _GROUPS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((bytes, bytearray, memoryview), "bytes"),
     ((float,), "float"),
@@ -50,17 +53,28 @@ def hook(value: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
     if isinstance(value, Mapping):
-        return dict(value)
+        return _as_dict(value)
     if isinstance(value, AbstractSet | Sequence) and not isinstance(value, list | tuple | set | frozenset):
         return list(value)
     raise Unsupported(f"Objects of type {type_name(value)} are not JSON")
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=hook).encode
+_decode: Final = msgspec.json.Decoder(dict[str, None]).decode
 
 
 def is_numpy(value: Any) -> bool:
     return type(value).__module__.partition(".")[0] in ("numpy", "pandas") and hasattr(value, "tolist")
+
+
+def _as_dict(value: Mapping[Any, Any]) -> dict[Any, Any]:
+    plain = dict(value)
+    if len(plain) != len(value):
+        raise OutputError(
+            f"A {type_name(value)} holds a key more than once, of which JSON keeps one",
+            hint="Return a dict with a list of values for each key.",
+        )
+    return plain
 
 
 _groups: Final[dict[type, str]] = {}
@@ -74,26 +88,29 @@ def group_of(kind: type) -> str:
     return known
 
 
-def children(item: Any) -> Iterator[tuple[str, Any]]:
+Step = int | str | tuple[Any] | None
+"""How a container leads to a member: index, attribute, (key,), or None for what it is converted to."""
+
+
+def children(item: Any) -> Iterator[tuple[Step, Any]]:
     """The members of a container, each with the step of a path that leads to it."""
     kind = type(item)
     if isinstance(item, dict):
         for key, child in item.items():
-            yield (f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"), child
+            yield (key,), child
     elif group_of(kind) == "list":
-        for index, child in enumerate(item):
-            yield f"[{index}]", child
+        yield from enumerate(item)
     elif isinstance(item, msgspec.Struct):
         for name in item.__struct_fields__:
-            yield f".{name}", getattr(item, name, None)
+            yield name, getattr(item, name, None)
     elif dataclasses.is_dataclass(kind):
         for field in dataclasses.fields(item):
-            yield f".{field.name}", getattr(item, field.name, None)
+            yield field.name, getattr(item, field.name, None)
     elif hasattr(kind, "__attrs_attrs__"):
         for attribute in kind.__attrs_attrs__:
-            yield f".{attribute.name}", getattr(item, attribute.name, None)
+            yield attribute.name, getattr(item, attribute.name, None)
     elif group_of(kind) == "object":
-        yield "", hook(item)
+        yield None, hook(item)
 
 
 def find(value: Any, is_trouble: Callable[[Any], bool]) -> str:
@@ -102,27 +119,74 @@ def find(value: Any, is_trouble: Callable[[Any], bool]) -> str:
 
 
 def search(value: Any, is_trouble: Callable[[Any], bool]) -> str | None:
-    waiting: list[tuple[Any, tuple[Any, ...], int]] = [(value, (), 0)]
+    """Like :func:`find`, but None if there is no trouble. Needs memory for the depth, not for the width."""
+    steps: list[Step] = []
+    waiting: list[Iterator[tuple[Step, Any]]] = [iter([(None, value)])]
     while waiting:
-        item, link, depth = waiting.pop()
+        try:
+            step, item = next(waiting[-1])
+        except (StopIteration, Unsupported):
+            waiting.pop()
+            if steps:
+                steps.pop()
+            continue
         keys = item if isinstance(item, dict) else ()
         if is_trouble(item) or any(map(is_trouble, keys)):
-            steps: list[str] = []
-            while link:
-                link, step = link
-                steps.append(step)
-            return f" (at ${''.join(reversed(steps))[:500]})" if steps else ""
-        if depth < MAX_DEPTH and group_of(type(item)) not in ("leaf", "float", "bytes", "raw"):
-            try:
-                members = [(child, (link, step), depth + 1) for step, child in children(item)]
-            except Unsupported:
-                continue
-            waiting += reversed(members)
+            path = "".join(map(_in_path, [*steps[1:], step])) if steps else ""
+            return f" (at ${path[:_LONGEST_PATH]})" if path else ""
+        if len(steps) < MAX_DEPTH and group_of(type(item)) not in ("leaf", "float", "bytes", "raw"):
+            steps.append(step)
+            waiting.append(children(item))
     return None
 
 
+def _in_path(step: Step) -> str:
+    if step is None:
+        return ""
+    if isinstance(step, int):
+        return f"[{step}]"
+    if isinstance(step, str):
+        return f".{step}"
+    (key,) = step
+    is_name = isinstance(key, str) and len(key) <= _LONGEST_KEY and key.isidentifier()
+    return f".{key}" if is_name else f"[{shown(key)}]"
+
+
+def shown(key: Any) -> str:
+    """A key as an error shows it, however long it is."""
+    if isinstance(key, str) and len(key) > _LONGEST_KEY:
+        return f"{key[:_LONGEST_KEY]!r}..."
+    try:
+        text = repr(key)
+    except Exception:  # noqa: BLE001 - whatever a user's class does when it is printed
+        text = f"a {type_name(key)}"
+    return text if len(text) <= 2 * _LONGEST_KEY else f"{text[: 2 * _LONGEST_KEY]}..."
+
+
+def same_in_json(item: Any) -> tuple[Any, Any, str] | None:
+    """Two keys of a dict that are one in JSON, and what they are there; else None.
+
+    msgspec writes them both, and whoever reads it keeps the last.
+    """
+    if not isinstance(item, dict) or (len(kinds := set(map(type, item))) == 1 and kinds <= _DISTINCT):
+        return None
+    if len(_decode(encode(dict.fromkeys(item)))) == len(item):
+        return None
+    seen: dict[str, Any] = {}
+    for key in item:
+        (text,) = _decode(encode({key: None}))
+        if text in seen:
+            return seen[text], key, text
+        seen[text] = key
+    return None
+
+
+def is_bytes(item: Any) -> bool:
+    return isinstance(item, bytes | bytearray | memoryview)
+
+
 def bytes_error(value: Any) -> OutputError:
-    path = find(value, lambda item: isinstance(item, bytes | bytearray | memoryview))
+    path = find(value, is_bytes)
     return OutputError(
         f"bytes are not JSON{path}", hint="Decode them to str, or encode them as base64 or hex yourself."
     )

@@ -20,7 +20,9 @@ from typing import Any, BinaryIO, Final, NoReturn
 import msgspec
 
 from pgflow_mp.errors import InputError
+from pgflow_mp.values.duplicates import find_duplicate
 from pgflow_mp.values.encoding import OutputError
+from pgflow_mp.values.jsontext import characters, find_nul, invalid_utf8
 from pgflow_mp.values.outputs import encode_output
 
 __all__ = ["RunInput", "encode_input", "parse_json", "parse_jsonl", "read_input"]
@@ -31,8 +33,6 @@ _BOM: Final = b"\xef\xbb\xbf"
 _LIMIT: Final = 1_000_000_000  # a parameter of a statement cannot be longer than 1 GB
 _KINDS: Final = {ord("{"): "an object", ord("["): "an array", ord('"'): "a string", ord("n"): "null"}
 _BOOLEANS: Final = (ord("t"), ord("f"))
-# An odd number of backslashes before u0000: the escape of NUL, not the text of one.
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*(\\u0000)")
 _HALF_PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u)")
 _UNQUOTED: Final = re.compile(
     r"[{\[]\s*(?!NaN|Infinity|None|True|False|true|false|null)[A-Za-z_]\w*\s*[:,\]}]"
@@ -108,6 +108,7 @@ def parse_json(data: bytes, source: str) -> RunInput:
     if not data:
         raise InputError(f"{source} is empty", hint="An empty array is [], an empty object {}.")
     _check(data, data, 0, source)
+    _check_text(data, data, source)
     return RunInput(data, source)
 
 
@@ -117,11 +118,17 @@ def parse_jsonl(data: bytes, source: str) -> RunInput:
     Raises InputError with line and column.
     """
     data = _plain(data, source)
-    values: list[bytes] = []
+    array, count = bytearray(b"["), 0
     for start, line in _lines(data):
         _check(data, line, start, source)
-        values.append(line)
-    return RunInput(b"[" + b",\n".join(values) + b"]", source, len(values))
+        array += b",\n" if count else b""
+        array += line
+        count += 1
+    array += b"]"
+    joined = bytes(array)
+    del array
+    _check_text(joined, data, source)
+    return RunInput(joined, source, count)
 
 
 def _read_stdin(stdin: BinaryIO, jsonl: bool | None) -> RunInput:
@@ -223,7 +230,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _check(data: bytes, value: bytes, start: int, source: str) -> None:
-    """Refuse a ``value`` at ``start`` of ``data`` that is not strict JSON, or that jsonb cannot hold."""
+    """Refuse a ``value`` at ``start`` of ``data`` that is not strict JSON."""
     try:
         msgspec.json.decode(value, type=msgspec.Raw)
     except RecursionError:
@@ -239,15 +246,20 @@ def _check(data: bytes, value: bytes, start: int, source: str) -> None:
             if half := _HALF_PAIR.search(value, max(0, offset - 12)):
                 offset, reason = half.start(), "half of a surrogate pair is not a character"
         _refuse(data, start, offset, source, _in_words(reason, value, offset), len(value))
-    if not value.isascii():
-        try:
-            value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            reason = f"byte 0x{value[error.start]:02x} is not UTF-8"
-            _refuse(data, start, error.start, source, reason, len(value))
-    if b"\\u0000" in value and (found := _NUL.search(value)):
-        reason = "PostgreSQL cannot store the character \\u0000"
-        _refuse(data, start, found.start(1), source, reason, len(value))
+
+
+def _check_text(value: bytes, data: bytes, source: str) -> None:
+    """Refuse what jsonb cannot hold in ``value``, all of the JSON in ``data``.
+
+    Of a key that an object has twice it keeps the last value, and the others would be lost.
+    """
+    if (at := invalid_utf8(data)) >= 0:
+        _refuse(data, 0, at, source, f"byte 0x{data[at]:02x} is not UTF-8", len(data))
+    if (at := find_nul(data)) >= 0:
+        _refuse(data, 0, at, source, "PostgreSQL cannot store the character \\u0000", len(data))
+    if twice := find_duplicate(value):
+        reason = f'the key "{twice.key[:_EXCERPT]}" is there more than once in this object'
+        _refuse(data, 0, data.find(twice.text), source, reason, len(data))
 
 
 def _in_words(reason: str, value: bytes, offset: int) -> str:
@@ -266,19 +278,19 @@ def _refuse(data: bytes, start: int, offset: int, source: str, reason: str, leng
     line = data.count(b"\n", 0, at) + 1
     begin = data.rfind(b"\n", 0, at) + 1
     end = data.find(b"\n", at)
-    text = data[begin : len(data) if end < 0 else end].rstrip(b"\r")
-    column = len(data[begin:at].decode("utf-8", "replace")) + 1
+    column = characters(data, begin, at) + 1
     raise InputError(
-        f"{source}, line {line}, column {column}: {reason}\n{_pointer(text, at - begin)}",
+        f"{source}, line {line}, column {column}: {reason}\n{_pointer(data, begin, at, end)}",
         hint="Correct it there; every line must be one JSON value."
         if source.lower().endswith(JSONL_ENDINGS)
         else "",
     )
 
 
-def _pointer(line: bytes, at: int) -> str:
+def _pointer(data: bytes, begin: int, at: int, end: int) -> str:
     """The part of the line around ``at``, and a mark under the place."""
-    before = line[max(0, at - _EXCERPT // 2) : at].decode("utf-8", "replace")
-    after = line[at : at + _EXCERPT // 2].decode("utf-8", "replace")
+    end = len(data) if end < 0 else end
+    before = data[max(begin, at - _EXCERPT // 2) : at].decode("utf-8", "replace")
+    after = data[at : min(end, at + _EXCERPT // 2)].rstrip(b"\r").decode("utf-8", "replace")
     before, after = (re.sub(r"[\x00-\x1f\x7f]", " ", part) for part in (before, after))
     return f"    {before}{after}\n    {' ' * len(before)}^"

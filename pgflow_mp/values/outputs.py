@@ -10,7 +10,6 @@ Infinity, bytes, NUL characters, lone surrogates, cycles, values nested too deep
 from __future__ import annotations
 
 import math
-import re
 import sys
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -22,6 +21,7 @@ from uuid import UUID
 
 import msgspec
 
+from pgflow_mp.values.duplicates import find_duplicate
 from pgflow_mp.values.encoding import (
     MAX_DEPTH,
     OutputError,
@@ -32,18 +32,20 @@ from pgflow_mp.values.encoding import (
     find,
     group_of,
     is_numpy,
+    same_in_json,
     search,
+    shown,
     type_name,
 )
+from pgflow_mp.values.jsontext import find_nul, has_longer_number, jsonb_size
 
 MAX_OUTPUT_BYTES: Final = 200 * 1024 * 1024
 _JSONB_LIMIT: Final = 0x0FFFFFFF  # bytes of one jsonb container, in PostgreSQL's binary form
 _MAX_DIGITS: Final = 131_072  # of PostgreSQL's numeric, before the decimal point
-_NUL: Final = re.compile(rb"(?<!\\)(?:\\\\)*\\u0000")
-_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _PLAIN: Final[frozenset[type]] = frozenset({int, str, bool, type(None)})
 _SCALARS: Final = _PLAIN | {float}
-_KEYS: Final[frozenset[type]] = frozenset({str, int})
+_STRINGS: Final[frozenset[type]] = frozenset({str})
+_INTEGERS: Final[frozenset[type]] = frozenset({int})
 _LEAVES: Final[frozenset[type]] = _PLAIN | {datetime, date, time, timedelta, Decimal, UUID}
 _LEAVES_AND_FLOAT: Final = _LEAVES | {float}
 
@@ -68,7 +70,7 @@ def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES) -> bytes:
                 return body
     elif not _is_clean(value, _LEAVES if b"null" in body else _LEAVES_AND_FLOAT):
         body = _check_inside(value, body)
-    if b"\\u0000" in body and _NUL.search(body):
+    if b"\\u0000" in body and find_nul(body) >= 0:
         path = find(value, lambda item: isinstance(item, str) and "\0" in item)
         raise OutputError(f"PostgreSQL stores no string with a NUL character{path}")
     if len(body) > min(limit, _MAX_DIGITS):
@@ -96,7 +98,7 @@ def _is_clean(value: Any, leaves: frozenset[type], depth: int = 50) -> bool:
     """
     kind = type(value)
     if kind is dict:
-        if not _KEYS.issuperset(map(type, value)):
+        if not _STRINGS.issuperset(map(type, value)) and not _INTEGERS.issuperset(map(type, value)):
             return False
         members: Iterable[Any] = value.values()
     elif kind is list or kind is tuple:
@@ -135,8 +137,9 @@ def _check_inside(value: Any, body: bytes) -> bytes:
                 below += same
             elif group == "dict":
                 below += map(dict.values, same)
-                if not _KEYS.issuperset(map(type, chain.from_iterable(same))):
-                    _check_keys(value, chain.from_iterable(same))
+                if not _STRINGS.issuperset(map(type, chain.from_iterable(same))):
+                    for item in same:
+                        _check_keys(value, item)
             elif group == "float":
                 if not all(map(math.isfinite, same)):
                     raise _not_finite(value)
@@ -152,25 +155,33 @@ def _check_inside(value: Any, body: bytes) -> bytes:
     raise OutputError(f"It is nested more than {MAX_DEPTH} levels deep")
 
 
-def _check_keys(value: Any, keys: Iterable[Any]) -> None:
-    if any(group_of(kind) == "bytes" for kind in set(map(type, keys))):
+def _check_keys(value: Any, item: dict[Any, Any]) -> None:
+    if any(group_of(kind) == "bytes" for kind in set(map(type, item))):
         raise bytes_error(value)
+    if two := same_in_json(item):
+        path = find(value, lambda other: same_in_json(other) is not None)
+        raise OutputError(
+            f'The keys {shown(two[0])} and {shown(two[1])} of a dict are both "{two[2][:80]}" in JSON{path}',
+            hint="JSON has strings for keys, and one value for each: use keys of one type.",
+        )
 
 
 def _check_raw(body: bytes) -> bytes:
     """The body of a result with msgspec.Raw inside: decoding proves that it is JSON; encoded anew."""
     try:
-        return encode_output(msgspec.json.decode(body))
+        value = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise OutputError(f"A msgspec.Raw value is not valid JSON: {error}") from None
+    if twice := find_duplicate(body):
+        raise OutputError(f"A msgspec.Raw value has an object with the key {shown(twice.key)} more than once")
+    return encode_output(value)
 
 
 def _check_size(body: bytes, limit: int) -> None:
     if len(body) > limit:
         raise _too_large(f"It has {len(body):,} bytes of JSON; at most {limit:,} can be stored")
-    if sys.get_int_max_str_digits() not in range(1, _MAX_DIGITS) and re.search(
-        rb"\d{%d}" % (_MAX_DIGITS + 1), _STRING.sub(b"", body)
-    ):
+    may_be_long = sys.get_int_max_str_digits() not in range(1, _MAX_DIGITS)
+    if may_be_long and has_longer_number(body, _MAX_DIGITS):
         raise OutputError(f"PostgreSQL stores no number of more than {_MAX_DIGITS:,} digits")
     if len(body) > _JSONB_LIMIT // 8:  # small values take up to eight times their text
         size = jsonb_size(body)
@@ -178,20 +189,6 @@ def _check_size(body: bytes, limit: int) -> None:
             raise _too_large(
                 f"It takes about {size:,} bytes in PostgreSQL's jsonb; at most {_JSONB_LIMIT:,} can be stored"
             )
-
-
-def jsonb_size(body: bytes) -> int:
-    """About how many bytes valid JSON takes as jsonb: within 10 %, or more where numbers are long."""
-    outside, strings = _STRING.subn(b"s", body)  # what is left: ,:[]{} s true false null, numbers
-    commas, colons = outside.count(b","), outside.count(b":")
-    containers = outside.count(b"[") + outside.count(b"{")
-    with_members = containers - outside.count(b"[]") - outside.count(b"{}")
-    true, false, null = outside.count(b"t"), outside.count(b"f"), outside.count(b"n")
-    entries = 1 + commas + colons + with_members
-    numbers = entries - strings - containers - true - false - null
-    digits = len(outside) - strings - commas - colons - 2 * containers - 4 * (true + null) - 5 * false
-    text = len(body) - len(outside) - strings
-    return text + 4 * entries + 8 * numbers + digits // 2 + 4 * containers
 
 
 def _too_large(message: str) -> OutputError:

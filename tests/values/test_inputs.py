@@ -31,7 +31,7 @@ def refused(text: str, data: bytes | str | None = None, **options: bool) -> Inpu
 
 
 def test_what_was_written_is_kept_byte_for_byte() -> None:
-    text = '{ "a" : 1.50, "b": [1e3,\t"\\u00e9"], "a": 2 }'
+    text = '{ "a" : 1.50, "b": [1e3,\t"\\u00e9"], "c": 2 }'
     assert read_input(text) == RunInput(text.encode(), "--input")
 
 

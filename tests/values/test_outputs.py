@@ -8,7 +8,7 @@ import msgspec
 import psycopg
 import pytest
 
-from pgflow_mp.values.outputs import jsonb_size
+from pgflow_mp.values.jsontext import jsonb_size
 
 
 @pytest.mark.parametrize(
