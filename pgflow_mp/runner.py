@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor as Pool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from pgflow_mp.db.queries import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.executors.futures import factory
+from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.binding import resolve
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading.finding import Target, target_for
@@ -108,6 +111,7 @@ def execute(
     timeout: float | None = None,
     priority: int = 0,
     begun: Callable[[engine.Connection], None] | None = None,
+    executor: Pool | Callable[[], Pool] | str | None = None,
     **settings: Any,
 ) -> RunSummary:
     """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``; serve it to its end.
@@ -144,7 +148,8 @@ def execute(
 
     deadline = None if timeout is None else time.monotonic() + timeout
     until = None if deadline is None else lambda: time.monotonic() > deadline
-    report = Worker(worker_settings, observer=observer).run(until, begin=begin)
+    make = lanes if executor is None else factory(executor, worker_settings.workers)
+    report = Worker(worker_settings, observer=observer, executor=make).run(until, begin=begin)
     if not started:
         raise KeyboardInterrupt("interrupted before the run was started")
     return _summary(database, wanted, flow_slug, report)
@@ -217,12 +222,15 @@ def run(
     timeout: float | None = None,
     run_id: str | None = None,
     observer: Observer | None = None,
+    executor: Pool | Callable[[], Pool] | str | None = None,
 ) -> Any:
     """Execute ``flow`` on ``input`` with all cores and return the run's output.
 
     The output is an object of the leaf steps' outputs by slug; each is converted to its handler's return
     annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that a handler
-    could return. State is kept in ``dsn``, or the environment's database, or the embedded server. Raises
+    could return. State is kept in ``dsn``, or the environment's database, or the embedded server.
+    ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
+    that makes one, or ``"inline"`` (executors/futures.py). Raises
     InputError, RunFailed with step, index and error of the first failure, WaitTimeout after ``timeout``
     seconds, and KeyboardInterrupt when interrupted; the run can then be resumed.
     """
@@ -238,6 +246,7 @@ def run(
         data_dir=data_dir,
         timeout=timeout,
         observer=observer,
+        executor=executor,
     )
 
 
@@ -252,6 +261,7 @@ def resume(
     data_dir: Path | str | None = None,
     timeout: float | None = None,
     observer: Observer | None = None,
+    executor: Pool | Callable[[], Pool] | str | None = None,
 ) -> Any:
     """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read."""
     return _run(
@@ -266,6 +276,7 @@ def resume(
         data_dir=data_dir,
         timeout=timeout,
         observer=observer,
+        executor=executor,
     )
 
 

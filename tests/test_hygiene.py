@@ -28,8 +28,8 @@ EXCEPTIONS = {
 }
 """Files of one subject that is better not cut in two."""
 LONGEST_TEST = 620
-TOP_LEVEL = {"pyproject.toml", "pgflow_mp", "sql", "tests", "benchmarks", "scripts"}
-TOP_LEVEL |= {"README.md", "CHANGELOG.md", "LICENSE"}
+TOP_LEVEL = {"pyproject.toml", "pgflow_mp", "sql", "tests", "benchmarks", "scripts", "docs"}
+TOP_LEVEL |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
 
 
 def lines_of(path: Path) -> int:

@@ -1,6 +1,7 @@
-"""What a lane pool tells its owner.
+"""What an executor tells its owner.
 
-Every event names the lane and its generation: the number of its process, counted over the whole pool.
+A lane's events name it and its generation: the number of its process, counted over the whole executor (0
+where there is no telling).
 For each chunk the owner sees any number of Outcomes with ``done`` false, then one with ``done`` true: after
 that the chunk is forgotten. Each item is reported exactly once: in an Outcomes, or as the verdict of a
 LaneDied.
@@ -83,3 +84,11 @@ class LaneDied(LaneEvent):
     seq: int | None
     verdict: messages.Outcome | None
     trace: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorLost:
+    """The executor is broken for good: what it held was handed back, and it takes nothing more."""
+
+    error: str
+    hint: str

@@ -85,7 +85,7 @@ def shorten_trace(trace: str) -> str:
     """faulthandler's text down to the handler's own frames: the first process, nothing below our call."""
     lines: list[str] = []
     for line in trace.splitlines():
-        if "/worker/child.py" in line or "/pgflow_mp/flows/handlers.py" in line:
+        if "/pgflow_mp/executors/" in line or "/pgflow_mp/flows/handlers.py" in line:
             break
         if lines and not line.strip():
             if any(text.startswith("  File") for text in lines):

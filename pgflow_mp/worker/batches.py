@@ -108,3 +108,11 @@ class Flight:
     lane: int
     seconds: float
     sent: float
+
+    @property
+    def timeouts(self) -> list[float | None]:
+        """The time limits of the chunk's steps, in seconds."""
+        batch, steps = self.batch, self.chunk.steps
+        if steps is batch.steps:
+            return batch.timeouts
+        return [batch.timeouts[batch.steps.index(step)] for step in steps]

@@ -9,12 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pgflow_mp.executors.events import Cause, LaneDied, LaneFailedToStart, LaneReady, Outcomes
-from pgflow_mp.executors.lanes.lane import RunningItem
-from pgflow_mp.executors.lanes.pool import LanePool
-from pgflow_mp.executors.lanes.watchdog import Watchdog
+from pgflow_mp.errors import PgflowError
+from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneFailedToStart, LaneReady, Outcomes
 from pgflow_mp.executors.messages import Item
-from pgflow_mp.executors.verdicts import KillReason
+from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.claim import Claimer
@@ -58,7 +56,7 @@ class Loop:
     def __init__(
         self,
         settings: WorkerSettings,
-        pool: LanePool,
+        executor: Executor,
         policies: dict[tuple[str, str], StepPolicy],
         slugs: list[str],
         *,
@@ -68,23 +66,21 @@ class Loop:
         course: Course,
     ) -> None:
         post = events.put
-        self.pool, self.course = pool, course
-        self._lanes = settings.lanes
+        self.executor, self.course = executor, course
         self._fixed_batches = settings.batch_size is not None
         self._events = events
         self._observer = observer
         self._stats = stats
         self._connection = ConnectionReport(observer)
-        self.progress = Progress(settings.lanes)
+        self.progress = Progress(executor.capacity)
         self._turn = itertools.cycle(slugs)
         self._slugs = slugs
-        self._watchdog = Watchdog(pool)
         self._braked = False
         self.identities = Identities(slugs)
         self.dispatcher = Dispatcher(ItemTimes())
         self._planner = ClaimPlanner(
             slugs,
-            lanes=settings.lanes,
+            lanes=executor.capacity,
             batch_size=settings.batch_size,
             claim_ahead=settings.claim_ahead,
             shortest_pause=settings.poll_interval_ms / 1000,
@@ -134,7 +130,7 @@ class Loop:
             if (starving := self._starving()) or self.dispatcher.run_emptied:
                 self.dispatcher.run_emptied = False
                 self.settler.flush()  # what is recorded may make the next work
-            pause = GLANCE if starving and self.pool.relieve(DEEPEST) else TICK
+            pause = GLANCE if starving and self.executor.relieve(DEEPEST) else TICK
             if now >= next_tick:
                 next_tick = now + TICK
                 self.tick(now)
@@ -160,11 +156,10 @@ class Loop:
 
     def tick(self, now: float) -> None:
         """What has to be looked at now and then."""
-        self.pool.poll(now)
-        self._watchdog.tick(now)
+        self.executor.tick(now)
         self._connection.tick(now)
-        if self._watchdog.paused != self._braked:
-            self._braked = self._watchdog.paused
+        if self.executor.paused != self._braked:
+            self._braked = self.executor.paused
             text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"
             self._observer.on_message("warn", text)
         for flow in self.collector.due_retries(now):
@@ -194,8 +189,8 @@ class Loop:
 
     def _starving(self) -> bool:
         """Whether a lane has nothing to do and nothing waits for it."""
-        flights = self.dispatcher.flights
-        if len(flights) >= self._lanes and len({flight.lane for flight in flights.values()}) >= self._lanes:
+        flights, lanes = self.dispatcher.flights, self.executor.capacity
+        if len(flights) >= lanes and len({flight.lane for flight in flights.values()}) >= lanes:
             return False
         return self.dispatcher.next_flow() is None
 
@@ -203,10 +198,10 @@ class Loop:
 
     def _dispatch(self, now: float) -> None:
         """Fill the lanes: those that have nothing first."""
-        dispatcher = self.dispatcher
+        dispatcher, executor = self.dispatcher, self.executor
         if dispatcher.next_flow() is None:
             return
-        rooms = self.pool.rooms()
+        rooms, capacity = executor.rooms(), executor.capacity
         for chunks in (0, 1):  # that the lane has
             for lane, room in rooms:
                 if room < 2 - chunks:
@@ -216,19 +211,19 @@ class Loop:
                     return
                 if chunks and (dispatcher.depth(flow) < 2 or dispatcher.is_late(lane, now)):
                     continue
-                flight = dispatcher.next_chunk(lane, self._lanes, now)
-                if flight is not None and not self.pool.submit(lane, flight.chunk, _timeouts(flight)):
+                flight = dispatcher.next_chunk(lane, capacity, now)
+                if flight is not None and not executor.submit(lane, flight.chunk, flight.timeouts):
                     dispatcher.take_back(flight)
 
     def _claim(self, now: float) -> None:
-        if self._claiming is not None or self._watchdog.paused or self.settler.saturated:
+        if self._claiming is not None or self.executor.paused or self.settler.saturated:
             return
         dispatcher, planner = self.dispatcher, self._planner
         held = dispatcher.held_items() - self.collector.parking.items
         for _ in self._slugs:
             flow = next(self._turn)
             load = Load(
-                lanes=self._lanes,
+                lanes=self.executor.capacity,
                 item_seconds=dispatcher.times.recent(flow),
                 waiting=dispatcher.waiting(),
                 waiting_seconds=dispatcher.waiting_seconds(),
@@ -243,9 +238,10 @@ class Loop:
 
     def _shed(self, flow: str) -> None:
         """Hand back what was claimed on a wrong guess of its duration."""
-        if self._fixed_batches or self.dispatcher.waiting(flow) < 2 * self._lanes:
+        lanes = self.executor.capacity
+        if self._fixed_batches or self.dispatcher.waiting(flow) < 2 * lanes:
             return
-        worth = self._planner.horizon(flow) * self._lanes
+        worth = self._planner.horizon(flow) * lanes
         waiting = self.dispatcher.waiting_seconds(flow)
         if waiting is None or waiting < _SHED * worth:
             return
@@ -371,24 +367,28 @@ class Loop:
         self.dispatcher.discard(
             lambda batch, item: item.msg_id in lost and batch.worker_id == event.worker_id
         )
-        self._kill_running(
-            lambda running, flight: (
-                flight.batch.worker_id == event.worker_id
-                and flight.chunk.items[running.target[1]].msg_id in lost
+        self._end_running(
+            lambda flight, position: (
+                flight.batch.worker_id == event.worker_id and flight.chunk.items[position].msg_id in lost
             )
         )
 
     def _on_cancelled(self, event: inbox.RunCancelled) -> None:
         self._remember(event.run)
         self._drop(event.run, None)
-        self._kill_running(lambda running, _flight: running.run == event.run)
+        self._end_running(
+            lambda flight, position: flight.chunk.runs[flight.chunk.items[position].run] == event.run
+        )
 
-    def _kill_running(self, unwanted: Callable[[RunningItem, Flight], bool]) -> None:
-        for running in self.pool.running():
-            flight = self.dispatcher.flights.get(running.seq)
-            if flight is not None and unwanted(running, flight):
-                reason = KillReason(Cause.CANCELLED, target=running.target)
-                self.pool.kill(running.lane, reason, generation=running.generation)
+    def _end_running(self, unwanted: Callable[[Flight, int], bool]) -> None:
+        """End what lanes run of chunks, by position, that nobody wants any more."""
+        flights = self.dispatcher.flights
+
+        def asked(seq: int, position: int) -> bool:
+            flight = flights.get(seq)
+            return flight is not None and unwanted(flight, position)
+
+        self.executor.cancel(asked)
 
     def _drop(self, run: str, step: str | None) -> None:
         """A run, or a step of it, is over: what waits of it is not needed."""
@@ -449,13 +449,9 @@ class Loop:
         text = f"lane {event.lane} does not start, next try in {event.retry_in:g} s: {event.error}"
         self._observer.on_message("error", text)
 
-
-def _timeouts(flight: Flight) -> list[float | None]:
-    """The time limits of the steps of a chunk."""
-    batch, chunk = flight.batch, flight.chunk
-    if chunk.steps is batch.steps:
-        return batch.timeouts
-    return [batch.timeouts[batch.steps.index(step)] for step in chunk.steps]
+    def _on_executor_lost(self, event: ExecutorLost) -> None:
+        self.course.error = self.course.error or PgflowError(event.error, hint=event.hint)
+        self.course.end(Ending.FORCED)
 
 
 HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
@@ -463,6 +459,7 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     LaneDied: Loop._on_lane_died,
     LaneReady: Loop._on_lane_ready,
     LaneFailedToStart: Loop._on_lane_failed,
+    ExecutorLost: Loop._on_executor_lost,
     inbox.Claimed: Loop._on_claimed,
     inbox.ClaimLost: Loop._on_claim_lost,
     inbox.WorkAnnounced: Loop._on_announced,

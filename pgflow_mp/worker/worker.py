@@ -19,7 +19,8 @@ from typing import Any, Final
 
 from pgflow_mp.db import engine, schema
 from pgflow_mp.errors import PgflowError
-from pgflow_mp.executors.lanes.pool import LanePool
+from pgflow_mp.executors.lanes.executor import lanes
+from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker import inbox, startup
 from pgflow_mp.worker.loop import TICK, Course, Loop
@@ -39,16 +40,23 @@ class _Interrupted(BaseException):
 
 
 class Worker:
-    """Serves flows until it is told to stop. One Worker runs once."""
+    """Serves flows until it is told to stop. One Worker runs once. ``executor`` makes what runs the items."""
 
-    def __init__(self, settings: WorkerSettings, *, observer: Observer | None = None) -> None:
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        observer: Observer | None = None,
+        executor: ExecutorFactory = lanes,
+    ) -> None:
         self.settings = settings
+        self._make_executor = executor
         self.stats = Stats()
         self.state = WorkerState.CREATED
         self._observer = SafeObserver(observer)
         self._events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._course = Course()
-        self._pool: LanePool | None = None
+        self._executor: Executor | None = None
         self._loop: Loop | None = None
 
     def run(
@@ -89,7 +97,7 @@ class Worker:
             course.ending or Ending.REQUESTED,
             self.stats,
             time.monotonic() - self.stats.started,
-            self.settings.lanes,
+            self._executor.capacity if self._executor is not None else self.settings.lanes,
             course.run_status,
             released,
             unsettled,
@@ -98,8 +106,8 @@ class Worker:
     def request_stop(self) -> None:
         """Stop in order; called a second time: at once. From any thread or signal handler."""
         self._course.stop_requests += 1
-        if self._pool is not None:
-            self._pool.expect_stop()
+        if self._executor is not None:
+            self._executor.expect_stop()
         self._events.put(inbox.StopRequested())
 
     # -- start -------------------------------------------------------------------------------------
@@ -108,13 +116,11 @@ class Worker:
         settings, course = self.settings, self._course
         with startup.Session(settings.dsn) as session:
             session.call(schema.check)
-            self._pool = LanePool(
-                startup.lane_setup(settings),
-                settings.lanes,
-                self._events.put,
-                max_memory=settings.max_memory_per_worker,
-            )
-            flows = self._pool.start()
+            limits = Limits(settings.lanes, settings.max_memory_per_worker)
+            self._executor = self._make_executor(startup.lane_setup(settings), limits, self._events.put)
+            flows = self._executor.start()
+            if missing := self._executor.abilities.missing():
+                self._observer.on_message("warn", f"executor {self._executor.name}: {'; '.join(missing)}")
             startup.check_flows(settings.flows, flows, settings.targets)
             session.call(lambda conn: startup.register_name(conn, settings.name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
@@ -128,7 +134,7 @@ class Worker:
             raise _Interrupted
         self._loop = Loop(
             settings,
-            self._pool,
+            self._executor,
             policies,
             [info.slug for info in flows],
             events=self._events,
@@ -156,21 +162,21 @@ class Worker:
                 return self._stop_in_order(self._loop)
             return 0, 0
         finally:
-            if self._pool is not None:
-                self._pool.abort()  # does nothing after an orderly stop
+            if self._executor is not None:
+                self._executor.abort()  # does nothing after an orderly stop
             self._to(WorkerState.STOPPED)
 
     def _stop_in_order(self, loop: Loop) -> tuple[int, int]:
         course = self._course
         loop.claimer.stop()
-        loop.pool.drain(0.0)
+        loop.executor.quiesce()
         for batch in loop.dispatcher.drain():
             rest = batch.items[batch.next :]
             loop.dispatcher.finish(batch, batch.next, len(batch.items) - 1)
             loop.release(batch, rest)
         forced = course.ending is Ending.FORCED
         deadline = time.monotonic() + self.settings.grace
-        while loop.pool.in_flight and not forced:
+        while loop.executor.in_flight and not forced:
             loop.take_events(TICK)
             loop.tick(time.monotonic())
             forced = course.stop_requests > 1 or course.error is not None
@@ -180,10 +186,10 @@ class Worker:
                 break
         if course.stop_requests > 1:
             course.ending = Ending.FORCED
-        if loop.pool.in_flight:
-            loop.pool.abort()
+        if loop.executor.in_flight:
+            loop.executor.abort()
         else:
-            loop.pool.stop(0.0)
+            loop.executor.stop(0.0)
         loop.claimer.join(_FORCED_SETTLE)
         loop.take_all_events()
         if not forced:

@@ -14,25 +14,21 @@ import os
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
 from pgflow_mp import logs
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import cpus
+from pgflow_mp.executors.execution import Prepared, Target, describe, error_text, flows_of
 from pgflow_mp.executors.lanes import lifeline, zygote
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import Surroundings
-from pgflow_mp.executors.messages import FlowInfo, Hello, Kind, Outcome, Setup, StepInfo, decode_chunk, encode
-from pgflow_mp.flows import handlers
+from pgflow_mp.executors.messages import Hello, Kind, Outcome, Setup, decode_chunk, encode
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.flows.flow import Flow
-from pgflow_mp.loading import finding
-
-Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
 
 _LONG: Final = 250e-6  # seconds after which a closer look at an item's traces costs next to nothing
 _CUT_OFF: Final = 4  # exit code
@@ -42,32 +38,11 @@ _lane: Lane | None = None
 _hello: bytes = b""
 
 
-class Target(Protocol):
-    """What load() needs to know; Setup and Preload both do."""
-
-    @property
-    def target(self) -> str: ...
-    @property
-    def flows(self) -> list[str]: ...
-    @property
-    def sys_path(self) -> list[str]: ...
-    @property
-    def main_path(self) -> str | None: ...
-
-
 def load(target: Target) -> dict[str, Flow]:
     """Import the target's flows, once per process. Raises whatever the import raises."""
     global _flows
     if _flows is None:
-        for path in reversed(target.sys_path):
-            if path not in sys.path:
-                sys.path.insert(0, path)
-        _flows = {
-            flow.slug: flow
-            for place in target.target.splitlines()
-            for flow in finding.load_flows(place, main_path=target.main_path)
-            if not target.flows or flow.slug in target.flows
-        }
+        _flows = flows_of(target)
     return _flows
 
 
@@ -88,7 +63,7 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     except PgflowError as error:
         hello.error, hello.hint = str(error), error.hint
     except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
-        hello.error = f"Importing {orders.target!r} failed: {_text(error)}"
+        hello.error = f"Importing {orders.target!r} failed: {error_text(error)}"
     _set_up_logging(orders.log_level, orders.log_format)
     hello.seconds = time.perf_counter() - started
     _hello = encode(hello)
@@ -104,20 +79,6 @@ def run_chunk(ordinal: int, data: bytes) -> None:
     if _lane is None:
         raise RuntimeError("this lane has not loaded its target")
     _lane.run(ordinal, data)
-
-
-def describe(flow: Flow) -> FlowInfo:
-    """What the parent learns about a flow."""
-    steps = [
-        StepInfo(
-            step.slug,
-            step.step_type,
-            list(step.dependencies),
-            handlers.prepare(flow, step.slug).wants_flow_input,
-        )
-        for step in flow.steps.values()
-    ]
-    return FlowInfo(flow.slug, msgspec.json.encode(flow.shape()), steps)
 
 
 class _Slot(SlotWriter):
@@ -144,12 +105,11 @@ class Lane:
         surroundings: Surroundings,
         now_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._flows = flows
         self._slot = slot
         self._surroundings = surroundings
         self._now_ns = now_ns  # taken before handlers can put another clock into the module
         self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
-        self._prepared: dict[tuple[str, str], Execute] = {}
+        self._prepared = Prepared(flows)
         self._pid = os.getpid()
 
     def run(self, ordinal: int, data: bytes) -> None:
@@ -158,7 +118,7 @@ class Lane:
         surroundings = self._surroundings
         chunk = decode_chunk(data)
         flow, runs, steps = chunk.flow, chunk.runs, chunk.steps
-        executes = [self._execute(flow, step) for step in steps]
+        executes = [self._prepared.of(flow, step) for step in steps]
         surroundings.inspect()  # threads of earlier items go on between chunks
         slot.begin(ordinal)
         for position, item in enumerate(chunk.items):
@@ -181,7 +141,7 @@ class Lane:
             try:
                 kind, body = executes[item.step](item.input, item.flow_input, context)
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
-                kind, body = Kind.FAILED, _text(error).encode("utf-8", "backslashreplace")
+                kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
             if os.getpid() != pid:
                 os._exit(0)  # a copy of this process, forked by the handler, that came back here
             seconds = (now_ns() - started) / 1e9
@@ -200,20 +160,6 @@ class Lane:
             size = len(outcome.body)
             text = f"MemoryError: no room to hand over an output of {size} bytes ({error})"
             self._slot.finish(encode(Outcome(outcome.position, Kind.FAILED, text.encode(), outcome.seconds)))
-
-    def _execute(self, flow_slug: str, step_slug: str) -> Execute:
-        key = (flow_slug, step_slug)
-        if key not in self._prepared:
-            self._prepared[key] = self._prepare(flow_slug, step_slug)
-        return self._prepared[key]
-
-    def _prepare(self, flow_slug: str, step_slug: str) -> Execute:
-        flow = self._flows.get(flow_slug)
-        step = flow.steps.get(step_slug) if flow is not None else None
-        if flow is None or step is None:
-            text = f'Step "{step_slug}" does not exist in flow "{flow_slug}"'.encode()
-            return lambda _input, _flow_input, _context: (Kind.FAILED, text)
-        return handlers.prepare(flow, step_slug).execute
 
 
 def _set_up_process(files: SlotFiles) -> None:
@@ -244,10 +190,3 @@ def _reseed() -> None:
     random: Any = sys.modules.get("numpy.random")
     if random is not None and zygote.loaded:
         random.seed()
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return "".join(traceback.format_exception(error)).strip()
-    except Exception:  # noqa: BLE001 - a __str__ that raises
-        return type(error).__name__

@@ -1,0 +1,90 @@
+"""What every place that runs items does alike: load flows, describe them, find the function of a step."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+
+from pgflow_mp.executors.messages import FlowInfo, Kind, StepInfo
+from pgflow_mp.flows import handlers
+from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading import finding
+
+Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
+"""(input, flow input, context) -> (Kind, body); see ``messages.Outcome``."""
+
+
+class Target(Protocol):
+    """What to load; Setup is one."""
+
+    @property
+    def target(self) -> str: ...
+    @property
+    def flows(self) -> list[str]: ...
+    @property
+    def sys_path(self) -> list[str]: ...
+    @property
+    def main_path(self) -> str | None: ...
+
+
+def flows_of(target: Target) -> dict[str, Flow]:
+    """Import the target's flows, by slug. Raises whatever the import raises."""
+    for path in reversed(target.sys_path):
+        if path not in sys.path:
+            sys.path.insert(0, path)
+    return {
+        flow.slug: flow
+        for place in target.target.splitlines()
+        for flow in finding.load_flows(place, main_path=target.main_path)
+        if not target.flows or flow.slug in target.flows
+    }
+
+
+def describe(flow: Flow) -> FlowInfo:
+    """What the worker learns about a flow."""
+    steps = [
+        StepInfo(
+            step.slug,
+            step.step_type,
+            list(step.dependencies),
+            handlers.prepare(flow, step.slug).wants_flow_input,
+        )
+        for step in flow.steps.values()
+    ]
+    return FlowInfo(flow.slug, msgspec.json.encode(flow.shape()), steps)
+
+
+class Prepared:
+    """The functions that run the steps of some flows, each prepared once."""
+
+    def __init__(self, flows: dict[str, Flow]) -> None:
+        self._flows = flows
+        self._known: dict[tuple[str, str], Execute] = {}
+
+    def of(self, flow_slug: str, step_slug: str) -> Execute:
+        """The function of a step; for one that is not there a function that fails with these words."""
+        key = (flow_slug, step_slug)
+        if key not in self._known:
+            self._known[key] = self._prepare(flow_slug, step_slug)
+        return self._known[key]
+
+    def _prepare(self, flow_slug: str, step_slug: str) -> Execute:
+        flow = self._flows.get(flow_slug)
+        step = flow.steps.get(step_slug) if flow is not None else None
+        if flow is None or step is None:
+            text = f'Step "{step_slug}" does not exist in flow "{flow_slug}"'.encode()
+            return lambda _input, _flow_input, _context: (Kind.FAILED, text)
+        return handlers.prepare(flow, step_slug).execute
+
+
+def error_text(error: BaseException) -> str:
+    """An exception with its traceback, whatever its ``__str__`` does."""
+    try:
+        return "".join(traceback.format_exception(error)).strip()
+    except Exception:  # noqa: BLE001 - a __str__ that raises
+        return type(error).__name__

@@ -1,0 +1,250 @@
+"""What the worker relies on, whatever runs its items: the same tests for every executor.
+
+Where an executor lacks an ability, the test checks that it says so and what happens instead.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from lane_harness import FLOWS, chunk_of
+
+from pgflow_mp.errors import ConfigError, PgflowError
+from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, Outcomes
+from pgflow_mp.executors.futures import factory
+from pgflow_mp.executors.lanes.executor import lanes
+from pgflow_mp.executors.messages import Kind, Outcome, Setup
+from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
+
+SPAWN = multiprocessing.get_context("spawn")
+
+
+def processes() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(2, mp_context=SPAWN)
+
+
+MAKERS: dict[str, Callable[[], ExecutorFactory]] = {
+    "lanes": lambda: lanes,
+    "processes": lambda: factory(processes()),
+    "remade processes": lambda: factory(processes),
+    "threads": lambda: factory(ThreadPoolExecutor(2)),
+    "inline": lambda: factory("inline"),
+}
+IN_THIS_PROCESS = ("threads", "inline")
+AT_ONCE = ("inline",)
+"""Those that have run a chunk when submit() returns."""
+
+
+class Owner:
+    """Does what a worker does, and keeps what it is told. An item that is reported twice fails the test."""
+
+    def __init__(self, kind: str, target: str = FLOWS) -> None:
+        self.kind = kind
+        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.executor: Executor = MAKERS[kind]()(Setup(target=target), Limits(2), self.events.put)
+        self.outcomes: dict[int, dict[int, Outcome]] = defaultdict(dict)
+        self.done: set[int] = set()
+        self.deaths: list[LaneDied] = []
+        self.lost: list[ExecutorLost] = []
+        self._next = 0
+
+    def collect(self) -> None:
+        while not self.events.empty():
+            event = self.events.get()
+            if isinstance(event, LaneDied):
+                self.deaths.append(event)
+                if event.verdict is not None and event.seq is not None:
+                    self._keep(event.seq, event.verdict)
+            elif isinstance(event, ExecutorLost):
+                self.lost.append(event)
+            elif isinstance(event, Outcomes):
+                for outcome in event.outcomes:
+                    self._keep(event.seq, outcome)
+                if event.done:
+                    assert event.seq not in self.done
+                    self.done.add(event.seq)
+
+    def _keep(self, seq: int, outcome: Outcome) -> None:
+        assert seq not in self.done, f"chunk {seq} was closed before"
+        assert outcome.position not in self.outcomes[seq], f"item {outcome.position} was reported twice"
+        self.outcomes[seq][outcome.position] = outcome
+
+    def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {seconds} s"
+            self.executor.tick(time.monotonic())
+            self.collect()
+            time.sleep(0.005)
+
+    def submit(self, *orders: Any, timeout: float | None = None, step: str = "act") -> int:
+        self.until(self.executor.rooms)
+        self._next += 1
+        chunk = chunk_of(self._next, orders, step=step)
+        assert self.executor.submit(self.executor.rooms()[0][0], chunk, [timeout])
+        return chunk.seq
+
+    def run(self, *orders: Any, **options: Any) -> list[Outcome]:
+        seq = self.submit(*orders, **options)
+        self.until(lambda: seq in self.done)
+        return self.of(seq)
+
+    def of(self, seq: int) -> list[Outcome]:
+        found = self.outcomes[seq]
+        assert sorted(found) == list(range(len(found)))
+        return [found[position] for position in sorted(found)]
+
+
+@pytest.fixture(params=MAKERS)
+def owner(request: pytest.FixtureRequest) -> Iterator[Owner]:
+    owner = Owner(request.param)
+    owner.executor.start()
+    yield owner
+    owner.executor.abort()
+
+
+def kinds(outcomes: list[Outcome]) -> list[int]:
+    return [int(outcome.kind) for outcome in outcomes]
+
+
+def test_items_of_a_chunk_end_each_by_itself_and_in_any_size(owner: Owner) -> None:
+    outcomes = owner.run(["echo", 7], ["no such action", 0], ["big", 3_000_000], ["sys_exit", 3])
+    assert kinds(outcomes) == [Kind.COMPLETED, Kind.FAILED, Kind.COMPLETED, Kind.FAILED]
+    assert outcomes[0].body == b"7"
+    assert b"KeyError" in outcomes[1].body
+    assert len(outcomes[2].body) == 3_000_002
+    assert b"SystemExit" in outcomes[3].body
+    (unknown,) = owner.run(["echo", 1], step="nope")
+    assert (unknown.kind, unknown.body) == (
+        Kind.FAILED,
+        b'Step "nope" does not exist in flow "misbehave"',
+    )
+
+
+def test_many_chunks_go_through_and_no_lane_takes_more_than_two(owner: Owner) -> None:
+    seqs = [owner.submit(*(["echo", n] for n in range(20))) for _ in range(30)]
+    owner.until(lambda: owner.done >= set(seqs))
+    assert all(kinds(owner.of(seq)) == [Kind.COMPLETED] * 20 for seq in seqs)
+    owner.until(lambda: len(owner.executor.rooms()) == owner.executor.capacity)
+    if owner.kind in AT_ONCE:
+        return
+    lane = owner.executor.rooms()[0][0]
+    taken = [owner.executor.submit(lane, chunk_of(1000 + n, [["sleep", 0.2]]), [None]) for n in range(3)]
+    assert taken == [True, True, False]
+    owner.until(lambda: not owner.executor.in_flight)
+
+
+def test_a_stop_waits_for_what_runs_and_hands_back_what_has_not_begun(owner: Owner) -> None:
+    orders = [["sleep", 0.4], *(["echo", n] for n in range(3))]
+    seqs = [owner.submit(*orders) for _ in range(3)]
+    if owner.kind not in AT_ONCE:
+        time.sleep(0.2)
+    owner.executor.quiesce()
+    assert owner.executor.rooms() == []
+    assert not owner.executor.submit(0, chunk_of(99, orders), [None])
+    assert owner.executor.stop(10.0) is True
+    assert owner.executor.in_flight == 0
+    owner.collect()
+    assert owner.done >= set(seqs)
+    every = [outcome for seq in seqs for outcome in owner.of(seq)]
+    assert {int(outcome.kind) for outcome in every} <= {Kind.COMPLETED, Kind.NOT_RUN}
+    assert len(every) == 12
+    assert Kind.COMPLETED in kinds(owner.of(seqs[0]))
+    assert owner.executor.stop(0.0) is True
+    assert owner.events.empty()
+
+
+def test_an_abort_reports_everything_at_once(owner: Owner) -> None:
+    if owner.kind in AT_ONCE:
+        pytest.skip("nothing is in flight when submit() has returned")
+    seqs = [owner.submit(["sleep", 1.5], ["sleep", 1.5]) for _ in range(3)]
+    time.sleep(0.1)
+    began = time.monotonic()
+    owner.executor.abort()
+    assert time.monotonic() - began < 1.0
+    owner.collect()
+    assert owner.done >= set(seqs)
+    assert all(kinds(owner.of(seq)) == [Kind.NOT_RUN, Kind.NOT_RUN] for seq in seqs)
+
+
+def test_time_limits_are_kept_or_said_to_be_none(owner: Owner) -> None:
+    (outcome,) = owner.run(["sleep", 0.6], timeout=0.2)
+    if owner.executor.abilities.kill:
+        assert outcome.kind == Kind.FAILED
+        assert outcome.body.startswith(b"TimeoutError: ")
+    else:
+        assert outcome.kind == Kind.COMPLETED
+        assert "timeout is not enforced" in "; ".join(owner.executor.abilities.missing())
+
+
+def test_what_nobody_wants_is_ended_or_runs_to_its_end(owner: Owner) -> None:
+    seq = owner.submit(["sleep", 0.8])
+    if owner.kind not in AT_ONCE:
+        time.sleep(0.3)
+    owner.executor.cancel(lambda chunk, position: (chunk, position) == (seq, 0))
+    owner.until(lambda: seq in owner.done)
+    wanted = Kind.NOT_RUN if owner.executor.abilities.kill else Kind.COMPLETED
+    assert kinds(owner.of(seq)) == [wanted]
+
+
+def test_an_item_that_ends_its_process_is_named_and_its_neighbours_complete(owner: Owner) -> None:
+    if owner.kind in IN_THIS_PROCESS:
+        pytest.skip("it would end this process")
+    others = [owner.submit(["sleep", 0.2], ["echo", 1]) for _ in range(2)]
+    seq = owner.submit(["echo", 0], ["os_exit", 3], ["echo", 2], ["echo", 3])
+    if owner.kind == "processes":  # the pool is its owner's, and broken: all of it is handed back
+        owner.until(lambda: owner.lost and seq in owner.done)
+        assert Kind.FAILED not in kinds(owner.of(seq))
+        assert owner.executor.rooms() == []
+        assert "is broken: BrokenProcessPool" in owner.lost[0].error
+        return
+    owner.until(lambda: owner.done >= {seq, *others})
+    assert kinds(owner.of(seq))[1] == Kind.FAILED
+    assert owner.of(seq)[1].body.startswith(b'Crashed: step "act" task 1: ')
+    assert [death.cause for death in owner.deaths if death.verdict is not None] == [Cause.CRASH]
+    rest = [outcome for n in (seq, *others) for outcome in owner.of(n)]
+    assert [int(o.kind) for o in rest].count(Kind.FAILED) == 1
+    assert kinds(owner.run(["echo", 5])) == [Kind.COMPLETED]
+
+
+@pytest.mark.parametrize("kind", ["lanes", "processes", "threads", "inline"])
+def test_a_target_that_is_not_there_ends_the_start(kind: str) -> None:
+    owner = Owner(kind, target="no_such_module_anywhere")
+    with pytest.raises(PgflowError, match="There is no module"):
+        owner.executor.start()
+    assert not owner.executor.submit(0, chunk_of(1, [["echo", 1]]), [None])
+
+
+def test_handlers_see_the_stop_where_they_can() -> None:
+    for kind in IN_THIS_PROCESS:
+        owner = Owner(kind)
+        owner.executor.start()
+        if kind == "threads":
+            seq = owner.submit(30.0, step="wait_for_shutdown")
+            time.sleep(0.1)
+            assert owner.executor.stop(5.0) is True
+            owner.collect()
+            assert owner.of(seq)[0].body == b"true"
+        owner.executor.abort()
+
+
+def test_what_is_no_executor_is_refused_with_words() -> None:
+    with pytest.raises(ConfigError, match=r"executor is a int, not a concurrent\.futures\.Executor"):
+        factory(3)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"executor made a int, not a concurrent\.futures\.Executor"):
+        factory(lambda: 3)(Setup(target=FLOWS), Limits(1), print)  # type: ignore[arg-type, return-value]
+
+
+def test_a_pool_that_is_shut_down_is_said_to_run_nothing() -> None:
+    pool = ThreadPoolExecutor(1)
+    pool.shutdown()
+    executor = factory(pool)(Setup(target=FLOWS), Limits(1), print)
+    with pytest.raises(PgflowError, match="executor ThreadPoolExecutor cannot run anything: RuntimeError"):
+        executor.start()
