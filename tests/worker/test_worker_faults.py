@@ -133,7 +133,7 @@ def test_cancelling_a_run_stops_its_running_items(dsn: str, log: Path) -> None:
         with adapted(dsn) as conn:
             engine.cancel_run(conn, run_id, "not needed")
         eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids), 5.0)
-        eventually(lambda: len(worker._pool.rooms() if worker._pool else ()) == 2)
+        eventually(lambda: len(worker._executor.rooms() if worker._executor else ()) == 2)
         assert not lines(log, "end")
         other = start(dsn, "naps", [0.0] * 10)  # the worker is whole
         eventually(lambda: run_row(dsn, other).status == "completed")
