@@ -88,3 +88,25 @@ def test_links_and_paths_of_a_page_lead_somewhere(page: Path) -> None:
 def test_the_index_names_every_page() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     assert [name_of(page) for page in PAGES if f"({name_of(page)})" not in index] == ["README.md"]
+
+
+def test_references_to_the_contract_lead_to_a_section_of_it() -> None:
+    headings = {
+        page.stem: set(
+            re.findall(r"^#+ (\d+(?:\.\d+)*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        )
+        for page in (ROOT / "docs" / "contract").glob("*.md")
+    }
+    lost, seen = [], 0
+    for folder in ("pgflow_mp", "sql", "tests"):
+        for path in (ROOT / folder).rglob("*.*"):
+            if path.suffix not in (".py", ".sql"):
+                continue
+            for text in re.findall(r"\(contract:? ([^)]*)\)", path.read_text(encoding="utf-8")):
+                book = "worker" if text.startswith("worker") else "sql-0.17" if "0.17" in text else "sql"
+                for number in re.findall(r"(?<![\w.])\d+(?:\.\d+)*", text.replace("0.17", "")):
+                    seen += 1
+                    if number not in headings[book]:
+                        lost.append(f"{path.relative_to(ROOT)}: {text}")
+    assert lost == []
+    assert seen > 60
