@@ -104,8 +104,9 @@ class Cluster:
     def execute(self, query: str) -> Any:
         """The first value that a statement answers."""
         with psycopg.connect(self.dsn(), autocommit=True) as conn:
-            cursor = conn.execute(query)  # type: ignore[call-overload]
-            return cursor.fetchone()[0] if cursor.description else None
+            cursor = conn.execute(query.encode())
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row is not None else None
 
     def synchronous_standby(self, home: Path) -> Cluster:
         """A running standby that has every transaction before it is confirmed here."""

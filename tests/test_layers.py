@@ -105,7 +105,8 @@ def imports_of(module: str) -> Iterator[Import]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         for name in names:
             known = name if name in MODULES or name == VERSION else name.rpartition(".")[0]
-            yield Import(module, known if known in MODULES else name, node.lineno, lazy, typing)
+            line = getattr(node, "lineno", 0)
+            yield Import(module, known if known in MODULES else name, line, lazy, typing)
         todo += [(child, lazy, typing) for child in ast.iter_child_nodes(node)]
 
 

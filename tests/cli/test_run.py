@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import time
+from typing import Any
 
 import psycopg
 import pytest
@@ -238,7 +239,7 @@ def test_what_handlers_print_stays_readable_on_a_terminal(cli: Cli, size: tuple[
 
 
 def test_colours_are_for_terminals_that_want_them(cli: Cli) -> None:
-    def on_terminal(*arguments: str, **env: str) -> str:
+    def on_terminal(*arguments: str, **env: Any) -> str:
         screen = OnTerminal(cli, *arguments, **env)
         screen.finish()
         return screen.raw

@@ -100,7 +100,7 @@ def postmasters(home: Path) -> list[psutil.Process]:
 
 def _parent(process: psutil.Process) -> int | None:
     with contextlib.suppress(psutil.Error):
-        return process.ppid()
+        return int(process.ppid())
     return None
 
 

@@ -17,7 +17,7 @@ from pgflow_mp.loading.finding import Target, load_flows
 from pgflow_mp.testing import audit_run
 from pgflow_mp.testing.inline import execute_inline
 
-HERE = Path(__file__).with_name("bad_flows.py")
+HERE = Path(__file__).parents[1] / "bad_flows.py"
 
 ERRORS = {
     "nan": ("OutputError", 'step "act", index', "$.a[1]"),

@@ -226,7 +226,7 @@ def test_an_idle_worker_notices_swallowed_traffic_too_and_its_heartbeat_comes_ba
                     "select max(clock_timestamp() - last_heartbeat_at) < interval '2 s' from pgflow.workers "
                 )
                 alive = asleep + "where stopped_at is null"
-                eventually(lambda: conn.execute(alive).fetchone() == (True,), 20)  # type: ignore[call-overload]
+                eventually(lambda: conn.execute(alive.encode()).fetchone() == (True,), 20)
 
 
 def test_a_statement_without_an_answer_ends_as_a_lost_connection(dsn: str) -> None:

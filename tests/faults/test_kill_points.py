@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -27,7 +28,7 @@ from pgflow_mp.testing import audit_run
 POINTS = int(os.environ.get("PGFLOW_KILL_POINTS", "15"))
 SEED = int(os.environ.get("PGFLOW_KILL_SEED", "1"))
 ITEMS = 300
-QUICK = {"heartbeat_interval": 0.2, "dead_after": 1.0, "crash_budget": 5}
+QUICK: dict[str, Any] = {"heartbeat_interval": 0.2, "dead_after": 1.0, "crash_budget": 5}
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from pgflow_mp.worker.worker import Worker
 def refused(dsn: str, query: str) -> bool:
     with psycopg.connect(dsn, autocommit=True) as conn:
         try:
-            conn.execute(query)  # type: ignore[call-overload]
+            conn.execute(query.encode())
         except psycopg.errors.InsufficientPrivilege:
             return True
     return False

@@ -22,7 +22,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def refused(text: str, data: bytes | str | None = None, **options: bool) -> InputError:
+def refused(text: str, data: bytes | str | None = None, **options: Any) -> InputError:
     if data is not None:
         Path(text).write_bytes(data if isinstance(data, bytes) else data.encode())
     with pytest.raises(InputError) as caught:

@@ -187,7 +187,8 @@ def test_every_item_is_handed_out_exactly_once_whatever_comes_back_or_is_dropped
         else:
             unlucky = rng.randint(0, max(1, total))
             before = dispatcher.waiting()
-            gone = dispatcher.discard(lambda _batch, item, n=unlucky: item.index % 7 == n % 7)
+            rest = unlucky % 7
+            gone = dispatcher.discard(lambda _batch, item, rest=rest: item.index % 7 == rest)  # type: ignore[misc]
             assert before - dispatcher.waiting() == gone
             dropped += gone
     while (flight := dispatcher.next_chunk(0, 2, 0.0)) is not None:

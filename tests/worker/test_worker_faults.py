@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg
@@ -32,7 +33,7 @@ from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.stats import Ending
 from pgflow_mp.worker.worker import Worker
 
-QUICK = {"heartbeat_interval": 0.2, "dead_after": 1.0}
+QUICK: dict[str, Any] = {"heartbeat_interval": 0.2, "dead_after": 1.0}
 
 
 @pytest.fixture
