@@ -52,7 +52,7 @@ ALLOWED = {
 }
 """What a room may import besides itself."""
 ROOMS = tuple(name for name in ALLOWED if name not in ("client", API))
-CLIENTS = ("client", "runner")
+CLIENTS = ("client", "client_runs", "runner")
 VERSION = f"{API}.__version__"
 
 

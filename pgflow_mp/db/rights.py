@@ -20,6 +20,7 @@ _STARTER: Final = (
     "recent_runs",
     "run_progress",
     "run_results",
+    "run_heads",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (

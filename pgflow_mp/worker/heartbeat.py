@@ -14,13 +14,14 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, patience, wire
+from pgflow_mp.db import connection, engine, patience, runs, wire
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.parking import Lookout
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.worker.batches import Batch
@@ -29,7 +30,6 @@ from pgflow_mp.worker.inbox import (
     Deprecated,
     LeasesLost,
     ParkedSeen,
-    RunCancelled,
     RunSeen,
     Said,
     TakenForDead,
@@ -44,6 +44,8 @@ _REQUEUE_EVERY: Final = 15.0
 _SUBSTITUTE: Final = 2.0  # times as long between rounds of those that are not the upkeeper
 _LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
 _WATCH_EVERY: Final = 0.5
+_LOOK_EVERY: Final = 0.5
+_UUID: Final = 36  # characters
 
 
 class _Loop(threading.Thread):
@@ -147,17 +149,22 @@ class Heartbeat(_Loop):
 
     def _serve(self, conn: Connection) -> None:
         conn.execute(f"set statement_timeout = '{_STATEMENT_LIMIT}s'")
-        conn.execute("listen pgflow_cancelled")
-        due = 0.0
+        hints = Hints(conn, "pgflow_cancelled", lambda run: run if len(run) == _UUID else None)
+        due = look = rested = 0.0
         while not self._stopping.is_set():
             now = time.monotonic()
             if now >= due:
                 self._beat(conn)
                 due = now + min(self._interval, self._extend(conn))
-            if self._rest(due - time.monotonic(), conn):
-                pass
-            for notify in conn.notifies(timeout=0):
-                self._post(RunCancelled(notify.payload))
+            hinted = hints.read()
+            if hinted and now >= look:
+                self._look(conn, hints.take())
+                look, hinted = time.monotonic() + _LOOK_EVERY, False
+            until = min(due, look) if hinted else due
+            if (now := time.monotonic()) < rested:
+                self._rest(min(until, rested) - now)
+            elif self._rest(until - now, conn):
+                rested = time.monotonic() + REST
 
     def _beat(self, conn: Connection) -> None:
         wanted = self._worker_ids()
@@ -172,6 +179,21 @@ class Heartbeat(_Loop):
         if any(answer.deprecated for answer in answers):
             self._post(Deprecated())
 
+    def _look(self, conn: Connection, hinted: Collection[bytes] | None) -> None:
+        """Whether runs that we hold tasks of were cancelled, all or those that were ``hinted`` at.
+
+        Where one is over, the leases of its batches tell which of the tasks are not ours any more: those
+        that were claimed after it was retried are.
+        """
+        batches = list(self._held())
+        named = {run for batch in batches for run in batch.runs if hinted is None or run.encode() in hinted}
+        if not named:
+            return
+        over = {run.run_id for run in runs.run_heads(conn, named) if run.status != "started"}
+        for batch in batches:
+            if not over.isdisjoint(batch.runs):
+                self._extend_one(conn, batch)
+
     def _extend(self, conn: Connection) -> float:
         """Extend leases that are half used up; seconds until the next look."""
         now, next_look = time.monotonic(), self._interval
@@ -179,12 +201,17 @@ class Heartbeat(_Loop):
             next_look = min(next_look, batch.lease / 4)
             if now - batch.renewed < batch.lease / 2 - next_look:
                 continue
-            msg_ids = batch.open_messages()
-            lost = engine.extend_tasks(conn, batch.flow, batch.worker_id, msg_ids, round(batch.lease))
-            batch.renewed = now
-            if lost:
-                self._post(LeasesLost(batch.worker_id, frozenset(lost)))
+            self._extend_one(conn, batch)
         return max(0.2, next_look)
+
+    def _extend_one(self, conn: Connection, batch: Batch) -> None:
+        now = time.monotonic()
+        lost = engine.extend_tasks(
+            conn, batch.flow, batch.worker_id, batch.open_messages(), round(batch.lease)
+        )
+        batch.renewed = now
+        if lost:
+            self._post(LeasesLost(batch.worker_id, frozenset(lost)))
 
 
 class Upkeep(_Loop):

@@ -31,7 +31,14 @@ class ClaimLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkAnnounced:
-    """This flow has new tasks: the database says so, or what was just handed back."""
+    """This flow has new tasks: they were just handed back."""
+
+    flow: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkHinted:
+    """Somebody says that this flow has new tasks; mostly the database does, but anybody can."""
 
     flow: str
 
@@ -75,13 +82,6 @@ class TakenForDead:
 @dataclass(frozen=True, slots=True)
 class Deprecated:
     """An operator wants this worker to finish and go."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunCancelled:
-    """A run was cancelled."""
-
-    run: str
 
 
 @dataclass(frozen=True, slots=True)

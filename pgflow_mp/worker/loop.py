@@ -31,7 +31,7 @@ TICK: Final = 0.1
 GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another holds more than it runs
 _EVENTS_AT_ONCE: Final = 200
 _SHED: Final = 4.0  # hand work back that is this many times what is worth holding
-_REMEMBERED: Final = 10_000  # runs and messages that are over
+_REMEMBERED: Final = 20_000  # messages that are over
 
 
 @dataclass(slots=True)
@@ -87,7 +87,7 @@ class Loop:
             longest_pause=settings.max_poll_seconds,
         )
         self._claiming: Request | None = None
-        self._over: dict[str | int, None] = {}
+        self._over: dict[int, None] = {}
         self.settler = Settler(settings.dsn, post, linger=settings.linger)
         self.collector = Collector(
             self.dispatcher,
@@ -104,6 +104,7 @@ class Loop:
             worker_name=settings.worker_name,
             dead_after=settings.dead_after,
             lease=settings.visibility_timeout,
+            flows=slugs,
         )
         self.heartbeat = Heartbeat(
             settings.dsn,
@@ -291,7 +292,7 @@ class Loop:
         if not self.identities.is_known(batch.worker_id):
             return
         over = self._over
-        wanted = [item for item in items if batch.runs[item.run] not in over and item.msg_id not in over]
+        wanted = [item for item in items if item.msg_id not in over]
         if wanted and not self.course.stopping:
             self.dispatcher.add(batch.part(wanted), first=True)
         elif wanted:
@@ -314,8 +315,6 @@ class Loop:
         if batch is None:
             return
         if self._over:
-            for run in batch.runs:
-                self._over.pop(run, None)
             for item in batch.items:
                 self._over.pop(item.msg_id, None)
         if self.course.stopping or not self.identities.is_known(batch.worker_id):
@@ -330,6 +329,9 @@ class Loop:
 
     def _on_announced(self, event: inbox.WorkAnnounced) -> None:
         self._planner.announce(event.flow)
+
+    def _on_hinted(self, event: inbox.WorkHinted) -> None:
+        self._planner.hint(event.flow, time.monotonic())
 
     def _on_settled(self, event: inbox.BatchSettled) -> None:
         self._stats.batches += 1
@@ -367,17 +369,13 @@ class Loop:
         self.dispatcher.discard(
             lambda batch, item: item.msg_id in lost and batch.worker_id == event.worker_id
         )
+        self.collector.drop_parked(
+            lambda parked: parked.item.msg_id in lost and parked.batch.worker_id == event.worker_id
+        )
         self._end_running(
             lambda flight, position: (
                 flight.batch.worker_id == event.worker_id and flight.chunk.items[position].msg_id in lost
             )
-        )
-
-    def _on_cancelled(self, event: inbox.RunCancelled) -> None:
-        self._remember(event.run)
-        self._drop(event.run, None)
-        self._end_running(
-            lambda flight, position: flight.chunk.runs[flight.chunk.items[position].run] == event.run
         )
 
     def _end_running(self, unwanted: Callable[[Flight, int], bool]) -> None:
@@ -399,7 +397,7 @@ class Loop:
         )
         self.collector.drop_parked(lambda parked: parked.run == run and step in (None, parked.step))
 
-    def _remember(self, *over: str | int) -> None:
+    def _remember(self, *over: int) -> None:
         self._over.update(dict.fromkeys(over))
         while len(self._over) > _REMEMBERED:
             del self._over[next(iter(self._over))]
@@ -463,13 +461,13 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     inbox.Claimed: Loop._on_claimed,
     inbox.ClaimLost: Loop._on_claim_lost,
     inbox.WorkAnnounced: Loop._on_announced,
+    inbox.WorkHinted: Loop._on_hinted,
     inbox.BatchSettled: Loop._on_settled,
     inbox.RunSeen: Loop._on_run_seen,
     inbox.ParkedSeen: Loop._on_parked_seen,
     inbox.LeasesLost: Loop._on_leases_lost,
     inbox.TakenForDead: Loop._on_taken_for_dead,
     inbox.Deprecated: Loop._on_deprecated,
-    inbox.RunCancelled: Loop._on_cancelled,
     inbox.Said: Loop._on_said,
     inbox.ConnectionState: Loop._on_connection,
     inbox.ThreadFailed: Loop._on_thread_failed,

@@ -50,6 +50,27 @@ as $$
   where w.worker_id = any (worker_ids);
 $$;
 
+-- Runs without their payloads: cheap however large those are.
+create or replace function pgflow.run_heads(run_ids uuid[])
+returns table (
+  run_id uuid,
+  flow_slug text,
+  status text,
+  remaining_steps int,
+  started_at timestamptz,
+  completed_at timestamptz,
+  failed_at timestamptz
+)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at
+  from pgflow.runs r
+  where r.run_id = any (run_heads.run_ids);
+$$;
+
 -- Counts of one run's steps, cheap enough to be asked for every second: nothing is counted row by row.
 create or replace function pgflow.run_progress(run_id uuid)
 returns table (

@@ -110,12 +110,42 @@ def test_what_is_held_never_exceeds_what_is_worth_holding_by_more_than_an_item(
         assert max(held, waiting) + quantity <= MOST_HELD
 
 
+def test_hints_that_prove_empty_are_heeded_ever_less_and_one_that_is_true_makes_good() -> None:
+    plan, now, heeded = planner(), 0.0, []
+    plan.claimed("f", 10, 0, 0, 0.001, now)
+    while now < 3.0:  # a flood
+        plan.hint("f", now)
+        if plan.quantity("f", load(), now):
+            plan.asked("f")
+            plan.claimed("f", 10, 0, 0, 0.001, now)
+            heeded.append(now)
+        now += 0.001
+    assert heeded[0] == 0.0
+    assert heeded[1] < 0.02
+    assert 25 < len(heeded) < 40
+    plan.hint("f", now)
+    assert plan.dry("f"), "words are no reason to stay"
+    now += 0.1
+    assert plan.quantity("f", load(), now)
+    plan.asked("f")
+    plan.claimed("f", 10, 1, 10, 0.001, now)
+    plan.asked("f")
+    plan.claimed("f", 10, 0, 0, 0.001, now)
+    assert plan.quantity("f", load(), now) == 0
+    plan.hint("f", now)
+    assert not plan.dry("f")
+    assert plan.quantity("f", load(), now)
+    plan.hint("unknown", now)
+
+
 class _Running:
     """A claimer and what it posts."""
 
     def __init__(self, dsn: str) -> None:
         self.posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.claimer = Claimer(dsn, self.posted.put, worker_name="test", dead_after=10.0, lease=None)
+        self.claimer = Claimer(
+            dsn, self.posted.put, worker_name="test", dead_after=10.0, lease=None, flows=["chain"]
+        )
         self.claimer.start()
 
     def next(self, kind: type) -> Any:
@@ -152,7 +182,7 @@ def test_the_claimer_registers_claims_and_hears_of_new_work(dsn: str) -> None:
         running.claimer.request(Request("chain", WORKER, 2))
         assert running.next(inbox.Claimed).batch is None
         start(dsn, "chain", [1])
-        assert running.next(inbox.WorkAnnounced).flow == "chain"
+        assert running.next(inbox.WorkHinted).flow == "chain"
 
 
 def test_a_claim_on_a_cut_connection_is_reported_as_lost_and_the_next_one_works(dsn: str) -> None:
