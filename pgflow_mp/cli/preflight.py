@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pgflow_mp import errors
+from pgflow_mp import errors, streams
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.values.inputs import RunInput
@@ -70,8 +70,7 @@ def look_at(targets: list[Target], run_input: RunInput | None = None) -> list[Fl
     Raises FlowNotFound and FlowDefinitionError as loading does, and FlowNotFound if importing kills the
     process.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
