@@ -11,7 +11,6 @@ returns table (
 language plpgsql
 rows 100
 set search_path = pg_catalog, pg_temp
-set standard_conforming_strings = on
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
