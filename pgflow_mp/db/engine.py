@@ -46,7 +46,7 @@ class Settled(NamedTuple):
     run_status: str | None
 
 
-class Heartbeat(NamedTuple):
+class Beat(NamedTuple):
     """What a heartbeat tells about one worker id."""
 
     worker_id: str
@@ -197,12 +197,12 @@ def register_worker(
     )
 
 
-def heartbeat(conn: Connection, worker_ids: Sequence[str]) -> list[Heartbeat]:
+def heartbeat(conn: Connection, worker_ids: Sequence[str]) -> list[Beat]:
     """Refresh the heartbeats of these worker ids."""
     rows = conn.execute(
         "select worker_id, deprecated, stopped from pgflow.heartbeat(%s::uuid[])", (list(worker_ids),)
     ).fetchall()
-    return [Heartbeat._make(row) for row in rows]
+    return [Beat._make(row) for row in rows]
 
 
 def stop_workers(conn: Connection, worker_ids: Sequence[str]) -> None:

@@ -26,7 +26,7 @@ from pgflow_mp.worker.inbox import (
     ThreadFailed,
     WorkHinted,
 )
-from pgflow_mp.worker.planner import Request
+from pgflow_mp.worker.planner import ClaimRequest
 
 
 def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int | None, now: float) -> Batch:
@@ -80,7 +80,7 @@ class Claimer(threading.Thread):
         self._dead_after = dead_after
         self._lease = lease
         self._registered: set[str] = set()
-        self._requests: deque[Request] = deque()
+        self._requests: deque[ClaimRequest] = deque()
         self._stop_event = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
@@ -88,7 +88,7 @@ class Claimer(threading.Thread):
         self._hints: Hints | None = None
         self._backoff = connection.Backoff()  # a standby accepts connections, but nothing else
 
-    def request(self, request: Request) -> None:
+    def request(self, request: ClaimRequest) -> None:
         """Claim soon."""
         self._requests.append(request)
         self._wake()
@@ -143,7 +143,7 @@ class Claimer(threading.Thread):
                 self._pass_on(hints)
                 rested = time.monotonic() + REST
 
-    def _claim(self, conn: Connection, request: Request) -> None:
+    def _claim(self, conn: Connection, request: ClaimRequest) -> None:
         flow, worker_id = request.flow, request.worker_id
         started = time.monotonic()
         try:

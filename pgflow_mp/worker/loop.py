@@ -20,7 +20,7 @@ from pgflow_mp.worker.dispatch import DEEPEST, Dispatcher
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.outcomes import Collector
-from pgflow_mp.worker.planner import ClaimPlanner, Load, Request
+from pgflow_mp.worker.planner import ClaimPlanner, ClaimRequest, Load
 from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
@@ -86,7 +86,7 @@ class Loop:
             shortest_pause=settings.poll_interval_ms / 1000,
             longest_pause=settings.max_poll_seconds,
         )
-        self._claiming: Request | None = None
+        self._claiming: ClaimRequest | None = None
         self._over: dict[int, None] = {}
         self.settler = Settler(settings.dsn, post, linger=settings.linger)
         self.collector = Collector(
@@ -232,7 +232,7 @@ class Loop:
                 held=held,
             )
             if quantity := planner.quantity(flow, load, now):
-                self._claiming = Request(flow, self.identities.of(flow), quantity)
+                self._claiming = ClaimRequest(flow, self.identities.of(flow), quantity)
                 planner.asked(flow)
                 self.claimer.request(self._claiming)
                 return

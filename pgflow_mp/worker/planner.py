@@ -165,7 +165,7 @@ class ClaimPlanner:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ClaimRequest:
     """A claim that the main loop wants."""
 
     flow: str

@@ -22,7 +22,7 @@ import msgspec
 from pgflow_mp import logs, streams
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import cpus
-from pgflow_mp.executors.execution import Prepared, Target, describe, error_text, flows_of
+from pgflow_mp.executors.execution import Loadable, Prepared, describe, error_text, flows_of
 from pgflow_mp.executors.lanes import lifeline, zygote
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import Surroundings
@@ -38,7 +38,7 @@ _lane: Lane | None = None
 _hello: bytes = b""
 
 
-def load(target: Target) -> dict[str, Flow]:
+def load(target: Loadable) -> dict[str, Flow]:
     """Import the target's flows, once per process. Raises whatever the import raises."""
     global _flows
     if _flows is None:
