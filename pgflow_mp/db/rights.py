@@ -36,6 +36,9 @@ _WORKER: Final = (
     "requeue_stalled_tasks",
     "fail_stalled_tasks",
     "recover_dead_workers",
+    "watched_workers",
+    "recover_workers",
+    "retire_worker",
 )
 ACCESS: Final = {
     name: access

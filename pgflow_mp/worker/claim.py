@@ -38,7 +38,7 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
     size, longest = 0, 0
     last_run = last_step = None
     run = step = 0
-    for run_id, step_slug, index, msg_id, attempt, body, flow_input, timeout in tasks:
+    for run_id, step_slug, index, msg_id, attempt, body, flow_input, timeout, _ in tasks:
         if run_id != last_run:
             run, last_run = runs.setdefault(run_id, len(runs)), run_id
         if step_slug != last_step:
@@ -148,7 +148,7 @@ class Claimer(threading.Thread):
         started = time.monotonic()
         try:
             if worker_id not in self._registered:
-                engine.register_worker(conn, worker_id, flow, self._worker_name, self._dead_after)
+                self.register(conn, worker_id, flow)
                 self._registered.add(worker_id)
             tasks = engine.claim_tasks(conn, flow, worker_id, request.quantity, self._lease)
         except psycopg.errors.ForeignKeyViolation:  # our row in the registry is gone
@@ -162,8 +162,21 @@ class Claimer(threading.Thread):
                 self._post(Claimed(flow, worker_id, None, request.quantity, 0.0))
             raise
         now = time.monotonic()
+        condemned = None
+        if tasks and any(task.deaths is not None for task in tasks):
+            deaths = {task.msg_id: task.deaths for task in tasks if task.deaths is not None}
+            condemned = make_batch(
+                flow, worker_id, [task for task in tasks if task.msg_id in deaths], self._lease, started
+            )
+            condemned.deaths = deaths
+            tasks = [task for task in tasks if task.msg_id not in deaths]
         batch = make_batch(flow, worker_id, tasks, self._lease, started) if tasks else None
-        self._post(Claimed(flow, worker_id, batch, request.quantity, now - started))
+        self._post(Claimed(flow, worker_id, batch, request.quantity, now - started, condemned))
+
+    def register(self, conn: Connection, worker_id: str, flow: str | None) -> None:
+        """Write the row of a worker id, or write it again if somebody deleted it; not of one given up."""
+        if flow is not None:
+            engine.register_worker(conn, worker_id, flow, self._worker_name, self._dead_after)
 
     def _pass_on(self, hints: Hints) -> None:
         if hints.read():

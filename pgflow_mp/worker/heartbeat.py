@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, patience, runs, wire
+from pgflow_mp.db import connection, engine, patience, recovery, runs, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.parking import Lookout
@@ -36,6 +36,7 @@ from pgflow_mp.worker.inbox import (
     ThreadFailed,
 )
 from pgflow_mp.worker.parking import Question
+from pgflow_mp.worker.vigil import Vigil
 
 UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's upkeeper
 _STATEMENT_LIMIT: Final = 5  # seconds
@@ -125,7 +126,8 @@ class _Loop(threading.Thread):
 class Heartbeat(_Loop):
     """Keeps this worker alive in the eyes of the others.
 
-    ``worker_ids`` are asked for at every beat, ``held`` are the batches whose leases count.
+    ``worker_ids`` are asked for at every beat, ``held`` are the batches whose leases count. An id whose row
+    somebody has deleted is registered again by ``register``.
     """
 
     who = "heartbeat"
@@ -139,8 +141,10 @@ class Heartbeat(_Loop):
         interval: float,
         worker_ids: Callable[[], list[str]],
         held: Callable[[], Iterable[Batch]],
+        register: Callable[[Connection, str], None],
     ) -> None:
         super().__init__(dsn, post)
+        self._register = register
         self._interval = interval
         self._worker_ids = worker_ids
         self._held = held
@@ -173,7 +177,9 @@ class Heartbeat(_Loop):
         self.last = time.monotonic()
         known = {answer.worker_id for answer in answers}
         dead = [answer.worker_id for answer in answers if answer.stopped]
-        dead += [worker_id for worker_id in wanted if worker_id not in known]
+        for worker_id in wanted:
+            if worker_id not in known:
+                self._register(conn, worker_id)
         if dead:
             self._post(TakenForDead(tuple(dead)))
         if any(answer.deprecated for answer in answers):
@@ -215,13 +221,26 @@ class Heartbeat(_Loop):
 
 
 class Upkeep(_Loop):
-    """What one worker does for the database, and the looks at the runs that this worker asks about."""
+    """What one worker does for the database, and the looks at the runs that this worker asks about.
+
+    ``worker_ids`` are our own, which we never take for dead.
+    """
 
     who = "upkeep"
 
-    def __init__(self, dsn: str, post: Callable[[Any], None], *, run_id: str | None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        post: Callable[[Any], None],
+        *,
+        run_id: str | None,
+        worker_ids: Callable[[], list[str]] = list,
+    ) -> None:
         super().__init__(dsn, post)
         self._run_id = run_id
+        self._worker_ids = worker_ids
+        self._vigil = Vigil()
+        self._connected = False
         self._retired: list[str] = []
         self._questions: deque[Question] = deque()
         self._is_upkeeper = False
@@ -239,14 +258,13 @@ class Upkeep(_Loop):
     def _serve(self, conn: Connection) -> None:
         self._is_upkeeper, seldom = False, _SUBSTITUTE
         now, lookout = time.monotonic(), Lookout(conn)
-        watch, recover, requeue = now, now, now + _REQUEUE_EVERY / 3
+        again, self._connected = self._connected, True
+        watch, recover, requeue = now, now, now + (_REQUEUE_EVERY if again else _REQUEUE_EVERY / 3)
+        self._vigil.begin(now, again=again)
         while not self._stopping.is_set():
             now = time.monotonic()
             if self._retired:
-                worker_id = self._retired[0]
-                engine.register_worker(conn, worker_id, "", "retired", 0.0)
-                self._recover(conn)
-                engine.stop_workers(conn, [worker_id])
+                recovery.retire_worker(conn, self._retired[0])
                 self._retired.pop(0)
             while self._questions:
                 number, runs = self._questions[0].number, self._questions[0].runs
@@ -257,8 +275,9 @@ class Upkeep(_Loop):
                 watch = _next(now, _WATCH_EVERY)
             if now >= recover:
                 seldom = 1.0 if self._is_first(conn) else _SUBSTITUTE
-                self._recover(conn)
+                self._recover(conn, now)
                 recover = _next(now, _RECOVER_EVERY * seldom)
+                self._vigil.next_look(recover)
             if now >= requeue:
                 self._requeue(conn)
                 requeue = _next(now, _REQUEUE_EVERY * seldom)
@@ -273,14 +292,15 @@ class Upkeep(_Loop):
             self._is_upkeeper = bool(row and row[0])
         return self._is_upkeeper
 
-    def _recover(self, conn: Connection) -> None:
-        if count := engine.recover_dead_workers(conn):
+    def _recover(self, conn: Connection, now: float) -> None:
+        over = self._vigil.look(recovery.watched_workers(conn), self._worker_ids(), now)
+        if over and (count := recovery.recover_workers(conn, over)):
             self._post(Said("warn", f"took over {count} tasks of workers that are gone"))
 
     def _requeue(self, conn: Connection) -> None:
-        if count := engine.requeue_stalled_tasks(conn):
+        if count := recovery.requeue_stalled_tasks(conn):
             self._post(Said("warn", f"requeued {count} stalled tasks"))
-        if count := engine.fail_stalled_tasks(conn):
+        if count := recovery.fail_stalled_tasks(conn):
             self._post(Said("warn", f"gave up {count} tasks that stalled too often"))
 
     def _watch(self, conn: Connection, run_id: str) -> None:

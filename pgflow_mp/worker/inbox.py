@@ -12,13 +12,17 @@ from pgflow_mp.worker.batches import Batch
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A claim came back after ``seconds``; ``batch`` is None if there was nothing."""
+    """A claim came back after ``seconds``; ``batch`` is None if there was nothing to run.
+
+    ``condemned`` are tasks that are to be failed without being run.
+    """
 
     flow: str
     worker_id: str
     batch: Batch | None
     asked: int
     seconds: float
+    condemned: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import itertools
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pgflow_mp.errors import PgflowError
@@ -16,6 +15,7 @@ from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.course import Course
 from pgflow_mp.worker.dispatch import DEEPEST, Dispatcher
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
@@ -32,22 +32,6 @@ GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another hold
 _EVENTS_AT_ONCE: Final = 200
 _SHED: Final = 4.0  # hand work back that is this many times what is worth holding
 _REMEMBERED: Final = 20_000  # messages that are over
-
-
-@dataclass(slots=True)
-class Course:
-    """Where the worker is heading: set by the loop, its owner, and signal handlers."""
-
-    run_id: str | None = None
-    run_status: str | None = None
-    ending: Ending | None = None
-    error: BaseException | None = None
-    stop_requests: int = 0
-    stopping: bool = False
-
-    def end(self, ending: Ending) -> None:
-        """End for this reason, unless there is one already."""
-        self.ending = self.ending or ending
 
 
 class Loop:
@@ -112,8 +96,13 @@ class Loop:
             interval=settings.heartbeat_interval,
             worker_ids=lambda: self.identities.beating,
             held=lambda: list(self.dispatcher.held.values()),
+            register=lambda conn, worker_id: self.claimer.register(
+                conn, worker_id, self.identities.flow_of(worker_id)
+            ),
         )
-        self.upkeep = Upkeep(settings.dsn, post, run_id=course.run_id)
+        self.upkeep = Upkeep(
+            settings.dsn, post, run_id=course.run_id, worker_ids=lambda: self.identities.beating
+        )
 
     def start(self) -> None:
         """Start the threads."""
@@ -312,6 +301,8 @@ class Loop:
         self._planner.claimed(event.flow, event.asked, got, size, event.seconds, now)
         self._stats.claims += 1
         self._stats.claimed += got
+        if event.condemned is not None:
+            self._on_condemned(event.condemned)
         if batch is None:
             return
         if self._over:
@@ -321,6 +312,13 @@ class Loop:
             self.release(batch, batch.items)
         else:
             self.dispatcher.add(batch)
+
+    def _on_condemned(self, batch: Batch) -> None:
+        """Tasks that too many workers died with: failed without being run, last of their run."""
+        if self.course.stopping or not self.identities.is_known(batch.worker_id):
+            self.release(batch, batch.items)
+        else:
+            self.collector.condemned(batch)
 
     def _on_claim_lost(self, event: inbox.ClaimLost) -> None:
         self._claiming = None

@@ -7,17 +7,23 @@ create or replace function pgflow.register_worker(
   dead_after interval default null
 )
 returns void
-language sql
+language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+begin
   insert into pgflow.workers (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
   values (
     register_worker.worker_id, register_worker.queue_name, register_worker.function_name,
     register_worker.dead_after, clock_timestamp(), clock_timestamp()
   )
-  on conflict (worker_id) do update
-    set last_heartbeat_at = clock_timestamp(), stopped_at = null, dead_after = excluded.dead_after;
+  on conflict on constraint workers_pkey do update
+    set last_heartbeat_at = clock_timestamp(),
+        stopped_at = null,
+        recovered_at = null,
+        dead_after = excluded.dead_after;
+end;
 $$;
 
 -- One call for all queues of a worker. Answers the ids that an operator has deprecated, and those that

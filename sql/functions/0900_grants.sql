@@ -29,7 +29,8 @@ begin
     v_names := v_names || array[
       'flow_options', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
       'register_worker', 'heartbeat', 'stop_workers',
-      'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers'
+      'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
+      'retire_worker'
     ];
   end if;
   execute format('grant usage on schema pgflow to %I', role_name);
