@@ -21,10 +21,11 @@ from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
-from pgflow_mp.flows.binding import resolve
+from pgflow_mp.flows.checks import result_type
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading.finding import Target, target_for
 from pgflow_mp.observe.observer import Observer
+from pgflow_mp.values import reading
 from pgflow_mp.values.inputs import encode_input
 from pgflow_mp.worker import startup
 from pgflow_mp.worker.settings import WorkerSettings
@@ -326,7 +327,7 @@ def typed_output(flow: Flow, output: bytes | None) -> Any:
         if slug in flow.steps and slug not in parents:
             wanted = _return_type(flow, slug)
         try:
-            result[slug] = msgspec.json.decode(raw, type=wanted)
+            result[slug] = reading.decoder(wanted)(raw)
         except (msgspec.ValidationError, TypeError):  # annotated for people, not as what JSON gives back
             result[slug] = msgspec.json.decode(raw)
     return result
@@ -334,11 +335,5 @@ def typed_output(flow: Flow, output: bytes | None) -> Any:
 
 def _return_type(flow: Flow, slug: str) -> Any:
     step = flow.steps[slug]
-    annotation = getattr(step.handler, "__annotations__", {}).get("return")
-    if annotation is None:
-        return Any
-    try:
-        wanted = resolve(annotation, step.handler)
-    except Exception:  # noqa: BLE001 - an annotation that only a type checker understands
-        return Any
+    wanted = result_type(step.handler)
     return list.__class_getitem__(wanted) if step.step_type == "map" else wanted

@@ -15,12 +15,11 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pgflow_mp"
 API = "pgflow_mp"
 """The package itself: its __init__ holds the public names and nothing else."""
-BASE = {"errors", "redaction", "logs", "libpq", "streams"}
+BASE = {"errors", "redaction", "logs", "libpq"}
 ALLOWED = {
     "errors": set[str](),
     "redaction": set[str](),
     "libpq": set[str](),
-    "streams": set[str](),
     "logs": {"redaction"},
     "values": BASE,
     "flows": BASE | {"values"},
@@ -53,7 +52,7 @@ ALLOWED = {
 }
 """What a room may import besides itself."""
 ROOMS = tuple(name for name in ALLOWED if name not in ("client", API))
-CLIENTS = ("client", "client_runs", "runner")
+CLIENTS = ("client", "runner")
 VERSION = f"{API}.__version__"
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pgflow_mp import errors, streams
+from pgflow_mp import errors
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.values.inputs import RunInput
@@ -23,7 +23,7 @@ _NOTHING_GIVEN: Final = RunInput(b"{}", "none was given: {}")
 _GIVE: Final = "Give --input FILE (.json, .jsonl), JSON text like '{}', or - for standard input."
 
 
-class StepOutline(msgspec.Struct):
+class StepFacts(msgspec.Struct):
     """A step as the command line needs to know it."""
 
     slug: str
@@ -39,7 +39,7 @@ class FlowFacts(msgspec.Struct):
     """
 
     slug: str
-    steps: list[StepOutline]
+    steps: list[StepFacts]
     shape: bytes
     target: int = 0
     default_input: bytes | None = None
@@ -51,7 +51,7 @@ class FlowFacts(msgspec.Struct):
         return [step.slug for step in self.steps if step.is_map and not step.dependencies]
 
     @property
-    def leaves(self) -> list[StepOutline]:
+    def leaves(self) -> list[StepFacts]:
         """Steps that nothing depends on: their outputs are the run's output."""
         inner = {parent for step in self.steps for parent in step.dependencies}
         return [step for step in self.steps if step.slug not in inner]
@@ -70,7 +70,8 @@ def look_at(targets: list[Target], run_input: RunInput | None = None) -> list[Fl
     Raises FlowNotFound and FlowDefinitionError as loading does, and FlowNotFound if importing kills the
     process.
     """
-    streams.flush()
+    sys.stdout.flush()
+    sys.stderr.flush()
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -179,8 +180,7 @@ def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
 
 def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
     steps = [
-        StepOutline(step.slug, step.step_type == "map", list(step.dependencies))
-        for step in flow.steps.values()
+        StepFacts(step.slug, step.step_type == "map", list(step.dependencies)) for step in flow.steps.values()
     ]
     facts = FlowFacts(flow.slug, steps, msgspec.json.encode(flow.shape()), target)
     module = sys.modules.get(flow.module)
@@ -198,7 +198,8 @@ def _mismatch(flow: Any, run_input: RunInput) -> str:
     Single misfits among many elements are the business of their tasks; if all of the first hundred are
     wrong, then the input is.
     """
-    from pgflow_mp.flows.binding import Source, resolve
+    from pgflow_mp.flows.binding import Source
+    from pgflow_mp.flows.checks import reader
 
     for step in flow.steps.values():
         is_map = step.step_type == "map"
@@ -207,9 +208,8 @@ def _mismatch(flow: Any, run_input: RunInput) -> str:
             if argument.source is not Source.FLOW_INPUT and not is_input:
                 continue
             try:
-                wanted = resolve(argument.annotation, step.handler)
-                decode = msgspec.json.Decoder(Any if wanted is object else wanted).decode
-            except Exception:  # noqa: BLE001, S112 - reported when the flow is loaded
+                decode = reader(step.handler, argument, step.facts)[1]
+            except PgflowError:  # reported when the flow is loaded
                 continue
             samples: list[Any] = [run_input.json]
             if is_map and is_input:

@@ -34,9 +34,12 @@ _NO_MAPPINGS: Final = (
 )
 
 
+_AROUND: Final = (typing.Annotated, typing.Required, typing.NotRequired, typing.Final)
+
+
 def can_hold_a_mapping(annotation: Any) -> bool:
     """Whether a JSON object may be converted to ``annotation``; in doubt, yes."""
-    annotation = _plain(annotation)
+    annotation = plain(annotation)
     origin = typing.get_origin(annotation)
     if origin in (typing.Union, types.UnionType):
         return any(map(can_hold_a_mapping, typing.get_args(annotation)))
@@ -48,10 +51,10 @@ def can_hold_a_mapping(annotation: Any) -> bool:
     return not (isinstance(kind, type) and issubclass(kind, _NO_MAPPINGS))
 
 
-def _plain(annotation: Any) -> Any:
-    """The type behind Annotated, NewType and the statement ``type``."""
+def plain(annotation: Any) -> Any:
+    """The type behind Annotated, NewType, Required, Final and the statement ``type``."""
     while True:
-        if typing.get_origin(annotation) is typing.Annotated:
+        if typing.get_origin(annotation) in _AROUND:
             annotation = typing.get_args(annotation)[0]
         elif isinstance(annotation, typing.NewType):
             annotation = annotation.__supertype__

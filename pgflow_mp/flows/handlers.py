@@ -6,17 +6,17 @@ hot path and lets nothing escape: whatever a handler does becomes an outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from pgflow_mp.errors import FlowDefinitionError, PermanentError, PgflowError
-from pgflow_mp.flows.binding import EMPTY, Argument, Source, resolve, wants_flow_input
+from pgflow_mp.flows.binding import EMPTY, Argument, Source, wants_flow_input
+from pgflow_mp.flows.checks import reader
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.failures import describe_exception, safe_text
-from pgflow_mp.flows.validation import describe
 from pgflow_mp.values.encoding import OutputError
 from pgflow_mp.values.outputs import MAX_OUTPUT_BYTES, as_list, encode_output
 
@@ -194,15 +194,7 @@ def _parents(step: StepDefinition, input: bytes) -> dict[str, msgspec.Raw]:
 
 def _checked_decoder(step: StepDefinition, argument: Argument) -> Callable[[Any], Any]:
     """A decoder for the argument's type that raises InputMismatch, with msgspec's path."""
-    wanted = _wanted_type(step, argument)
-    where = f'Handler {describe(step.handler)} of {step.facts.where}: parameter "{argument.name}"'
-    try:
-        decode = msgspec.json.Decoder(wanted).decode
-    except TypeError as error:
-        raise FlowDefinitionError(
-            f"{where} has an annotation that JSON cannot be converted to: {error}",
-            hint="Use msgspec.Struct, dataclasses, TypedDict, builtin types, dates, or no annotation.",
-        ) from None
+    wanted, decode = reader(step.handler, argument, step.facts)
     freeze = argument.source is Source.PARENTS and wanted is Any
     mismatch = f'Input of step "{step.slug}" does not fit parameter "{argument.name}"'
 
@@ -215,20 +207,3 @@ def _checked_decoder(step: StepDefinition, argument: Argument) -> Callable[[Any]
     if freeze:
         return lambda raw: MappingProxyType(decode_checked(raw))
     return decode_checked
-
-
-def _wanted_type(step: StepDefinition, argument: Argument) -> Any:
-    where = f'Handler {describe(step.handler)} of {step.facts.where}: parameter "{argument.name}"'
-    try:
-        wanted = resolve(argument.annotation, step.handler)
-    except Exception as error:
-        text = argument.annotation if isinstance(argument.annotation, str) else repr(argument.annotation)
-        raise FlowDefinitionError(
-            f"{where} has the annotation {text!r}, which cannot be resolved: {error}",
-            hint="Define or import the type in the handler's module, outside of 'if TYPE_CHECKING:'.",
-        ) from error
-    if wanted is object or (
-        argument.source is Source.PARENTS and wanted in (Mapping, Mapping[str, Any], Mapping[str, object])
-    ):
-        return Any
-    return wanted

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypedDict, cast
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import validation
 from pgflow_mp.flows.binding import Argument, StepFacts, bind
-from pgflow_mp.flows.options import names as option_names
+from pgflow_mp.flows.checks import check_annotations
 
 Mode = Literal["fail", "skip", "skip-cascade"]
 Parent = str | Callable[..., Any]
@@ -97,7 +97,7 @@ def build_step(
         slug = _default_slug(validation.check_handler(handler, f'a step of flow "{flow_slug}"'), flow_slug)
     slug = validation.check_slug(slug)
     where = f'step "{slug}" of flow "{flow_slug}"'
-    known = option_names(kind)
+    known = list((MapOptions if kind == "map" else StepOptions).__annotations__)
     unknown = [name for name in options if name not in known]
     validation.check_unknown(unknown, known, f'{kind.capitalize()} "{slug}"')
     function = validation.check_handler(handler, where)
@@ -111,6 +111,9 @@ def build_step(
             hint="Join them in an array step first, and map over that one.",
         )
     facts = StepFacts(flow_slug, slug, kind == "map", parents)
+    names = {} if caller.f_locals is caller.f_globals else caller.f_locals
+    arguments = bind(function, facts, names)
+    check_annotations(function, arguments, facts, names)
     return StepDefinition(
         slug=slug,
         step_type="map" if kind == "map" else "single",
@@ -126,7 +129,7 @@ def build_step(
         ),
         handler=function,
         facts=facts,
-        arguments=bind(function, facts, {} if caller.f_locals is caller.f_globals else caller.f_locals),
+        arguments=arguments,
     )
 
 

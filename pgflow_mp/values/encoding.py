@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from typing import Any, Final
@@ -15,11 +16,12 @@ from uuid import UUID
 import msgspec
 
 from pgflow_mp.errors import PgflowError
+from pgflow_mp.values import foreign, reading
+from pgflow_mp.values.foreign import Unsupported
 
 MAX_DEPTH: Final = 500
 _LONGEST_PATH: Final = 500
-_LONGEST_KEY: Final = 80
-_DISTINCT: Final[frozenset[type]] = frozenset({str, int})  # keys of one of these differ in JSON, too
+LONGEST_KEY: Final = 80
 _GROUPS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
     ((bytes, bytearray, memoryview), "bytes"),
     ((float,), "float"),
@@ -30,41 +32,54 @@ _GROUPS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
 )
 
 
+_EXACT: Final = (datetime, date, time, timedelta, Decimal, UUID)
+_NATIVE: Final = frozenset({*_EXACT, str, int, float, bool, type(None)})
+
+
 class OutputError(PgflowError):
     """A handler returned something that cannot be stored as JSON."""
 
 
-class Unsupported(TypeError):
-    """What the hook raises for a type without a JSON form."""
-
-
 def hook(value: Any) -> Any:
-    """What msgspec does not know by itself."""
+    """What msgspec does not know by itself. Raises Unsupported for what has no JSON form."""
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, int):
-        return int.__index__(value)
-    if isinstance(value, bytes | bytearray | memoryview):
+        return int.__index__(value) if type(value) is not bool else str(value).lower()  # a key, that is
+    if is_bytes(value):
         raise bytes_error(value)
-    if is_numpy(value):
-        return value.tolist()
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return _as_dict(value)
-    if isinstance(value, AbstractSet | Sequence) and not isinstance(value, list | tuple | set | frozenset):
-        return list(value)
-    raise Unsupported(f"Objects of type {type_name(value)} are not JSON")
+    kind = type(value)
+    if foreign.library_of(kind) not in ("numpy", "pandas"):
+        for base in _EXACT:  # msgspec takes these, but no subclasses of them
+            if isinstance(value, base):
+                return _exact(value, base)
+        if isinstance(value, os.PathLike):
+            return os.fspath(value)
+        if isinstance(value, Mapping):
+            return _as_dict(value)
+        is_list = isinstance(value, list | tuple | set | frozenset)
+        if isinstance(value, AbstractSet | Sequence | deque) and not is_list:
+            return list(value)
+        if reading.is_text(kind):
+            return str(value)
+    return foreign.to_plain(value)
+
+
+def _exact(value: Any, base: type) -> Any:
+    if base is datetime:
+        return datetime.combine(value.date(), value.time(), value.tzinfo)
+    if base is date:
+        return date(value.year, value.month, value.day)
+    if base is time:
+        return time(value.hour, value.minute, value.second, value.microsecond, value.tzinfo)
+    if base is timedelta:
+        return timedelta(value.days, value.seconds, value.microseconds)
+    return Decimal(value) if base is Decimal else UUID(int=value.int)
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=hook).encode
-_decode: Final = msgspec.json.Decoder(dict[str, None]).decode
-
-
-def is_numpy(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] in ("numpy", "pandas") and hasattr(value, "tolist")
 
 
 def _as_dict(value: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -148,41 +163,37 @@ def _in_path(step: Step) -> str:
     if isinstance(step, str):
         return f".{step}"
     (key,) = step
-    is_name = isinstance(key, str) and len(key) <= _LONGEST_KEY and key.isidentifier()
+    is_name = isinstance(key, str) and len(key) <= LONGEST_KEY and key.isidentifier()
     return f".{key}" if is_name else f"[{shown(key)}]"
 
 
 def shown(key: Any) -> str:
     """A key as an error shows it, however long it is."""
-    if isinstance(key, str) and len(key) > _LONGEST_KEY:
-        return f"{key[:_LONGEST_KEY]!r}..."
+    if isinstance(key, str) and len(key) > LONGEST_KEY:
+        return f"{key[:LONGEST_KEY]!r}..."
     try:
         text = repr(key)
     except Exception:  # noqa: BLE001 - whatever a user's class does when it is printed
         text = f"a {type_name(key)}"
-    return text if len(text) <= 2 * _LONGEST_KEY else f"{text[: 2 * _LONGEST_KEY]}..."
-
-
-def same_in_json(item: Any) -> tuple[Any, Any, str] | None:
-    """Two keys of a dict that are one in JSON, and what they are there; else None.
-
-    msgspec writes them both, and whoever reads it keeps the last.
-    """
-    if not isinstance(item, dict) or (len(kinds := set(map(type, item))) == 1 and kinds <= _DISTINCT):
-        return None
-    if len(_decode(encode(dict.fromkeys(item)))) == len(item):
-        return None
-    seen: dict[str, Any] = {}
-    for key in item:
-        (text,) = _decode(encode({key: None}))
-        if text in seen:
-            return seen[text], key, text
-        seen[text] = key
-    return None
+    return text if len(text) <= 2 * LONGEST_KEY else f"{text[: 2 * LONGEST_KEY]}..."
 
 
 def is_bytes(item: Any) -> bool:
     return isinstance(item, bytes | bytearray | memoryview)
+
+
+def is_unsupported(item: Any) -> bool:
+    """Whether the hook refuses a value itself, and not only what is in it."""
+    kind = type(item)
+    if group_of(kind) not in ("object", "leaf") or kind in _NATIVE or isinstance(item, Enum):
+        return False
+    if group_of(kind) == "leaf" and not isinstance(item, _EXACT):
+        return False
+    try:
+        next(children(item) if group_of(kind) == "object" else iter([hook(item)]), None)
+    except Unsupported:
+        return True
+    return False
 
 
 def bytes_error(value: Any) -> OutputError:

@@ -25,19 +25,20 @@ from pgflow_mp.values.duplicates import find_duplicate
 from pgflow_mp.values.encoding import (
     MAX_DEPTH,
     OutputError,
-    Unsupported,
     bytes_error,
     children,
     encode,
     find,
     group_of,
-    is_numpy,
-    same_in_json,
+    hook,
+    is_unsupported,
     search,
     shown,
     type_name,
 )
+from pgflow_mp.values.foreign import Unsupported, is_numpy
 from pgflow_mp.values.jsontext import find_nul, has_longer_number, jsonb_size
+from pgflow_mp.values.keys import is_key, lost_key, same_in_json
 
 MAX_OUTPUT_BYTES: Final = 200 * 1024 * 1024
 _JSONB_LIMIT: Final = 0x0FFFFFFF  # bytes of one jsonb container, in PostgreSQL's binary form
@@ -47,6 +48,7 @@ _SCALARS: Final = _PLAIN | {float}
 _STRINGS: Final[frozenset[type]] = frozenset({str})
 _INTEGERS: Final[frozenset[type]] = frozenset({int})
 _LEAVES: Final[frozenset[type]] = _PLAIN | {datetime, date, time, timedelta, Decimal, UUID}
+_KEY_HINT: Final = "Use str or int, or return a list of pairs."
 _LEAVES_AND_FLOAT: Final = _LEAVES | {float}
 
 
@@ -84,7 +86,7 @@ def as_list(value: Any) -> Any:
         return value
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
         return list(value)
-    if is_numpy(value) and isinstance(converted := value.tolist(), list):
+    if is_numpy(value) and isinstance(converted := hook(value), list):
         return converted
     raise OutputError(
         f"An array step must return a list, not {type_name(value)}", hint="Or yield its elements."
@@ -159,11 +161,7 @@ def _check_keys(value: Any, item: dict[Any, Any]) -> None:
     if any(group_of(kind) == "bytes" for kind in set(map(type, item))):
         raise bytes_error(value)
     if two := same_in_json(item):
-        path = find(value, lambda other: same_in_json(other) is not None)
-        raise OutputError(
-            f'The keys {shown(two[0])} and {shown(two[1])} of a dict are both "{two[2][:80]}" in JSON{path}',
-            hint="JSON has strings for keys, and one value for each: use keys of one type.",
-        )
+        raise lost_key(*two, find(value, lambda other: same_in_json(other) is not None))
 
 
 def _check_raw(body: bytes) -> bytes:
@@ -209,12 +207,13 @@ def _unencodable(value: Any, error: Exception) -> OutputError:
         path = find(value, lambda item: isinstance(item, str) and not _is_utf8(item))
         return OutputError(f"A string with a lone surrogate is not UTF-8{path}")
     if isinstance(error, TypeError):
-        place = search(value, lambda item: isinstance(item, dict) and not all(map(_is_key, item)))
+        place = search(value, lambda item: isinstance(item, dict) and not all(map(is_key, item)))
         if place is not None:
-            return OutputError(f"A key of a dict is no string or number{place}")
+            return OutputError(f"A key of a dict is no string or number{place}", hint=_KEY_HINT)
+        hint = error.hint if isinstance(error, Unsupported) else ""
         return OutputError(
-            f"{error}{find(value, _is_unsupported)}",
-            hint="Use JSON values, dataclasses, msgspec.Structs, dates, UUIDs or Decimals.",
+            f"{error}{find(value, is_unsupported)}",
+            hint=hint or "Use JSON values, dataclasses, msgspec.Structs, dates, UUIDs or Decimals.",
         )
     return OutputError(f"It cannot be encoded as JSON: {type(error).__name__}: {error}")
 
@@ -225,21 +224,3 @@ def _is_utf8(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _is_key(key: Any) -> bool:
-    try:
-        encode({key: None})
-    except TypeError:
-        return False
-    return True
-
-
-def _is_unsupported(item: Any) -> bool:
-    if group_of(type(item)) != "object":
-        return False
-    try:
-        next(children(item), None)
-    except Unsupported:
-        return True
-    return False

@@ -1,4 +1,4 @@
--- Tasks that nobody reports on (contract section 14.1).
+-- Tasks whose worker fell silent (contract section 14.1, and recovery by heartbeat, which is ours).
 
 -- A task that stalls once more after three requeues is marked and leaves the queue, and that is all
 -- (contract); what becomes of its step is for fail_stalled_tasks to say.
@@ -156,5 +156,97 @@ begin
     end loop;
   end loop;
   return v_failed;
+end;
+$$;
+
+-- Ours: a worker that promised a heartbeat (dead_after) and broke it is dead. Its tasks are queued again
+-- at once and the attempt is not charged: the machine failed, not the task. Answers how many.
+create or replace function pgflow.recover_dead_workers()
+returns int
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+declare
+  v_dead uuid[];
+  v_task record;
+  v_ids bigint[];
+  v_recovered int := 0;
+begin
+  with silent as (
+    select w.worker_id
+    from pgflow.workers w
+    where w.dead_after is not null
+      and w.last_heartbeat_at < clock_timestamp() - w.dead_after
+      and (
+        w.stopped_at is null
+        or exists (
+          select 1 from pgflow.step_states ss
+          join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
+          where w.stopped_at > clock_timestamp() - interval '1 hour'
+            and ss.flow_slug = w.queue_name
+            and ss.status = 'started'
+            and t.status = 'started'
+            and t.last_worker_id = w.worker_id
+        )
+      )
+    order by w.worker_id
+    for update skip locked
+  ), stopped as (
+    update pgflow.workers w
+    set stopped_at = coalesce(w.stopped_at, clock_timestamp())
+    from silent s
+    where w.worker_id = s.worker_id
+    returning w.worker_id
+  )
+  select array_agg(s.worker_id) into v_dead from stopped s;
+  if v_dead is null then
+    return 0;
+  end if;
+
+  for v_task in
+    select t.flow_slug, t.run_id, array_agg(distinct t.step_slug) as step_slugs
+    from pgflow.step_states ss
+    join pgflow.runs r on r.run_id = ss.run_id and r.status = 'started'
+    join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
+    where ss.status = 'started' and t.status = 'started' and t.last_worker_id = any (v_dead)
+      and t.permanently_stalled_at is null
+    group by t.flow_slug, t.run_id
+    order by t.run_id
+  loop
+    perform 1 from pgflow.runs r where r.run_id = v_task.run_id for update;
+
+    with held as materialized (
+      select t.run_id, t.step_slug, t.task_index
+      from pgflow.step_tasks t
+      where t.run_id = v_task.run_id
+        and t.step_slug = any (v_task.step_slugs)
+        and t.status = 'started'
+        and t.permanently_stalled_at is null
+        and t.last_worker_id = any (v_dead)
+      order by t.step_slug, t.task_index
+      for update skip locked
+    ), requeued as (
+      update pgflow.step_tasks t
+      set status = 'queued',
+          started_at = null,
+          last_worker_id = null,
+          lease_until = null,
+          last_requeued_at = now(),
+          attempts_count = greatest(t.attempts_count - 1, 0)
+      from held h
+      where t.run_id = h.run_id and t.step_slug = h.step_slug and t.task_index = h.task_index
+      returning t.message_id
+    )
+    select array_agg(q.message_id) into v_ids from requeued q where q.message_id is not null;
+
+    if v_ids is not null then
+      perform pgflow.set_vt_batch(v_task.flow_slug, v_ids, array_fill(0, array[cardinality(v_ids)]));
+      perform pg_notify('pgflow_work', v_task.flow_slug);
+      v_recovered := v_recovered + cardinality(v_ids);
+    end if;
+  end loop;
+  return v_recovered;
 end;
 $$;

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict, TypeVar
 from uuid import UUID
@@ -43,7 +43,7 @@ T = TypeVar("T")
 HOLDING: list[Any] = [
     *(Any, object, dict, dict[str, int], Mapping, Mapping[str, Any], Table, Record, Typed, Outputs, T),
     *(list[int] | dict[str, int], Table | None, Annotated[Mapping[str, int], "all"], msgspec.Raw),
-    *(Iterable[str], Callable[[], None]),
+    *(Iterable[str], Hashable),
 ]
 NOT_HOLDING: list[Any] = [
     *(int, str, float, bool, bytes, list, list[int], tuple[int, ...], set[int], frozenset, Pair, Colour),

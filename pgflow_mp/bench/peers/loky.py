@@ -6,7 +6,7 @@ import importlib
 import time
 from typing import Any, Final
 
-from pgflow_mp.bench.peers import Peer, PeerTask
+from pgflow_mp.bench.peers import Peer, Task
 
 PEER: Final = Peer(
     title="joblib (loky)",
@@ -19,7 +19,7 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: PeerTask) -> float:
+def measure(task: Task) -> float:
     """Seconds until all results are back."""
     joblib: Any = importlib.import_module("joblib")
     delayed = joblib.delayed

@@ -1,0 +1,109 @@
+"""What is checked of a handler's annotations, when its step is defined and again when its flow is loaded."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pgflow_mp.errors import FlowDefinitionError
+from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts, resolve
+from pgflow_mp.flows.convertible import KNOWN, unreadable, unwritable
+from pgflow_mp.flows.validation import describe
+from pgflow_mp.values import reading
+
+Handler = Callable[..., Any]
+
+
+def check_annotations(
+    handler: Handler, arguments: Sequence[Argument], facts: StepFacts, names: Mapping[str, Any]
+) -> None:
+    """Refuse what no item can satisfy, as far as annotations can be resolved while the module is run.
+
+    Raises FlowDefinitionError with the parameter, or for a result that cannot be stored.
+    """
+    for argument in arguments:
+        if argument.source is not Source.CONTEXT and not isinstance(argument.annotation, str):
+            try:
+                reader(handler, argument, facts)
+            except _Unresolved:
+                continue
+    _check_result(handler, facts, names)
+
+
+def reader(handler: Handler, argument: Argument, facts: StepFacts) -> tuple[Any, Callable[[Any], Any]]:
+    """The type that an argument is converted to, and the decoder that does it.
+
+    Raises FlowDefinitionError for an annotation that cannot be resolved, or that JSON cannot become.
+    """
+    where = f'Handler {describe(handler)} of {facts.where}: parameter "{argument.name}"'
+    annotation = argument.annotation
+    try:
+        wanted = json_type(resolve(annotation, handler), argument.source)
+        trouble = unreadable(wanted)
+        if trouble is None:
+            return wanted, reading.decoder(wanted)
+        what, hint = f"{trouble.shown}{trouble.place}", trouble.hint
+    except TypeError as error:
+        what, hint = str(error), KNOWN
+    except Exception as error:
+        text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        raise _Unresolved(
+            f"{where} has the annotation {text!r}, which cannot be resolved: {error}",
+            hint="Define or import the type in the handler's module, outside of 'if TYPE_CHECKING:'.",
+        ) from error
+    raise FlowDefinitionError(
+        f"{where} has an annotation that JSON cannot be converted to: {what}", hint=hint
+    )
+
+
+def json_type(wanted: Any, source: Source = Source.INPUT) -> Any:
+    """The annotation as a decoder takes it: ``object`` and mappings of all parents are left as they are."""
+    if wanted is typing.LiteralString:
+        return str
+    anything: tuple[Any, ...] = (object,)
+    if source is Source.PARENTS:
+        anything += (Mapping, Mapping[str, Any], Mapping[str, object])
+    return Any if wanted in anything else wanted
+
+
+def return_type(handler: Any, names: Mapping[str, Any] | None = None) -> Any:
+    """What a handler says that it returns; EMPTY if nothing, or nothing that can be resolved."""
+    annotation = getattr(handler, "__annotations__", {}).get("return")
+    if annotation is None:
+        return EMPTY
+    try:
+        return resolve(annotation, handler, names)
+    except Exception:  # noqa: BLE001 - an annotation that only a type checker understands
+        return EMPTY
+
+
+def result_type(handler: Any) -> Any:
+    """The type that a result has once it is read again: what was yielded is a list then."""
+    wanted = return_type(handler)
+    if wanted is EMPTY:
+        return Any
+    element = typing.get_args(wanted)[:1]
+    streams = (collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)
+    if typing.get_origin(wanted) in streams and element:
+        return list.__class_getitem__(element[0])
+    return wanted
+
+
+def _check_result(handler: Any, facts: StepFacts, names: Mapping[str, Any]) -> None:
+    if hasattr(handler, "__wrapped__"):  # the decorator may return something else
+        return
+    wanted = return_type(handler, names)
+    trouble = None if wanted is EMPTY else unwritable(wanted)
+    if trouble is not None:
+        raise FlowDefinitionError(
+            f"Handler {describe(handler)} of {facts.where} returns what cannot be stored as JSON, by its "
+            f"annotation: {trouble.shown}{trouble.place}",
+            hint=trouble.hint,
+        )
+
+
+class _Unresolved(FlowDefinitionError):
+    """It may be resolved once the module has been run to its end."""
