@@ -38,6 +38,8 @@ class _StandardError(logging.Handler):
     """Writes to what sys.stderr is at that moment: a live view stands in for it while it is up."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        if sys.stderr is None:
+            return
         try:
             sys.stderr.write(self.format(record) + "\n")
             sys.stderr.flush()

@@ -14,12 +14,13 @@ SECRET = "s3cret-0f-mine"
 
 
 @contextlib.contextmanager
-def role_with(dsn: str, access: str) -> Iterator[str]:
-    """The connection string of a new role that has this access and nothing else."""
-    name = f"role_{access}_{os.getpid()}_{time.time_ns()}"
+def role_with(dsn: str, access: str | None) -> Iterator[str]:
+    """The connection string of a new role that has this access and nothing else; None: it may log in."""
+    name = f"role_{access or 'nobody'}_{os.getpid()}_{time.time_ns()}"
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute(f"create role {name} login password '{SECRET}'")
-        conn.execute("select pgflow.grant_access(%s, %s)", (name, access))
+        if access is not None:
+            conn.execute("select pgflow.grant_access(%s, %s)", (name, access))
         try:
             yield make_conninfo(dsn, user=name, password=SECRET)
         finally:

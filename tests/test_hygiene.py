@@ -18,7 +18,6 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.na
 LONGEST = 350
 LONGEST_EXCEPTION = 480
 EXCEPTIONS = {
-    "pgflow_mp/client.py",
     "pgflow_mp/worker/dispatch.py",
     "pgflow_mp/executors/lanes/lane.py",
     "pgflow_mp/executors/lanes/pool.py",

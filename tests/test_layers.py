@@ -15,11 +15,12 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pgflow_mp"
 API = "pgflow_mp"
 """The package itself: its __init__ holds the public names and nothing else."""
-BASE = {"errors", "redaction", "logs", "libpq"}
+BASE = {"errors", "redaction", "logs", "libpq", "streams"}
 ALLOWED = {
     "errors": set[str](),
     "redaction": set[str](),
     "libpq": set[str](),
+    "streams": set[str](),
     "logs": {"redaction"},
     "values": BASE,
     "flows": BASE | {"values"},
@@ -52,7 +53,7 @@ ALLOWED = {
 }
 """What a room may import besides itself."""
 ROOMS = tuple(name for name in ALLOWED if name not in ("client", API))
-CLIENTS = ("client", "runner")
+CLIENTS = ("client", "client_runs", "runner")
 VERSION = f"{API}.__version__"
 
 

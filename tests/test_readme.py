@@ -20,7 +20,7 @@ from database_server import DatabaseServer
 from pgflow_mp import Flow
 from pgflow_mp.cli import complaints
 from pgflow_mp.cli.main import VERBS
-from pgflow_mp.flows import validation
+from pgflow_mp.flows.options import MINIMUM
 from pgflow_mp.loading import finding
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -182,7 +182,7 @@ def test_the_defaults_of_the_page_are_those_of_the_database(
     assert tuple(map(int, said.groups())) == tx.execute(query).fetchone()
     least = re.search(r"the shortest `timeout` is (\d+) seconds", text)
     assert least
-    assert int(least[1]) == validation._MINIMUM["timeout"]
+    assert int(least[1]) == MINIMUM["timeout"]
 
 
 def test_the_rights_of_the_page_can_be_granted(tx: psycopg.Connection[tuple[object, ...]]) -> None:

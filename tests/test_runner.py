@@ -86,11 +86,15 @@ def test_outputs_of_map_leaves_are_lists_of_their_type() -> None:
         return x
 
     @flow.step
-    def odd(x: int) -> Path:  # JSON does not lead back to it
+    def odd(x: int) -> range:  # JSON does not lead back to it
+        return range(x)
+
+    @flow.step
+    def place(x: int) -> Path:
         return Path(str(x))
 
-    found = typed_output(flow, b'{"numbers": [1, 2], "odd": "x"}')
-    assert found == {"numbers": [1.0, 2.0], "odd": "x"}
+    found = typed_output(flow, b'{"numbers": [1, 2], "odd": [0, 1], "place": "x"}')
+    assert found == {"numbers": [1.0, 2.0], "odd": [0, 1], "place": Path("x")}
     assert isinstance(found["numbers"][0], float)
     assert typed_output(flow, None) is None
 

@@ -89,6 +89,25 @@ def act(item: list[Any], ctx: Context) -> Any:
     return None
 
 
+killers = Flow("killers", base_delay=1, max_attempts=2)
+
+
+def _above(pid: int) -> int:
+    with open(f"/proc/{pid}/stat") as stat:
+        return int(stat.read().rsplit(")", 1)[1].split()[1])
+
+
+@killers.map(tolerate=3)
+def strike(victim: str | None, ctx: Context) -> int:
+    """Kill the lanes' parent, or the worker that started it; None: nobody."""
+    _log(f"strike {ctx.task_index}")
+    if victim is not None:
+        os.kill(os.getppid() if victim == "parent" else _above(os.getppid()), signal.SIGKILL)
+        time.sleep(5)
+    time.sleep(0.01)
+    return ctx.task_index
+
+
 single = Flow("single")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Final, NamedTuple
 
-from pgflow_mp import __version__
+from pgflow_mp import __version__, streams
 from pgflow_mp.cli.complaints import EXIT_CODES, report
 from pgflow_mp.cli.options import Parser, UsageError, add_common, program
 from pgflow_mp.cli.values import boolean
@@ -42,10 +42,13 @@ VERBS: Final = {
     "migrate": Verb("installing", "upgrade the pgflow schema of a database"),
 }
 DEFAULT: Final = "work"
+_PRINTING: Final = ("status", "compile", "replay")
+"""Commands whose purpose is what they print; for others it is a courtesy, and so is standard error always."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
+    streams.forgive()
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments or _debug_in_environment()
     try:
@@ -53,7 +56,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as error:  # --help, --version
         return error.code if isinstance(error.code, int) else 0
     except BrokenPipeError:  # the reader of our output has gone, e.g. head
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - else Python complains when it flushes
         return 128 + signal.SIGPIPE
     except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the one place that shows them
         return report(error, debug=debug)
@@ -67,7 +69,18 @@ def _main(arguments: list[str]) -> int:
 
     logs.set_up(args.log_level, args.log_format)
     status: int = module.execute(args)
+    if verb in _PRINTING or getattr(args, "json", False) or getattr(args, "print", False):
+        _check_written()
     return status
+
+
+def _check_written() -> None:
+    """Raise if what a command is for has not reached standard output."""
+    streams.flush()
+    if (error := streams.failure(1)) is not None:
+        from pgflow_mp.cli.output import unwritable
+
+        raise error if isinstance(error, BrokenPipeError) else unwritable(error)
 
 
 def _module(verb: str) -> ModuleType:

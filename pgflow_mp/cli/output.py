@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from pgflow_mp import streams
 from pgflow_mp.errors import InputError, PgflowError
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ _LINES: Final = (".jsonl", ".ndjson", ".jsonlines")
 def check_output(text: str, flow: FlowFacts) -> None:
     """Refuse, before the work, an output that could not be written after it. Raises InputError."""
     if text == "-":
+        if streams.was_closed(1):
+            raise InputError("--output - is standard output, which is closed", hint="Name a file.")
         return
     path = Path(text)
     if path.is_dir():
@@ -40,6 +43,11 @@ def check_output(text: str, flow: FlowFacts) -> None:
         )
 
 
+def unwritable(error: OSError, hint: str = "") -> PgflowError:
+    """What to say where what a command was asked for cannot be written to standard output."""
+    return PgflowError(f"standard output cannot be written: {error.strerror}", hint=hint)
+
+
 def is_lines(text: str) -> bool:
     """Whether a file of this name gets one result a line."""
     return Path(text).suffix.lower() in _LINES
@@ -48,14 +56,14 @@ def is_lines(text: str) -> bool:
 @contextlib.contextmanager
 def stdout_for_results() -> Iterator[IO[str]]:
     """Standard output for us alone: what handlers print in lanes goes to standard error meanwhile."""
-    sys.stdout.flush()
+    streams.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
     try:
-        with open(saved, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False) as own:
+        with streams.forgiving(saved, encoding=getattr(sys.stdout, "encoding", "utf-8"), reports=1) as own:
             yield own
     finally:
-        sys.stdout.flush()
+        streams.flush()
         os.dup2(saved, 1)
         os.close(saved)
 
@@ -76,8 +84,13 @@ def write_output(
     """
     if text == "-":
         results.flush()
-        with open(results.fileno(), "wb", closefd=False) as file:
-            return _write(conn, run_id, file, leaves, False)
+        try:
+            with open(results.fileno(), "wb", closefd=False) as file:
+                return _write(conn, run_id, file, leaves, False)
+        except BrokenPipeError:  # its reader wants no more
+            raise
+        except OSError as error:
+            raise unwritable(error, f"The output stays in the database: {resume} --output FILE") from error
     hint = f"The output stays in the database: {resume} --output FILE"
     with write_atomically(Path(text), hint) as file:
         return _write(conn, run_id, file, leaves, is_lines(text))

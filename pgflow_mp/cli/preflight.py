@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pgflow_mp import errors
+from pgflow_mp import errors, streams
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.values.inputs import RunInput
@@ -23,7 +23,7 @@ _NOTHING_GIVEN: Final = RunInput(b"{}", "none was given: {}")
 _GIVE: Final = "Give --input FILE (.json, .jsonl), JSON text like '{}', or - for standard input."
 
 
-class StepFacts(msgspec.Struct):
+class StepOutline(msgspec.Struct):
     """A step as the command line needs to know it."""
 
     slug: str
@@ -39,7 +39,7 @@ class FlowFacts(msgspec.Struct):
     """
 
     slug: str
-    steps: list[StepFacts]
+    steps: list[StepOutline]
     shape: bytes
     target: int = 0
     default_input: bytes | None = None
@@ -51,7 +51,7 @@ class FlowFacts(msgspec.Struct):
         return [step.slug for step in self.steps if step.is_map and not step.dependencies]
 
     @property
-    def leaves(self) -> list[StepFacts]:
+    def leaves(self) -> list[StepOutline]:
         """Steps that nothing depends on: their outputs are the run's output."""
         inner = {parent for step in self.steps for parent in step.dependencies}
         return [step for step in self.steps if step.slug not in inner]
@@ -70,8 +70,7 @@ def look_at(targets: list[Target], run_input: RunInput | None = None) -> list[Fl
     Raises FlowNotFound and FlowDefinitionError as loading does, and FlowNotFound if importing kills the
     process.
     """
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -180,7 +179,8 @@ def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
 
 def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
     steps = [
-        StepFacts(step.slug, step.step_type == "map", list(step.dependencies)) for step in flow.steps.values()
+        StepOutline(step.slug, step.step_type == "map", list(step.dependencies))
+        for step in flow.steps.values()
     ]
     facts = FlowFacts(flow.slug, steps, msgspec.json.encode(flow.shape()), target)
     module = sys.modules.get(flow.module)

@@ -164,10 +164,18 @@ def _work(
     from pgflow_mp import runner
 
     run_id = str(uuid.uuid4()) if run is None else run.run_id
-    if run is not None and run.status == "failed":
-        _retry(database, run_id)
     begin = f"{'resuming' if run else 'starting'} run {run_id} of {flow.slug} on {database.place}"
-    with watching(args, f"{flow.slug}  run {run_id}", begin, names_flows=False) as (observer, heard):
+    title = f"{flow.slug}  run {run_id}"
+    with watching(args, title, begin, names_flows=False, preliminary=flow.slug) as (observer, heard):
+        others = _Others(flow.slug, run_id, observer, database.options)
+
+        def begun(conn: Connection) -> None:
+            """The run is stored, and nothing refuses it any more: now its id is good for something."""
+            if run is not None and run.status == "failed":
+                _retry(conn, run_id)
+            observer.open()
+            others.mention(conn)
+
         try:
             done = runner.execute(
                 runner.Database(database.dsn, database.place, None),
@@ -179,7 +187,7 @@ def _work(
                 observer=observer,
                 timeout=args.timeout,
                 priority=args.priority,
-                begun=_Others(flow.slug, run_id, observer, database.options).mention,
+                begun=begun,
                 **options,
             )
         except Exception:
@@ -246,10 +254,12 @@ class _Others:
         self._observer = None
 
 
-def _retry(database: Database, run_id: str) -> None:
+def _retry(conn: Connection, run_id: str) -> None:
+    """Queue what failed; it may be called again where the connection was lost meanwhile."""
     from pgflow_mp.db import engine
     from pgflow_mp.observe.text import plural
 
-    with database.connect() as conn:
-        queued = engine.retry_failed_tasks(conn, run_id)
+    if engine.run_status(conn, run_id) != "failed":
+        return
+    queued = engine.retry_failed_tasks(conn, run_id)
     logger.info("trying %s of run %s again", plural(queued, "item"), run_id)

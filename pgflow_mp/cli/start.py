@@ -41,8 +41,10 @@ def configure(parser: Parser, verb: str) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Start the run and print its id."""
+    from pgflow_mp import streams
     from pgflow_mp.cli import preflight
     from pgflow_mp.cli.connecting import open_database
+    from pgflow_mp.cli.output import unwritable
     from pgflow_mp.loading.targets import Target
     from pgflow_mp.values.inputs import RunInput, read_input
 
@@ -66,9 +68,13 @@ def execute(args: argparse.Namespace) -> int:
         run_id = _start(conn, slug, (given or RunInput(b"{}", "")).json, args.priority, database.place)
         place = database.place
     if args.json:
-        print(json.dumps({"run_id": run_id, "flow": slug, "database": place}))
+        print(json.dumps({"run_id": run_id, "flow": slug, "database": place}), flush=True)
+    else:
+        print(run_id, flush=True)
+    if (lost := streams.failure(1)) is not None:
+        raise unwritable(lost, f"Run {run_id} was started all the same.")
+    if args.json:
         return 0
-    print(run_id, flush=True)
     if sys.stderr.isatty():
         print(f"Started {slug} in {place}. Work on it: {command(args.flow)}", file=sys.stderr)
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import logging
 import re
 import signal
 from collections.abc import Iterable, Iterator
@@ -16,7 +15,8 @@ from pgflow_mp.errors import ConfigError
 
 if TYPE_CHECKING:
     from pgflow_mp.cli.signals import Heard
-    from pgflow_mp.observe.observer import Observer
+    from pgflow_mp.observe.live import LiveObserver
+    from pgflow_mp.observe.plain import PlainObserver
 
 
 def add_work(parser: Parser) -> None:
@@ -157,12 +157,13 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
 
 @contextlib.contextmanager
 def watching(
-    args: argparse.Namespace, title: str, begin: str, *, names_flows: bool
-) -> Iterator[tuple[Observer, Heard]]:
+    args: argparse.Namespace, title: str, begin: str, *, names_flows: bool, preliminary: str | None = None
+) -> Iterator[tuple[LiveObserver | PlainObserver, Heard]]:
     """The observer that ``--progress`` asks for, and the signals that arrive meanwhile.
 
-    ``title`` stands above a live picture, ``begin`` is logged otherwise. The terminal is put right when
-    the block ends. What a signal leads to is told at once.
+    ``title`` stands above a live picture, ``begin`` is logged otherwise; both once there is something to
+    work on: a refusal may come before that. Until then ``preliminary`` stands above the picture. The
+    terminal is put right when the block ends. What a signal leads to is told at once.
 
     ``auto`` is live on a terminal that can redraw lines, as long as the log is for people.
     """
@@ -172,15 +173,14 @@ def watching(
     how = args.progress
     if how == "auto":
         how = "live" if args.log_format == "text" and _is_terminal() else "plain"
-    watcher: Observer
+    watcher: LiveObserver | PlainObserver
     live = None
     if how == "live":
         from pgflow_mp.observe.live import LiveObserver
 
-        watcher = live = LiveObserver(title, names_flows=names_flows)
+        watcher = live = LiveObserver(title, preliminary=preliminary, names_flows=names_flows)
     else:
-        logging.getLogger("pgflow_mp").info("%s", begin)
-        watcher = PlainObserver(names_flows=names_flows, quiet=how == "off")
+        watcher = PlainObserver(names_flows=names_flows, quiet=how == "off", opening=begin)
 
     def react(number: int, times: int) -> None:
         again = "Ctrl-C again" if number == signal.SIGINT else "A second signal"

@@ -20,7 +20,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
-from pgflow_mp import libpq
+from pgflow_mp import libpq, streams
 from pgflow_mp.db.connection_errors import ServerStarting, explain
 from pgflow_mp.db.patience import PatientConnection
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
@@ -162,6 +162,7 @@ def connect(
     too many connections), ConfigError for an unusable connection string, else DatabaseError; each
     with a hint, none with a password.
     """
+    streams.guard()
     parameters = parse(dsn)
     options: dict[str, Any] = {**_LIVENESS, "connect_timeout": connect_timeout, "client_encoding": "utf8"}
     if "," in str(parameters.get("host") or parameters.get("hostaddr") or ""):

@@ -25,7 +25,10 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 class ClaimedTask(NamedTuple):
-    """A task that this worker holds. ``timeout`` is the step's effective one, in seconds."""
+    """A task that this worker holds. ``timeout`` is the step's effective one, in seconds.
+
+    ``deaths``: how many workers died with it; it is to be failed for that, not to be run. None: run it.
+    """
 
     run_id: str
     step_slug: str
@@ -35,6 +38,7 @@ class ClaimedTask(NamedTuple):
     input: bytes
     flow_input: bytes | None
     timeout: int
+    deaths: int | None = None
 
 
 class Settled(NamedTuple):
@@ -46,7 +50,7 @@ class Settled(NamedTuple):
     run_status: str | None
 
 
-class Heartbeat(NamedTuple):
+class Beat(NamedTuple):
     """What a heartbeat tells about one worker id."""
 
     worker_id: str
@@ -105,7 +109,7 @@ def claim_tasks(
 ) -> list[ClaimedTask]:
     """Claim up to ``qty`` tasks for ``lease`` seconds (default: the flow's longest timeout + 2)."""
     rows = conn.execute(
-        "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout "
+        "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths "
         "from pgflow.claim_tasks(%s, %s::uuid, %s::int, %s::int)",
         (flow_slug, worker_id, qty, lease),
         binary=True,
@@ -197,12 +201,12 @@ def register_worker(
     )
 
 
-def heartbeat(conn: Connection, worker_ids: Sequence[str]) -> list[Heartbeat]:
+def heartbeat(conn: Connection, worker_ids: Sequence[str]) -> list[Beat]:
     """Refresh the heartbeats of these worker ids."""
     rows = conn.execute(
         "select worker_id, deprecated, stopped from pgflow.heartbeat(%s::uuid[])", (list(worker_ids),)
     ).fetchall()
-    return [Heartbeat._make(row) for row in rows]
+    return [Beat._make(row) for row in rows]
 
 
 def stop_workers(conn: Connection, worker_ids: Sequence[str]) -> None:
@@ -291,27 +295,6 @@ def cancel_run(conn: Connection, run_id: str | UUID, reason: str = "Run cancelle
 def retry_failed_tasks(conn: Connection, run_id: str | UUID) -> int:
     """Start a failed run again with its unfinished tasks only; how many were queued."""
     row = conn.execute("select pgflow.retry_failed_tasks(%s::uuid)", (str(run_id),)).fetchone()
-    return cast(int, cast("tuple[Any, ...]", row)[0])
-
-
-def requeue_stalled_tasks(conn: Connection) -> int:
-    """Requeue tasks that ran into the stall threshold (contract sql section 14.1); how many."""
-    row = conn.execute("select pgflow.requeue_stalled_tasks()").fetchone()
-    return cast(int, cast("tuple[Any, ...]", row)[0])
-
-
-def fail_stalled_tasks(conn: Connection) -> int:
-    """Count the tasks that ``requeue_stalled_tasks`` gave up before as failed ones of their steps; how many.
-
-    Nothing else does: without it the runs of such tasks never end.
-    """
-    row = conn.execute("select pgflow.fail_stalled_tasks()").fetchone()
-    return cast(int, cast("tuple[Any, ...]", row)[0])
-
-
-def recover_dead_workers(conn: Connection) -> int:
-    """Requeue the tasks of workers that broke their heartbeat promise; how many."""
-    row = conn.execute("select pgflow.recover_dead_workers()").fetchone()
     return cast(int, cast("tuple[Any, ...]", row)[0])
 
 

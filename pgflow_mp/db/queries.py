@@ -76,11 +76,11 @@ def unmet_step(steps: Iterable[StepProgress]) -> str | None:
 
 def free_tasks_of_all_workers(conn: Connection) -> int:
     """Queue again what any worker holds, where it is certain that none is alive; how many."""
-    conn.execute(
-        "update pgflow.workers set dead_after = interval '0', last_heartbeat_at = clock_timestamp() "
-        "where stopped_at is null"
-    )
-    row = conn.execute("select pgflow.recover_dead_workers()").fetchone()
+    row = conn.execute(
+        "select pgflow._take_over(array_agg(w.worker_id), "
+        "array_agg(w.worker_id) filter (where w.stopped_at is null)) "
+        "from pgflow.workers w where w.recovered_at is null"
+    ).fetchone()
     return int(row[0]) if row is not None else 0
 
 

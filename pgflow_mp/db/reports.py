@@ -10,7 +10,7 @@ import psycopg
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-class RunSummary(NamedTuple):
+class RecentRun(NamedTuple):
     """One run in a list. Items are tasks of the steps that are under way or over."""
 
     run_id: str
@@ -22,11 +22,11 @@ class RunSummary(NamedTuple):
     finished_at: datetime | None
 
 
-def recent_runs(conn: Connection, limit: int, flow_slug: str | None = None) -> list[RunSummary]:
+def recent_runs(conn: Connection, limit: int, flow_slug: str | None = None) -> list[RecentRun]:
     """The runs that were started last, newest first."""
     query = "select * from pgflow.recent_runs(%s, max_rows => %s)"
     rows = conn.execute(query, (flow_slug, limit), binary=True).fetchall()
-    return [RunSummary._make((str(row[0]), *row[1:])) for row in rows]
+    return [RecentRun._make((str(row[0]), *row[1:])) for row in rows]
 
 
 def find_runs(conn: Connection, prefix: str, limit: int = 5) -> list[str]:

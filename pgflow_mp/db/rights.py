@@ -20,6 +20,7 @@ _STARTER: Final = (
     "recent_runs",
     "run_progress",
     "run_results",
+    "run_heads",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (
@@ -35,6 +36,9 @@ _WORKER: Final = (
     "requeue_stalled_tasks",
     "fail_stalled_tasks",
     "recover_dead_workers",
+    "watched_workers",
+    "recover_workers",
+    "retire_worker",
 )
 ACCESS: Final = {
     name: access

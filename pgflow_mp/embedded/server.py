@@ -29,7 +29,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from pgflow_mp import libpq
+from pgflow_mp import libpq, streams
 from pgflow_mp.embedded.binaries import (
     bundled_bin_dir,
     data_dir_in,
@@ -137,6 +137,7 @@ class EmbeddedServer:
         """
         if self._lease is not None:
             return self
+        streams.guard()
         began = time.monotonic()
         bin_dir = self.bin_dir
         version = server_version(bin_dir)

@@ -19,7 +19,7 @@ Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
 """(input, flow input, context) -> (Kind, body); see ``messages.Outcome``."""
 
 
-class Target(Protocol):
+class Loadable(Protocol):
     """What to load; Setup is one."""
 
     @property
@@ -32,7 +32,7 @@ class Target(Protocol):
     def main_path(self) -> str | None: ...
 
 
-def flows_of(target: Target) -> dict[str, Flow]:
+def flows_of(target: Loadable) -> dict[str, Flow]:
     """Import the target's flows, by slug. Raises whatever the import raises."""
     for path in reversed(target.sys_path):
         if path not in sys.path:

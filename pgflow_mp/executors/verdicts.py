@@ -51,6 +51,15 @@ def crash_error(step: str, index: int, cause: Cause, how: str) -> str:
     return f"Crashed: {task_name(step, index)}: its process {verb} {how}{addition}"
 
 
+def deaths_error(step: str, index: int, workers: int) -> str:
+    """The error of an item that took whole workers down, or so it seems."""
+    return (
+        f"quarantined, it took {workers} workers down: each of them held {task_name(step, index)} when it "
+        "died without a word, the last one nothing else that is suspect; either the task kills its worker, "
+        "or it needs more memory than the machine or container has, or somebody killed the workers"
+    )
+
+
 def describe_exit(exitcode: int | None) -> str:
     """``signal 11 (SIGSEGV)`` or ``exit code 3``."""
     if exitcode is None:

@@ -21,6 +21,8 @@ from types import FrameType, MappingProxyType
 from typing import Any, TypeVar, Unpack, overload
 
 from pgflow_mp.flows import validation
+from pgflow_mp.flows.options import FLOW
+from pgflow_mp.flows.options import names as option_names
 from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepDefinition, StepOptions, Steps, build_step
 
 __all__ = ["Flow", "StepDefinition"]
@@ -40,7 +42,7 @@ class Flow:
     def __init__(self, slug: str, **options: Unpack[FlowOptions]) -> None:
         self.slug = validation.check_flow_slug(slug)
         where = f'Flow "{self.slug}"'
-        known = validation.FLOW_OPTIONS
+        known = option_names(FLOW)
         validation.check_unknown([name for name in options if name not in known], known, where)
         self.options: Mapping[str, int] = MappingProxyType(validation.check_options(options, where))
         self._steps = Steps(self.slug)

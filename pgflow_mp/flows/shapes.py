@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from pgflow_mp.flows.options import KEYS
+
 if TYPE_CHECKING:
     from pgflow_mp.flows.flow import Flow
     from pgflow_mp.flows.steps import StepDefinition
-
-_CAMEL = {
-    "max_attempts": "maxAttempts",
-    "base_delay": "baseDelay",
-    "timeout": "timeout",
-    "start_delay": "startDelay",
-    "tolerated_failures": "toleratedFailures",
-    "tolerated_share": "toleratedShare",
-    "stop_after_alike": "stopAfterAlike",
-}
 
 
 def shape(flow: Flow) -> dict[str, Any]:
     """The JSON shape of ``flow``, keys as in the contract. Options are there only where they are set."""
     result: dict[str, Any] = {"steps": [_step_shape(step) for step in flow.steps.values()]}
     if flow.options:
-        result["options"] = {_CAMEL[name]: value for name, value in flow.options.items()}
+        result["options"] = {KEYS[name]: value for name, value in flow.options.items()}
     return result
 
 
@@ -56,7 +48,7 @@ def _step_shape(step: StepDefinition) -> dict[str, Any]:
     }
     options = {**step.options, **step.policy}
     if options:
-        result["options"] = {_CAMEL[name]: value for name, value in options.items()}
+        result["options"] = {KEYS[name]: value for name, value in options.items()}
     return result
 
 

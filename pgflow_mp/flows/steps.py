@@ -12,6 +12,7 @@ from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import validation
 from pgflow_mp.flows.binding import Argument, StepFacts, bind
 from pgflow_mp.flows.checks import check_annotations
+from pgflow_mp.flows.options import names as option_names
 
 Mode = Literal["fail", "skip", "skip-cascade"]
 Parent = str | Callable[..., Any]
@@ -97,7 +98,7 @@ def build_step(
         slug = _default_slug(validation.check_handler(handler, f'a step of flow "{flow_slug}"'), flow_slug)
     slug = validation.check_slug(slug)
     where = f'step "{slug}" of flow "{flow_slug}"'
-    known = list((MapOptions if kind == "map" else StepOptions).__annotations__)
+    known = option_names(kind)
     unknown = [name for name in options if name not in known]
     validation.check_unknown(unknown, known, f'{kind.capitalize()} "{slug}"')
     function = validation.check_handler(handler, where)

@@ -14,15 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from pgflow_mp.errors import FlowDefinitionError
+from pgflow_mp.flows.options import MINIMUM
 
 MAX_SLUG_LENGTH: Final = 128
 MAX_FLOW_SLUG_LENGTH: Final = 47
 """The flow's slug is the name of its queue, and pgmq takes at most 47 characters."""
 MODES: Final = ("fail", "skip", "skip-cascade")
 _MAX_INTEGER: Final = 2_147_483_647  # the columns are PostgreSQL integers
-_MINIMUM: Final = {"max_attempts": 1, "base_delay": 1, "timeout": 3, "start_delay": 0}
-FLOW_OPTIONS: Final = ("max_attempts", "base_delay", "timeout")
-STEP_OPTIONS: Final = (*FLOW_OPTIONS, "start_delay")
 
 _TOLERATE_HINT: Final = (
     "An integer is a count of items, a float a share of them: tolerate=10 or tolerate=0.01."
@@ -81,7 +79,7 @@ def check_flow_slug(slug: object) -> str:
 def check_options(options: Mapping[str, object], where: str) -> dict[str, int]:
     """Return the options that are set (not None), in the contract's order, if all are in bounds."""
     checked: dict[str, int] = {}
-    for name, minimum in _MINIMUM.items():
+    for name, minimum in MINIMUM.items():
         value = options.get(name)
         if value is None:
             continue

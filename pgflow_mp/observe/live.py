@@ -37,17 +37,26 @@ _MARKS: Final = {
 class LiveObserver:
     """Draws the latest snapshot a few times a second; messages and failures scroll by above it.
 
-    ``title`` is the first line. ``names_flows``: name the flow with each step. Use close() before
-    anything else is printed; the last picture stays.
+    ``title`` is the first line; ``preliminary`` stands there until there is something to work on.
+    ``names_flows``: name the flow with each step. Use close() before anything else is printed; the last
+    picture stays.
     """
 
-    def __init__(self, title: str, *, names_flows: bool = False, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        title: str,
+        *,
+        preliminary: str | None = None,
+        names_flows: bool = False,
+        console: Console | None = None,
+    ) -> None:
         self._terminal = TerminalTakeover(self._print_foreign) if console is None else None
         if console is None:
             assert self._terminal is not None  # noqa: S101 - made in the line above
             console = Console(file=self._terminal.stream, force_terminal=True, highlight=False)
         self.console = console
-        self._title = title
+        self._title = title if preliminary is None else preliminary
+        self._final_title = title
         self._names_flows = names_flows
         self._snapshot: ProgressSnapshot | None = None
         self._state = "starting"
@@ -67,8 +76,14 @@ class LiveObserver:
         )
         self._live.start()
 
+    def open(self) -> None:
+        """Show the title itself; the first state "running" does it, too."""
+        self._title = self._final_title
+
     def on_state(self, state: str) -> None:
         """Show the state in the last line."""
+        if state == "running":
+            self.open()
         self._state = str(state)
 
     def on_progress(self, snapshot: ProgressSnapshot) -> None:

@@ -20,18 +20,27 @@ class PlainObserver:
     """Logs a line for what happens, and one every few seconds while something moves.
 
     ``names_flows``: name the flow with each step, for a worker that serves several. ``quiet``: log only
-    trouble, failures and messages.
+    trouble, failures and messages. ``opening`` is told once there is something to work on.
     """
 
-    def __init__(self, *, names_flows: bool = False, quiet: bool = False) -> None:
+    def __init__(self, *, names_flows: bool = False, quiet: bool = False, opening: str = "") -> None:
+        self._opening = opening
         self._names_flows = names_flows
         self._quiet = quiet
         self._next = _INTERVALS[-1][1]
         self._last: object = None
         self._failures = 0
 
+    def open(self) -> None:
+        """Log the opening, once; the first state "running" does it, too."""
+        text, self._opening = self._opening, ""
+        if text:
+            logger.info("%s", text)
+
     def on_state(self, state: str) -> None:
         """Log the state."""
+        if state == "running":
+            self.open()
         logger.log(VERBOSE, "worker is %s", state, extra=_fields(event="state", state=str(state)))
 
     def on_progress(self, snapshot: ProgressSnapshot) -> None:

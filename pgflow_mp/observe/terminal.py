@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import select
-import sys
 import threading
 from collections.abc import Callable
 from typing import Final, TextIO
+
+from pgflow_mp import streams
 
 _LONGEST: Final = 8192
 
@@ -21,16 +22,13 @@ class TerminalTakeover:
     """
 
     def __init__(self, on_line: Callable[[str], None]) -> None:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush()
         self._on_line = on_line
         self._saved = {number: os.dup(number) for number in (1, 2) if os.isatty(number)}
         if not self._saved:
             raise OSError("neither standard output nor standard error is a terminal")
         self._terminal = os.dup(self._saved.get(2, next(iter(self._saved.values()))))
-        self.stream: TextIO = open(  # noqa: SIM115 - lives as long as this object
-            self._terminal, "w", encoding="utf-8", errors="replace", closefd=False
-        )
+        self.stream: TextIO = streams.forgiving(self._terminal, reports=2)  # a terminal may go away
         self._read, write = os.pipe()
         os.set_blocking(self._read, False)
         for number in self._saved:
@@ -52,8 +50,7 @@ class TerminalTakeover:
         """Give the descriptors back, after what is under way has been passed on."""
         if self._closing.is_set():
             return
-        sys.stdout.flush()
-        sys.stderr.flush()
+        streams.flush()
         for number, saved in self._saved.items():
             os.dup2(saved, number)
             os.close(saved)

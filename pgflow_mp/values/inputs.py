@@ -74,6 +74,8 @@ def read_input(text: str, *, jsonl: bool | None = None, stdin: BinaryIO | None =
     if not text.strip():
         raise InputError("--input is empty", hint=_FORMS)
     if text == "-":
+        if stdin is None and sys.stdin is None:
+            raise InputError("--input - reads standard input, which is closed", hint=_FORMS)
         return _read_stdin(stdin or sys.stdin.buffer, jsonl)
     if text[:1] in ("{", "[", '"') or _is_json(text):
         return _read_argument(text, jsonl)

@@ -47,7 +47,8 @@ class Batch:
 
     ``timeouts`` are seconds per entry of ``steps``; ``lease`` the seconds for which the claim holds,
     counted from ``renewed`` (time.monotonic). ``done[i]`` tells that item i needs nothing more of us,
-    ``open`` counts those that do; ``next`` is the first that was not handed to a lane yet.
+    ``open`` counts those that do; ``next`` is the first that was not handed to a lane yet. ``deaths`` tells,
+    of tasks that are to be failed for it, how many workers died with them, by message id.
     """
 
     flow: str
@@ -62,6 +63,7 @@ class Batch:
     next: int = 0
     done: bytearray = field(default_factory=bytearray)
     open: int = 0
+    deaths: dict[int, int] = field(default_factory=dict)
     number: int = field(default_factory=lambda: next(_numbers))
 
     def __post_init__(self) -> None:

@@ -8,13 +8,14 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import psycopg
 
 from pgflow_mp.db import connection, engine, patience, wire
 from pgflow_mp.db.engine import ClaimedTask, Connection
+from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import Batch
@@ -23,9 +24,9 @@ from pgflow_mp.worker.inbox import (
     ClaimLost,
     ConnectionState,
     ThreadFailed,
-    WorkAnnounced,
+    WorkHinted,
 )
-from pgflow_mp.worker.planner import Request
+from pgflow_mp.worker.planner import ClaimRequest
 
 
 def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int | None, now: float) -> Batch:
@@ -37,7 +38,7 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
     size, longest = 0, 0
     last_run = last_step = None
     run = step = 0
-    for run_id, step_slug, index, msg_id, attempt, body, flow_input, timeout in tasks:
+    for run_id, step_slug, index, msg_id, attempt, body, flow_input, timeout, _ in tasks:
         if run_id != last_run:
             run, last_run = runs.setdefault(run_id, len(runs)), run_id
         if step_slug != last_step:
@@ -55,7 +56,7 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
 
 
 class Claimer(threading.Thread):
-    """Claims on a connection of its own, and listens there for announcements of work.
+    """Claims on a connection of its own, and listens there for announcements of work in ``flows``.
 
     A worker id that it has not used before is registered first.
     At most one request is under way; its answer, Claimed or ClaimLost, goes to ``post``.
@@ -69,22 +70,25 @@ class Claimer(threading.Thread):
         worker_name: str,
         dead_after: float,
         lease: int | None,
+        flows: Iterable[str],
     ) -> None:
         super().__init__(name="pgflow-claim", daemon=True)
         self._dsn = dsn
+        self._flows = {flow.encode(): flow for flow in flows}
         self._post = post
         self._worker_name = worker_name
         self._dead_after = dead_after
         self._lease = lease
         self._registered: set[str] = set()
-        self._requests: deque[Request] = deque()
+        self._requests: deque[ClaimRequest] = deque()
         self._stop_event = threading.Event()
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         self._conn: Connection | None = None
+        self._hints: Hints | None = None
         self._backoff = connection.Backoff()  # a standby accepts connections, but nothing else
 
-    def request(self, request: Request) -> None:
+    def request(self, request: ClaimRequest) -> None:
         """Claim soon."""
         self._requests.append(request)
         self._wake()
@@ -122,25 +126,29 @@ class Claimer(threading.Thread):
             self._close()
 
     def _serve(self) -> None:
-        conn = self._connect()
+        conn, hints = self._connect()
+        rested = 0.0
         while not self._stop_event.is_set():
             if self._requests:
                 self._claim(conn, self._requests.popleft())
-                self._announce(conn)
+                self._pass_on(hints)
                 continue
-            ready, _, _ = select.select([conn.fileno(), self._wake_read], [], [], 30.0)
+            rest = rested - time.monotonic()
+            watched = [self._wake_read] if rest > 0 else [self._wake_read, conn.fileno()]
+            ready, _, _ = select.select(watched, [], [], rest if rest > 0 else 30.0)
             if self._wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wake_read, 4096)
             if conn.fileno() in ready:
-                self._announce(conn)
+                self._pass_on(hints)
+                rested = time.monotonic() + REST
 
-    def _claim(self, conn: Connection, request: Request) -> None:
+    def _claim(self, conn: Connection, request: ClaimRequest) -> None:
         flow, worker_id = request.flow, request.worker_id
         started = time.monotonic()
         try:
             if worker_id not in self._registered:
-                engine.register_worker(conn, worker_id, flow, self._worker_name, self._dead_after)
+                self.register(conn, worker_id, flow)
                 self._registered.add(worker_id)
             tasks = engine.claim_tasks(conn, flow, worker_id, request.quantity, self._lease)
         except psycopg.errors.ForeignKeyViolation:  # our row in the registry is gone
@@ -154,16 +162,31 @@ class Claimer(threading.Thread):
                 self._post(Claimed(flow, worker_id, None, request.quantity, 0.0))
             raise
         now = time.monotonic()
+        condemned = None
+        if tasks and any(task.deaths is not None for task in tasks):
+            deaths = {task.msg_id: task.deaths for task in tasks if task.deaths is not None}
+            condemned = make_batch(
+                flow, worker_id, [task for task in tasks if task.msg_id in deaths], self._lease, started
+            )
+            condemned.deaths = deaths
+            tasks = [task for task in tasks if task.msg_id not in deaths]
         batch = make_batch(flow, worker_id, tasks, self._lease, started) if tasks else None
-        self._post(Claimed(flow, worker_id, batch, request.quantity, now - started))
+        self._post(Claimed(flow, worker_id, batch, request.quantity, now - started, condemned))
 
-    def _announce(self, conn: Connection) -> None:
-        flows = {notify.payload for notify in conn.notifies(timeout=0)}
-        for flow in flows:
-            self._post(WorkAnnounced(flow))
+    def register(self, conn: Connection, worker_id: str, flow: str | None) -> None:
+        """Write the row of a worker id, or write it again if somebody deleted it; not of one given up."""
+        if flow is not None:
+            engine.register_worker(conn, worker_id, flow, self._worker_name, self._dead_after)
 
-    def _connect(self) -> Connection:
-        if self._conn is None or self._conn.closed or self._conn.broken:
+    def _pass_on(self, hints: Hints) -> None:
+        if hints.read():
+            heard = hints.take()
+            for slug, flow in self._flows.items():
+                if heard is None or slug in heard:
+                    self._post(WorkHinted(flow))
+
+    def _connect(self) -> tuple[Connection, Hints]:
+        if self._conn is None or self._hints is None or self._conn.closed or self._conn.broken:
 
             def report(error: DatabaseError, pause: float) -> None:
                 self._post(ConnectionState("claim", str(error)))
@@ -173,10 +196,10 @@ class Claimer(threading.Thread):
             )
             self._conn = conn
             wire.adapt(conn)
-            conn.execute("listen pgflow_work")
+            self._hints = Hints(conn, "pgflow_work", lambda slug: slug if slug in self._flows else None)
             self._backoff.reset()
             self._post(ConnectionState("claim", ""))
-        return self._conn
+        return self._conn, self._hints
 
     def _close(self) -> None:
         if self._conn is not None:

@@ -51,6 +51,11 @@ class Dispatcher:
         else:
             queue.append(batch)
 
+    def keep(self, batch: Batch) -> None:
+        """Hold a batch of which nothing is to be handed to a lane."""
+        batch.next = len(batch.items)
+        self._hold(batch)
+
     def finish(self, batch: Batch, first: int, last: int) -> None:
         """Items ``first``..``last`` of a batch need nothing more."""
         batch.mark(first, last)

@@ -14,13 +14,14 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, patience, wire
+from pgflow_mp.db import connection, engine, patience, recovery, runs, wire
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.parking import Lookout
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.worker.batches import Batch
@@ -29,13 +30,13 @@ from pgflow_mp.worker.inbox import (
     Deprecated,
     LeasesLost,
     ParkedSeen,
-    RunCancelled,
     RunSeen,
     Said,
     TakenForDead,
     ThreadFailed,
 )
 from pgflow_mp.worker.parking import Question
+from pgflow_mp.worker.vigil import Vigil
 
 UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's upkeeper
 _STATEMENT_LIMIT: Final = 5  # seconds
@@ -44,6 +45,8 @@ _REQUEUE_EVERY: Final = 15.0
 _SUBSTITUTE: Final = 2.0  # times as long between rounds of those that are not the upkeeper
 _LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
 _WATCH_EVERY: Final = 0.5
+_LOOK_EVERY: Final = 0.5
+_UUID: Final = 36  # characters
 
 
 class _Loop(threading.Thread):
@@ -123,7 +126,8 @@ class _Loop(threading.Thread):
 class Heartbeat(_Loop):
     """Keeps this worker alive in the eyes of the others.
 
-    ``worker_ids`` are asked for at every beat, ``held`` are the batches whose leases count.
+    ``worker_ids`` are asked for at every beat, ``held`` are the batches whose leases count. An id whose row
+    somebody has deleted is registered again by ``register``.
     """
 
     who = "heartbeat"
@@ -137,8 +141,10 @@ class Heartbeat(_Loop):
         interval: float,
         worker_ids: Callable[[], list[str]],
         held: Callable[[], Iterable[Batch]],
+        register: Callable[[Connection, str], None],
     ) -> None:
         super().__init__(dsn, post)
+        self._register = register
         self._interval = interval
         self._worker_ids = worker_ids
         self._held = held
@@ -147,17 +153,22 @@ class Heartbeat(_Loop):
 
     def _serve(self, conn: Connection) -> None:
         conn.execute(f"set statement_timeout = '{_STATEMENT_LIMIT}s'")
-        conn.execute("listen pgflow_cancelled")
-        due = 0.0
+        hints = Hints(conn, "pgflow_cancelled", lambda run: run if len(run) == _UUID else None)
+        due = look = rested = 0.0
         while not self._stopping.is_set():
             now = time.monotonic()
             if now >= due:
                 self._beat(conn)
                 due = now + min(self._interval, self._extend(conn))
-            if self._rest(due - time.monotonic(), conn):
-                pass
-            for notify in conn.notifies(timeout=0):
-                self._post(RunCancelled(notify.payload))
+            hinted = hints.read()
+            if hinted and now >= look:
+                self._look(conn, hints.take())
+                look, hinted = time.monotonic() + _LOOK_EVERY, False
+            until = min(due, look) if hinted else due
+            if (now := time.monotonic()) < rested:
+                self._rest(min(until, rested) - now)
+            elif self._rest(until - now, conn):
+                rested = time.monotonic() + REST
 
     def _beat(self, conn: Connection) -> None:
         wanted = self._worker_ids()
@@ -166,11 +177,28 @@ class Heartbeat(_Loop):
         self.last = time.monotonic()
         known = {answer.worker_id for answer in answers}
         dead = [answer.worker_id for answer in answers if answer.stopped]
-        dead += [worker_id for worker_id in wanted if worker_id not in known]
+        for worker_id in wanted:
+            if worker_id not in known:
+                self._register(conn, worker_id)
         if dead:
             self._post(TakenForDead(tuple(dead)))
         if any(answer.deprecated for answer in answers):
             self._post(Deprecated())
+
+    def _look(self, conn: Connection, hinted: Collection[bytes] | None) -> None:
+        """Whether runs that we hold tasks of were cancelled, all or those that were ``hinted`` at.
+
+        Where one is over, the leases of its batches tell which of the tasks are not ours any more: those
+        that were claimed after it was retried are.
+        """
+        batches = list(self._held())
+        named = {run for batch in batches for run in batch.runs if hinted is None or run.encode() in hinted}
+        if not named:
+            return
+        over = {run.run_id for run in runs.run_heads(conn, named) if run.status != "started"}
+        for batch in batches:
+            if not over.isdisjoint(batch.runs):
+                self._extend_one(conn, batch)
 
     def _extend(self, conn: Connection) -> float:
         """Extend leases that are half used up; seconds until the next look."""
@@ -179,22 +207,40 @@ class Heartbeat(_Loop):
             next_look = min(next_look, batch.lease / 4)
             if now - batch.renewed < batch.lease / 2 - next_look:
                 continue
-            msg_ids = batch.open_messages()
-            lost = engine.extend_tasks(conn, batch.flow, batch.worker_id, msg_ids, round(batch.lease))
-            batch.renewed = now
-            if lost:
-                self._post(LeasesLost(batch.worker_id, frozenset(lost)))
+            self._extend_one(conn, batch)
         return max(0.2, next_look)
+
+    def _extend_one(self, conn: Connection, batch: Batch) -> None:
+        now = time.monotonic()
+        lost = engine.extend_tasks(
+            conn, batch.flow, batch.worker_id, batch.open_messages(), round(batch.lease)
+        )
+        batch.renewed = now
+        if lost:
+            self._post(LeasesLost(batch.worker_id, frozenset(lost)))
 
 
 class Upkeep(_Loop):
-    """What one worker does for the database, and the looks at the runs that this worker asks about."""
+    """What one worker does for the database, and the looks at the runs that this worker asks about.
+
+    ``worker_ids`` are our own, which we never take for dead.
+    """
 
     who = "upkeep"
 
-    def __init__(self, dsn: str, post: Callable[[Any], None], *, run_id: str | None) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        post: Callable[[Any], None],
+        *,
+        run_id: str | None,
+        worker_ids: Callable[[], list[str]] = list,
+    ) -> None:
         super().__init__(dsn, post)
         self._run_id = run_id
+        self._worker_ids = worker_ids
+        self._vigil = Vigil()
+        self._connected = False
         self._retired: list[str] = []
         self._questions: deque[Question] = deque()
         self._is_upkeeper = False
@@ -212,14 +258,13 @@ class Upkeep(_Loop):
     def _serve(self, conn: Connection) -> None:
         self._is_upkeeper, seldom = False, _SUBSTITUTE
         now, lookout = time.monotonic(), Lookout(conn)
-        watch, recover, requeue = now, now, now + _REQUEUE_EVERY / 3
+        again, self._connected = self._connected, True
+        watch, recover, requeue = now, now, now + (_REQUEUE_EVERY if again else _REQUEUE_EVERY / 3)
+        self._vigil.begin(now, again=again)
         while not self._stopping.is_set():
             now = time.monotonic()
             if self._retired:
-                worker_id = self._retired[0]
-                engine.register_worker(conn, worker_id, "", "retired", 0.0)
-                self._recover(conn)
-                engine.stop_workers(conn, [worker_id])
+                recovery.retire_worker(conn, self._retired[0])
                 self._retired.pop(0)
             while self._questions:
                 number, runs = self._questions[0].number, self._questions[0].runs
@@ -230,8 +275,9 @@ class Upkeep(_Loop):
                 watch = _next(now, _WATCH_EVERY)
             if now >= recover:
                 seldom = 1.0 if self._is_first(conn) else _SUBSTITUTE
-                self._recover(conn)
+                self._recover(conn, now)
                 recover = _next(now, _RECOVER_EVERY * seldom)
+                self._vigil.next_look(recover)
             if now >= requeue:
                 self._requeue(conn)
                 requeue = _next(now, _REQUEUE_EVERY * seldom)
@@ -246,14 +292,15 @@ class Upkeep(_Loop):
             self._is_upkeeper = bool(row and row[0])
         return self._is_upkeeper
 
-    def _recover(self, conn: Connection) -> None:
-        if count := engine.recover_dead_workers(conn):
+    def _recover(self, conn: Connection, now: float) -> None:
+        over = self._vigil.look(recovery.watched_workers(conn), self._worker_ids(), now)
+        if over and (count := recovery.recover_workers(conn, over)):
             self._post(Said("warn", f"took over {count} tasks of workers that are gone"))
 
     def _requeue(self, conn: Connection) -> None:
-        if count := engine.requeue_stalled_tasks(conn):
+        if count := recovery.requeue_stalled_tasks(conn):
             self._post(Said("warn", f"requeued {count} stalled tasks"))
-        if count := engine.fail_stalled_tasks(conn):
+        if count := recovery.fail_stalled_tasks(conn):
             self._post(Said("warn", f"gave up {count} tasks that stalled too often"))
 
     def _watch(self, conn: Connection, run_id: str) -> None:

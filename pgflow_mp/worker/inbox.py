@@ -12,13 +12,17 @@ from pgflow_mp.worker.batches import Batch
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A claim came back after ``seconds``; ``batch`` is None if there was nothing."""
+    """A claim came back after ``seconds``; ``batch`` is None if there was nothing to run.
+
+    ``condemned`` are tasks that are to be failed without being run.
+    """
 
     flow: str
     worker_id: str
     batch: Batch | None
     asked: int
     seconds: float
+    condemned: Batch | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,14 @@ class ClaimLost:
 
 @dataclass(frozen=True, slots=True)
 class WorkAnnounced:
-    """This flow has new tasks: the database says so, or what was just handed back."""
+    """This flow has new tasks: they were just handed back."""
+
+    flow: str
+
+
+@dataclass(frozen=True, slots=True)
+class WorkHinted:
+    """Somebody says that this flow has new tasks; mostly the database does, but anybody can."""
 
     flow: str
 
@@ -75,13 +86,6 @@ class TakenForDead:
 @dataclass(frozen=True, slots=True)
 class Deprecated:
     """An operator wants this worker to finish and go."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunCancelled:
-    """A run was cancelled."""
-
-    run: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ import itertools
 import queue
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final
 
 from pgflow_mp.errors import PgflowError
@@ -16,11 +15,12 @@ from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
 from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.course import Course
 from pgflow_mp.worker.dispatch import DEEPEST, Dispatcher
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.outcomes import Collector
-from pgflow_mp.worker.planner import ClaimPlanner, Load, Request
+from pgflow_mp.worker.planner import ClaimPlanner, ClaimRequest, Load
 from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
@@ -31,23 +31,7 @@ TICK: Final = 0.1
 GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another holds more than it runs
 _EVENTS_AT_ONCE: Final = 200
 _SHED: Final = 4.0  # hand work back that is this many times what is worth holding
-_REMEMBERED: Final = 10_000  # runs and messages that are over
-
-
-@dataclass(slots=True)
-class Course:
-    """Where the worker is heading: set by the loop, its owner, and signal handlers."""
-
-    run_id: str | None = None
-    run_status: str | None = None
-    ending: Ending | None = None
-    error: BaseException | None = None
-    stop_requests: int = 0
-    stopping: bool = False
-
-    def end(self, ending: Ending) -> None:
-        """End for this reason, unless there is one already."""
-        self.ending = self.ending or ending
+_REMEMBERED: Final = 20_000  # messages that are over
 
 
 class Loop:
@@ -86,8 +70,8 @@ class Loop:
             shortest_pause=settings.poll_interval_ms / 1000,
             longest_pause=settings.max_poll_seconds,
         )
-        self._claiming: Request | None = None
-        self._over: dict[str | int, None] = {}
+        self._claiming: ClaimRequest | None = None
+        self._over: dict[int, None] = {}
         self.settler = Settler(settings.dsn, post, linger=settings.linger)
         self.collector = Collector(
             self.dispatcher,
@@ -104,6 +88,7 @@ class Loop:
             worker_name=settings.worker_name,
             dead_after=settings.dead_after,
             lease=settings.visibility_timeout,
+            flows=slugs,
         )
         self.heartbeat = Heartbeat(
             settings.dsn,
@@ -111,8 +96,13 @@ class Loop:
             interval=settings.heartbeat_interval,
             worker_ids=lambda: self.identities.beating,
             held=lambda: list(self.dispatcher.held.values()),
+            register=lambda conn, worker_id: self.claimer.register(
+                conn, worker_id, self.identities.flow_of(worker_id)
+            ),
         )
-        self.upkeep = Upkeep(settings.dsn, post, run_id=course.run_id)
+        self.upkeep = Upkeep(
+            settings.dsn, post, run_id=course.run_id, worker_ids=lambda: self.identities.beating
+        )
 
     def start(self) -> None:
         """Start the threads."""
@@ -231,7 +221,7 @@ class Loop:
                 held=held,
             )
             if quantity := planner.quantity(flow, load, now):
-                self._claiming = Request(flow, self.identities.of(flow), quantity)
+                self._claiming = ClaimRequest(flow, self.identities.of(flow), quantity)
                 planner.asked(flow)
                 self.claimer.request(self._claiming)
                 return
@@ -291,7 +281,7 @@ class Loop:
         if not self.identities.is_known(batch.worker_id):
             return
         over = self._over
-        wanted = [item for item in items if batch.runs[item.run] not in over and item.msg_id not in over]
+        wanted = [item for item in items if item.msg_id not in over]
         if wanted and not self.course.stopping:
             self.dispatcher.add(batch.part(wanted), first=True)
         elif wanted:
@@ -311,17 +301,24 @@ class Loop:
         self._planner.claimed(event.flow, event.asked, got, size, event.seconds, now)
         self._stats.claims += 1
         self._stats.claimed += got
+        if event.condemned is not None:
+            self._on_condemned(event.condemned)
         if batch is None:
             return
         if self._over:
-            for run in batch.runs:
-                self._over.pop(run, None)
             for item in batch.items:
                 self._over.pop(item.msg_id, None)
         if self.course.stopping or not self.identities.is_known(batch.worker_id):
             self.release(batch, batch.items)
         else:
             self.dispatcher.add(batch)
+
+    def _on_condemned(self, batch: Batch) -> None:
+        """Tasks that too many workers died with: failed without being run, last of their run."""
+        if self.course.stopping or not self.identities.is_known(batch.worker_id):
+            self.release(batch, batch.items)
+        else:
+            self.collector.condemned(batch)
 
     def _on_claim_lost(self, event: inbox.ClaimLost) -> None:
         self._claiming = None
@@ -330,6 +327,9 @@ class Loop:
 
     def _on_announced(self, event: inbox.WorkAnnounced) -> None:
         self._planner.announce(event.flow)
+
+    def _on_hinted(self, event: inbox.WorkHinted) -> None:
+        self._planner.hint(event.flow, time.monotonic())
 
     def _on_settled(self, event: inbox.BatchSettled) -> None:
         self._stats.batches += 1
@@ -367,17 +367,13 @@ class Loop:
         self.dispatcher.discard(
             lambda batch, item: item.msg_id in lost and batch.worker_id == event.worker_id
         )
+        self.collector.drop_parked(
+            lambda parked: parked.item.msg_id in lost and parked.batch.worker_id == event.worker_id
+        )
         self._end_running(
             lambda flight, position: (
                 flight.batch.worker_id == event.worker_id and flight.chunk.items[position].msg_id in lost
             )
-        )
-
-    def _on_cancelled(self, event: inbox.RunCancelled) -> None:
-        self._remember(event.run)
-        self._drop(event.run, None)
-        self._end_running(
-            lambda flight, position: flight.chunk.runs[flight.chunk.items[position].run] == event.run
         )
 
     def _end_running(self, unwanted: Callable[[Flight, int], bool]) -> None:
@@ -399,7 +395,7 @@ class Loop:
         )
         self.collector.drop_parked(lambda parked: parked.run == run and step in (None, parked.step))
 
-    def _remember(self, *over: str | int) -> None:
+    def _remember(self, *over: int) -> None:
         self._over.update(dict.fromkeys(over))
         while len(self._over) > _REMEMBERED:
             del self._over[next(iter(self._over))]
@@ -463,13 +459,13 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     inbox.Claimed: Loop._on_claimed,
     inbox.ClaimLost: Loop._on_claim_lost,
     inbox.WorkAnnounced: Loop._on_announced,
+    inbox.WorkHinted: Loop._on_hinted,
     inbox.BatchSettled: Loop._on_settled,
     inbox.RunSeen: Loop._on_run_seen,
     inbox.ParkedSeen: Loop._on_parked_seen,
     inbox.LeasesLost: Loop._on_leases_lost,
     inbox.TakenForDead: Loop._on_taken_for_dead,
     inbox.Deprecated: Loop._on_deprecated,
-    inbox.RunCancelled: Loop._on_cancelled,
     inbox.Said: Loop._on_said,
     inbox.ConnectionState: Loop._on_connection,
     inbox.ThreadFailed: Loop._on_thread_failed,

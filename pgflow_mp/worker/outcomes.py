@@ -9,7 +9,7 @@ from typing import Final
 
 from pgflow_mp.executors.events import LaneDied, Outcomes
 from pgflow_mp.executors.messages import Item, Kind, Outcome
-from pgflow_mp.executors.verdicts import CrashBudget
+from pgflow_mp.executors.verdicts import CrashBudget, deaths_error
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker.batches import Batch, Flight
 from pgflow_mp.worker.dispatch import Dispatcher
@@ -163,12 +163,23 @@ class Collector:
             self._stats.crashed += 1
             outcome = self._charge(chunk.flow, run, step, item, outcome)
             if outcome.kind == Kind.FAILED_FOR_GOOD:
-                parked = Parked(batch, flight.start + outcome.position, item, run, step, outcome)
-                self.parking.add(parked, time.monotonic())
-                text = f'step "{step}" task {item.index} is quarantined; its failure is recorded last'
-                self._observer.on_message("warn", text)
+                self._park(Parked(batch, flight.start + outcome.position, item, run, step, outcome))
                 return
         self._settle_failure(batch, flight.start + outcome.position, item, run, step, outcome)
+
+    def condemned(self, batch: Batch) -> None:
+        """Park tasks that are to be failed for the workers that died with them."""
+        self._dispatcher.keep(batch)
+        for position, item in enumerate(batch.items):
+            run, step = batch.runs[item.run], batch.steps[item.step]
+            text = deaths_error(step, item.index, batch.deaths[item.msg_id])
+            outcome = Outcome(position, Kind.FAILED_FOR_GOOD, text.encode(), 0.0)
+            self._park(Parked(batch, position, item, run, step, outcome))
+
+    def _park(self, parked: Parked) -> None:
+        self.parking.add(parked, time.monotonic())
+        text = f'step "{parked.step}" task {parked.item.index} is quarantined; its failure is recorded last'
+        self._observer.on_message("warn", text)
 
     def _charge(self, flow: str, run: str, step: str, item: Item, outcome: Outcome) -> Outcome:
         key = (run, step, item.index)

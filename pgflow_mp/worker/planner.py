@@ -17,6 +17,8 @@ MOST_BYTES: Final = 16 << 20  # of input in a claim, by the average of the flow'
 MOST_HELD: Final = 10_000  # items without an outcome
 _LOW: Final = 0.6  # claim when this share of what is worth holding is missing
 _RAMP: Final = 4  # a claim is at most this many times the largest one before it
+_DOUBT: Final = (0.01, 0.1)  # seconds, shortest and longest, for which empty hints have no hint heeded
+_FORGET: Final = 10.0  # seconds after which an empty hint is forgotten
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class _Place:
     round_trip: float = 0.0
     item_bytes: float = 0.0
     announced: bool = False
+    hinted: bool = False
+    followed: bool = False  # the claim under way was made on a hint
 
 
 class ClaimPlanner:
@@ -66,6 +70,7 @@ class ClaimPlanner:
         self._shortest, self._longest = min(shortest_pause, longest_pause), longest_pause
         self._first = max(2 * lanes, 4)
         self._flows = {flow: _Place(self._first) for flow in flows}
+        self._doubt = self._doubt_until = 0.0
 
     def horizon(self, flow: str) -> float:
         """Seconds of work per lane that are worth holding: a chunk and what passes during a claim."""
@@ -74,7 +79,8 @@ class ClaimPlanner:
     def quantity(self, flow: str, load: Load, now: float) -> int:
         """Items to claim now; 0 for none."""
         place = self._flows[flow]
-        if now < place.due and not place.announced:
+        hinted = place.hinted and now >= self._doubt_until
+        if now < place.due and not place.announced and not hinted:
             return 0
         most = self._most(place, load)
         if most <= 0:
@@ -105,7 +111,9 @@ class ClaimPlanner:
 
     def asked(self, flow: str) -> None:
         """A claim is on its way: it may not see what is announced from now on."""
-        self._flows[flow].announced = False
+        place = self._flows[flow]
+        place.followed = place.hinted and not place.announced
+        place.announced = place.hinted = False
 
     def claimed(self, flow: str, asked: int, got: int, size: int, seconds: float, now: float) -> None:
         """A claim came back with ``got`` items and ``size`` bytes after ``seconds``."""
@@ -122,6 +130,12 @@ class ClaimPlanner:
         else:
             place.pause = min(self._longest, max(self._shortest, 2 * place.pause))
             place.due = now + place.pause
+        if got:
+            self._doubt = self._doubt_until = 0.0
+        elif place.followed:
+            least, most = _DOUBT
+            self._doubt = min(most, max(least, 2 * self._doubt))
+            self._doubt_until = now + self._doubt
 
     def postpone(self, flow: str, now: float) -> None:
         """A claim failed: whether there is anything is unknown."""
@@ -133,10 +147,17 @@ class ClaimPlanner:
         if flow in self._flows:
             self._flows[flow].announced = True
 
+    def hint(self, flow: str, now: float) -> None:
+        """Somebody says that there is work, which ends a pause unless such talk was empty of late."""
+        if now - self._doubt_until > _FORGET:
+            self._doubt = 0.0
+        if flow in self._flows:
+            self._flows[flow].hinted = True
+
     def dry(self, flow: str) -> bool:
-        """Whether the last claim found less than it asked for, and nothing has been announced since."""
+        """Whether the last claim found less than it asked for, and nothing credible was said since."""
         place = self._flows[flow]
-        return place.pause > 0 and not place.announced
+        return place.pause > 0 and not place.announced and not (place.hinted and not self._doubt)
 
     def pause(self, flow: str) -> float:
         """The present pause between claims of a flow that has nothing, in seconds."""
@@ -144,7 +165,7 @@ class ClaimPlanner:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ClaimRequest:
     """A claim that the main loop wants."""
 
     flow: str

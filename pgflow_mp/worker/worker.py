@@ -23,7 +23,8 @@ from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker import inbox, startup
-from pgflow_mp.worker.loop import TICK, Course, Loop
+from pgflow_mp.worker.course import Course
+from pgflow_mp.worker.loop import TICK, Loop
 from pgflow_mp.worker.progress import SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition
 from pgflow_mp.worker.stats import Ending, Stats, WorkerReport

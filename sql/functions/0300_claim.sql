@@ -93,6 +93,7 @@ begin
     join live l on l.run_id = p.run_id and l.step_slug = p.step_slug
     where t.ctid = p.row_id
     returning t.run_id, t.step_slug, t.task_index, t.message_id, t.attempts_count, t.input,
+      case when t.condemned then t.worker_deaths end as deaths,
       l.is_map, l.deps_input, l.flow_input, l.timeout
   )
   select
@@ -106,7 +107,8 @@ begin
       )
     end,
     c.flow_input,
-    c.timeout
+    c.timeout,
+    c.deaths
   from claimed c;
 end;
 $$;

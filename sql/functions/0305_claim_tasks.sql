@@ -1,10 +1,20 @@
 -- Ours: read, start and input in one round trip.
 
--- Makes visible messages invisible for lease_seconds and answers their ids: those among ids, or, where
--- ids is null, the first qty of the queue. Does what pgmq.read does, which joins the queue with itself:
--- with the statistics of a queue that was empty a moment ago, each claim then reads all of it for each
--- message. Here rows are found by an index and changed where they were found, whatever the statistics say.
-create or replace function pgflow._take_messages(flow_slug text, ids bigint[], qty int, lease_seconds int)
+drop function if exists pgflow._take_messages(text, bigint[], int, int);
+drop function if exists pgflow._read_fairly(text, int, int);
+
+-- Makes up to qty visible messages invisible for lease_seconds and answers their ids: the first ones of
+-- ids, or, where ids is null, of the queue, without those in but. Does what pgmq.read does, which joins the
+-- queue with itself: with the statistics of a queue that was empty a moment ago, each claim then reads all
+-- of it for each message. Here rows are found by an index and changed where they were found, whatever the
+-- statistics say.
+create or replace function pgflow._take_messages(
+  flow_slug text,
+  ids bigint[],
+  qty int,
+  lease_seconds int,
+  but bigint[]
+)
 returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -34,7 +44,7 @@ begin
       case
         when ids is null then $query$
           select q.ctid as row_id from pgmq.%1$I q
-          where q.vt <= clock_timestamp()
+          where q.vt <= clock_timestamp() %2$s
           order by q.msg_id
           limit $2
           for update skip locked
@@ -47,11 +57,13 @@ begin
             where q.msg_id = i.id and q.vt <= clock_timestamp()
             for update skip locked
           ) l
+          limit $2
         $query$
       end,
-      pgmq.format_table_name(flow_slug, 'q')
+      pgmq.format_table_name(flow_slug, 'q'),
+      case when cardinality(but) > 0 then 'and q.msg_id <> all ($4)' end
     )
-  ) into v_taken using ids, qty, lease_seconds;
+  ) into v_taken using ids, qty, lease_seconds, but;
   return v_taken;
 end;
 $$;
@@ -61,7 +73,7 @@ $$;
 -- are runs. Claims of one step go in index order, so nothing before the number of its done tasks is worth
 -- a look, but for retries, which the plain read picks up. Answers the message ids, made invisible for
 -- lease_seconds.
-create or replace function pgflow._read_fairly(flow_slug text, qty int, lease_seconds int)
+create or replace function pgflow._read_fairly(flow_slug text, qty int, lease_seconds int, but bigint[])
 returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -122,6 +134,7 @@ begin
         and t.task_index < o.spawned_tasks
         and t.status = 'queued'
         and t.message_id is not null
+        and (t.worker_deaths is null or t.message_id <> all (but))
       order by t.task_index
       limit o.share
     ) t
@@ -132,7 +145,69 @@ begin
     return null;
   end if;
 
-  return pgflow._take_messages(flow_slug, v_ids, cardinality(v_ids), lease_seconds);
+  return pgflow._take_messages(flow_slug, v_ids, cardinality(v_ids), lease_seconds, null);
+end;
+$$;
+
+-- The queued suspects of a flow, and of them what this worker may have: all that are condemned, which it
+-- only has to fail, and one other, unless it holds one already; if it dies now, that one is to blame. Those
+-- that most workers died with come first. Empty for nearly every claim: one look at an empty index.
+create or replace function pgflow._suspects(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  lease_seconds int,
+  out queued bigint[],
+  out taken bigint[]
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_condemned bigint[];
+begin
+  select array_agg(t.message_id order by t.worker_deaths desc, t.message_id),
+    array_agg(t.message_id) filter (where t.condemned)
+  into queued, v_condemned
+  from pgflow.step_tasks t
+  where t.flow_slug = _suspects.flow_slug
+    and t.worker_deaths >= 2
+    and t.status = 'queued'
+    and t.message_id is not null;
+  if queued is null then
+    return;
+  end if;
+
+  if v_condemned is not null then
+    taken := pgflow._take_messages(_suspects.flow_slug, v_condemned, qty, lease_seconds, null);
+  end if;
+  if coalesce(cardinality(taken), 0) < qty and not exists (
+    select 1
+    from pgflow.step_tasks t
+    where t.flow_slug = _suspects.flow_slug
+      and t.worker_deaths >= 2
+      and t.status = 'started'
+      and t.last_worker_id = _suspects.worker_id
+      and t.condemned is null
+  ) then
+    taken := coalesce(taken, '{}') || coalesce(
+      pgflow._take_messages(
+        _suspects.flow_slug,
+        array(
+          select u.id
+          from unnest(queued) with ordinality u (id, n)
+          where u.id <> all (coalesce(v_condemned, '{}'))
+          order by u.n
+        ),
+        1,
+        lease_seconds,
+        null
+      ),
+      '{}'
+    );
+  end if;
 end;
 $$;
 
@@ -158,8 +233,17 @@ as $$
 #variable_conflict use_column
 declare
   v_lease int := lease_seconds;
-  v_ids bigint[] := '{}';
+  v_suspects bigint[];
+  v_ids bigint[];
+  v_more bigint[];
 begin
+  -- One that was taken for dead has been told so, or will be: what it took now would be lost with it.
+  if exists (
+    select 1 from pgflow.workers w
+    where w.worker_id = claim_tasks.worker_id and w.stopped_at is not null and w.dead_after is not null
+  ) then
+    return;
+  end if;
   if v_lease is null then
     select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
     from pgflow.flows f
@@ -171,19 +255,25 @@ begin
     end if;
   end if;
 
-  if (
+  select s.queued, coalesce(s.taken, '{}') into v_suspects, v_ids
+  from pgflow._suspects(claim_tasks.flow_slug, claim_tasks.worker_id, qty, v_lease) s;
+  if cardinality(v_ids) < qty and (
     select count(*) > 1 from (
       select 1 from pgflow.runs r
       where r.flow_slug = claim_tasks.flow_slug and r.status = 'started'
       limit 2
     ) running
   ) then
-    v_ids := coalesce(pgflow._read_fairly(claim_tasks.flow_slug, qty, v_lease), '{}');
+    v_more := pgflow._read_fairly(
+      claim_tasks.flow_slug, qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}')
+    );
+    v_ids := v_ids || coalesce(v_more, '{}');
   end if;
   if cardinality(v_ids) < qty then
-    v_ids := v_ids || coalesce(
-      pgflow._take_messages(claim_tasks.flow_slug, null, qty - cardinality(v_ids), v_lease), '{}'
+    v_more := pgflow._take_messages(
+      claim_tasks.flow_slug, null, qty - cardinality(v_ids), v_lease, v_suspects
     );
+    v_ids := v_ids || coalesce(v_more, '{}');
   end if;
   return query
   select c.* from pgflow._claim(claim_tasks.flow_slug, v_ids, claim_tasks.worker_id) c order by c.msg_id;

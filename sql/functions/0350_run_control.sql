@@ -157,6 +157,8 @@ begin
           last_worker_id = null,
           lease_until = null,
           permanently_stalled_at = null,
+          worker_deaths = null,
+          condemned = null,
           message_id = sent.message_id
       from rows from (
         pgmq.send_batch(v_run.flow_slug, v_messages), unnest(v_indexes)

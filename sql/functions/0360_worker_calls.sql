@@ -7,17 +7,23 @@ create or replace function pgflow.register_worker(
   dead_after interval default null
 )
 returns void
-language sql
+language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+#variable_conflict use_column
+begin
   insert into pgflow.workers (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
   values (
     register_worker.worker_id, register_worker.queue_name, register_worker.function_name,
     register_worker.dead_after, clock_timestamp(), clock_timestamp()
   )
-  on conflict (worker_id) do update
-    set last_heartbeat_at = clock_timestamp(), stopped_at = null, dead_after = excluded.dead_after;
+  on conflict on constraint workers_pkey do update
+    set last_heartbeat_at = clock_timestamp(),
+        stopped_at = null,
+        recovered_at = null,
+        dead_after = excluded.dead_after;
+end;
 $$;
 
 -- One call for all queues of a worker. Answers the ids that an operator has deprecated, and those that
@@ -48,6 +54,27 @@ as $$
   update pgflow.workers w
   set stopped_at = clock_timestamp()
   where w.worker_id = any (worker_ids);
+$$;
+
+-- Runs without their payloads: cheap however large those are.
+create or replace function pgflow.run_heads(run_ids uuid[])
+returns table (
+  run_id uuid,
+  flow_slug text,
+  status text,
+  remaining_steps int,
+  started_at timestamptz,
+  completed_at timestamptz,
+  failed_at timestamptz
+)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at
+  from pgflow.runs r
+  where r.run_id = any (run_heads.run_ids);
 $$;
 
 -- Counts of one run's steps, cheap enough to be asked for every second: nothing is counted row by row.

@@ -1,4 +1,8 @@
 -- prune_data_older_than (contract section 14.3). The interval must exceed the longest start delay.
+-- Workers that promised signs of life (ours) stay until nothing that they held is left: those that live, and
+-- those that died but were not yet taken over from. A run is locked before it goes, and looked at again
+-- once it is locked: somebody may just have started it again. What others hold at the moment is left for
+-- the next call.
 create or replace function pgflow.prune_data_older_than(retention_interval interval)
 returns void
 language plpgsql
@@ -6,16 +10,26 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_cutoff timestamptz := now() - retention_interval;
+  v_runs uuid[];
   v_flow record;
   v_archive text;
 begin
-  delete from pgflow.workers w where w.last_heartbeat_at < v_cutoff;
+  delete from pgflow.workers w
+  where w.last_heartbeat_at < v_cutoff and (w.dead_after is null or w.recovered_at is not null);
+
+  select array_agg(l.run_id) into v_runs
+  from (
+    select r.run_id
+    from pgflow.runs r
+    where r.completed_at < v_cutoff or r.failed_at < v_cutoff
+    order by r.run_id
+    for update skip locked
+  ) l;
 
   for v_flow in
     select t.flow_slug, array_agg(t.message_id order by t.message_id) as ids
-    from pgflow.runs r
-    join pgflow.step_tasks t on t.run_id = r.run_id
-    where (r.completed_at < v_cutoff or r.failed_at < v_cutoff) and t.message_id is not null
+    from pgflow.step_tasks t
+    where t.run_id = any (v_runs) and t.message_id is not null
     group by t.flow_slug
   loop
     if to_regclass(format('pgmq.%I', pgmq.format_table_name(v_flow.flow_slug, 'q'))) is not null then
@@ -23,13 +37,9 @@ begin
     end if;
   end loop;
 
-  delete from pgflow.step_tasks t
-  using pgflow.runs r
-  where t.run_id = r.run_id and (r.completed_at < v_cutoff or r.failed_at < v_cutoff);
-  delete from pgflow.step_states ss
-  using pgflow.runs r
-  where ss.run_id = r.run_id and (r.completed_at < v_cutoff or r.failed_at < v_cutoff);
-  delete from pgflow.runs r where r.completed_at < v_cutoff or r.failed_at < v_cutoff;
+  delete from pgflow.step_tasks t where t.run_id = any (v_runs);
+  delete from pgflow.step_states ss where ss.run_id = any (v_runs);
+  delete from pgflow.runs r where r.run_id = any (v_runs);
 
   for v_flow in select f.flow_slug from pgflow.flows f loop
     v_archive := pgmq.format_table_name(v_flow.flow_slug, 'a');

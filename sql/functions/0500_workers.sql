@@ -21,7 +21,9 @@ as $$
 $$;
 
 -- What "on delete set null" of step_tasks.last_worker_id means, without a foreign key that would be
--- checked for every claimed row. As a foreign key's, its action needs no right of who deletes.
+-- checked for every claimed row. As a foreign key's, its action needs no right of who deletes. A worker
+-- that gives the signs of life it promised is alive: it will find its row gone and write it again, and keeps
+-- what it holds.
 create or replace function pgflow._forget_deleted_workers()
 returns trigger
 language plpgsql
@@ -32,7 +34,12 @@ begin
   update pgflow.step_tasks t
   set last_worker_id = null
   from deleted d
-  where t.last_worker_id = d.worker_id;
+  where t.last_worker_id = d.worker_id
+    and (
+      d.dead_after is null
+      or d.stopped_at is not null
+      or d.last_heartbeat_at < clock_timestamp() - d.dead_after
+    );
   return null;
 end;
 $$;

@@ -14,7 +14,8 @@ declare
   v_function regprocedure;
   v_granted text[] := '{}';
   v_names text[] := array[
-    'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results'
+    'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
+    'run_heads'
   ];
 begin
   if access not in ('starter', 'operator', 'worker') then
@@ -28,7 +29,8 @@ begin
     v_names := v_names || array[
       'flow_options', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
       'register_worker', 'heartbeat', 'stop_workers',
-      'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers'
+      'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
+      'retire_worker'
     ];
   end if;
   execute format('grant usage on schema pgflow to %I', role_name);
@@ -45,3 +47,22 @@ begin
 end;
 $$;
 revoke all on function pgflow.grant_access(name, text) from public;
+
+-- What came later goes to the roles that have its like already: they were granted before an upgrade.
+do $do$
+declare
+  v_grant record;
+begin
+  for v_grant in
+    select distinct p.oid::regprocedure as function, r.rolname
+    from (values ('run_heads', 'run_progress')) g (later, earlier)
+    join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
+    join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier
+    cross join lateral pg_catalog.aclexplode(e.proacl) a
+    join pg_catalog.pg_roles r on r.oid = a.grantee
+    where a.privilege_type = 'EXECUTE' and a.grantee <> e.proowner
+  loop
+    execute format('grant execute on function %s to %I', v_grant.function, v_grant.rolname);
+  end loop;
+end;
+$do$;

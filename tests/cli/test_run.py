@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -313,3 +314,45 @@ def test_trying_again_is_advised_where_it_can_help(cli: Cli) -> None:
     done = cli("run", f"{FLOWS}:barred", "--input", '{"fail": true}')
     assert (done.code, "\nTry what failed again: " in done.out) == (1, True)
     assert "After a correction" not in done.out
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_id_of_a_run_is_told_once_the_run_is_there(cli: Cli, terminal: bool) -> None:
+    """Whoever is killed after having told it can be gone on with."""
+    command = ("run", "simple", "--workers", "1")
+    with psycopg.connect(cli.dsn or "") as conn:
+        conn.execute("lock table pgflow.runs in access exclusive mode")
+        shown = OnTerminal(cli, *command) if terminal else None
+        process = shown.process if shown is not None else cli.start(*command)
+        waiting = "select 1 from pg_locks where not granted and relation = 'pgflow.runs'::regclass"
+        for _ in range(600):
+            if conn.execute(waiting).fetchone():
+                break
+            time.sleep(0.05)
+        process.send_signal(signal.SIGSTOP)
+        if shown is not None:
+            while shown._read(0.2):
+                pass
+            said = shown.text
+        else:
+            assert process.stderr is not None
+            os.set_blocking(process.stderr.fileno(), False)
+            said = os.read(process.stderr.fileno(), 65536).decode()
+            os.set_blocking(process.stderr.fileno(), True)
+        process.send_signal(signal.SIGCONT)
+    done = shown.finish() if shown is not None else finish(process)
+    assert done.code == 0, done
+    ((run_id, _),) = runs(cli)
+    assert said
+    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}", said), said
+    assert f"run {run_id}" in (done.out if terminal else done.err)
+
+
+def test_nothing_is_said_to_start_where_it_is_refused(cli: Cli) -> None:
+    source = "from pgflow_mp import Flow\nf = Flow('f')\nf.step('a', lambda x: 1)\n"
+    (cli.cwd / "f.py").write_text(source)
+    assert cli("start", "f.py").code == 0
+    (cli.cwd / "f.py").write_text(source + "f.step('b', lambda x: 2)\n")
+    for done in (cli("run", "f.py"), cli("f.py")):
+        assert "differs" in done.err
+        assert done.err.startswith("error:"), done.err

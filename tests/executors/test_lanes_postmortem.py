@@ -6,7 +6,7 @@ import pytest
 from lane_harness import chunk_of
 
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
-from pgflow_mp.executors.lanes.postmortem import Death, Flight, settle
+from pgflow_mp.executors.lanes.postmortem import Death, HeldChunk, settle
 from pgflow_mp.executors.lanes.slots import Running
 from pgflow_mp.executors.messages import Kind, Outcome
 from pgflow_mp.executors.verdicts import KillReason
@@ -16,11 +16,11 @@ def death(reason: KillReason | None, running: Running | None, *, lost: bool = Fa
     return Death(0, 1, -9, lost, False, reason, running, "")
 
 
-def flights() -> list[tuple[Flight, list[Outcome]]]:
+def flights() -> list[tuple[HeldChunk, list[Outcome]]]:
     """Chunk 11 with its first item finished and reported, chunk 12 not begun; three items each."""
     return [
-        (Flight(1, chunk_of(11, [1, 2, 3]), [None], count=1), []),
-        (Flight(2, chunk_of(12, [1, 2, 3]), [None]), []),
+        (HeldChunk(1, chunk_of(11, [1, 2, 3]), [None], count=1), []),
+        (HeldChunk(2, chunk_of(12, [1, 2, 3]), [None]), []),
     ]
 
 

@@ -8,9 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 
+from pgflow_mp.db.schema import function_files
+
 from .helpers import LOCAL_SECRET, WORKER, Db, flow, map_step, setup, start
 
 ROLE = "pgflow_test_role"
+LATER = ("pgflow.run_heads(uuid[])",)
+"""Functions that were added to an access."""
 
 
 @contextmanager
@@ -118,6 +122,18 @@ def test_a_worker_may_work_a_run_to_its_end_without_rights_on_tables(role: Db) -
         role.do("select pgflow.stop_workers(array[%s]::uuid[])", WORKER)
         for table in ("runs", "step_states", "step_tasks", "workers", "flows"):
             assert role.refused(f"select * from pgflow.{table}").sqlstate == "42501"
+
+
+def test_an_upgrade_gives_new_functions_to_the_roles_that_have_their_like(role: Db) -> None:
+    role.do('create role "odd ""one"')
+    role.do("select pgflow.grant_access(r, 'starter') from unnest(array[%s, 'odd \"one']) r", ROLE)
+    for function in LATER:
+        role.do(f'revoke execute on function {function} from {ROLE}, "odd ""one"')
+    role.do(next(f for f in function_files() if f.name == "0900_grants.sql").read_text())
+    for function in LATER:
+        for name in (ROLE, 'odd "one'):
+            assert role.value("select has_function_privilege(%s, %s, 'execute')", name, function)
+        assert not role.value("select has_function_privilege('pg_monitor', %s, 'execute')", function)
 
 
 def test_an_unknown_access_is_refused(role: Db) -> None:

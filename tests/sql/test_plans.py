@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow_mp.db import engine, wire
+from pgflow_mp.db import engine, recovery, wire
 from pgflow_mp.db.engine import ClaimedTask
 
 ROWS = 100_000
@@ -123,6 +123,26 @@ def test_a_fair_claim_among_runs_reaches_its_rows_by_index(big: Big) -> None:
     for table, (sequential, fetched) in big.cost(big.claim).items():
         assert sequential == 0, f"the claim reads {table} sequentially"
         assert fetched <= 8 * BATCH, f"the claim fetches {fetched} rows of {table}"
+
+
+def test_taking_over_reaches_its_rows_by_index_and_former_workers_cost_nothing(big: Big) -> None:
+    for _ in range(20):
+        engine.register_worker(big.conn, str(uuid.uuid4()), "f", "former", 1)
+    big.claim()
+    found: list[int] = []
+    costs = []
+    for _ in range(4):  # taken over from, looked at again, and never again
+        big.conn.execute(
+            "update pgflow.workers set last_heartbeat_at = now() - interval '1 hour',"
+            " stopped_at = stopped_at - interval '1 hour'"
+        )
+        costs.append(big.cost(lambda: found.append(recovery.recover_dead_workers(big.conn))))
+    assert found == [BATCH, 0, 0, 0]
+    for cost in costs:
+        sequential, fetched = cost["step_tasks"]
+        assert sequential == 0, "taking over reads the tasks sequentially"
+        assert fetched <= 8 * BATCH, f"taking over fetches {fetched} tasks"
+    assert costs[2] == costs[3] == dict.fromkeys(("step_tasks", "q_f", "a_f"), (0, 0))
 
 
 @pytest.mark.parametrize("big", STATISTICS, indirect=True)  # pgmq.read reads all where they are stale

@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow_mp.db import engine, wire
+from pgflow_mp.db import engine, recovery, wire
 
 WORKER = "11111111-1111-1111-1111-111111111111"
 
@@ -168,11 +168,11 @@ def test_a_task_that_stalls_too_often_is_tolerated_like_a_failed_one(driver: Dri
     stall = "update pgflow.step_tasks set queued_at = now() - interval '1 day', "
     stall += "started_at = now() - interval '1 hour', requeued_count = 3 where task_index = 0"
     driver.conn.execute(stall.encode())
-    assert engine.requeue_stalled_tasks(driver.conn) == 0
+    assert recovery.requeue_stalled_tasks(driver.conn) == 0
     driver.conn.execute(
         "update pgflow.step_tasks set permanently_stalled_at = permanently_stalled_at - interval '1 s'"
     )
-    assert engine.fail_stalled_tasks(driver.conn) == 1
+    assert recovery.fail_stalled_tasks(driver.conn) == 1
     assert (driver.step(run).failed_tasks, driver.step(run).remaining_tasks) == (1, 2)
     late = engine.complete_tasks(driver.conn, run, "m", [0], [b"1"], WORKER, [first.attempt])
     assert late.rejected == [0]

@@ -81,7 +81,7 @@ LOST: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "words"), LOST, ids=[str(value)[:30] for value, _ in LOST])
+@pytest.mark.parametrize(("value", "words"), LOST, ids=[words for _, words in LOST])
 def test_keys_that_are_one_in_json_are_refused_with_their_path(value: Any, words: str) -> None:
     with pytest.raises(OutputError) as caught:
         encode_output(value)

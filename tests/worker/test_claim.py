@@ -14,7 +14,7 @@ from worker_harness import adapted, compiled, eventually, start
 from pgflow_mp.db import engine
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.claim import Claimer
-from pgflow_mp.worker.planner import MOST, MOST_HELD, ClaimPlanner, Load, Request
+from pgflow_mp.worker.planner import MOST, MOST_HELD, ClaimPlanner, ClaimRequest, Load
 
 
 def planner(**options: Any) -> ClaimPlanner:
@@ -110,12 +110,42 @@ def test_what_is_held_never_exceeds_what_is_worth_holding_by_more_than_an_item(
         assert max(held, waiting) + quantity <= MOST_HELD
 
 
+def test_hints_that_prove_empty_are_heeded_ever_less_and_one_that_is_true_makes_good() -> None:
+    plan, now, heeded = planner(), 0.0, []
+    plan.claimed("f", 10, 0, 0, 0.001, now)
+    while now < 3.0:  # a flood
+        plan.hint("f", now)
+        if plan.quantity("f", load(), now):
+            plan.asked("f")
+            plan.claimed("f", 10, 0, 0, 0.001, now)
+            heeded.append(now)
+        now += 0.001
+    assert heeded[0] == 0.0
+    assert heeded[1] < 0.02
+    assert 25 < len(heeded) < 40
+    plan.hint("f", now)
+    assert plan.dry("f"), "words are no reason to stay"
+    now += 0.1
+    assert plan.quantity("f", load(), now)
+    plan.asked("f")
+    plan.claimed("f", 10, 1, 10, 0.001, now)
+    plan.asked("f")
+    plan.claimed("f", 10, 0, 0, 0.001, now)
+    assert plan.quantity("f", load(), now) == 0
+    plan.hint("f", now)
+    assert not plan.dry("f")
+    assert plan.quantity("f", load(), now)
+    plan.hint("unknown", now)
+
+
 class _Running:
     """A claimer and what it posts."""
 
     def __init__(self, dsn: str) -> None:
         self.posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.claimer = Claimer(dsn, self.posted.put, worker_name="test", dead_after=10.0, lease=None)
+        self.claimer = Claimer(
+            dsn, self.posted.put, worker_name="test", dead_after=10.0, lease=None, flows=["chain"]
+        )
         self.claimer.start()
 
     def next(self, kind: type) -> Any:
@@ -139,7 +169,7 @@ WORKER = "11111111-1111-4111-8111-111111111111"
 def test_the_claimer_registers_claims_and_hears_of_new_work(dsn: str) -> None:
     run_id = start(dsn, "chain", [10, 11, 12])
     with _Running(dsn) as running:
-        running.claimer.request(Request("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", WORKER, 2))
         claimed = running.next(inbox.Claimed)
         assert [item.input for item in claimed.batch.items] == [b"10", b"11"]
         assert (claimed.batch.runs, claimed.batch.steps, claimed.batch.timeouts) == (
@@ -147,21 +177,21 @@ def test_the_claimer_registers_claims_and_hears_of_new_work(dsn: str) -> None:
             ["double"],
             [60.0],
         )
-        running.claimer.request(Request("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", WORKER, 2))
         assert len(running.next(inbox.Claimed).batch.items) == 1
-        running.claimer.request(Request("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", WORKER, 2))
         assert running.next(inbox.Claimed).batch is None
         start(dsn, "chain", [1])
-        assert running.next(inbox.WorkAnnounced).flow == "chain"
+        assert running.next(inbox.WorkHinted).flow == "chain"
 
 
 def test_a_claim_on_a_cut_connection_is_reported_as_lost_and_the_next_one_works(dsn: str) -> None:
     compiled(dsn, "chain")
     with _Running(dsn) as running, psycopg.connect(dsn, autocommit=True) as conn:
-        running.claimer.request(Request("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", WORKER, 2))
         assert running.next(inbox.Claimed).batch is None
         conn.execute("begin; lock table pgflow.workers; lock table pgmq.q_chain")
-        running.claimer.request(Request("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", WORKER, 2))
         eventually(lambda: _waiting(dsn))
         conn.execute("select pg_terminate_backend(pid) from pg_locks where not granted")
         lost = running.next(inbox.ClaimLost)
@@ -169,20 +199,20 @@ def test_a_claim_on_a_cut_connection_is_reported_as_lost_and_the_next_one_works(
         conn.execute("rollback")
         with adapted(dsn) as other:
             engine.start_flow(other, "chain", b"[1]")
-        running.claimer.request(Request("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", WORKER, 2))
         assert len(running.next(inbox.Claimed).batch.items) == 1
 
 
 def test_a_worker_row_that_was_deleted_is_written_again(dsn: str) -> None:
     start(dsn, "chain", [1, 2])
     with _Running(dsn) as running, psycopg.connect(dsn, autocommit=True) as conn:
-        running.claimer.request(Request("chain", WORKER, 1))
+        running.claimer.request(ClaimRequest("chain", WORKER, 1))
         assert running.next(inbox.Claimed).batch is not None
         conn.execute("delete from pgflow.workers")
-        running.claimer.request(Request("chain", WORKER, 1))
+        running.claimer.request(ClaimRequest("chain", WORKER, 1))
         assert running.next(inbox.Claimed).batch is None
         time.sleep(0.1)
-        running.claimer.request(Request("chain", WORKER, 1))
+        running.claimer.request(ClaimRequest("chain", WORKER, 1))
         running.next(inbox.Claimed)
         assert conn.execute("select count(*) from pgflow.workers").fetchone() == (1,)
 

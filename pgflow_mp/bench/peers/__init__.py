@@ -17,7 +17,7 @@ from pgflow_mp.bench import burning
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class PeerTask:
     """What to measure: ``function`` of bench.work on ``items``.
 
     ``dsn`` is an empty database (for ``schema`` peers: one with our schema), ``redis`` a socket.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 from pgflow_mp.bench.pools import BarePool
 
 PEER: Final = Peer(
@@ -18,7 +18,7 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds until all results are back."""
     with BarePool(task.lanes) as pool:
         if task.variant == "one item per dispatch":

@@ -9,7 +9,7 @@ import sys
 import time
 from typing import Any, Final
 
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 
 PEER: Final = Peer(
     title="Celery + Redis",
@@ -23,7 +23,7 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds from apply_async to the last result."""
     os.environ["PGFLOW_BENCH_REDIS"] = task.redis
     from pgflow_mp.bench.peers import celery_app
@@ -51,7 +51,7 @@ def measure(task: Task) -> float:
     return seconds
 
 
-def _run(function: Any, task: Task, items: list[int]) -> int:
+def _run(function: Any, task: PeerTask, items: list[int]) -> int:
     celery: Any = importlib.import_module("celery")
     if task.variant == "group":
         done = celery.group(function.s(item) for item in items).apply_async().get()

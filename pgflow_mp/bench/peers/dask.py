@@ -8,7 +8,7 @@ import time
 from typing import Any, Final
 
 from pgflow_mp.bench import burning
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 
 PEER: Final = Peer(
     title="Dask distributed",
@@ -22,7 +22,7 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds until all results are gathered."""
     distributed: Any = importlib.import_module("distributed")
     cluster = distributed.LocalCluster(
@@ -38,7 +38,7 @@ def measure(task: Task) -> float:
     return seconds
 
 
-def _gather(client: Any, task: Task) -> int:
+def _gather(client: Any, task: PeerTask) -> int:
     if task.variant == "one future an item":
         return len(client.gather(client.map(task.call, task.items, pure=False)))
     lists = client.gather(client.map(burning.CHUNKED[task.function], task.lists, pure=False))

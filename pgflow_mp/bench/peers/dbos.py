@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
 from pgflow_mp.bench import burning
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 
 PEER: Final = Peer(
     title="DBOS",
@@ -22,7 +22,7 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds of the workflow."""
     DBOS: Any = importlib.import_module("dbos").DBOS
     DBOS(config={"name": "bench", "system_database_url": task.url, "run_admin_server": False})

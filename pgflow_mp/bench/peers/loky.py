@@ -6,7 +6,7 @@ import importlib
 import time
 from typing import Any, Final
 
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 
 PEER: Final = Peer(
     title="joblib (loky)",
@@ -19,7 +19,7 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds until all results are back."""
     joblib: Any = importlib.import_module("joblib")
     delayed = joblib.delayed

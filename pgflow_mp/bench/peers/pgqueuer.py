@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
 from pgflow_mp.bench import burning
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 
 PEER: Final = Peer(
     title="PgQueuer",
@@ -22,13 +22,13 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds from enqueue until the queue is drained."""
     uvloop: Any = importlib.import_module("uvloop")
     return float(uvloop.run(_measure(task)))
 
 
-async def _measure(task: Task) -> float:
+async def _measure(task: PeerTask) -> float:
     asyncpg: Any = importlib.import_module("asyncpg")
     db: Any = importlib.import_module("pgqueuer.db")
     queries: Any = importlib.import_module("pgqueuer.queries")
@@ -50,7 +50,7 @@ async def _measure(task: Task) -> float:
     return seconds
 
 
-async def _drain(task: Task, items: list[int], pool: ProcessPoolExecutor | None) -> int:
+async def _drain(task: PeerTask, items: list[int], pool: ProcessPoolExecutor | None) -> int:
     asyncpg: Any = importlib.import_module("asyncpg")
     db: Any = importlib.import_module("pgqueuer.db")
     pgqueuer: Any = importlib.import_module("pgqueuer")

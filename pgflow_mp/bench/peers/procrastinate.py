@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from typing import Any, Final
 
 from pgflow_mp.bench import burning
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 
 PEER: Final = Peer(
     title="Procrastinate",
@@ -23,12 +23,12 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds from batch_defer until the worker has caught up."""
     return asyncio.run(_measure(task))
 
 
-async def _measure(task: Task) -> float:
+async def _measure(task: PeerTask) -> float:
     procrastinate: Any = importlib.import_module("procrastinate")
     pool = ProcessPoolExecutor(task.lanes) if task.burns else None
     app = procrastinate.App(connector=procrastinate.PsycopgConnector(conninfo=task.dsn, max_size=40))

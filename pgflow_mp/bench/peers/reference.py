@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from pgflow_mp.bench.arena import connected
-from pgflow_mp.bench.peers import Peer, Task
+from pgflow_mp.bench.peers import Peer, PeerTask
 from pgflow_mp.db import engine
 from pgflow_mp.loading.finding import load_flows
 
@@ -32,7 +32,7 @@ PEER: Final = Peer(
 )
 
 
-def measure(task: Task) -> float:
+def measure(task: PeerTask) -> float:
     """Seconds from start_flow to completed."""
     with connected(task.dsn) as conn:
         (flow,) = (flow for flow in load_flows("pgflow_mp.bench.flows") if flow.slug == "bench_burn")
@@ -51,7 +51,7 @@ def measure(task: Task) -> float:
 
 
 def _drive(
-    conn: engine.Connection, pool: list[engine.Connection], task: Task, items: list[int], worker_id: str
+    conn: engine.Connection, pool: list[engine.Connection], task: PeerTask, items: list[int], worker_id: str
 ) -> None:
     run_id = engine.start_flow(conn, "bench_burn", msgspec.json.encode(items))
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pgflow_mp.bench.measure import Samples, interleave
-from pgflow_mp.bench.peers import MODULES, Peer, Task
+from pgflow_mp.bench.peers import MODULES, Peer, PeerTask
 from pgflow_mp.bench.peers.redis_server import redis_server
 from pgflow_mp.bench.results import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
@@ -109,8 +109,8 @@ def _runner(
                 dsn = stack.enter_context(stage.database(with_schema="schema" in assert_peer.needs))
             common = (entry.variant, stage.lanes, dsn, socket)
             tasks = [
-                Task("noop", list(range(entry.noops)), *common),
-                Task("burn", burns[: entry.burns], *common),
+                PeerTask("noop", list(range(entry.noops)), *common),
+                PeerTask("burn", burns[: entry.burns], *common),
             ]
             times = _in_child(name, tasks)
         if isinstance(times, str):
@@ -122,7 +122,7 @@ def _runner(
     return run_peer
 
 
-def _in_child(name: str, tasks: list[Task]) -> list[float] | str:
+def _in_child(name: str, tasks: list[PeerTask]) -> list[float] | str:
     """Seconds for each task, or why there are none."""
     fields = json.dumps([dataclasses.asdict(task) for task in tasks])
     command = [sys.executable, "-m", "pgflow_mp.bench.peers.measured", name, fields]

@@ -19,10 +19,10 @@ from typing import Any, Final
 
 import msgspec
 
-from pgflow_mp import logs
+from pgflow_mp import logs, streams
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import cpus
-from pgflow_mp.executors.execution import Prepared, Target, describe, error_text, flows_of
+from pgflow_mp.executors.execution import Loadable, Prepared, describe, error_text, flows_of
 from pgflow_mp.executors.lanes import lifeline, zygote
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import Surroundings
@@ -38,7 +38,7 @@ _lane: Lane | None = None
 _hello: bytes = b""
 
 
-def load(target: Target) -> dict[str, Flow]:
+def load(target: Loadable) -> dict[str, Flow]:
     """Import the target's flows, once per process. Raises whatever the import raises."""
     global _flows
     if _flows is None:
@@ -169,8 +169,9 @@ def _set_up_process(files: SlotFiles) -> None:
         faulthandler.enable(files.trace.fd, all_threads=False)
         # A task that is terminated over its timeout leaves a note of where it was.
         faulthandler.register(lifeline.TERMINATE, files.trace.fd, all_threads=False, chain=True)
-    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
-    for stream in streams:
+    streams.forgive()  # what a handler prints never decides about its item
+    own: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in own:
         with contextlib.suppress(AttributeError, OSError, ValueError):
             stream.reconfigure(line_buffering=True, errors="backslashreplace")
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from pgflow_mp.executors import verdicts
 from pgflow_mp.executors.events import LaneEvent, Outcomes
 from pgflow_mp.executors.lanes import child, memory
-from pgflow_mp.executors.lanes.postmortem import Death, Flight, settle
+from pgflow_mp.executors.lanes.postmortem import Death, HeldChunk, settle
 from pgflow_mp.executors.lanes.processes import forget_semaphores, semaphore_names, was_lost
 from pgflow_mp.executors.lanes.slots import MAX_ITEMS, SlotFiles, SlotReader
 from pgflow_mp.executors.lanes.trees import ProcessTree, signal_group
@@ -82,7 +82,7 @@ class _State:
     dead: bool = False
     closed: bool = False
     ordinal: int = 0
-    flights: dict[int, Flight] = field(default_factory=dict)
+    flights: dict[int, HeldChunk] = field(default_factory=dict)
     killing: _Killing | None = None
     relief: _Relief | None = None
 
@@ -173,7 +173,7 @@ class LaneProcess:
             if self.room <= 0 or self._executor is None:
                 return False
             self._state.ordinal += 1
-            flight = Flight(self._state.ordinal, chunk, timeouts)
+            flight = HeldChunk(self._state.ordinal, chunk, timeouts)
             self._state.flights[flight.ordinal] = flight
             executor = self._executor
         # Not under our lock: the executor reports deaths while holding its own.
@@ -261,7 +261,7 @@ class LaneProcess:
                 return False
             return True
 
-    def _take_away(self, flight: Flight, first: int) -> None:
+    def _take_away(self, flight: HeldChunk, first: int) -> None:
         """Report a chunk's items from ``first`` on as not run; what its process says of them is ignored."""
         if rest := flight.unreported(first):
             flight.end = first
@@ -360,7 +360,7 @@ class LaneProcess:
             self.ready_at = time.monotonic()
         self._hooks.started(self, hello)
 
-    def _on_chunk(self, flight: Flight, done: Future[None]) -> None:
+    def _on_chunk(self, flight: HeldChunk, done: Future[None]) -> None:
         if done.cancelled() or isinstance(done.exception(), BrokenProcessPool):
             self.died()
             return
@@ -373,7 +373,7 @@ class LaneProcess:
             self._reported = time.monotonic()
             self._hooks.emit(Outcomes(self.lane, self.generation, flight.chunk.seq, outcomes, True))
 
-    def _missing(self, flight: Flight, error: BaseException | None) -> list[Outcome]:
+    def _missing(self, flight: HeldChunk, error: BaseException | None) -> list[Outcome]:
         """A chunk that ended without all its outcomes: a fault of ours or of the handler's tampering."""
         first = flight.count
         if first >= flight.end:
@@ -386,7 +386,7 @@ class LaneProcess:
             *flight.unreported(first + 1),
         ]
 
-    def _take(self, flight: Flight) -> list[Outcome]:
+    def _take(self, flight: HeldChunk) -> list[Outcome]:
         outcomes, flight.count, flight.length = self._slot.take(flight.ordinal, flight.count, flight.length)
         if flight.end < len(flight.chunk.items):
             return [outcome for outcome in outcomes if outcome.position < flight.end]

@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psutil
 
+from pgflow_mp import streams
 from pgflow_mp.executors.lanes.lane import LaneProcess
 from pgflow_mp.executors.lanes.processes import LaneContext, lane_context
 from pgflow_mp.executors.lanes.zygote import Preload
@@ -28,6 +29,7 @@ class Nursery:
     """Starts and ends the processes of one pool."""
 
     def __init__(self, setup: Setup, *, preload: bool, start_method: str | None) -> None:
+        streams.guard()  # what a lane takes for its standard streams must be no socket of ours
         self._setup = setup
         self._encoded_setup = encode(setup)
         self._preloading = preload

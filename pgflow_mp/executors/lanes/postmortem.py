@@ -14,7 +14,7 @@ from pgflow_mp.executors.verdicts import KillReason
 
 
 @dataclass(slots=True)
-class Flight:
+class HeldChunk:
     """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken.
 
     Items from position ``end`` on were taken away from it and are reported.
@@ -54,7 +54,7 @@ class Death:
     told_to_leave: bool = False
 
 
-def settle(death: Death, flights: Sequence[tuple[Flight, list[Outcome]]]) -> list[LaneEvent]:
+def settle(death: Death, flights: Sequence[tuple[HeldChunk, list[Outcome]]]) -> list[LaneEvent]:
     """The events of a death: LaneDied, then one closing Outcomes per chunk with what was not reported before.
 
     ``flights`` comes with the outcomes just taken. The item that was running is charged, unless its
@@ -82,7 +82,7 @@ def settle(death: Death, flights: Sequence[tuple[Flight, list[Outcome]]]) -> lis
     return events
 
 
-def _culprit(death: Death, flights: Sequence[Flight]) -> Flight | None:
+def _culprit(death: Death, flights: Sequence[HeldChunk]) -> HeldChunk | None:
     """The chunk whose running item is to blame."""
     running, reason = death.running, death.reason
     if running is None or (reason is not None and reason.target != (running.ordinal, running.position)):
@@ -93,7 +93,7 @@ def _culprit(death: Death, flights: Sequence[Flight]) -> Flight | None:
     return None
 
 
-def _verdict(death: Death, flight: Flight, cause: Cause, how: str, trace: str) -> Outcome | None:
+def _verdict(death: Death, flight: HeldChunk, cause: Cause, how: str, trace: str) -> Outcome | None:
     running = death.running
     if running is None:
         return None

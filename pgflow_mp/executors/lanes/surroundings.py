@@ -16,6 +16,7 @@ import signal
 import sys
 from typing import Any, Final
 
+from pgflow_mp import streams
 from pgflow_mp.executors.lanes import lifeline
 
 _signal: Final[Any] = importlib.import_module("_signal")  # as signal, but makes no enums of what it tells
@@ -106,7 +107,7 @@ def _is_closed(stream: Any) -> bool:
 
 
 def _stream(fd: int) -> io.TextIOWrapper:
-    return open(fd, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)
+    return streams.forgiving(fd)
 
 
 def _duplicate(fd: int) -> int | None:

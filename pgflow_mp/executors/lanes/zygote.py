@@ -19,6 +19,7 @@ from typing import Final
 
 import msgspec
 
+from pgflow_mp import streams
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.lanes import lifeline
 from pgflow_mp.executors.messages import Message
@@ -77,8 +78,7 @@ def _unsafe(before: dict[int, str]) -> str:
 
 def _restart(reason: str) -> None:
     """Become a fresh forkserver; the descriptors it was given are still open."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    streams.flush()
     os.execve(sys.executable, sys.orig_argv, {**os.environ, _WHY_NOT: reason})  # noqa: S606 - ourselves
 
 
@@ -92,6 +92,7 @@ def _prepare() -> None:
     global loaded, seconds, why_not
     if (orders := _orders()) is None:
         return
+    streams.forgive()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # inherited by every lane: the parent decides
     lifeline.own_group()
     lifeline.outlast_sigterm()
@@ -112,8 +113,7 @@ def _prepare() -> None:
         _restart(reason)
     seconds = time.perf_counter() - started
     loaded = True
-    sys.stdout.flush()  # or every lane would print it again
-    sys.stderr.flush()
+    streams.flush()  # or every lane would print it again
     gc.collect()
     gc.freeze()  # what was loaded stays shared: the collector does not touch it
 

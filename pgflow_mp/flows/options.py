@@ -1,0 +1,154 @@
+"""Every option of flows and steps, in one table, from which definition, shape, SQL and documentation are fed.
+
+Sources: contract: worker section 6; ``tolerate`` and ``stop_after_alike`` are ours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final, Literal
+
+FLOW: Final = "flow"
+ANY_STEP: Final = ("step", "array", "map")
+
+
+@dataclass(frozen=True, slots=True)
+class OptionSpec:
+    """One option.
+
+    ``kinds`` are where it may be given: ``flow``, ``step``, ``array``, ``map``. ``group`` says what becomes
+    of it: *integers* are bounded by ``minimum`` and passed to ``add_step`` (``create_flow``), *policy* goes
+    to ``set_step_policy``, *conditions* and *graph* have code of their own. ``columns`` are the SQL
+    parameters that it becomes, each with its key in the shape's ``options``. The rest is for people.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    group: Literal["integers", "policy", "conditions", "graph"]
+    takes: str
+    default: str
+    help: str
+    minimum: int | None = None
+    columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+OPTIONS: Final = (
+    OptionSpec(
+        "max_attempts",
+        (FLOW, *ANY_STEP),
+        "integers",
+        "at least 1",
+        "3",
+        "how often an item is tried",
+        1,
+        {"max_attempts": "maxAttempts"},
+    ),
+    OptionSpec(
+        "base_delay",
+        (FLOW, *ANY_STEP),
+        "integers",
+        "seconds, at least 1",
+        "5",
+        "the pause before a retry, times 2 to the power of the attempt",
+        1,
+        {"base_delay": "baseDelay"},
+    ),
+    OptionSpec(
+        "timeout",
+        (FLOW, *ANY_STEP),
+        "integers",
+        "seconds, at least 3",
+        "60",
+        "how long one attempt may take before its process is killed",
+        3,
+        {"timeout": "timeout"},
+    ),
+    OptionSpec(
+        "start_delay",
+        ANY_STEP,
+        "integers",
+        "seconds, at least 0",
+        "0",
+        "how long the step's tasks wait once it could start",
+        0,
+        {"start_delay": "startDelay"},
+    ),
+    OptionSpec("when", ANY_STEP, "conditions", "a JSON object", "none", "what the step's input must contain"),
+    OptionSpec(
+        "unless", ANY_STEP, "conditions", "a JSON object", "none", "what the step's input must not contain"
+    ),
+    OptionSpec(
+        "when_unmet",
+        ANY_STEP,
+        "conditions",
+        "`fail`, `skip` or `skip-cascade`",
+        "`skip`",
+        "what becomes of the step if its condition is not met",
+    ),
+    OptionSpec(
+        "when_exhausted",
+        ANY_STEP,
+        "conditions",
+        "`fail`, `skip` or `skip-cascade`",
+        "`fail`",
+        "what becomes of the step when an item has used up its attempts",
+    ),
+    OptionSpec(
+        "depends_on",
+        ("step", "array"),
+        "graph",
+        "steps, by function or slug",
+        "none",
+        "the parents, whose outputs the parameters of their names receive",
+    ),
+    OptionSpec(
+        "over",
+        ("map",),
+        "graph",
+        "a step, by function or slug",
+        "the run's input",
+        "whose array is mapped over",
+    ),
+    OptionSpec(
+        "tolerate",
+        ("map",),
+        "policy",
+        "a count (`10`) or a share (`0.01`)",
+        "0",
+        "how many items may fail for good; their outputs are null",
+        columns={"tolerated_failures": "toleratedFailures", "tolerated_share": "toleratedShare"},
+    ),
+    OptionSpec(
+        "stop_after_alike",
+        ("map",),
+        "policy",
+        "at least 1",
+        "none",
+        "fail the step at once when its first so many items all fail with one error",
+        columns={"stop_after_alike": "stopAfterAlike"},
+    ),
+)
+
+
+def names(kind: str) -> list[str]:
+    """The options that a flow or a kind of step has, in the table's order."""
+    return [spec.name for spec in OPTIONS if kind in spec.kinds]
+
+
+MINIMUM: Final[Mapping[str, int]] = {spec.name: spec.minimum for spec in OPTIONS if spec.minimum is not None}
+"""The least value of each integer option, in the contract's order."""
+
+KEYS: Final[Mapping[str, str]] = {column: key for spec in OPTIONS for column, key in spec.columns.items()}
+"""Keys of the shape's ``options`` by SQL parameter."""
+
+
+def table() -> str:
+    """The options as a Markdown table."""
+    head = "| option | of | takes | default | what it says |\n| --- | --- | --- | --- | --- |\n"
+    rows = (
+        f"| `{spec.name}` | {', '.join(spec.kinds)} | {spec.takes} | {spec.default} | {spec.help} |\n"
+        for spec in OPTIONS
+    )
+    return head + "".join(rows)

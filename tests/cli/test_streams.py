@@ -1,0 +1,111 @@
+"""Standard streams that are closed, full or broken decide about nothing but what is shown."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cli_harness import Cli, Done, environment
+
+from pgflow_mp import streams
+
+ALL_CLOSED, ALL_FULL = "<&- >&- 2>&-", ">/dev/full 2>/dev/full"
+
+
+def shell(cli: Cli, *lines: tuple[str, str]) -> list[Done]:
+    """Run commands of ours with redirections, all at once."""
+    started = [
+        subprocess.Popen(
+            f"{shlex.join(cli.command(*shlex.split(command)))} {redirections}",
+            shell=True,
+            cwd=cli.cwd,
+            env=environment(cli.cwd),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for command, redirections in lines
+    ]
+    cli.started += started
+    done = [(process, *process.communicate(timeout=60)) for process in started]
+    return [Done(process.returncode, out, err) for process, out, err in done]
+
+
+@pytest.fixture
+def prints(cli: Cli) -> Cli:
+    """A flow whose module and items print, and are told so by their processes."""
+    (cli.cwd / "prints.py").write_text(
+        "import sys\nfrom pgflow_mp import Flow\nflow = Flow('prints', max_attempts=1)\n"
+        "print('loaded', flush=True)\n"
+        "@flow.map\ndef a(x: int) -> int:\n"
+        "    print('item', x, flush=True)\n    print('item', x, file=sys.stderr, flush=True)\n    return x\n"
+    )
+    return cli
+
+
+def test_a_run_is_done_and_its_status_told_whatever_becomes_of_what_it_prints(prints: Cli) -> None:
+    run = "run prints.py --input [1,2] --workers 1 --output {}.json"
+    done = shell(
+        prints,
+        (run.format("closed"), ALL_CLOSED),
+        (run.format("full"), ALL_FULL),
+    )
+    assert [found.code for found in done] == [0, 0], done
+    for name in ("closed", "full"):
+        assert json.loads((prints.cwd / f"{name}.json").read_text()) == {"a": [1, 2]}
+
+
+def test_what_was_asked_for_and_cannot_be_written_is_an_error(prints: Cli) -> None:
+    refused, full, status, start, closed, head = shell(
+        prints,
+        ("run prints.py --input [1] --workers 1 --output -", ">&-"),
+        ("run prints.py --input [1] --workers 1 --output -", ">/dev/full"),
+        ("status", ">/dev/full"),
+        ("start prints.py --input [1]", ">&-"),
+        ("run prints.py --input -", "<&-"),
+        ("install --print", "| head -1"),
+    )
+    assert (refused.code, "standard output, which is closed" in refused.err) == (2, True), refused
+    assert full.code == 1
+    assert "cannot be written: No space left on device" in full.err
+    assert "--output FILE" in " ".join(full.err.split())
+    assert (status.code, "No space left" in status.err) == (1, True), status
+    assert (start.code, "was started all the same" in start.err) == (1, True), start
+    assert (closed.code, "standard input, which is closed" in closed.err) == (2, True), closed
+    assert (head.err, len(head.out.splitlines())) == ("", 1)  # a reader that has enough is no error
+
+
+def test_what_is_opened_gets_none_of_the_numbers_of_standard_streams(tmp_path: Path) -> None:
+    code = (
+        "import socket, subprocess, sys\nfrom pgflow_mp import streams\nstreams.guard()\n"
+        "fd = socket.socket().fileno()\n"
+        "child = subprocess.run([sys.executable, '-c', 'import os; [os.fstat(n) for n in (0, 1, 2)]'])\n"
+        "open('told', 'w').write(f'{fd > 2} {child.returncode}')\n"
+    )
+    subprocess.run(
+        f'"{sys.executable}" -c "$CODE" {ALL_CLOSED}',
+        shell=True,
+        cwd=tmp_path,
+        env={"CODE": code},
+        check=True,
+    )
+    assert (tmp_path / "told").read_text() == "True 0"
+
+
+def test_a_forgiving_stream_writes_all_or_goes_on_without(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("w") as file:
+        stream = streams.forgiving(file.fileno(), encoding="ascii", reports=97)
+        print("aä" * 100_000, file=stream, flush=True)
+        assert (tmp_path / "file").read_text() == "a\\xe4" * 100_000 + "\n"
+        assert streams.failure(97) is None
+    with open("/dev/full", "w") as full:
+        stream = streams.forgiving(full.fileno(), reports=98)
+        print("lost", file=stream, flush=True)
+        stream.close()
+        lost = streams.failure(98)
+        assert lost is not None
+        assert lost.strerror == "No space left on device"

@@ -1,0 +1,51 @@
+"""The table of options, and what has to agree with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from pgflow_mp import Flow
+from pgflow_mp.flows.options import ANY_STEP, FLOW, KEYS, OPTIONS, names, table
+from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepOptions
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+@pytest.mark.parametrize(
+    ("kind", "typed"),
+    [(FLOW, FlowOptions), ("step", StepOptions), ("array", StepOptions), ("map", MapOptions)],
+)
+def test_type_checkers_know_the_options_of_the_table(kind: str, typed: type) -> None:
+    assert sorted(typed.__annotations__) == sorted(names(kind))
+
+
+def test_the_page_shows_the_table() -> None:
+    assert table() in (DOCS / "options.md").read_text(encoding="utf-8")
+
+
+def test_every_option_that_the_database_keeps_reaches_it(tx: psycopg.Connection[tuple[object, ...]]) -> None:
+    values: Any = {spec.name: 7 for spec in OPTIONS if spec.columns}
+    flow = Flow("kept").map("items", len, **values)
+    share = Flow("shared").map("items", len, tolerate=0.5)
+    for each in (flow, share):
+        for statement in each.to_sql().splitlines():
+            tx.execute(statement.encode())
+    query = (
+        "select s.opt_max_attempts, s.opt_base_delay, s.opt_timeout, s.opt_start_delay, "
+        "p.tolerated_failures, p.stop_after_alike "
+        "from pgflow.steps s join pgflow.step_policies p using (flow_slug, step_slug) "
+        "where flow_slug = 'kept'"
+    )
+    assert tx.execute(query).fetchone() == (7,) * 6
+    shape = flow.shape()["steps"][0]["options"]
+    assert shape == {KEYS[column]: 7 for column in KEYS if column != "tolerated_share"}
+    assert share.shape()["steps"][0]["options"] == {"toleratedShare": 0.5}
+
+
+def test_every_kind_of_step_has_a_place_in_the_table() -> None:
+    assert {kind for spec in OPTIONS for kind in spec.kinds} == {FLOW, *ANY_STEP}
+    assert all(spec.minimum is not None for spec in OPTIONS if spec.group == "integers")
