@@ -1,7 +1,35 @@
 -- Events (contract section 12). One place sends them all: realtime.send where Supabase provides it,
--- else NOTIFY pgflow_events. A notification holds at most 8000 bytes, so there the bulky key is left
--- out where it does not fit, then long texts are cut, and "truncated": true says so; ids and status are
--- always in it.
+-- else NOTIFY pgflow_events, which every role that can log in may listen to: there they tell ids, slugs,
+-- status and times. Inputs, outputs, errors and reasons are told only where the schema's owner wants it:
+-- insert into pgflow.settings values ('events', 'full'). A notification holds at most 8000 bytes, so the
+-- bulky key is left out then where it does not fit, long texts are cut, and "truncated": true says so.
+
+create or replace function pgflow._events_in_full()
+returns boolean
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return exists (select 1 from pgflow.settings s where s.name = 'events' and s.value = 'full');
+end;
+$$;
+
+-- The payload without content: a list of what is harmless, not of what is not.
+create or replace function pgflow._without_content(payload jsonb)
+returns jsonb
+language sql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_object_agg(e.key, e.value)
+  from jsonb_each(payload) e
+  where e.key in (
+    'event_type', 'run_id', 'flow_slug', 'step_slug', 'status',
+    'started_at', 'completed_at', 'failed_at', 'skipped_at'
+  );
+$$;
 
 -- The payload with its long texts cut to 1000 characters together, which are 6000 bytes at most
 -- ("\u0001"). Ids, slugs and times are shorter than what counts as long.
@@ -39,6 +67,11 @@ begin
     end if;
     execute 'select realtime.send($1, $2, $3, false)'
       using payload, event, 'pgflow:run:' || run_id::text;
+    return;
+  end if;
+
+  if not pgflow._events_in_full() then
+    perform pg_notify('pgflow_events', pgflow._without_content(payload)::text);
     return;
   end if;
 

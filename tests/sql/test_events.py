@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections import Counter
 from typing import Any
 
 import psycopg
 import pytest
+from database_roles import role_with
 
 from .helpers import (
     REALTIME,
@@ -196,9 +198,76 @@ def test_claiming_is_no_event(db: Db) -> None:
 
 # -- plain PostgreSQL --------------------------------------------------------------------------------------
 
+SECRET = "only for those who may read it"
 
-def listen(conn: psycopg.Connection[Any]) -> None:
+
+def listen(conn: psycopg.Connection[Any], events: str = "full") -> None:
+    conn.execute(
+        "insert into pgflow.settings values ('events', %s) "
+        "on conflict (name) do update set value = excluded.value",
+        (events,),
+    )
     conn.execute("listen pgflow_events")
+
+
+def whole_life(db: Db) -> uuid.UUID:
+    """Runs with secrets in input, outputs, errors and reasons; the last one fails, steps skip in between."""
+    flow(db, "f", step("a"), map_step("m", "a"), step("s", "m", max_attempts=1, when_exhausted="skip"), "z")
+    run = start(db, "f", {"input": SECRET})
+    work(db, "f", {"a": [SECRET]})
+    work(db, "f", {"m": {"output": SECRET}})
+    claim(db, "f")
+    fail(db, run, "s", f"ValueError: {SECRET}")
+    db.do("select pgflow.cancel_run(%s, %s)", start(db, "f", SECRET), f"because {SECRET}")
+    db.do("select pgflow._cascade_force_skip_steps(%s, 'a', %s)", start(db, "f"), f"as {SECRET}")
+    return run
+
+
+PUBLIC = {"event_type", "run_id", "flow_slug", "step_slug", "status"}
+PUBLIC |= {"started_at", "completed_at", "failed_at", "skipped_at"}
+
+
+def test_events_tell_ids_and_status_and_no_content(conn: psycopg.Connection[Any]) -> None:
+    db = Db(conn)
+    conn.execute("listen pgflow_events")
+    run = whole_life(db)
+    found = heard(conn)
+    assert SECRET not in json.dumps(found)
+    assert {key for f in found for key in f} == PUBLIC
+    assert {f["event_type"] for f in found} >= {"run:started", "step:started", "step:completed"}
+    assert {f["event_type"] for f in found} >= {"step:skipped", "step:failed", "run:failed"}
+    first = found[0]
+    assert (first["event_type"], first["run_id"], first["flow_slug"]) == ("run:started", str(run), "f")
+
+
+def test_the_content_is_told_where_the_owner_wants_it(conn: psycopg.Connection[Any]) -> None:
+    db = Db(conn)
+    listen(conn)
+    whole_life(db)
+    told = json.dumps(heard(conn))
+    for text in ({"input": SECRET}, [SECRET], f"ValueError: {SECRET}", f"because {SECRET}", f"as {SECRET}"):
+        assert json.dumps(text) in told
+    listen(conn, "status")
+    whole_life_again = start(db, "f", SECRET)
+    assert [f["run_id"] for f in heard(conn)][:1] == [str(whole_life_again)]
+    conn.execute("delete from pgflow.settings")
+    start(db, "f", SECRET)
+    assert SECRET not in json.dumps(heard(conn))
+
+
+def test_a_caller_cannot_have_the_content_told(conn: psycopg.Connection[Any], dsn: str) -> None:
+    db = Db(conn)
+    flow(db, "f", "a")
+    conn.execute("listen pgflow_events")
+    with role_with(dsn, "starter") as restricted, psycopg.connect(restricted, autocommit=True) as starter:
+        starter.execute("set pgflow.events = 'full'")
+        for attempt in ("insert into pgflow.settings values ('events', 'full')", "table pgflow.settings"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                starter.execute(attempt.encode())
+        starter.execute("select pgflow.start_run('f', %s)", (json.dumps(SECRET),))
+        found = heard(conn)
+        assert [f["event_type"] for f in found] == ["run:started", "step:started"]
+        assert SECRET not in json.dumps(found)
 
 
 def heard(conn: psycopg.Connection[Any]) -> list[dict[str, Any]]:
