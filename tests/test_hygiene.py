@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -80,17 +79,6 @@ def test_every_module_says_what_it_is_for() -> None:
         if text.strip() and not ast.get_docstring(ast.parse(text)):
             silent.append(path.relative_to(ROOT).as_posix())
     assert silent == []
-
-
-def test_every_sql_function_has_a_fixed_search_path(tx: psycopg.Connection[tuple[object, ...]]) -> None:
-    query = """
-        select p.oid::regprocedure::text
-        from pg_proc p
-        where p.pronamespace = 'pgflow'::regnamespace
-          and not exists (select from unnest(p.proconfig) setting where setting like 'search_path=%')
-        order by 1
-    """
-    assert [row[0] for row in tx.execute(query)] == []
 
 
 def test_sql_files_are_numbered_and_never_twice() -> None:

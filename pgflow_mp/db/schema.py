@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import LiteralString, NamedTuple, cast
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
-from pgflow_mp.db import queue
+from pgflow_mp.db import adoption, queue
 from pgflow_mp.errors import SchemaError
 
 # Any constant will do; all installers of one database must agree on it.
@@ -109,7 +110,8 @@ def sql_text(*, bundled_queue: bool = False) -> str:
         (
             f"-- pgflow schema, version {latest_version()}, and its queue, from pgflow_mp {__version__}.\n"
             "-- For a database without that schema: psql -X -f FILE DATABASE\n"
-            f"\\set ON_ERROR_STOP on\n{_REFUSE_SECOND}\nbegin;\nset local client_min_messages = warning;"
+            f"\\set ON_ERROR_STOP on\nbegin isolation level read committed;\n{adoption.SETTINGS}\n"
+            f"{adoption.SCRIPT}\n{_REFUSE_SECOND}"
         ),
         queue.script(bundled=bundled_queue),
     ]
@@ -122,7 +124,7 @@ def sql_text(*, bundled_queue: bool = False) -> str:
         f"values ({version}, '{__version__}', '{functions_digest()}');"
         for version in migrations()
     ]
-    parts.append("commit;\n")
+    parts.append(f"{adoption.SCRIPT}\ncommit;\n")
     return "\n\n".join(parts)
 
 
@@ -136,7 +138,9 @@ def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
         conn,
         "select exists (select from pg_namespace where nspname = 'pgflow'), exists (select from pg_class c "
         "join pg_namespace n on n.oid = c.relnamespace "
-        "where n.nspname = 'pgflow' and c.relname = 'schema_version')",
+        # A view, or a table with policies, would run its owner's code with our rights.
+        "where n.nspname = 'pgflow' and c.relname = 'schema_version' and c.relkind = 'r' "
+        "and not c.relrowsecurity)",
     )
     if not has_schema:
         return None
@@ -189,6 +193,7 @@ def _check_queue(conn: psycopg.Connection[tuple[object, ...]]) -> None:
             f"the database {conn.info.dbname!r} has the pgflow schema, but not its queue (schema pgmq)",
             hint="Add it: python -m pgflow_mp install --dsn ...",
         )
+    queue.refuse_too_old(conn)
 
 
 def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None = None) -> InstallResult:
@@ -196,7 +201,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
 
     ``target`` stops at an older version of the tables, to try an upgrade. Safe to call from many
     processes at once. Raises ``SchemaError`` for a database that is newer than this package, holds a
-    foreign pgflow schema, or does not let this role create what is needed.
+    schema of somebody else's that we would use, or does not let this role create what is needed.
     """
     from pgflow_mp import __version__
 
@@ -210,11 +215,20 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
             and queue.is_there(conn)
         )
 
-    if is_current(installed(conn)):
-        return InstallResult(latest, latest, False, "unchanged")
+    with conn.transaction():
+        conn.execute(adoption.SETTINGS)
+        adoption.refuse_foreign(conn)
+        if is_current(installed(conn)):
+            queue.refuse_too_old(conn)
+            return InstallResult(latest, latest, False, "unchanged")
+    outermost = conn.info.transaction_status == TransactionStatus.IDLE
     try:
         with conn.transaction():
+            if outermost:  # what others installed while we waited for the lock is to be seen
+                conn.execute("set transaction isolation level read committed")
             conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+            conn.execute(adoption.SETTINGS)
+            adoption.refuse_foreign(conn)
             found = installed(conn)
             before = found.version if found else 0
             if found is not None and (
@@ -223,7 +237,6 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
                 raise _newer(conn, found, latest)
             if is_current(found):
                 return InstallResult(before, latest, False, "unchanged")
-            conn.execute("set local client_min_messages = warning")
             origin = queue.install(conn)
             for version, files in migrations().items():
                 if before < version <= latest:
@@ -239,6 +252,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
                 "functions_digest = excluded.functions_digest, applied_at = now()",
                 (__version__, digest, min(before + 1, latest), latest),
             )
+            adoption.refuse_foreign(conn)  # what somebody made in the meantime
             return InstallResult(before, latest, True, origin)
     except psycopg.errors.InsufficientPrivilege as exc:
         raise SchemaError(

@@ -1,5 +1,20 @@
 -- Small helpers without state (contract section 3).
 
+-- The migration that made the tables made this one too, because their checks call it. Here again: what a
+-- migration defined is replaced by an upgrade only so.
+create or replace function pgflow.is_valid_slug(slug text)
+returns boolean
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select slug is not null
+    and slug <> 'run'
+    and length(slug) <= 128
+    and slug collate "C" ~ '^[a-zA-Z_][a-zA-Z0-9_]*$';
+$$;
+
 create or replace function pgflow.is_local()
 returns boolean
 language sql
@@ -25,6 +40,42 @@ as $$
     when attempts_count > 62 then 2147483647
     else least(floor(base_delay * power(2::numeric, attempts_count)), 2147483647)::int
   end;
+$$;
+
+-- Raises unless this schema, and what has these names in it, belongs to a role that may act as our caller
+-- anyway: whoever may create a schema could lie in wait with one of a well-known name.
+create or replace function pgflow._require_trusted(schema_name text, names text[])
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_what text;
+  v_owner oid;
+begin
+  select o.what, o.owner into v_what, v_owner
+  from pg_catalog.pg_namespace n
+  cross join lateral (
+    select format('Schema %I', n.nspname) as what, n.nspowner as owner
+    union all
+    select format('Function %I.%I', n.nspname, p.proname), p.proowner
+    from pg_catalog.pg_proc p
+    where p.pronamespace = n.oid and p.proname = any (names)
+    union all
+    select format('Relation %I.%I', n.nspname, c.relname), c.relowner
+    from pg_catalog.pg_class c
+    where c.relnamespace = n.oid and c.relname = any (names)
+  ) o
+  where n.nspname = schema_name and not pg_has_role(o.owner, current_user, 'usage')
+  limit 1;
+  if found then
+    raise exception '% belongs to role %, whose code would run with the rights of %',
+      v_what, quote_ident(pg_get_userbyid(v_owner)), quote_ident(current_user)
+      using errcode = 'insufficient_privilege',
+            hint = 'It is used only where its owner is a superuser, or may act as this role anyway.';
+  end if;
+end;
 $$;
 
 -- How far the tasks of one map are spawned once spawned_tasks of them exist and done_tasks are done.

@@ -1,5 +1,6 @@
--- Events (contract section 12). One place sends them all: realtime.send where Supabase provides it,
--- else NOTIFY pgflow_events, which every role that can log in may listen to: there they tell ids, slugs,
+-- Events (contract section 12). One place sends them all: realtime.send where Supabase provides it, that is,
+-- where it and its schema belong to a role that may act as ours anyway (a superuser, there), for it runs with
+-- our rights; else NOTIFY pgflow_events, which every role that can log in may listen to: there they tell ids, slugs,
 -- status and times. Inputs, outputs, errors and reasons are told only where the schema's owner wants it:
 -- insert into pgflow.settings values ('events', 'full'). A notification holds at most 8000 bytes, so the
 -- bulky key is left out then where it does not fit, long texts are cut, and "truncated": true says so.
@@ -61,7 +62,18 @@ as $$
 declare
   v_text text;
 begin
-  if to_regprocedure('realtime.send(jsonb,text,text,boolean)') is not null then
+  if to_regnamespace('realtime') is not null and exists (
+    select 1
+    from pg_catalog.pg_namespace n
+    join pg_catalog.pg_proc p on p.pronamespace = n.oid
+    where n.nspname = 'realtime'
+      and p.proname = 'send'
+      and array(select unnest(p.proargtypes)) = '{jsonb, text, text, bool}'::regtype[]::oid[]
+      and pg_has_role(n.nspowner, current_user, 'usage')
+      and pg_has_role(p.proowner, current_user, 'usage')
+      and has_schema_privilege(n.oid, 'usage')
+      and has_function_privilege(p.oid, 'execute')
+  ) then
     if body_key is not null then
       payload := payload || jsonb_build_object(body_key, body);
     end if;

@@ -7,6 +7,7 @@ create or replace function pgflow._create_queue(flow_slug text)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
   v_table text := pgmq.format_table_name(flow_slug, 'q');
@@ -15,6 +16,37 @@ begin
   execute format('drop index if exists pgmq.%I', v_table || '_vt_idx');
   execute format('create index %I on pgmq.%I using brin (vt)', v_table || '_vt_idx', v_table);
   execute format('alter table pgmq.%I set (fillfactor = 50)', v_table);
+end;
+$$;
+
+-- A queue that was there before may have triggers and policies of its owner's, which would run with our
+-- rights: only that of a role is taken which may act as the owner of our schema anyway.
+create or replace function pgflow._require_own_queue(flow_slug text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+as $$
+declare
+  v_table text;
+  v_owner oid;
+begin
+  select c.relname, c.relowner into v_table, v_owner
+  from pg_catalog.pg_namespace q
+  join pg_catalog.pg_class c on c.relnamespace = q.oid
+  join pg_catalog.pg_namespace n on n.nspname = 'pgflow'
+  where q.nspname = 'pgmq'
+    and c.relname in (pgmq.format_table_name(flow_slug, 'q'), pgmq.format_table_name(flow_slug, 'a'))
+    and not pg_has_role(c.relowner, n.nspowner, 'usage')
+  limit 1;
+  if found then
+    raise exception 'The queue of flow "%" is not ours: table pgmq.% belongs to role %',
+      flow_slug, quote_ident(v_table), quote_ident(pg_get_userbyid(v_owner))
+      using errcode = 'insufficient_privilege',
+            hint = 'Its triggers would run with our rights. Create the flow as the owner of the schema pgflow, or '
+              'choose another flow slug.';
+  end if;
 end;
 $$;
 
@@ -27,6 +59,7 @@ create or replace function pgflow.create_flow(
 returns pgflow.flows
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 #variable_conflict use_column
 declare
@@ -66,6 +99,7 @@ begin
   if not exists (select 1 from pgmq.list_queues() q where q.queue_name = create_flow.flow_slug) then
     perform pgflow._create_queue(create_flow.flow_slug);
   end if;
+  perform pgflow._require_own_queue(create_flow.flow_slug);
 
   select f.* into v_flow from pgflow.flows f where f.flow_slug = create_flow.flow_slug;
   return v_flow;

@@ -179,6 +179,7 @@ create or replace function pgflow.delete_flow_and_data(p_flow_slug text)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 begin
   perform pgmq.drop_queue(p_flow_slug);

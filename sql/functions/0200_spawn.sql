@@ -82,6 +82,7 @@ create or replace function pgflow._spawn_tasks(
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 #variable_conflict use_column
 declare

@@ -5,6 +5,7 @@ create or replace function pgflow._archive_open_messages(run_id uuid, step_slugs
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -39,6 +40,7 @@ create or replace function pgflow._archive_task_message(p_run_id uuid, p_step_sl
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 begin
   perform pgmq.archive(t.flow_slug, array[t.message_id])

@@ -11,6 +11,7 @@ returns table (
 language plpgsql
 rows 100
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set enable_seqscan = off
 as $$
 #variable_conflict use_column

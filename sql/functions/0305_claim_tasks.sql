@@ -18,6 +18,7 @@ create or replace function pgflow._take_messages(
 returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set enable_seqscan = off
 set enable_bitmapscan = off
 set enable_mergejoin = off

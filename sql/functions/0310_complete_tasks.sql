@@ -178,6 +178,7 @@ create or replace function pgflow._archive_task_messages(
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set enable_seqscan = off
 as $$
 #variable_conflict use_column
@@ -275,6 +276,7 @@ returns pgflow.settled_tasks
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set jit = off
 set enable_seqscan = off
 set enable_mergejoin = off

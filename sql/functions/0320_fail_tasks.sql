@@ -116,6 +116,7 @@ returns pgflow.settled_tasks
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set jit = off
 set enable_seqscan = off
 set enable_mergejoin = off

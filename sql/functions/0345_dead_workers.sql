@@ -9,6 +9,7 @@ create or replace function pgflow._tasks_held(flow_slug text, worker_ids uuid[])
 returns table (run_id uuid, step_slug text, task_index int)
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set jit = off
 set enable_mergejoin = off
 set enable_hashjoin = off

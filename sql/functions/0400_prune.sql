@@ -7,6 +7,7 @@ create or replace function pgflow.prune_data_older_than(retention_interval inter
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 as $$
 declare
   v_cutoff timestamptz := now() - retention_interval;

@@ -20,6 +20,8 @@ begin
             hint = 'It wakes Supabase edge functions. Workers of pgflow_mp run by themselves and do not need it.';
   end if;
 
+  perform pgflow._require_trusted('net', array['http_post']);
+
   if v_local then
     v_base_url := 'http://kong:8000/functions/v1';
   else
@@ -28,6 +30,7 @@ begin
         using errcode = 'feature_not_supported',
               hint = 'Install supabase_vault, or run on Supabase.';
     end if;
+    perform pgflow._require_trusted('vault', array['decrypted_secrets']);
     execute $query$
       select
         max(nullif(s.decrypted_secret, '')) filter (where s.name = 'supabase_project_id'),

@@ -12,6 +12,7 @@ begin
       using errcode = 'feature_not_supported',
             hint = 'Nothing is lost: running workers of pgflow_mp requeue stalled tasks themselves.';
   end if;
+  perform pgflow._require_trusted('cron', array['schedule', 'unschedule', 'job', 'job_run_details']);
 end;
 $$;
 
@@ -95,7 +96,13 @@ $$;
 -- Supabase has pg_cron: there the upkeep runs from the day of installation.
 do $$
 begin
-  if to_regprocedure('cron.schedule(text,text,text)') is not null then
+  if exists (
+    select from pg_catalog.pg_proc p
+    join pg_catalog.pg_namespace n on n.oid = p.pronamespace
+    where n.nspname = 'cron'
+      and p.proname = 'schedule'
+      and array(select unnest(p.proargtypes)) = '{text, text, text}'::regtype[]::oid[]
+  ) then
     perform pgflow.setup_requeue_stalled_tasks_cron();
   end if;
 end;

@@ -1,7 +1,7 @@
 -- Grants (contract section 15). Nobody but the owner may do anything by default; three sets of rights
 -- can be given to roles of the site's choosing, none of which includes a right on a table.
 
-revoke all on all functions in schema pgflow from public;
+revoke all on all routines in schema pgflow from public;
 
 -- starter: start and read runs. operator: also cancel and retry them. worker: start, read, claim, settle
 -- and report. Answers what was granted.

@@ -204,14 +204,6 @@ def test_a_missing_queue_is_named_and_added_by_installing(empty: Connection, con
     assert schema.install(empty).changed is False
 
 
-def test_every_function_has_a_fixed_search_path(conn: Connection) -> None:
-    loose = conn.execute(
-        "select oid::regprocedure::text from pg_proc where pronamespace = 'pgflow'::regnamespace "
-        "and not coalesce(array_to_string(proconfig, ','), '') like '%search_path=%'"
-    ).fetchall()
-    assert loose == []
-
-
 def test_nothing_is_granted_to_public(conn: Connection) -> None:
     assert (
         conn.execute(
