@@ -21,10 +21,11 @@ import psycopg
 
 from pgflow_mp.client_runs import Run
 from pgflow_mp.db import connection, engine, patience, schema, wire
-from pgflow_mp.db.engine import Connection, RunRow
+from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import Hints
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
+from pgflow_mp.loading import reentry
 from pgflow_mp.values.inputs import encode_input
 
 _POLL: Final = 1.0  # seconds between looks when no event arrives
@@ -74,15 +75,14 @@ class Client:
         Among the runs of a flow, those of the highest ``priority`` are worked on first. With a
         ``run_id`` of your own, starting twice starts once. Raises FlowNotFound, InputError.
         """
+        reentry.refuse("start_flow()", in_handlers=False)
         encoded = encode_input(input)
         wanted = _uuid(run_id) if run_id is not None else str(uuid.uuid4())
         if wanted is None:
             raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
 
-        def start(conn: Connection) -> RunRow:
-            return start_once(conn, slug, encoded, wanted, priority=priority)
-
-        return Run(self, self._call(start, long=True))
+        row = self._call(lambda conn: start_once(conn, slug, encoded, wanted, priority=priority), long=True)
+        return Run(self, row)
 
     def get_run(self, run_id: str) -> Run | None:
         """The run, or None if there is none with this id."""

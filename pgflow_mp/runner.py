@@ -23,6 +23,7 @@ from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.checks import result_type
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import Target, target_for
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.values import reading
@@ -125,6 +126,7 @@ def execute(
     Raises RunNotFound, InputError, what Worker.run raises, and KeyboardInterrupt where we were
     interrupted before there was a run.
     """
+    reentry.refuse("execute()")
     worker_settings = WorkerSettings(
         dsn=database.dsn,
         targets=(str(target),),
@@ -224,6 +226,7 @@ def run(
     run_id: str | None = None,
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
+    **settings: Any,
 ) -> Any:
     """Execute ``flow`` on ``input`` with all cores and return the run's output.
 
@@ -231,10 +234,12 @@ def run(
     annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that a handler
     could return. State is kept in ``dsn``, or the environment's database, or the embedded server.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
-    that makes one, or ``"inline"`` (executors/futures.py). Raises
-    InputError, RunFailed with step, index and error of the first failure, WaitTimeout after ``timeout``
-    seconds, and KeyboardInterrupt when interrupted; the run can then be resumed.
+    that makes one, or ``"inline"`` (executors/futures.py). ``settings`` are further fields of WorkerSettings,
+    such as ``preload`` and ``load_timeout``. Raises InputError, RunFailed with step, index and error of the
+    first failure, WaitTimeout after ``timeout`` seconds, and KeyboardInterrupt when interrupted; the run can
+    then be resumed.
     """
+    reentry.refuse("run()")
     return _run(
         flow,
         input=encode_input(input),
@@ -248,6 +253,7 @@ def run(
         timeout=timeout,
         observer=observer,
         executor=executor,
+        **settings,
     )
 
 
@@ -263,8 +269,10 @@ def resume(
     timeout: float | None = None,
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
+    **settings: Any,
 ) -> Any:
     """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read."""
+    reentry.refuse("resume()")
     return _run(
         flow,
         input=None,
@@ -278,6 +286,7 @@ def resume(
         timeout=timeout,
         observer=observer,
         executor=executor,
+        **settings,
     )
 
 

@@ -19,6 +19,7 @@ from pgflow_mp import __version__, streams
 from pgflow_mp.cli.complaints import EXIT_CODES, report
 from pgflow_mp.cli.options import Parser, UsageError, add_common, program
 from pgflow_mp.cli.values import boolean
+from pgflow_mp.loading import reentry
 
 
 class Verb(NamedTuple):
@@ -57,11 +58,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.code if isinstance(error.code, int) else 0
     except BrokenPipeError:  # the reader of our output has gone, e.g. head
         return 128 + signal.SIGPIPE
-    except (KeyboardInterrupt, Exception) as error:  # noqa: BLE001 - the one place that shows them
+    except (KeyboardInterrupt, Exception) as error:
+        if reentry.is_inside():
+            raise
         return report(error, debug=debug)
 
 
 def _main(arguments: list[str]) -> int:
+    reentry.refuse("the command line of pgflow_mp")
     verb, rest = _split(arguments)
     module = _module(verb)
     args = _parser(verb, module).parse(rest)

@@ -140,6 +140,7 @@ def _replay(
     """Execute by the rules of a lane, keeping the exception itself for the debugger."""
     from pgflow_mp.flows.context import Context, Runtime
     from pgflow_mp.flows.handlers import COMPLETED
+    from pgflow_mp.loading import reentry
 
     raised: list[BaseException] = []
     call = prepared.call
@@ -167,7 +168,8 @@ def _replay(
     )
     began = time.perf_counter()
     try:
-        kind, body = prepared.execute(task.input or b"null", task.flow_input, ctx)
+        with reentry.executing():
+            kind, body = prepared.execute(task.input or b"null", task.flow_input, ctx)
     finally:
         seconds = time.perf_counter() - began
         runtime.close()

@@ -46,6 +46,17 @@ def workers(text: str) -> int | None:
     return value
 
 
+def modules(text: str) -> tuple[str, ...]:
+    """Names of modules, separated by commas; "none" is none."""
+    names = tuple(name for part in text.split(",") if (name := part.strip()))
+    if names == ("none",):
+        return ()
+    for name in names:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise argparse.ArgumentTypeError(f"{name!r} is no name of a module; or give flow, or none")
+    return names
+
+
 def seconds(text: str) -> float:
     """A time that is not negative, in seconds or with a unit: 30, 0.5, 500ms, 10s, 5m, 2h."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|)\s*", text.lower())

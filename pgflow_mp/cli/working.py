@@ -95,6 +95,27 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         },
     ),
     (
+        ("--preload",),
+        "PGFLOW_PRELOAD",
+        {
+            "convert": values.modules,
+            "default": (),
+            "metavar": "WHAT",
+            "help": "import once what all processes then share: flow (your module), or names of modules, "
+            "e.g. numpy,pandas; none (the default): each imports for itself",
+        },
+    ),
+    (
+        ("--load-timeout",),
+        "PGFLOW_LOAD_TIMEOUT",
+        {
+            "convert": values.seconds,
+            "default": 300.0,
+            "metavar": "S",
+            "help": "how long a process may take to import your module (300)",
+        },
+    ),
+    (
         ("--max-memory-per-worker",),
         "PGFLOW_MAX_MEMORY_PER_WORKER",
         {
@@ -223,6 +244,8 @@ def worker_options(args: argparse.Namespace) -> dict[str, Any]:
             "compile",
             "max_memory_per_worker",
             "threads",
+            "preload",
+            "load_timeout",
             "heartbeat_interval",
             "dead_after",
             "log_level",

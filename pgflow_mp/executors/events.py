@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import messages
 
 
@@ -50,14 +51,28 @@ class LaneReady(LaneEvent):
     pid: int
     seconds: float
 
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        return f"lane {self.lane} is up (pid {self.pid}, {self.seconds:.2f} s)"
+
 
 @dataclass(frozen=True, slots=True)
 class LaneFailedToStart(LaneEvent):
-    """A process could not load the target. The pool tries again after ``retry_in`` seconds."""
+    """A process could not load the target. The pool tries again after ``retry_in`` seconds.
+
+    ``fatal`` is set where there is no lane any more, and none has come up in several tries.
+    """
 
     error: str
     hint: str
     retry_in: float
+    fatal: PgflowError | None = None
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        return f"lane {self.lane} does not start, next try in {self.retry_in:g} s: {self.error}"
 
 
 @dataclass(frozen=True, slots=True)

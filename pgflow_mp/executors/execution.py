@@ -32,15 +32,18 @@ class Loadable(Protocol):
     def main_path(self) -> str | None: ...
 
 
-def flows_of(target: Loadable) -> dict[str, Flow]:
-    """Import the target's flows, by slug. Raises whatever the import raises."""
+def flows_of(target: Loadable, *, may_be_main: bool = False) -> dict[str, Flow]:
+    """Import the target's flows, by slug. Raises whatever the import raises.
+
+    ``may_be_main``: this process is ours, and a file may become its ``__main__`` (see ``load_flows``).
+    """
     for path in reversed(target.sys_path):
         if path not in sys.path:
             sys.path.insert(0, path)
     return {
         flow.slug: flow
         for place in target.target.splitlines()
-        for flow in finding.load_flows(place, main_path=target.main_path)
+        for flow in finding.load_flows(place, main_path=target.main_path, may_be_main=may_be_main)
         if not target.flows or flow.slug in target.flows
     }
 

@@ -22,6 +22,7 @@ from pgflow_mp.executors import remote, verdicts
 from pgflow_mp.executors.cpus import available_cpus
 from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneReady, Outcomes
 from pgflow_mp.executors.messages import (
+    LOAD_TIMEOUT,
     Chunk,
     FlowInfo,
     Kind,
@@ -36,7 +37,6 @@ from pgflow_mp.executors.protocol import Abilities, ExecutorFactory, Limits, OnE
 T = TypeVar("T")
 
 IN_FLIGHT: Final = 2  # chunks a lane holds: one running, one waiting
-START_TIMEOUT: Final = 60.0  # seconds
 _LAST_WAIT: Final = 0.02
 
 
@@ -95,6 +95,7 @@ class FuturesExecutor:
         *,
         again: Callable[[], Pool] | None = None,
         name: str | None = None,
+        load_timeout: float = LOAD_TIMEOUT,
     ) -> None:
         if capacity < 1:
             raise ConfigError(f"an executor needs at least one lane, not {capacity}")
@@ -102,6 +103,7 @@ class FuturesExecutor:
         self.capacity = capacity
         self._setup = encode(setup)
         self._on_event = on_event
+        self._load_timeout = load_timeout
         self._pool = pool
         self._again = again
         self._lock = threading.RLock()
@@ -119,12 +121,12 @@ class FuturesExecutor:
         """Load the target in one of the pool's places. Raises PgflowError if that fails."""
         began = time.monotonic()
         try:
-            hello = decode_hello(self._pool.submit(remote.hello, self._setup).result(START_TIMEOUT))
+            hello = decode_hello(self._pool.submit(remote.hello, self._setup).result(self._load_timeout))
         except TimeoutError:
             self.abort()
             raise PgflowError(
-                f"executor {self.name} has not loaded the flow within {START_TIMEOUT:g} s",
-                hint="Has it any worker? Is its module quick to import?",
+                f"executor {self.name} has not loaded the flow within {self._load_timeout:g} s",
+                hint="Has it any worker? Is the module quick to import? --load-timeout allows it more time.",
             ) from None
         except Exception as error:
             self.abort()
@@ -324,8 +326,8 @@ def factory(given: Pool | Callable[[], Pool] | str, capacity: int | None = None)
     its workers (None: what it says itself). Raises ConfigError for anything else.
     """
     if given == "inline":
-        return lambda setup, _limits, on_event: FuturesExecutor(
-            setup, on_event, InlinePool(), 1, name="inline"
+        return lambda setup, limits, on_event: FuturesExecutor(
+            setup, on_event, InlinePool(), 1, name="inline", load_timeout=limits.load_timeout
         )
     if not isinstance(given, Pool) and not callable(given):
         raise ConfigError(
@@ -333,12 +335,12 @@ def factory(given: Pool | Callable[[], Pool] | str, capacity: int | None = None)
             hint='Give an Executor, a function that makes one, or "inline"; leave it out for lanes.',
         )
 
-    def make(setup: Setup, _limits: Limits, on_event: OnEvent) -> FuturesExecutor:
+    def make(setup: Setup, limits: Limits, on_event: OnEvent) -> FuturesExecutor:
         pool = given if isinstance(given, Pool) else given()
         again = None if isinstance(given, Pool) else given
         if not isinstance(pool, Pool):
             raise ConfigError(f"executor made a {type(pool).__name__}, not a concurrent.futures.Executor")
         workers = capacity or getattr(pool, "_max_workers", None) or available_cpus()
-        return FuturesExecutor(setup, on_event, pool, workers, again=again)
+        return FuturesExecutor(setup, on_event, pool, workers, again=again, load_timeout=limits.load_timeout)
 
     return make

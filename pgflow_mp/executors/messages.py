@@ -11,6 +11,11 @@ from typing import Any, Final
 
 import msgspec
 
+LOAD_TIMEOUT: Final = 300.0
+"""Seconds that a process may take to import its target, unless told otherwise."""
+PRELOAD_FLOW: Final = "flow"
+"""Among the names of what is to be preloaded: the target itself."""
+
 
 class Kind(IntEnum):
     """How one item of a chunk ended (``Outcome.kind``)."""

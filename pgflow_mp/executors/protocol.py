@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pgflow_mp.executors.events import ExecutorLost, LaneEvent
-from pgflow_mp.executors.messages import Chunk, FlowInfo, Setup
+from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Setup
 
 OnEvent = Callable[[LaneEvent | ExecutorLost], None]
 """Told what happens; quick, and does not call back."""
@@ -112,10 +112,15 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What an executor is to keep to: ``lanes`` at once, ``max_memory`` bytes for each (None: no limit)."""
+    """What an executor is to keep to: ``lanes`` at once, ``max_memory`` bytes for each (None: no limit).
+
+    Lanes load the target within ``load_timeout`` seconds, each for itself but for what ``preload`` names.
+    """
 
     lanes: int
     max_memory: int | None = None
+    preload: tuple[str, ...] = ()
+    load_timeout: float = LOAD_TIMEOUT
 
 
 ExecutorFactory = Callable[[Setup, Limits, OnEvent], Executor]

@@ -15,6 +15,7 @@ from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.execution import Prepared, describe, error_text, flows_of
 from pgflow_mp.executors.messages import Hello, Kind, Outcome, Setup, decode_chunk, encode
 from pgflow_mp.flows.context import Context, Runtime
+from pgflow_mp.loading import reentry
 
 stopping: Final[dict[bytes, threading.Event]] = {}
 """By setup, the executors of this process that are being stopped: they see it where they run items, too."""
@@ -94,4 +95,5 @@ def hello(setup: bytes) -> bytes:
 
 def run_chunk(setup: bytes, data: bytes) -> bytes:
     """Run an encoded Chunk; the encoded list of its outcomes."""
-    return encode(_place(setup).run(data))
+    with reentry.executing():
+        return encode(_place(setup).run(data))

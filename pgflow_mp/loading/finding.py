@@ -7,10 +7,12 @@ running a file: flows are module-level variables.
 from __future__ import annotations
 
 import difflib
+import inspect
 import os
 import sys
 import types
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import handlers
@@ -21,16 +23,19 @@ from pgflow_mp.loading.targets import Target, bundled_examples, resolve_app
 __all__ = ["Target", "bundled_examples", "load_app", "load_flows", "resolve_app", "target_for"]
 
 
-def load_flows(target: Target | str, *, main_path: str | None = None) -> list[Flow]:
+def load_flows(
+    target: Target | str, *, main_path: str | None = None, may_be_main: bool = False
+) -> list[Flow]:
     """Import a target and return its flows: the one that it names, or all module-level ones.
 
     ``main_path`` is the script to run for the target ``__main__`` (under the name ``__mp_main__``, as
-    multiprocessing does). The flow must have steps, and the handlers' annotations are checked.
+    multiprocessing does); a file that cannot be imported by its name ``may_be_main`` likewise. The flow must
+    have steps, and the handlers' annotations are checked.
     Raises FlowNotFound, or FlowDefinitionError as the module raised it.
     """
     if isinstance(target, str):
         target = Target.parse(target)
-    module = import_target(target, main_path)
+    module = import_target(target, main_path, may_be_main=may_be_main)
     flows = _collect(module, str(target.module or target.file))
     if target.flow is not None:
         flows = {target.flow: _choose(module, flows, target)}
@@ -59,10 +64,9 @@ def target_for(flow: Flow) -> Target:
             f'Flow "{flow.slug}" was started while a worker process was importing its script',
             hint="Start it under: if __name__ == '__main__':",
         )
-    for name in (flow.module, *list(sys.modules)):
-        module = sys.modules.get(name)
-        if isinstance(module, types.ModuleType) and any(value is flow for value in vars(module).values()):
-            return _target_in(flow, name, module)
+    for name, namespace in _namespaces(flow):
+        if any(value is flow for value in namespace.values()):
+            return _target_in(flow, name, namespace)
     if flow.file is None or flow.file.startswith("<"):
         raise _not_in_a_file(flow)
     raise FlowNotFound(
@@ -71,20 +75,40 @@ def target_for(flow: Flow) -> Target:
     )
 
 
-def _target_in(flow: Flow, name: str, module: types.ModuleType) -> Target:
-    spec = getattr(module, "__spec__", None)
-    file = getattr(module, "__file__", None)
+def _namespaces(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Where the flow may be a variable: (name, contents) of modules.
+
+    Not all are in sys.modules: programs that run another one (profilers, debuggers) are ``__main__``
+    themselves. Its handlers know where they were defined.
+    """
+    for name in (flow.module, *list(sys.modules)):
+        module = sys.modules.get(name)
+        if isinstance(module, types.ModuleType):
+            yield name, vars(module)
+    for step in flow.steps.values():
+        namespace = getattr(inspect.unwrap(step.handler), "__globals__", None)
+        if isinstance(namespace, dict):
+            yield str(namespace.get("__name__")), namespace
+
+
+def _target_in(flow: Flow, name: str, namespace: dict[str, Any]) -> Target:
+    spec, file = namespace.get("__spec__"), namespace.get("__file__")
+    if not isinstance(file, str) or not _is_there(file):
+        raise _not_in_a_file(flow)
     if name in ("__main__", "__mp_main__"):
         if spec is not None and spec.name not in ("__main__", "__mp_main__"):  # python -m package.module
             return Target(module=spec.name, flow=flow.slug)
-        if file is None or not os.path.isfile(file):
-            raise _not_in_a_file(flow)
         return Target(module="__main__", file=os.path.abspath(file), flow=flow.slug)
-    if file is None or not os.path.isfile(file):
-        raise _not_in_a_file(flow)
-    if spec is None or name.startswith(FILE_PREFIX):
+    if spec is None or name.startswith(FILE_PREFIX) or name not in sys.modules:
         return Target(file=os.path.abspath(file), flow=flow.slug)
     return Target(module=name, flow=flow.slug)
+
+
+def _is_there(file: str) -> bool:
+    """Whether it is a file, or in an archive that Python imports from."""
+    while file and not os.path.lexists(file):
+        file = os.path.dirname(file)
+    return os.path.isfile(file)
 
 
 def _not_in_a_file(flow: Flow) -> FlowNotFound:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import difflib
 import hashlib
 import importlib
-import importlib.machinery
 import importlib.util
 import linecache
 import os
+import pkgutil
 import re
 import sys
 import sysconfig
 import traceback
 import types
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pgflow_mp.errors import FlowNotFound, PgflowError
+from pgflow_mp.loading import reentry
 from pgflow_mp.loading.targets import Target, bundled_examples, package_of
 
 FILE_PREFIX: Final = "pgflow_mp_file_"
@@ -26,13 +27,21 @@ _HERE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.
 _LIBRARIES: Final = tuple(sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib"))
 
 
-def import_target(target: Target, main_path: str | None = None) -> types.ModuleType:
+def import_target(
+    target: Target, main_path: str | None = None, *, may_be_main: bool = False
+) -> types.ModuleType:
     """The module of a target, imported under the name that other modules would import it by.
 
     A file belongs to its package, or is a top-level module of its directory; only where that name is
-    taken by another module does it get one of its own. ``__main__`` is run again as ``__mp_main__``.
+    taken by another module does it get one of its own, or, if it ``may_be_main`` of this process, is run
+    as that: processes that its functions start find it then. ``__main__`` is run again as ``__mp_main__``.
     Raises FlowNotFound, and lets PgflowError through with the place added to its hint.
     """
+    with reentry.importing(place_of(target)):
+        return _import_target(target, main_path, may_be_main=may_be_main)
+
+
+def _import_target(target: Target, main_path: str | None, *, may_be_main: bool) -> types.ModuleType:
     for directory in reversed(target.sys_path):
         if directory not in sys.path:
             sys.path.insert(0, directory)
@@ -41,9 +50,9 @@ def import_target(target: Target, main_path: str | None = None) -> types.ModuleT
             return _import_main(main_path or target.main_path)
         if target.module is not None:
             return importlib.import_module(target.module)
-        return _import_file(Path(target.file or ""))
+        return _import_file(Path(target.file or ""), may_be_main=may_be_main)
     except PgflowError as error:
-        if where := _where(error):
+        if (where := _where(error)) and where.partition(":")[0] not in str(error):
             error.hint = f"{error.hint} Defined at {where}".lstrip()
         raise
     except ModuleNotFoundError as error:
@@ -65,6 +74,7 @@ def import_target(target: Target, main_path: str | None = None) -> types.ModuleT
 
 
 def _import_main(path: str | None) -> types.ModuleType:
+    """Run the script as ``__mp_main__``, and let it be this process's ``__main__``, like multiprocessing."""
     again = sys.modules.get("__mp_main__")
     if again is not None and again is not sys.modules.get("__main__"):
         return again
@@ -72,14 +82,12 @@ def _import_main(path: str | None) -> types.ModuleType:
     current = getattr(main, "__file__", None)
     if path is None or (current is not None and os.path.abspath(current) == os.path.abspath(path)):
         return main
-    loader = importlib.machinery.SourceFileLoader("__mp_main__", path)
-    spec = importlib.util.spec_from_loader("__mp_main__", loader, origin=path)
-    assert spec is not None  # noqa: S101 - it is None only without a loader
-    module = importlib.util.module_from_spec(spec)
+    module = types.ModuleType("__mp_main__")  # a script has no __spec__
     module.__file__ = path
+    code = _code_of(path)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
     try:
-        loader.exec_module(module)
+        exec(code, module.__dict__)  # noqa: S102 - as the interpreter does with a script
     except BaseException:
         sys.modules["__main__"] = main
         del sys.modules["__mp_main__"]
@@ -87,7 +95,17 @@ def _import_main(path: str | None) -> types.ModuleType:
     return module
 
 
-def _import_file(file: Path) -> types.ModuleType:
+def _code_of(path: str) -> types.CodeType:
+    """The code of a script, or of the ``__main__`` of an archive that Python runs."""
+    if not os.path.isfile(path) and os.path.isfile(archive := os.path.dirname(path)):
+        importer: Any = pkgutil.get_importer(archive)
+        code: types.CodeType = importer.get_code("__main__")
+        return code
+    with open(path, "rb") as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
+
+
+def _import_file(file: Path, *, may_be_main: bool) -> types.ModuleType:
     """Import by the name that other modules would use for the file, if it is free, else by one of ours."""
     if not file.is_file():
         raise _no_file(file)
@@ -102,6 +120,9 @@ def _import_file(file: Path) -> types.ModuleType:
             return module
     if all(part.isidentifier() for part in name.split(".")) and _is_same(_origin(name), file):
         return importlib.import_module(name)
+    if may_be_main and "__mp_main__" not in sys.modules:
+        module = sys.modules[ours] = _import_main(str(file))
+        return module
     spec = importlib.util.spec_from_file_location(ours, file)
     if spec is None or spec.loader is None:
         raise FlowNotFound(f"{file} is no Python file", hint="Its name must end in .py.")

@@ -17,6 +17,7 @@ from pgflow_mp.errors import RunFailed
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading import reentry
 from pgflow_mp.testing.clock import FakeClock
 from pgflow_mp.testing.faults import simulated
 from pgflow_mp.testing.graph import InlineStep
@@ -81,7 +82,7 @@ def execute_inline(
     began = clock.time()
     engine = Engine(flow, raw, clock, runtime)
     try:
-        with simulated():
+        with simulated(), reentry.executing():
             engine.run()
     finally:
         runtime.close()

@@ -438,12 +438,12 @@ class Loop:
             self._observer.on_message("warn", f"lane {event.lane} ended: {event.cause}, {event.exit}")
 
     def _on_lane_ready(self, event: LaneReady) -> None:
-        text = f"lane {event.lane} is up (pid {event.pid}, {event.seconds:.2f} s)"
-        self._observer.on_message("debug", text)
+        self._observer.on_message("debug", event.text)
 
     def _on_lane_failed(self, event: LaneFailedToStart) -> None:
-        text = f"lane {event.lane} does not start, next try in {event.retry_in:g} s: {event.error}"
-        self._observer.on_message("error", text)
+        self._observer.on_message("error", event.text)
+        if event.fatal is not None:
+            self.course.error, self.course.ending = self.course.error or event.fatal, Ending.FORCED
 
     def _on_executor_lost(self, event: ExecutorLost) -> None:
         self.course.error = self.course.error or PgflowError(event.error, hint=event.hint)

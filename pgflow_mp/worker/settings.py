@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 
 from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors import cpus
+from pgflow_mp.executors.messages import LOAD_TIMEOUT
 
 Compile = Literal["check", "skip", "recreate"]
 
@@ -31,6 +32,10 @@ class WorkerSettings:
     batch is full, when nothing more of their run is held, or when a lane has nothing to do.
     ``claim_ahead`` is how much work, per lane, is claimed beyond what the lanes hold.
     ``crash_budget`` is how often an item may crash its process before it is quarantined.
+    Every lane imports the targets for itself, within ``load_timeout``. ``preload`` names modules that are
+    imported once and shared by all lanes, and by those that replace them; "flow" stands for the targets
+    themselves. What such a module makes when it is imported (random generators, temporary directories)
+    is the same in every lane.
     """
 
     dsn: str
@@ -48,6 +53,8 @@ class WorkerSettings:
     compile: Compile = "check"
     max_memory_per_worker: int | None = None
     threads: int = 1
+    preload: tuple[str, ...] = ()
+    load_timeout: float = LOAD_TIMEOUT
     heartbeat_interval: float = 2.0
     dead_after: float = 10.0
     linger: float = 0.25
@@ -73,7 +80,7 @@ class WorkerSettings:
             value = getattr(self, name)
             if value is not None and value < minimum:
                 raise ConfigError(f"{name} must be at least {minimum}, not {value}")
-        for name in ("heartbeat_interval", "dead_after", "max_poll_seconds"):
+        for name in ("heartbeat_interval", "dead_after", "max_poll_seconds", "load_timeout"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)}")
         if self.dead_after < 2 * self.heartbeat_interval:

@@ -21,6 +21,7 @@ from pgflow_mp.db import engine, schema
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
+from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker import inbox, startup
 from pgflow_mp.worker.course import Course
@@ -50,6 +51,7 @@ class Worker:
         observer: Observer | None = None,
         executor: ExecutorFactory = lanes,
     ) -> None:
+        reentry.refuse("Worker()")
         self.settings = settings
         self._make_executor = executor
         self.stats = Stats()
@@ -77,6 +79,7 @@ class Worker:
         in order, within ``grace`` seconds, the second at once. Raises PgflowError if it cannot start or
         its database refuses it.
         """
+        reentry.refuse("Worker.run()")
         if self.state is not WorkerState.CREATED:
             raise PgflowError("A worker can only be started once")
         course = self._course
@@ -117,7 +120,9 @@ class Worker:
         settings, course = self.settings, self._course
         with startup.Session(settings.dsn) as session:
             session.call(schema.check)
-            limits = Limits(settings.lanes, settings.max_memory_per_worker)
+            limits = Limits(
+                settings.lanes, settings.max_memory_per_worker, settings.preload, settings.load_timeout
+            )
             self._executor = self._make_executor(startup.lane_setup(settings), limits, self._events.put)
             flows = self._executor.start()
             if missing := self._executor.abilities.missing():

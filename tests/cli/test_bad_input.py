@@ -69,6 +69,18 @@ def test_a_flow_that_cannot_be_loaded(bare_cli: Cli, target: str, parts: list[st
     assert_nothing_started(bare_cli)
 
 
+@pytest.mark.parametrize("verb", ["run", "start", "work"])
+def test_a_flow_that_executes_itself_when_it_is_imported(bare_cli: Cli, verb: str) -> None:
+    (bare_cli.cwd / "nog.py").write_text(
+        "from pgflow_mp import Flow, run\n\n"
+        "flow = Flow('no_guard').map('same', lambda n: n)\n"
+        "print(run(flow, [1, 2], workers=1))\n"
+    )
+    done = bare_cli(verb, "nog.py", *(["--input", "[1]"] if verb != "work" else []))
+    says = "nog.py, line 4 calls run() while the file is imported: print(run(flow, [1, 2], workers=1))"
+    assert_one_screen(done, 2, says, "Put it under a guard: if __name__ == '__main__':")
+
+
 def test_a_worker_without_its_module_does_not_start(bare_cli: Cli) -> None:
     assert_one_screen(bare_cli("nowhere.flows", "--workers", "2"), 2, "There is no module 'nowhere'")
     assert_one_screen(bare_cli(PGFLOW_FLOWS="nowhere.flows"), 2, "There is no module 'nowhere'")

@@ -55,9 +55,9 @@ def test_both_start_methods_work(method: str) -> None:
         assert kinds(harness.run([["echo", 1]])) == [0]
 
 
-def test_the_target_is_imported_once_for_all_lanes(tmp_path: Path) -> None:
+def test_a_target_that_is_preloaded_is_imported_once_for_all_lanes(tmp_path: Path) -> None:
     target = write_flow(tmp_path, "print('imported', file=open(__file__ + '.log', 'a'))")
-    with lanes(4, target=target) as harness:
+    with lanes(4, target=target, preload=["flow"]) as harness:
         harness.run([["echo", 1]])
     assert Path(target + ".log").read_text().count("imported") == 1
 
@@ -69,16 +69,19 @@ def test_the_target_is_imported_once_for_all_lanes(tmp_path: Path) -> None:
         "kept = open(__file__)",
     ],
 )
-def test_a_target_that_cannot_be_forked_safely_is_imported_by_every_lane(tmp_path: Path, body: str) -> None:
+def test_a_target_that_cannot_be_forked_safely_is_imported_by_every_lane(
+    tmp_path: Path, body: str, caplog: pytest.LogCaptureFixture
+) -> None:
     target = write_flow(tmp_path, f"print('imported', file=open(__file__ + '.log', 'a'))\n{body}")
-    with lanes(2, target=target) as harness:
+    with lanes(2, target=target, preload=["flow"]) as harness:
         harness.run([["echo", 1]])
     assert Path(target + ".log").read_text().count("imported") == 3  # once in vain
+    assert "Nothing is preloaded, every process imports for itself: importing it " in caplog.text
 
 
-def test_a_replacement_does_not_wait_for_a_slow_import_again(tmp_path: Path) -> None:
+def test_the_replacement_of_a_preloaded_lane_does_not_wait_for_a_slow_import_again(tmp_path: Path) -> None:
     target = write_flow(tmp_path, "time.sleep(1.5)")
-    with lanes(2, target=target) as harness:
+    with lanes(2, target=target, preload=["flow"]) as harness:
         harness.run([["os_exit", 1]])
         harness.until(lambda: len(harness.ready) == 3)
         assert harness.ready[-1].seconds < 1.0
@@ -96,7 +99,7 @@ def test_a_module_that_kills_its_process_at_import_is_reported(tmp_path: Path) -
 
 def test_an_import_that_never_ends_is_given_up(tmp_path: Path) -> None:
     target = write_flow(tmp_path, "while True: pass")
-    assert_refused(target, "took longer than 1 s", "bad_flow.py", start_timeout=1.0)
+    assert_refused(target, "took longer than 1 s", "bad_flow.py", "--load-timeout", start_timeout=1.0)
 
 
 def test_a_lane_holds_two_chunks_and_refuses_a_third() -> None:
@@ -272,4 +275,4 @@ def assert_refused(target: str, *says: str, start_timeout: float = 20.0) -> None
     with pytest.raises(PgflowError) as caught:
         pool.start()
     for words in says:
-        assert words in str(caught.value)
+        assert words in f"{caught.value} {caught.value.hint}"

@@ -88,7 +88,7 @@ def test_lanes_are_replaced_by_a_server_whose_socket_has_no_name(
 
 def test_a_process_made_while_a_server_starts_does_not_inherit_the_directory_of_its_socket() -> None:
     """In such a lane multiprocessing had no place for its own sockets: Process().start() raised."""
-    context = processes.lane_context(Preload("", [], [], None, 1), start_method="forkserver")
+    context = processes.lane_context(Preload("", [], [], None, 1, [], []), start_method="forkserver")
     assert isinstance(context, processes.LaneContext)
     made: list[Any] = []
     maker = threading.Thread(target=lambda: made.append(context.Process(target=print)))

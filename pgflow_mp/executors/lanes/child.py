@@ -29,6 +29,7 @@ from pgflow_mp.executors.lanes.surroundings import Surroundings
 from pgflow_mp.executors.messages import Hello, Kind, Outcome, Setup, decode_chunk, encode
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading import reentry
 
 _LONG: Final = 250e-6  # seconds after which a closer look at an item's traces costs next to nothing
 _CUT_OFF: Final = 4  # exit code
@@ -42,7 +43,7 @@ def load(target: Loadable) -> dict[str, Flow]:
     """Import the target's flows, once per process. Raises whatever the import raises."""
     global _flows
     if _flows is None:
-        _flows = flows_of(target)
+        _flows = flows_of(target, may_be_main=True)
     return _flows
 
 
@@ -55,6 +56,7 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     os.environ.update(cpus.thread_environment(orders.threads))
     started = time.perf_counter()
     hello = Hello([], "", "", 0.0, zygote.loaded, zygote.why_not)
+    reentry.become_lane()
     try:
         flows = load(orders)
         _reseed()
@@ -63,7 +65,7 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     except PgflowError as error:
         hello.error, hello.hint = str(error), error.hint
     except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
-        hello.error = f"Importing {orders.target!r} failed: {error_text(error)}"
+        hello.error = f"Importing {', '.join(orders.target.splitlines())} failed: {error_text(error)}"
     _set_up_logging(orders.log_level, orders.log_format)
     hello.seconds = time.perf_counter() - started
     _hello = encode(hello)

@@ -72,4 +72,12 @@ class LaneExecutor:
 
 def lanes(setup: Setup, limits: Limits, on_event: OnEvent) -> LaneExecutor:
     """The ExecutorFactory of lanes."""
-    return LaneExecutor(LanePool(setup, limits.lanes, on_event, max_memory=limits.max_memory))
+    pool = LanePool(
+        setup,
+        limits.lanes,
+        on_event,
+        max_memory=limits.max_memory,
+        preload=limits.preload,
+        start_timeout=limits.load_timeout,
+    )
+    return LaneExecutor(pool)

@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import psutil
@@ -20,7 +20,7 @@ from pgflow_mp import streams
 from pgflow_mp.executors.lanes.lane import LaneProcess
 from pgflow_mp.executors.lanes.processes import LaneContext, lane_context
 from pgflow_mp.executors.lanes.zygote import Preload
-from pgflow_mp.executors.messages import Setup, encode
+from pgflow_mp.executors.messages import PRELOAD_FLOW, Setup, encode
 
 Failed = Callable[[LaneProcess, BaseException, bool], None]
 
@@ -28,11 +28,11 @@ Failed = Callable[[LaneProcess, BaseException, bool], None]
 class Nursery:
     """Starts and ends the processes of one pool."""
 
-    def __init__(self, setup: Setup, *, preload: bool, start_method: str | None) -> None:
+    def __init__(self, setup: Setup, *, preload: Sequence[str], start_method: str | None) -> None:
         streams.guard()  # what a lane takes for its standard streams must be no socket of ours
         self._setup = setup
         self._encoded_setup = encode(setup)
-        self._preloading = preload
+        self._preloading = bool(preload)
         self._start_method = start_method
         self._lock = threading.Lock()
         self._stopping = False
@@ -78,13 +78,20 @@ class Nursery:
             if used is self._context and self._preloading and not self._stopping:
                 self._preloading = False
                 self._stop_server()
-                self._context = lane_context(self._preload(False), start_method=self._start_method)
+                self._context = lane_context(self._preload(()), start_method=self._start_method)
             return used is not self._context and not self._stopping
 
-    def _preload(self, wanted: bool) -> Preload:
+    def _preload(self, wanted: Sequence[str]) -> Preload:
         setup = self._setup
-        paths = [*setup.sys_path, *(path for path in sys.path if path not in setup.sys_path)]
-        return Preload(setup.target if wanted else "", setup.flows, paths, setup.main_path, setup.threads)
+        return Preload(
+            setup.target if PRELOAD_FLOW in wanted else "",
+            setup.flows,
+            setup.sys_path,
+            setup.main_path,
+            setup.threads,
+            [name for name in wanted if name != PRELOAD_FLOW],
+            sys.argv,
+        )
 
     def close(self, process: LaneProcess, grace: float) -> None:
         """End a process in a thread; it gets ``grace`` seconds to leave by itself."""

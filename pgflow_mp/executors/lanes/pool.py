@@ -17,17 +17,22 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Final
 
-from pgflow_mp.errors import PgflowError
+from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.executors.events import Cause, LaneEvent, LaneFailedToStart, LaneReady
 from pgflow_mp.executors.lanes.lane import Hooks, LaneProcess, RunningItem, default_oom_kills
 from pgflow_mp.executors.lanes.nursery import Nursery
-from pgflow_mp.executors.messages import Chunk, FlowInfo, Hello, Setup, encode
+from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Hello, Setup, encode
 from pgflow_mp.executors.verdicts import KillReason
 
 _log: Final = logging.getLogger("pgflow_mp.lanes")
 
 LEAVE_GRACE: Final = 1.0  # seconds an idle process gets to leave by itself
 _FIRST_RETRY, _LAST_RETRY = 0.5, 30.0
+_TRIES: Final = 5  # of each lane, before a pool without any other lane is given up
+_TOO_SLOW: Final = (
+    "Look for slow work at import time, or allow it more: "
+    "--load-timeout S, PGFLOW_LOAD_TIMEOUT=S, or load_timeout=S."
+)
 
 
 @dataclass(slots=True)
@@ -59,8 +64,8 @@ class LanePool:
 
     ``max_memory`` (bytes of a lane's process tree) is enforced by the Watchdog. A lane is recycled once it
     uses ``recycle_memory`` bytes (75 % of max_memory by default), has executed ``recycle_items`` items or is
-    ``recycle_seconds`` old; its replacement is up before it goes. ``preload`` loads the target once for
-    all lanes.
+    ``recycle_seconds`` old; its replacement is up before it goes. ``preload`` names what is imported
+    once for all lanes, within ``start_timeout`` seconds like what each imports for itself.
     """
 
     def __init__(
@@ -73,8 +78,8 @@ class LanePool:
         recycle_memory: int | None = None,
         recycle_items: int | None = None,
         recycle_seconds: float | None = None,
-        preload: bool = True,
-        start_timeout: float = 60.0,
+        preload: Sequence[str] = (),
+        start_timeout: float = LOAD_TIMEOUT,
         start_method: str | None = None,
     ) -> None:
         if size < 1:
@@ -112,13 +117,13 @@ class LanePool:
     def start(self) -> list[FlowInfo]:
         """Start all lanes at once; returns what the target holds as soon as the first lane knows.
 
-        Raises PgflowError, with the pool stopped, if the target cannot be loaded.
+        Raises FlowDefinitionError, with the pool stopped, if the target cannot be loaded.
         """
         self.resize(self._size)
         try:
             hello = self._await_first()
             if hello.error:
-                raise PgflowError(hello.error, hint=hello.hint)
+                raise FlowDefinitionError(hello.error, hint=hello.hint)
         except BaseException:
             self.abort()
             raise
@@ -131,10 +136,7 @@ class LanePool:
             with contextlib.suppress(TimeoutError):
                 return self._first.result(0.05)
             self.poll()
-        raise PgflowError(
-            f"Loading {self._setup.target!r} took longer than {self._start_timeout:g} s",
-            hint="Look for slow work at import time, or raise the limit.",
-        )
+        raise FlowDefinitionError(self._too_slow, hint=_TOO_SLOW)
 
     def resize(self, size: int) -> None:
         """Add lanes, or let the last ones finish what they hold and go."""
@@ -323,6 +325,14 @@ class LanePool:
 
     # -- internals ---------------------------------------------------------------------------------
 
+    @property
+    def _target(self) -> str:
+        return ", ".join(self._setup.target.splitlines())
+
+    @property
+    def _too_slow(self) -> str:
+        return f"Loading {self._target} took longer than {self._start_timeout:g} s"
+
     def _processes(self) -> list[LaneProcess]:
         with self._lock:
             found = [p for lane in self._lanes.values() for p in (lane.current, lane.coming) if p is not None]
@@ -379,7 +389,7 @@ class LanePool:
             if old is not None:
                 self._retire(old)
         if self._answer(hello) and hello.why_not:
-            _log.debug("Every lane imports %s by itself: %s", self._setup.target, hello.why_not)
+            _log.warning("Nothing is preloaded, every process imports for itself: %s", hello.why_not)
 
     def _on_died(self, process: LaneProcess, how: str) -> None:
         with self._lock:
@@ -390,9 +400,11 @@ class LanePool:
         if process.ready_at is not None and (process.has_worked or time.monotonic() - process.ready_at > 1.0):
             self._start_process(lane)
             return
-        error = f"A lane's process ended while loading {self._setup.target!r}: {how}"
-        if not self._answer(Hello([], error, "", 0.0, False, "")):
-            self._failed(lane, process.generation, error, "")
+        slow = process.ready_at is None and time.monotonic() - process.started_at > self._start_timeout
+        error = self._too_slow if slow else f"A lane's process ended while loading {self._target}: {how}"
+        hint = _TOO_SLOW if slow else ""
+        if not self._answer(Hello([], error, hint, 0.0, False, "")):
+            self._failed(lane, process.generation, error, hint)
 
     def _answer(self, hello: Hello) -> bool:
         """Tell start() what became of the first process; False if it has been told."""
@@ -407,7 +419,11 @@ class LanePool:
             lane.failures += 1
             delay = min(_LAST_RETRY, _FIRST_RETRY * 2 ** (lane.failures - 1))
             lane.retry_at = time.monotonic() + delay
-        self._on_event(LaneFailedToStart(lane.id, generation, error, hint, delay))
+            lanes = self._lanes.values()
+            hopeless = all(other.current is None and other.failures >= _TRIES for other in lanes)
+        text = f"No process of this worker starts any more. {error}"
+        fatal = FlowDefinitionError(text, hint=hint) if hopeless else None
+        self._on_event(LaneFailedToStart(lane.id, generation, error, hint, delay, fatal))
         if lane.failures >= 3:
             self._answer(Hello([], error, hint, 0.0, False, ""))
 

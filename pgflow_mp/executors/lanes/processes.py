@@ -45,6 +45,25 @@ _EXIT_UNKNOWN: Final = 255
 _passing = threading.Lock()  # multiprocessing's settings belong to the whole process
 
 
+class _Imports(list[str]):
+    """Names that the forkserver imports, from where this process would import them.
+
+    multiprocessing writes the list into the server's command line, as Python source.
+    """
+
+    def __repr__(self) -> str:
+        path = preparation("forkserver")["sys_path"]
+        return f"[__import__('sys').path.__setitem__(slice(None), {path!r}), *{[*self]!r}][1:]"
+
+
+def preparation(name: str) -> dict[str, Any]:
+    """What multiprocessing tells a new process: arguments, sys.path, working directory and more."""
+    main = sys.modules["__main__"]
+    if not hasattr(main, "__spec__"):  # a debugger took it away
+        main.__spec__ = None
+    return spawn.get_preparation_data(name)
+
+
 class LaneServer(forkserver.ForkServer):
     """The forkserver of one pool. ``preload`` is what it loads before it forks."""
 
@@ -63,7 +82,7 @@ class LaneServer(forkserver.ForkServer):
         os.pwrite(self._orders.fd, encode(preload), 0)
         orders = f"{here}/{self._orders.fd}"
         # The second name is no module and importing it does nothing: it tells the first where to read.
-        self.set_forkserver_preload(["pgflow_mp.executors.lanes.zygote", orders])
+        self._preload_modules = _Imports(["pgflow_mp.executors.lanes.zygote", orders])
 
     @property
     def pid(self) -> int | None:
@@ -78,6 +97,7 @@ class LaneServer(forkserver.ForkServer):
             if not _nameless_sockets_work():
                 super().ensure_running()
             elif not self._is_running():
+                preparation("forkserver")
                 with _passing_directory():
                     super().ensure_running()
                     self._take_name_away()
@@ -194,13 +214,13 @@ class _Popen(popen_forkserver.Popen):
         super().__init__(process)
 
     def _launch(self, process: Any) -> None:
-        preparation = spawn.get_preparation_data(process.name)
+        prepared = preparation(process.name)
         for key in ("init_main_from_name", "init_main_from_path"):
-            preparation.pop(key, None)
+            prepared.pop(key, None)
         message = io.BytesIO()
         set_spawning_popen(self)
         try:
-            reduction.ForkingPickler(message, None).dump(preparation)
+            reduction.ForkingPickler(message, None).dump(prepared)
             reduction.ForkingPickler(message, None).dump(process)
         finally:
             set_spawning_popen(None)

@@ -1,14 +1,17 @@
-"""Imported by a lane pool's forkserver before it forks the first lane: loads the user's module once.
+"""Imported by a lane pool's forkserver before it forks the first lane: loads what all lanes need.
 
-Lanes then start in milliseconds, also after a kill, and share the module's memory. A process that is
-to be forked must have neither threads nor open files (threads are gone in the child; a file's position
-would be shared by all lanes). If loading the target leaves any behind, or fails, the forkserver starts
-itself again without it, and every lane loads the target on its own.
+That is our code, and only where it is asked for more: modules by name, or the user's own. Lanes then start
+in milliseconds, also after a kill, and share the memory; but they also share what was made at import. A
+process that is to be forked must have neither threads nor open files (threads are gone in the child; a
+file's position would be shared by all lanes). If loading leaves any behind, or fails, the forkserver starts
+itself again without it, and every lane loads everything on its own.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib
+import multiprocessing
 import os
 import re
 import signal
@@ -28,13 +31,15 @@ _WHY_NOT: Final = "PGFLOW_MP_NOT_PRELOADED"
 
 
 class Preload(Message):
-    """What the forkserver is told, without secrets. An empty target: load nothing."""
+    """What the forkserver is told, without secrets. ``target`` (if any) and ``modules`` it loads."""
 
     target: str
     flows: list[str]
     sys_path: list[str]
     main_path: str | None
     threads: int
+    modules: list[str]
+    argv: list[str]
     lifeline: str = ""  # a pipe that ends with the parent
 
 
@@ -45,6 +50,8 @@ why_not: str = ""
 
 def _orders() -> Preload | None:
     """What the forkserver's command line points to; None if this is none of ours or cannot be read."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        return None  # a lane of a forkserver that has not found this module
     command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
     if not (found := re.search(r"forkserver import main; main\(\d+,.*'(/proc/\d+/fd/\d+)'", command)):
         return None
@@ -100,15 +107,20 @@ def _prepare() -> None:
     os.environ.update(cpus.thread_environment(orders.threads))
     from pgflow_mp.executors.lanes import child  # every lane needs it
 
-    why_not = os.environ.pop(_WHY_NOT, "" if orders.target else "not asked for")
-    if why_not or not os.path.isdir("/proc/self/task"):
+    why_not = os.environ.pop(_WHY_NOT, "")
+    if why_not or not (orders.target or orders.modules) or not os.path.isdir("/proc/self/task"):
         return
     started = time.perf_counter()
     before = _open_files()
+    sys.argv = orders.argv
+    sys.path[:0] = [path for path in orders.sys_path if path not in sys.path]
     try:
-        child.load(orders)
+        for name in orders.modules:
+            importlib.import_module(name)
+        if orders.target:
+            child.load(orders)
     except BaseException as error:  # noqa: BLE001 - the lane that loads it reports it
-        _restart(f"importing it fails with {type(error).__name__}")
+        _restart(f"importing it fails with {type(error).__name__}: {error}")
     if reason := _unsafe(before):
         _restart(reason)
     seconds = time.perf_counter() - started
