@@ -204,7 +204,7 @@ def _mismatch(flow: Any, run_input: RunInput) -> str:
     for step in flow.steps.values():
         is_map = step.step_type == "map"
         for argument in step.arguments:
-            is_input = argument.source is Source.INPUT and not step.dependencies
+            is_input = argument.source in (Source.INPUT, Source.MEMBERS) and not step.dependencies
             if argument.source is not Source.FLOW_INPUT and not is_input:
                 continue
             try:

@@ -3,7 +3,8 @@
 In this order: the Context (by annotation, or by the names ctx and context), the outputs of parents
 (by name), the run's input (``flow_input``), and then the step's own input for the first free
 parameter: the run's input in a root step, one element in a map, a read-only mapping
-{parent: output} in a dependent step that names no parent.
+{parent: output} in a dependent step that names no parent. ``**row`` alone receives the members of an
+object by name. What a decorator seems to give itself is left to it (pgflow_mp.flows.wrappers).
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from typing import Any, Final
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows.annotations import can_hold_a_mapping
 from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.convertible import unreadable
 from pgflow_mp.flows.validation import describe
+from pgflow_mp.flows.wrappers import Calling, calling_of
 
 EMPTY: Final = inspect.Parameter.empty
 _CONTEXT_NAMES: Final = ("ctx", "context")
@@ -33,6 +36,7 @@ class Source(Enum):
     """Where an argument comes from."""
 
     INPUT = "input"  # the element of a map, the run's input of a root step
+    MEMBERS = "members"  # the same, as keywords: **row
     PARENTS = "parents"  # the mapping {parent: output}
     PARENT = "parent"  # the output of one parent
     OTHER_PARENTS = "other parents"  # **kwargs: parents that no parameter names
@@ -76,24 +80,30 @@ def bind(
     would receive a mapping, which its annotation cannot hold.
     """
     try:
-        signature = inspect.signature(handler)
+        calling = calling_of(handler)
     except (TypeError, ValueError):  # some builtins, e.g. int, do not tell: they take the input
         return (Argument("input", _own_source(facts)),)
     parents = () if facts.is_map else facts.dependencies
     parameters = [
         parameter.replace(annotation=_resolve_early(parameter.annotation, handler, names))
-        for parameter in signature.parameters.values()
+        for parameter in calling.parameters
     ]
     kinds = [parameter.kind for parameter in parameters]
     own_is_free = not any(parameter.name in parents for parameter in parameters)
+    given = _given(calling, parameters, parents, facts, own_is_free=own_is_free)
     arguments: list[Argument] = []
     gap = False  # a parameter before this one keeps its default, so this one must be passed by name
     for parameter in parameters:
         kind = parameter.kind
+        if parameter.name in given:
+            gap = True
+            continue
         source = _named_source(parameter, parents)
         if kind is inspect.Parameter.VAR_KEYWORD:
             taken = any(argument.source is Source.PARENTS for argument in arguments)
             source = Source.OTHER_PARENTS if parents and not taken else None
+            if own_is_free and _own_source(facts) is Source.INPUT:
+                source = Source.MEMBERS
         elif kind is inspect.Parameter.VAR_POSITIONAL:
             leave = bool(parents) and inspect.Parameter.VAR_KEYWORD in kinds
             source = _own_source(facts) if own_is_free and not leave and not gap else None
@@ -110,8 +120,9 @@ def bind(
             _check_context(handler, parameter, facts)
         if source is Source.PARENTS:
             _check_mapping(handler, parameter, facts)
-        own_is_free = own_is_free and source not in (Source.INPUT, Source.PARENTS)
-        positional = (kind in _POSITIONAL and not gap) or kind is inspect.Parameter.VAR_POSITIONAL
+        own_is_free = own_is_free and source not in (Source.INPUT, Source.MEMBERS, Source.PARENTS)
+        first = kind in _POSITIONAL and calling.by_position and not (gap and calling.by_name)
+        positional = first or kind is inspect.Parameter.VAR_POSITIONAL
         arguments.append(
             Argument(parameter.name, source, parameter.annotation, parameter.default, positional)
         )
@@ -122,7 +133,8 @@ def wants_flow_input(arguments: Sequence[Argument], facts: StepFacts) -> bool:
     """Whether the handler's arguments need the run's input."""
     is_root = not facts.dependencies and not facts.is_map
     return any(
-        argument.source is Source.FLOW_INPUT or (is_root and argument.source is Source.INPUT)
+        argument.source is Source.FLOW_INPUT
+        or (is_root and argument.source in (Source.INPUT, Source.MEMBERS))
         for argument in arguments
     )
 
@@ -149,6 +161,46 @@ def _resolve_early(annotation: Any, handler: Callable[..., Any], names: Mapping[
         return annotation if annotation is EMPTY else resolve(annotation, handler, names)
     except Exception:  # noqa: BLE001 - reported with its name when the flow is loaded
         return annotation
+
+
+def _given(
+    calling: Calling,
+    parameters: Sequence[inspect.Parameter],
+    parents: Sequence[str],
+    facts: StepFacts,
+    *,
+    own_is_free: bool,
+) -> set[str]:
+    """The parameters that are left to a decorator: as many as nothing else can supply.
+
+    First those that its code mentions by name, then those whose type JSON cannot become, then the last
+    ones, or the first if it puts something in front of what it was given.
+    """
+    if not calling.may_give:
+        return set()
+    needed = [
+        parameter
+        for parameter in parameters
+        if parameter.default is EMPTY
+        and parameter.kind not in _VARIADIC
+        and _named_source(parameter, parents) is None
+    ]
+    foreign = {parameter.name for parameter in needed if _is_foreign(parameter.annotation)}
+    if len(needed) == 1 and own_is_free and not facts.is_map:  # def load(session), or def load(folder)
+        (only,) = needed
+        is_plain = only.annotation is EMPTY and only.name in calling.given
+        return {only.name} if only.name in foreign or is_plain else set()
+    surplus = max(0, len(needed) - own_is_free)
+    needed = needed if calling.in_front else needed[::-1]
+    ranked = sorted(needed, key=lambda each: (each.name not in calling.given, each.name not in foreign))
+    return {parameter.name for parameter in ranked[:surplus]}
+
+
+def _is_foreign(annotation: Any) -> bool:
+    """Whether an annotation says that no JSON is expected."""
+    if annotation is EMPTY or isinstance(annotation, str):
+        return False
+    return unreadable(annotation) is not None
 
 
 def _own_source(facts: StepFacts) -> Source:

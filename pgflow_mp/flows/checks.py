@@ -61,6 +61,9 @@ def reader(handler: Handler, argument: Argument, facts: StepFacts) -> tuple[Any,
 
 def json_type(wanted: Any, source: Source = Source.INPUT) -> Any:
     """The annotation as a decoder takes it: ``object`` and mappings of all parents are left as they are."""
+    if source is Source.MEMBERS:
+        (members,) = typing.get_args(wanted) if typing.get_origin(wanted) is typing.Unpack else (None,)
+        return dict.__class_getitem__((str, wanted)) if members is None else members
     if wanted is typing.LiteralString:
         return str
     anything: tuple[Any, ...] = (object,)

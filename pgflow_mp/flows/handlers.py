@@ -127,11 +127,14 @@ def _general(step: StepDefinition, is_root: bool) -> Call:
     by_position: list[_Get] = []
     by_name: list[tuple[str, _Get]] = []
     others: Callable[[dict[str, msgspec.Raw]], dict[str, Any]] | None = None
+    members: _Get | None = None
     needs_parents = False
     for argument in step.arguments:
         needs_parents = needs_parents or argument.source in (Source.PARENT, Source.OTHER_PARENTS)
         if argument.source is Source.OTHER_PARENTS:
             others = _other_parents(step, argument)
+        elif argument.source is Source.MEMBERS:
+            members = _members(step, argument, is_root)
         elif argument.positional:
             by_position.append(_getter(step, argument, is_root))
         else:
@@ -140,11 +143,13 @@ def _general(step: StepDefinition, is_root: bool) -> Call:
     def call(input: bytes, flow_input: bytes | None, ctx: Context) -> Any:
         parents: dict[str, msgspec.Raw] = _parents(step, input) if needs_parents else {}
         arguments = [get(input, flow_input, ctx, parents) for get in by_position]
-        if not by_name and others is None:
+        if not by_name and others is None and members is None:
             return handler(*arguments)
         named = {name: get(input, flow_input, ctx, parents) for name, get in by_name}
         if others is not None:
             named.update(others(parents))
+        if members is not None:
+            named.update(members(input, flow_input, ctx, parents))
         return handler(*arguments, **named)
 
     return call
@@ -173,6 +178,23 @@ def _getter(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
             ctx.runtime.flow_input(ctx.run_id, None, decode) if flow_input is None else decode(flow_input)
         )
     return lambda input, flow_input, ctx, parents: decode(input)
+
+
+def _members(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
+    """The members of the input by name, none of which may be that of another parameter."""
+    get = _getter(step, argument, is_root)
+    taken = {other.name for other in step.arguments if other is not argument}
+
+    def members(input: bytes, flow_input: bytes | None, ctx: Context, parents: dict[str, Any]) -> Any:
+        found = get(input, flow_input, ctx, parents)
+        if twice := taken.intersection(found):
+            raise InputMismatch(
+                f'Input of step "{step.slug}" does not fit parameter "{argument.name}": it has a member '
+                f'"{min(twice)}", which is another parameter of the handler'
+            )
+        return found
+
+    return members
 
 
 def _other_parents(
