@@ -119,3 +119,47 @@ def shout(name: str) -> str:
 @single.step(depends_on=[shout])
 def greet(shout: str) -> dict[str, str]:
     return {"greeting": f"Hello {shout}"}
+
+
+bulky = Flow("bulky", base_delay=1)
+
+
+@bulky.map
+def left(length: int) -> str:
+    return "l" * length
+
+
+@bulky.map
+def right(length: int) -> str:
+    return "r" * length
+
+
+@bulky.step(depends_on=[left, right])
+def both(left: list[str], right: list[str]) -> int:
+    return sum(map(len, left + right))
+
+
+wide = Flow("wide", base_delay=1)
+
+
+@wide.map
+def grow(length: int) -> str:
+    return "g" * length
+
+
+@wide.map(over=grow)
+def measure(text: str) -> int:
+    return len(text)
+
+
+leaves = Flow("leaves")
+
+
+@leaves.map
+def one(length: int) -> str:
+    return "1" * length
+
+
+@leaves.map
+def two(length: int) -> str:
+    return "2" * length

@@ -105,12 +105,23 @@ _RUN_BY_FUNCTION = (
 
 
 def claim_tasks(
-    conn: Connection, flow_slug: str, worker_id: str, qty: int, lease: int | None = None
+    conn: Connection,
+    flow_slug: str,
+    worker_id: str,
+    qty: int,
+    lease: int | None = None,
+    *,
+    with_input: bool = True,
 ) -> list[ClaimedTask]:
-    """Claim up to ``qty`` tasks for ``lease`` seconds (default: the flow's longest timeout + 2)."""
+    """Claim up to ``qty`` tasks for ``lease`` seconds (default: the flow's longest timeout + 2).
+
+    Fewer where their inputs hold more than about 16 MB. Use :func:`pgflow_mp.db.claiming.claim` where one
+    task without an input must not cost the others.
+    """
+    function = "claim_tasks" if with_input else "claim_tasks_without_input"
     rows = conn.execute(
-        "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths "
-        "from pgflow.claim_tasks(%s, %s::uuid, %s::int, %s::int)",
+        "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths "  # noqa: S608
+        f"from pgflow.{function}(%s, %s::uuid, %s::int, %s::int)",
         (flow_slug, worker_id, qty, lease),
         binary=True,
     ).fetchall()

@@ -26,6 +26,8 @@ _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (
     "flow_options",
     "claim_tasks",
+    "claim_tasks_without_input",
+    "task_input",
     "complete_tasks",
     "fail_tasks",
     "release_tasks",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import select
 import signal
 import socket
@@ -88,7 +89,12 @@ class ClientHub:
         waiting = [self._wakeup, *self._leases]
         if self._listener is not None:
             waiting.append(self._listener)
-        for readable in select.select(waiting, [], [], timeout)[0]:
+        poll = select.poll()  # any number of clients: select() ends at descriptor 1023
+        for waited_for in waiting:
+            poll.register(waited_for, select.POLLIN)
+        by_number = {waited_for.fileno(): waited_for for waited_for in waiting}
+        for number, _ in poll.poll(math.ceil(1000 * timeout)):
+            readable = by_number[number]
             if readable is self._wakeup:
                 with contextlib.suppress(BlockingIOError):
                     self._wakeup.recv(4096)

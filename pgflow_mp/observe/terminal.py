@@ -63,9 +63,11 @@ class TerminalTakeover:
 
     def _pump(self) -> None:
         rest = b""
+        poll = select.poll()  # select() ends at descriptor 1023
+        poll.register(self._read, select.POLLIN)
         while True:
             closing = self._closing.is_set()
-            ready = select.select([self._read], [], [], 0.0 if closing else 0.1)[0]
+            ready = poll.poll(0 if closing else 100)
             data = b""
             if ready:
                 with contextlib.suppress(BlockingIOError):

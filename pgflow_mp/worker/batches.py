@@ -15,17 +15,22 @@ _numbers = itertools.count(1)
 
 
 class ItemTimes:
-    """How long an item of each step takes: a moving average over about the last 20 to 50 items."""
+    """How long an item of each step takes: a moving average over about the last 20 to 50 items.
+
+    And how many bytes of output it leaves.
+    """
 
     def __init__(self) -> None:
         self._means: dict[tuple[str, str], float] = {}
         self._recent: dict[str, float] = {}
+        self._bytes: dict[tuple[str, str], float] = {}
 
-    def observe(self, flow: str, step: str, seconds: float, items: int) -> None:
-        """``items`` items of a step took ``seconds`` together."""
+    def observe(self, flow: str, step: str, seconds: float, items: int, size: int = 0) -> None:
+        """``items`` items of a step took ``seconds`` together, their outputs have ``size`` bytes."""
         if items <= 0:
             return
         key, mean = (flow, step), seconds / items + OVERHEAD
+        self._bytes[key] = max(size / items, 0.9 * self._bytes.get(key, 0.0))
         weight = 1.0 - (1.0 - _MEMORY) ** items
         known = self._means.get(key, mean)
         self._means[key] = known + weight * (mean - known)
@@ -35,6 +40,10 @@ class ItemTimes:
     def of(self, flow: str, step: str) -> float | None:
         """Seconds per item, None before the first was seen."""
         return self._means.get((flow, step))
+
+    def output_bytes(self, flow: str, step: str) -> float:
+        """Bytes of an item's output of late: rather too many than too few."""
+        return self._bytes.get((flow, step), 0.0)
 
     def recent(self, flow: str) -> float | None:
         """Seconds per item of late, whatever the step."""
@@ -49,6 +58,8 @@ class Batch:
     counted from ``renewed`` (time.monotonic). ``done[i]`` tells that item i needs nothing more of us,
     ``open`` counts those that do; ``next`` is the first that was not handed to a lane yet. ``deaths`` tells,
     of tasks that are to be failed for it, how many workers died with them, by message id.
+
+    Threads: the main loop's. What the heartbeat knows of it are Leases (Dispatcher.leases).
     """
 
     flow: str
@@ -93,11 +104,26 @@ class Batch:
         """Message ids of the items that still need us."""
         return [item.msg_id for item, done in zip(self.items, self.done, strict=True) if not done]
 
+    def to_extend(self) -> Lease:
+        """Its lease."""
+        return Lease(self.number, self.flow, self.worker_id, self.open_messages(), self.lease)
+
     def mark(self, first: int, last: int) -> None:
         """Items ``first``..``last`` (inclusive) need nothing more."""
         count = last - first + 1
         self.open -= count - sum(self.done[first : last + 1])
         self.done[first : last + 1] = b"\1" * count
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """What a batch still holds: to be extended to ``seconds`` from now on. ``number`` is the batch's."""
+
+    number: int
+    flow: str
+    worker_id: str
+    msg_ids: list[int]
+    seconds: float
 
 
 @dataclass(slots=True)

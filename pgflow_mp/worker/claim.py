@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import threading
 import time
 from collections import deque
@@ -13,7 +11,7 @@ from typing import Any
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, patience, wire
+from pgflow_mp.db import claiming, connection, engine, patience, wire
 from pgflow_mp.db.engine import ClaimedTask, Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.errors import DatabaseError
@@ -21,12 +19,15 @@ from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.inbox import (
     Claimed,
+    ClaimFailed,
     ClaimLost,
     ConnectionState,
+    Said,
     ThreadFailed,
     WorkHinted,
 )
 from pgflow_mp.worker.planner import ClaimRequest
+from pgflow_mp.worker.wakeup import Wakeup
 
 
 def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int | None, now: float) -> Batch:
@@ -58,8 +59,11 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
 class Claimer(threading.Thread):
     """Claims on a connection of its own, and listens there for announcements of work in ``flows``.
 
-    A worker id that it has not used before is registered first.
-    At most one request is under way; its answer, Claimed or ClaimLost, goes to ``post``.
+    A worker id that it has not used before is registered first. At most one request is under way; its
+    answer, Claimed, ClaimFailed or ClaimLost, goes to ``post``.
+
+    Threads: the main loop calls request(), stop(), join() and close(); they touch ``_requests`` (a deque that
+    one side appends to and the other pops), the event and the wake-up. All else is the thread's own.
     """
 
     def __init__(
@@ -82,8 +86,7 @@ class Claimer(threading.Thread):
         self._registered: set[str] = set()
         self._requests: deque[ClaimRequest] = deque()
         self._stop_event = threading.Event()
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
+        self._wakeup = Wakeup()
         self._conn: Connection | None = None
         self._hints: Hints | None = None
         self._backoff = connection.Backoff()  # a standby accepts connections, but nothing else
@@ -91,20 +94,16 @@ class Claimer(threading.Thread):
     def request(self, request: ClaimRequest) -> None:
         """Claim soon."""
         self._requests.append(request)
-        self._wake()
+        self._wakeup.wake()
 
     def stop(self) -> None:
         """End the thread; a claim under way is finished and posted."""
         self._stop_event.set()
-        self._wake()
+        self._wakeup.wake()
 
     def close(self) -> None:
         """Free the pipe, after the thread has ended."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
-
-    def _wake(self) -> None:
-        os.write(self._wake_write, b"\0")
+        self._wakeup.close()
 
     def run(self) -> None:
         """The thread."""
@@ -112,9 +111,11 @@ class Claimer(threading.Thread):
             while not self._stop_event.is_set():
                 try:
                     self._serve()
-                except (psycopg.Error, OSError) as error:
+                except (psycopg.Error, OSError, MemoryError) as error:
                     timed_out = isinstance(error, psycopg.errors.QueryCanceled)
-                    if not (timed_out or connection.is_transient(error)):
+                    if claiming.concerns_data(error):  # what is claimed next may be other tasks
+                        self._post(Said("error", f"a claim failed, which is tried again: {_short(error)}"))
+                    elif not (timed_out or connection.is_transient(error)):
                         raise
                     self._close()
                     self._post(ConnectionState("claim", _short(error)))
@@ -134,12 +135,9 @@ class Claimer(threading.Thread):
                 self._pass_on(hints)
                 continue
             rest = rested - time.monotonic()
-            watched = [self._wake_read] if rest > 0 else [self._wake_read, conn.fileno()]
-            ready, _, _ = select.select(watched, [], [], rest if rest > 0 else 30.0)
-            if self._wake_read in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_read, 4096)
-            if conn.fileno() in ready:
+            if rest > 0:
+                self._wakeup.wait(rest)
+            elif self._wakeup.wait(30.0, conn.fileno()):
                 self._pass_on(hints)
                 rested = time.monotonic() + REST
 
@@ -150,16 +148,16 @@ class Claimer(threading.Thread):
             if worker_id not in self._registered:
                 self.register(conn, worker_id, flow)
                 self._registered.add(worker_id)
-            tasks = engine.claim_tasks(conn, flow, worker_id, request.quantity, self._lease)
+            tasks, refused = claiming.claim(conn, flow, worker_id, request.quantity, self._lease)
         except psycopg.errors.ForeignKeyViolation:  # our row in the registry is gone
             self._registered.discard(worker_id)
-            self._post(Claimed(flow, worker_id, None, request.quantity, 0.0))
+            self._post(ClaimFailed(flow, worker_id))
             return
         except BaseException as error:
             if connection.is_connection_lost(error):
                 self._post(ClaimLost(flow, worker_id))
             else:
-                self._post(Claimed(flow, worker_id, None, request.quantity, 0.0))
+                self._post(ClaimFailed(flow, worker_id))
             raise
         now = time.monotonic()
         condemned = None
@@ -171,7 +169,7 @@ class Claimer(threading.Thread):
             condemned.deaths = deaths
             tasks = [task for task in tasks if task.msg_id not in deaths]
         batch = make_batch(flow, worker_id, tasks, self._lease, started) if tasks else None
-        self._post(Claimed(flow, worker_id, batch, request.quantity, now - started, condemned))
+        self._post(Claimed(flow, worker_id, batch, request.quantity, now - started, condemned, refused))
 
     def register(self, conn: Connection, worker_id: str, flow: str | None) -> None:
         """Write the row of a worker id, or write it again if somebody deleted it; not of one given up."""

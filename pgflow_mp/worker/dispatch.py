@@ -1,4 +1,4 @@
-"""Which items go to which lane, and how many at once. Pure: no clock, no thread, no database.
+"""Which items go to which lane, and how many at once. Pure: no clock, no database.
 
 A claim's tasks are a Batch; a chunk is a slice of it, sized to hold ``TARGET`` seconds of measured work:
 one item when items are long, hundreds when they are tiny. As what is left to hand out shrinks, so do
@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Final
 
 from pgflow_mp.executors.messages import Chunk, Item
-from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
+from pgflow_mp.worker.batches import Batch, Flight, ItemTimes, Lease
 
 TARGET: Final = 0.2  # seconds of work in a chunk
 DEEPEST: Final = 0.1  # seconds: behind items that take longer no second chunk waits in a lane
 SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
 LARGEST: Final = 500  # items in a chunk
 LARGEST_BYTES: Final = 1 << 20  # of input in a chunk of several items
+LARGEST_OUTPUT: Final = 4 << 20  # bytes that a chunk of several items may be expected to leave
 
 
 class Dispatcher:
-    """The items that wait for a lane, and the chunks that lanes hold."""
+    """The items that wait for a lane, and the chunks that lanes hold.
+
+    Threads: the main loop's, but for what gives and renews leases, which the heartbeat's thread calls.
+    ``_lock`` is held while either looks at, or changes, which batches are held and which items are done.
+    """
 
     def __init__(self, times: ItemTimes) -> None:
         self.times = times
+        self._lock = threading.Lock()
         self.flights: dict[int, Flight] = {}
         self.held: dict[int, Batch] = {}
         self.run_emptied = False
@@ -58,18 +65,50 @@ class Dispatcher:
 
     def finish(self, batch: Batch, first: int, last: int) -> None:
         """Items ``first``..``last`` of a batch need nothing more."""
-        batch.mark(first, last)
+        with self._lock:
+            batch.mark(first, last)
         if not batch.open:
             self._let_go(batch)
 
+    def leases(self, now: float, longest: float) -> tuple[list[Lease], float]:
+        """What is to be extended now, and in how many seconds, at most ``longest``, to ask again.
+
+        A lease that is half used up by then.
+        """
+        found: list[Lease] = []
+        with self._lock:
+            pause = min([longest, *(batch.lease / 4 for batch in self.held.values())])
+            for batch in self.held.values():
+                if now - batch.renewed >= batch.lease / 2 - pause:
+                    found.append(batch.to_extend())
+        return found, pause
+
+    def held_runs(self) -> set[str]:
+        """The runs of which anything is held."""
+        with self._lock:
+            return {run for batch in self.held.values() for run in batch.runs}
+
+    def leases_of(self, runs: Collection[str]) -> list[Lease]:
+        """What is held of these runs."""
+        with self._lock:
+            return [b.to_extend() for b in self.held.values() if any(run in runs for run in b.runs)]
+
+    def renewed(self, lease: Lease, now: float) -> None:
+        """The lease counts from ``now`` on."""
+        with self._lock:
+            if (batch := self.held.get(lease.number)) is not None:
+                batch.renewed = now
+
     def _hold(self, batch: Batch) -> None:
-        self.held[batch.number] = batch
+        with self._lock:
+            self.held[batch.number] = batch
         for run in batch.runs:
             self._batches_of[run] = self._batches_of.get(run, 0) + 1
 
     def _let_go(self, batch: Batch) -> None:
-        if self.held.pop(batch.number, None) is None:
-            return
+        with self._lock:
+            if self.held.pop(batch.number, None) is None:
+                return
         for run in batch.runs:
             self._batches_of[run] -= 1
             if not self._batches_of[run]:
@@ -79,6 +118,10 @@ class Dispatcher:
     def held_items(self, flow: str | None = None) -> int:
         """Items that we claimed and have no outcome of, of one flow or of all."""
         return sum(batch.open for batch in self.held.values() if flow in (None, batch.flow))
+
+    def held_bytes(self) -> int:
+        """Bytes of input of the batches that are not done: a batch keeps its inputs until it is."""
+        return sum(batch.size for batch in self.held.values())
 
     def waiting(self, flow: str | None = None) -> int:
         """Items that wait, of one flow or of all."""
@@ -138,9 +181,10 @@ class Dispatcher:
             if room < batch.waiting:
                 first = batch.next + room
                 rest = batch.part(batch.items[first:])
-                batch.items = batch.items[:first]
-                batch.open -= rest.open
-                del batch.done[first:]
+                with self._lock:
+                    batch.items = batch.items[:first]
+                    batch.open -= rest.open
+                    del batch.done[first:]
                 if not batch.open:
                     self._let_go(batch)
                 out.append(rest)
@@ -201,6 +245,9 @@ class Dispatcher:
         if len(batch.steps) == 1:
             count = chunk_size(mean, self.waiting(batch.flow), lanes)
             count = min(count, batch.waiting)
+            size = self.times.output_bytes(batch.flow, batch.steps[0])
+            if size * count > LARGEST_OUTPUT:
+                count = max(1, int(LARGEST_OUTPUT / size))
             seconds = count * (mean or TARGET)
         else:
             count, seconds = self._cut_mixed(batch, lanes)
@@ -218,13 +265,17 @@ class Dispatcher:
 
     def _cut_mixed(self, batch: Batch, lanes: int) -> tuple[int, float]:
         means = [self.times.of(batch.flow, step) for step in batch.steps]
+        sizes = [self.times.output_bytes(batch.flow, step) for step in batch.steps]
         waiting = self.waiting(batch.flow)
-        count, seconds = 0, 0.0
+        count, seconds, size = 0, 0.0, 0.0
         for i in range(batch.next, min(len(batch.items), batch.next + LARGEST)):
             mean = means[batch.items[i].step]
             if mean is None:  # unknown: by itself
                 return (count, seconds) if count else (1, TARGET)
             if count and (seconds + mean > TARGET or (seconds >= SMALLEST and count * 2 * lanes >= waiting)):
+                break
+            size += sizes[batch.items[i].step]
+            if count and size > LARGEST_OUTPUT:
                 break
             count += 1
             seconds += mean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -23,6 +24,30 @@ class Group:
     attempts: list[int] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     permanent: list[bool] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """Bytes of bodies."""
+        return sum(map(len, self.bodies))
+
+    def cut(self, most: int) -> Group | None:
+        """Take off what is beyond ``most`` bytes of bodies and the first outcome; that, or None."""
+        size = 0
+        for i, body in enumerate(self.bodies):
+            size += len(body)
+            if i and size > most:
+                break
+        else:
+            return None
+        rest = dataclasses.replace(
+            self,
+            indexes=self.indexes[i:],
+            attempts=self.attempts[i:],
+            bodies=self.bodies[i:],
+            permanent=self.permanent[i:],
+        )
+        del self.indexes[i:], self.attempts[i:], self.bodies[i:], self.permanent[i:]
+        return rest
 
     def calls(self) -> list[Call]:
         """The group as calls of at most FULL items and about FULL_BYTES each."""

@@ -9,12 +9,10 @@ watches the served run, and those of which items are parked.
 from __future__ import annotations
 
 import contextlib
-import os
-import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -24,7 +22,8 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.parking import Lookout
 from pgflow_mp.errors import DatabaseError
-from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.batches import Lease
+from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.inbox import (
     ConnectionState,
     Deprecated,
@@ -37,6 +36,7 @@ from pgflow_mp.worker.inbox import (
 )
 from pgflow_mp.worker.parking import Question
 from pgflow_mp.worker.vigil import Vigil
+from pgflow_mp.worker.wakeup import Wakeup
 
 UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's upkeeper
 _STATEMENT_LIMIT: Final = 5  # seconds
@@ -50,7 +50,10 @@ _UUID: Final = 36  # characters
 
 
 class _Loop(threading.Thread):
-    """A thread with a connection that is opened again whenever it is lost."""
+    """A thread with a connection that is opened again whenever it is lost.
+
+    Threads: wake(), stop() and close() are for others; the rest is its own.
+    """
 
     who = ""
     silence = patience.SILENCE
@@ -61,12 +64,11 @@ class _Loop(threading.Thread):
         self._post = post
         self._stopping = threading.Event()
         self._backoff = connection.Backoff(cap=2.0)
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
+        self._wakeup = Wakeup()
 
     def wake(self) -> None:
         """Have the thread look around now."""
-        os.write(self._wake_write, b"\0")
+        self._wakeup.wake()
 
     def stop(self) -> None:
         """End the thread."""
@@ -75,8 +77,7 @@ class _Loop(threading.Thread):
 
     def close(self) -> None:
         """Free the pipe, after the thread has ended."""
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wakeup.close()
 
     def run(self) -> None:
         """The thread."""
@@ -113,21 +114,13 @@ class _Loop(threading.Thread):
     def _serve(self, conn: Connection) -> None:
         raise NotImplementedError
 
-    def _rest(self, seconds: float, conn: Connection | None = None) -> bool:
-        """Wait; True if ``conn`` has something to say."""
-        watched = [self._wake_read] if conn is None else [self._wake_read, conn.fileno()]
-        ready, _, _ = select.select(watched, [], [], max(0.0, seconds))
-        if self._wake_read in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 4096)
-        return conn is not None and conn.fileno() in ready
-
 
 class Heartbeat(_Loop):
     """Keeps this worker alive in the eyes of the others.
 
-    ``worker_ids`` are asked for at every beat, ``held`` are the batches whose leases count. An id whose row
-    somebody has deleted is registered again by ``register``.
+    ``worker_ids`` are asked for at every beat, ``held`` knows what is to be extended. Both are called on
+    this thread and answer with what nobody changes; ``last`` is written here, read by anyone. An id whose
+    row somebody has deleted is registered again by ``register``, on this thread, too.
     """
 
     who = "heartbeat"
@@ -139,8 +132,8 @@ class Heartbeat(_Loop):
         post: Callable[[Any], None],
         *,
         interval: float,
-        worker_ids: Callable[[], list[str]],
-        held: Callable[[], Iterable[Batch]],
+        worker_ids: Callable[[], Sequence[str]],
+        held: Dispatcher,
         register: Callable[[Connection, str], None],
     ) -> None:
         super().__init__(dsn, post)
@@ -166,8 +159,8 @@ class Heartbeat(_Loop):
                 look, hinted = time.monotonic() + _LOOK_EVERY, False
             until = min(due, look) if hinted else due
             if (now := time.monotonic()) < rested:
-                self._rest(min(until, rested) - now)
-            elif self._rest(until - now, conn):
+                self._wakeup.wait(min(until, rested) - now)
+            elif self._wakeup.wait(until - now, conn.fileno()):
                 rested = time.monotonic() + REST
 
     def _beat(self, conn: Connection) -> None:
@@ -191,39 +184,34 @@ class Heartbeat(_Loop):
         Where one is over, the leases of its batches tell which of the tasks are not ours any more: those
         that were claimed after it was retried are.
         """
-        batches = list(self._held())
-        named = {run for batch in batches for run in batch.runs if hinted is None or run.encode() in hinted}
+        held = self._held.held_runs()
+        named = {run for run in held if hinted is None or run.encode() in hinted}
         if not named:
             return
         over = {run.run_id for run in runs.run_heads(conn, named) if run.status != "started"}
-        for batch in batches:
-            if not over.isdisjoint(batch.runs):
-                self._extend_one(conn, batch)
+        for lease in self._held.leases_of(over):
+            self._extend_one(conn, lease)
 
     def _extend(self, conn: Connection) -> float:
         """Extend leases that are half used up; seconds until the next look."""
-        now, next_look = time.monotonic(), self._interval
-        for batch in list(self._held()):
-            next_look = min(next_look, batch.lease / 4)
-            if now - batch.renewed < batch.lease / 2 - next_look:
-                continue
-            self._extend_one(conn, batch)
+        leases, next_look = self._held.leases(time.monotonic(), self._interval)
+        for lease in leases:
+            self._extend_one(conn, lease)
         return max(0.2, next_look)
 
-    def _extend_one(self, conn: Connection, batch: Batch) -> None:
-        now = time.monotonic()
-        lost = engine.extend_tasks(
-            conn, batch.flow, batch.worker_id, batch.open_messages(), round(batch.lease)
-        )
-        batch.renewed = now
+    def _extend_one(self, conn: Connection, lease: Lease) -> None:
+        now, seconds = time.monotonic(), round(lease.seconds)
+        lost = engine.extend_tasks(conn, lease.flow, lease.worker_id, lease.msg_ids, seconds)
+        self._held.renewed(lease, now)
         if lost:
-            self._post(LeasesLost(batch.worker_id, frozenset(lost)))
+            self._post(LeasesLost(lease.worker_id, frozenset(lost)))
 
 
 class Upkeep(_Loop):
     """What one worker does for the database, and the looks at the runs that this worker asks about.
 
-    ``worker_ids`` are our own, which we never take for dead.
+    ``worker_ids`` are our own, which we never take for dead. Threads: retire() and ask() are for others. What
+    they append to, this thread alone takes from.
     """
 
     who = "upkeep"
@@ -234,7 +222,7 @@ class Upkeep(_Loop):
         post: Callable[[Any], None],
         *,
         run_id: str | None,
-        worker_ids: Callable[[], list[str]] = list,
+        worker_ids: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         super().__init__(dsn, post)
         self._run_id = run_id
@@ -283,7 +271,7 @@ class Upkeep(_Loop):
                 requeue = _next(now, _REQUEUE_EVERY * seldom)
             self._backoff.reset()
             due = min(recover, requeue, watch if self._run_id is not None else recover)
-            self._rest(due - time.monotonic())
+            self._wakeup.wait(due - time.monotonic())
 
     def _is_first(self, conn: Connection) -> bool:
         """Whether we hold the lock of the one that does the upkeep; it may be stopped, so others look too."""

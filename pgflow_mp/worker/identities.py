@@ -8,16 +8,21 @@ whatever else it holds in the database is set free.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 
 class Identities:
-    """Which ids are used, and which beat. Read by the heartbeat's thread, changed by the main loop only."""
+    """Which ids are used, and which beat.
+
+    Threads: all is the main loop's but ``beating``, which the heartbeat's thread reads: an immutable value
+    that is replaced.
+    """
 
     def __init__(self, flows: Iterable[str]) -> None:
         self._current = {flow: str(uuid.uuid4()) for flow in flows}
         self._former: dict[str, str] = {}
-        self._registered: set[str] = set()
+        self.beating: tuple[str, ...] = ()
+        """The ids that need heartbeats: those that are in the database."""
 
     def of(self, flow: str) -> str:
         """The id to claim with."""
@@ -34,15 +39,10 @@ class Identities:
                 return flow
         return self._former.get(worker_id)
 
-    @property
-    def beating(self) -> list[str]:
-        """The ids that need heartbeats: those that are in the database."""
-        return list(self._registered)
-
     def registered(self, worker_id: str) -> None:
         """The id is in the database."""
-        if self.is_known(worker_id):
-            self._registered.add(worker_id)
+        if self.is_known(worker_id) and worker_id not in self.beating:
+            self.beating = (*self.beating, worker_id)
 
     def doubtful(self, flow: str, worker_id: str) -> None:
         """A claim with this id was lost."""
@@ -65,7 +65,10 @@ class Identities:
         self._forget(gone)
         return gone
 
-    def _forget(self, worker_ids: Iterable[str]) -> None:
+    def _forget(self, worker_ids: Collection[str]) -> None:
         for worker_id in worker_ids:
             self._former.pop(worker_id, None)
-        self._registered.difference_update(worker_ids)
+        self._stop_beating(set(worker_ids))
+
+    def _stop_beating(self, worker_ids: set[str]) -> None:
+        self.beating = tuple(known for known in self.beating if known not in worker_ids)

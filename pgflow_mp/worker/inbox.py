@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from pgflow_mp.db.claiming import Refused
 from pgflow_mp.db.engine import Settled, StepProgress
 from pgflow_mp.observe.observer import Level
 from pgflow_mp.worker.batches import Batch
@@ -15,6 +16,7 @@ class Claimed:
     """A claim came back after ``seconds``; ``batch`` is None if there was nothing to run.
 
     ``condemned`` are tasks that are to be failed without being run.
+    ``refused`` are tasks that were claimed, too, and that have no input.
     """
 
     flow: str
@@ -23,6 +25,15 @@ class Claimed:
     asked: int
     seconds: float
     condemned: Batch | None = None
+    refused: Sequence[Refused] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFailed:
+    """A claim ended by an error and changed nothing: whether there is work is unknown."""
+
+    flow: str
+    worker_id: str
 
 
 @dataclass(frozen=True, slots=True)

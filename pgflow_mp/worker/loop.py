@@ -95,7 +95,7 @@ class Loop:
             post,
             interval=settings.heartbeat_interval,
             worker_ids=lambda: self.identities.beating,
-            held=lambda: list(self.dispatcher.held.values()),
+            held=self.dispatcher,
             register=lambda conn, worker_id: self.claimer.register(
                 conn, worker_id, self.identities.flow_of(worker_id)
             ),
@@ -189,7 +189,7 @@ class Loop:
     def _dispatch(self, now: float) -> None:
         """Fill the lanes: those that have nothing first."""
         dispatcher, executor = self.dispatcher, self.executor
-        if dispatcher.next_flow() is None:
+        if dispatcher.next_flow() is None or self.settler.heavy:
             return
         rooms, capacity = executor.rooms(), executor.capacity
         for chunks in (0, 1):  # that the lane has
@@ -219,6 +219,7 @@ class Loop:
                 waiting_seconds=dispatcher.waiting_seconds(),
                 lane_seconds=dispatcher.lane_seconds(now, planner.horizon(flow)),
                 held=held,
+                held_bytes=dispatcher.held_bytes(),
             )
             if quantity := planner.quantity(flow, load, now):
                 self._claiming = ClaimRequest(flow, self.identities.of(flow), quantity)
@@ -298,9 +299,13 @@ class Loop:
         self.identities.registered(event.worker_id)
         batch, now = event.batch, time.monotonic()
         got, size = (len(batch.items), batch.size) if batch is not None else (0, 0)
+        if event.refused:
+            self._planner.announce(event.flow)  # the claim may have been cut short
         self._planner.claimed(event.flow, event.asked, got, size, event.seconds, now)
         self._stats.claims += 1
-        self._stats.claimed += got
+        self._stats.claimed += got + len(event.refused)
+        for task, text in event.refused:
+            self.collector.refused(event.flow, event.worker_id, task, text)
         if event.condemned is not None:
             self._on_condemned(event.condemned)
         if batch is None:
@@ -320,10 +325,11 @@ class Loop:
         else:
             self.collector.condemned(batch)
 
-    def _on_claim_lost(self, event: inbox.ClaimLost) -> None:
+    def _on_claim_failed(self, event: inbox.ClaimFailed | inbox.ClaimLost) -> None:
         self._claiming = None
         self._planner.postpone(event.flow, time.monotonic())
-        self.identities.doubtful(event.flow, event.worker_id)
+        if isinstance(event, inbox.ClaimLost):
+            self.identities.doubtful(event.flow, event.worker_id)
 
     def _on_announced(self, event: inbox.WorkAnnounced) -> None:
         self._planner.announce(event.flow)
@@ -457,7 +463,8 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     LaneFailedToStart: Loop._on_lane_failed,
     ExecutorLost: Loop._on_executor_lost,
     inbox.Claimed: Loop._on_claimed,
-    inbox.ClaimLost: Loop._on_claim_lost,
+    inbox.ClaimFailed: Loop._on_claim_failed,
+    inbox.ClaimLost: Loop._on_claim_failed,
     inbox.WorkAnnounced: Loop._on_announced,
     inbox.WorkHinted: Loop._on_hinted,
     inbox.BatchSettled: Loop._on_settled,

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from pgflow_mp.db.engine import ClaimedTask
 from pgflow_mp.executors.events import LaneDied, Outcomes
 from pgflow_mp.executors.messages import Item, Kind, Outcome
 from pgflow_mp.executors.verdicts import CrashBudget, deaths_error
@@ -26,6 +27,9 @@ _RETRY_SLACK: Final = 3.0  # seconds after its backoff within which a retried it
 
 class Collector:
     """Takes the lanes' reports. ``hand_back`` gets items of a batch that did not run.
+
+    ``run`` and ``step`` of a chunk's item point into the lists of the chunk, which may be others than
+    those of the batch that it was cut from, and of a batch's item into those of the batch.
 
     A final crash (the crash budget or the attempts are used up) is parked (parking.py).
     """
@@ -92,10 +96,11 @@ class Collector:
             [item.attempt for item in items],
             bodies,
         )
-        self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes))
+        size = sum(map(len, bodies))
+        self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes), size)
         self._stats.busy += seconds
         self._count(chunk.flow, chunk.steps[0], 0, len(outcomes))
-        self._settler.add([group], sum(map(len, bodies)), _MIDST)
+        self._settler.add([group], size, _MIDST)
 
     def _mixed(self, flight: Flight, outcomes: list[Outcome]) -> None:
         chunk, batch = flight.chunk, flight.batch
@@ -106,7 +111,7 @@ class Collector:
         for outcome in outcomes:
             item = chunk.items[outcome.position]
             if outcome.kind == Kind.NOT_RUN:
-                back.append(item)
+                back.append(batch.items[flight.start + outcome.position])
                 continue
             failed = outcome.kind != Kind.COMPLETED
             key = (item.run, item.step, failed)
@@ -134,7 +139,7 @@ class Collector:
             self._settler.add(list(groups.values()), size)
         if back:
             self._stats.handed_back += len(back)
-            self._hand_back(_mapped(batch, flight), back)
+            self._hand_back(batch, back)
 
     def _finish(self, flight: Flight, outcomes: list[Outcome]) -> None:
         first, last, start = outcomes[0].position, outcomes[-1].position, flight.start
@@ -180,6 +185,16 @@ class Collector:
         self.parking.add(parked, time.monotonic())
         text = f'step "{parked.step}" task {parked.item.index} is quarantined; its failure is recorded last'
         self._observer.on_message("warn", text)
+
+    def refused(self, flow: str, worker_id: str, task: ClaimedTask, text: str) -> None:
+        """A task was claimed that cannot be run: its input cannot be had."""
+        body = text.encode()
+        item = Item(task.task_index, task.attempt, task.msg_id, 0, 0, b"", None)
+        outcome = Outcome(0, Kind.FAILED_FOR_GOOD, body, 0.0)
+        self._failed(flow, task.run_id, task.step_slug, item, outcome, True)
+        indexes, attempts = [task.task_index], [task.attempt]
+        group = Group(task.run_id, task.step_slug, worker_id, True, indexes, attempts, [body], [True])
+        self._settler.add([group], len(body))
 
     def _charge(self, flow: str, run: str, step: str, item: Item, outcome: Outcome) -> Outcome:
         key = (run, step, item.index)
@@ -248,20 +263,9 @@ class Collector:
         """The worker stops: give parked items back as if they had not run."""
         for parked in self.parking.take_all():
             self._dispatcher.finish(parked.batch, parked.position, parked.position)
-            self._hand_back(parked.batch, [parked.item])
+            self._hand_back(parked.batch, [parked.batch.items[parked.position]])
 
     def drop_parked(self, unwanted: Callable[[Parked], bool]) -> None:
         """Forget parked items that are not wanted any more."""
         for parked in self.parking.take_all(unwanted):
             self._dispatcher.finish(parked.batch, parked.position, parked.position)
-
-
-def _mapped(batch: Batch, flight: Flight) -> Batch:
-    """``batch`` with the run and step lists that the items of this chunk point into."""
-    chunk = flight.chunk
-    if chunk.runs is batch.runs:
-        return batch
-    part = batch.part([])
-    part.runs, part.steps = chunk.runs, chunk.steps
-    part.timeouts = [batch.timeouts[batch.steps.index(step)] for step in chunk.steps]
-    return part

@@ -14,6 +14,8 @@ from pgflow_mp.worker.dispatch import TARGET
 
 MOST: Final = 2000  # items in a claim
 MOST_BYTES: Final = 16 << 20  # of input in a claim, by the average of the flow's recent ones
+CUT_SHORT: Final = 2 << 20  # of input: a claim with less than the quantity may have been cut by the database
+MOST_HELD_BYTES: Final = 64 << 20  # of input of items without an outcome: beyond this nothing is claimed
 MOST_HELD: Final = 10_000  # items without an outcome
 _LOW: Final = 0.6  # claim when this share of what is worth holding is missing
 _RAMP: Final = 4  # a claim is at most this many times the largest one before it
@@ -27,7 +29,8 @@ class Load:
 
     ``item_seconds``: time of an item of late (None: unknown). ``waiting_seconds``: work that waits for a
     lane (None: unknown). ``lane_seconds``: until the lanes are through with what they hold, summed up,
-    each one counted up to the horizon. ``held``: items without an outcome, of all flows.
+    each one counted up to the horizon. ``held``: items without an outcome, of all flows, and
+    ``held_bytes`` of input that they keep in memory.
     """
 
     lanes: int
@@ -36,6 +39,7 @@ class Load:
     waiting_seconds: float | None
     lane_seconds: float
     held: int
+    held_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -99,6 +103,8 @@ class ClaimPlanner:
         return min(quantity, most)
 
     def _most(self, place: _Place, load: Load) -> int:
+        if load.waiting and load.held_bytes > MOST_HELD_BYTES:
+            return 0
         room = MOST_HELD - load.held
         if load.waiting and room < MOST // 2:
             return 0  # rather one large claim a little later than many small ones
@@ -116,13 +122,18 @@ class ClaimPlanner:
         place.announced = place.hinted = False
 
     def claimed(self, flow: str, asked: int, got: int, size: int, seconds: float, now: float) -> None:
-        """A claim came back with ``got`` items and ``size`` bytes after ``seconds``."""
+        """A claim came back with ``got`` items and ``size`` bytes after ``seconds``.
+
+        The database answers less than it was asked for when there is no more, and when the inputs reach its
+        limit (``_claim_bytes``), which their text may be shorter than by a factor of up to 8.
+        """
         place = self._flows[flow]
         place.round_trip += (seconds - place.round_trip) * (0.3 if place.round_trip else 1.0)
         if got:
-            place.item_bytes += (size / got - place.item_bytes) * 0.3
+            mean = size / got
+            place.item_bytes = max(mean, place.item_bytes + (mean - place.item_bytes) * 0.3)
             place.ceiling = min(MOST, max(place.ceiling, _RAMP * got))
-        if got == asked:
+        if got == asked or size > CUT_SHORT:
             place.due = place.pause = 0.0
         elif got:
             place.pause = self._shortest

@@ -18,6 +18,7 @@ from typing import Any, Final
 import psycopg
 
 from pgflow_mp.db import connection, engine, patience, settling, wire
+from pgflow_mp.db.claiming import concerns_data
 from pgflow_mp.db.engine import Connection, Settled
 from pgflow_mp.db.settling import Call, Completion, Failure
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
@@ -32,12 +33,18 @@ from pgflow_mp.worker.inbox import (
 )
 
 MOST: Final = 2000  # items in a transaction
+MOST_BYTES: Final = 16 << 20  # of bodies in a transaction, or one body
 MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
-MOST_UNSETTLED_BYTES: Final = 128 << 20
+MOST_UNSETTLED_BYTES: Final = 64 << 20  # ... nor hands anything more to a lane
+_TIGHT: Final = 5  # times that one item may run the server out of memory
 
 
 class Settler(threading.Thread):
-    """Records outcomes; tells ``post`` BatchSettled for each batch."""
+    """Records outcomes; tells ``post`` BatchSettled for each batch.
+
+    Threads: what both sides touch (groups, releases, counters, flags) is touched with ``_changed`` held; a
+    group is the thread's once it is taken, as are connection and ``_tight``. ``released`` is read by anyone.
+    """
 
     def __init__(self, dsn: str, post: Callable[[Any], None], *, linger: float) -> None:
         super().__init__(name="pgflow-settle", daemon=True)
@@ -58,6 +65,7 @@ class Settler(threading.Thread):
         self._give_up = threading.Event()
         self._farewell: tuple[str, ...] = ()
         self._conn: Connection | None = None
+        self._tight = 0
         self.released = 0
         """Items handed back so far."""
 
@@ -114,8 +122,13 @@ class Settler(threading.Thread):
     @property
     def saturated(self) -> bool:
         """Whether so much is unsettled that no more work should be taken on."""
-        held = self._waiting_bytes + self._sending_bytes
-        return self.unsettled > MOST_UNSETTLED or held > MOST_UNSETTLED_BYTES
+        return self.unsettled > MOST_UNSETTLED or self.heavy
+
+    @property
+    def heavy(self) -> bool:
+        """Whether what is unsettled takes so much memory that no more results should come."""
+        with self._changed:
+            return self._waiting_bytes + self._sending_bytes > MOST_UNSETTLED_BYTES
 
     def holds(self, worker_id: str) -> bool:
         """Whether anything of this worker id is unsettled."""
@@ -129,9 +142,10 @@ class Settler(threading.Thread):
             self._farewell = tuple(farewell)
             self._deadline = time.monotonic() + timeout
             self._changed.notify()
-        self.join(timeout)
-        self._give_up.set()
-        self.join(1.0)
+        if self.ident is not None:  # else it was never started
+            self.join(timeout)
+            self._give_up.set()
+            self.join(1.0)
         return not (self.unsettled or self._releases or self._farewell)
 
     # -- the thread --------------------------------------------------------------------------------
@@ -177,21 +191,23 @@ class Settler(threading.Thread):
                     self._changed.wait()
 
     def _take(self) -> tuple[list[tuple[str, str, list[int]]], list[Group]]:
-        """The next batch: whole groups up to MOST items, at least one."""
+        """The next batch: groups up to MOST items or MOST_BYTES, at least one outcome."""
         with self._changed:
             taken: list[Group] = []
             count = size = 0
             for key, group in list(self._groups.items()):
-                if taken and count + len(group.indexes) > MOST:
+                if taken and (count + len(group.indexes) > MOST or size >= MOST_BYTES):
                     break
                 taken.append(self._groups.pop(key))
+                if size + group.size > MOST_BYTES and (rest := group.cut(MOST_BYTES - size)) is not None:
+                    self._groups[key] = rest
                 count += len(group.indexes)
-                size += sum(map(len, group.bodies))
+                size += group.size
             self._waiting -= count
             self._waiting_bytes -= size
             self._sending, self._sending_bytes = count, size
             self._due = time.monotonic() + self._linger
-            self._urgent = False
+            self._urgent = self._urgent and bool(self._groups)
             # Lock order: runs by id. Within a run completions first: a failure may end it.
             taken.sort(key=lambda group: (group.run, group.failures, group.step))
             return list(self._releases), taken
@@ -210,10 +226,11 @@ class Settler(threading.Thread):
             self._post(BatchSettled(settled, replays > 1))
 
     def _settle(self, conn: Connection, calls: list[Call], *, replayed: bool) -> list[SettledCall]:
-        refused: list[Call] = []
-        done = self._settle_all(conn, calls, refused, replayed=replayed)
-        for call in refused:  # last, since a failure may end its run
-            done += self._settle_all(conn, [call], [], replayed=replayed)
+        done: list[SettledCall] = []
+        while calls:
+            refused: list[Call] = []
+            done += self._settle_all(conn, calls, refused, replayed=replayed)
+            calls = refused  # last, since a failure may end its run
         return done
 
     def _settle_all(
@@ -222,14 +239,14 @@ class Settler(threading.Thread):
         started = time.monotonic()
         try:
             results = settling.settle(conn, calls)
-        except psycopg.Error as error:
+        except (psycopg.Error, MemoryError) as error:
             parts = parts_of(calls)
-            if conn.broken or connection.is_transient(error):
+            if self._passes(conn, error, alone=not parts):
                 raise
-            if not parts and not _is_about_data(error):
+            if not parts and not concerns_data(error):
                 raise
             if not parts:
-                refused.append(self._refused(calls[0], error))
+                refused += self._refused(calls[0], error)
             return [
                 done for part in parts for done in self._settle_all(conn, part, refused, replayed=replayed)
             ]
@@ -239,16 +256,28 @@ class Settler(threading.Thread):
             for call, result in zip(calls, results, strict=True)
         ]
 
-    def _refused(self, call: Call, error: psycopg.Error) -> Call:
+    def _passes(self, conn: Connection, error: psycopg.Error | MemoryError, *, alone: bool) -> bool:
+        """Whether it may pass by itself: of memory that is short, other items may have been the cause."""
+        if isinstance(error, MemoryError) or conn.broken:
+            return conn.broken
+        if not isinstance(error, psycopg.errors.OutOfMemory):
+            return connection.is_transient(error)
+        self._tight += alone
+        return alone and self._tight < _TIGHT
+
+    def _refused(self, call: Call, error: psycopg.Error | MemoryError) -> list[Call]:
         """What to record for the one item of a call that the database refuses to record."""
         name = f'step "{call.step_slug}" task {call.indexes[0]}'
+        self._tight = 0
         if isinstance(call, Completion):
-            text = f"The database refuses the output of {name}: {_first_line(error)}"
+            size = f" ({len(call.outputs[0]) / 1e6:.1f} MB)" if len(call.outputs[0]) >= 1e5 else ""
+            text = f"The database refuses the output{size} of {name}: {_first_line(error)}"
             self._post(Said("error", text))
-            return Failure(*call[:5], [text], [True])
-        if call.errors[0] == _UNSTORABLE:
-            raise error
-        return call._replace(errors=[_UNSTORABLE])
+            return [Failure(*call[:5], [text], [True])]
+        if call.errors[0] != _UNSTORABLE:
+            return [call._replace(errors=[_UNSTORABLE])]
+        self._post(Said("error", f"The database does not let {name} fail: {_first_line(error)}"))
+        return []
 
     def _report(
         self, conn: Connection, call: Call, result: Settled, seconds: float, *, replayed: bool
@@ -313,12 +342,6 @@ class _GaveUp(Exception):
 
 
 _UNSTORABLE: Final = "The task failed with an error that the database cannot store"
-
-
-def _is_about_data(error: psycopg.Error) -> bool:
-    """Whether it is the value that cannot be stored, rather than anything that cannot be written."""
-    state = error.sqlstate or ""
-    return state.startswith(("22", "54")) or state == "XX000"  # the last: an allocation of over 1 GB
 
 
 def _first_line(error: BaseException) -> str:

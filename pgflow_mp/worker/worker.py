@@ -24,7 +24,7 @@ from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
 from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker import inbox, startup
-from pgflow_mp.worker.course import Course
+from pgflow_mp.worker.course import Course, join
 from pgflow_mp.worker.loop import TICK, Loop
 from pgflow_mp.worker.progress import SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition
@@ -42,7 +42,13 @@ class _Interrupted(BaseException):
 
 
 class Worker:
-    """Serves flows until it is told to stop. One Worker runs once. ``executor`` makes what runs the items."""
+    """Serves flows until it is told to stop. One Worker runs once. ``executor`` makes what runs the items.
+
+    Threads: request_stop() is for any thread and for signal handlers, which note what they want where nothing
+    is lost (Course, the queue of events). All else belongs to the thread that calls run(): it alone changes
+    dispatcher, collector, planner and identities, and is told by the others through the queue. What a thread
+    of the worker shares with it stands in that thread's class.
+    """
 
     def __init__(
         self,
@@ -61,6 +67,7 @@ class Worker:
         self._course = Course()
         self._executor: Executor | None = None
         self._loop: Loop | None = None
+        self._may_interrupt = False
 
     def run(
         self,
@@ -109,7 +116,7 @@ class Worker:
 
     def request_stop(self) -> None:
         """Stop in order; called a second time: at once. From any thread or signal handler."""
-        self._course.stop_requests += 1
+        self._course.ask_to_stop()
         if self._executor is not None:
             self._executor.expect_stop()
         self._events.put(inbox.StopRequested())
@@ -118,7 +125,7 @@ class Worker:
 
     def _start(self, begin: Begin | None) -> Loop:
         settings, course = self.settings, self._course
-        with startup.Session(settings.dsn) as session:
+        with self._interruptible(), startup.Session(settings.dsn) as session:
             session.call(schema.check)
             limits = Limits(
                 settings.lanes, settings.max_memory_per_worker, settings.preload, settings.load_timeout
@@ -196,7 +203,7 @@ class Worker:
             loop.executor.abort()
         else:
             loop.executor.stop(0.0)
-        loop.claimer.join(_FORCED_SETTLE)
+        join(loop.claimer, _FORCED_SETTLE)
         loop.take_all_events()
         if not forced:
             self._record_parked(loop)
@@ -206,7 +213,7 @@ class Worker:
         loop.heartbeat.stop()
         loop.upkeep.stop()
         for thread in (loop.claimer, loop.heartbeat, loop.upkeep):
-            thread.join(_FORCED_SETTLE)
+            join(thread, _FORCED_SETTLE)
             if not thread.is_alive():
                 thread.close()
         loop.take_all_events()
@@ -247,15 +254,24 @@ class Worker:
             self._observer.on_state(state)
 
     @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """A signal ends the block at once; outside of it, it is noted: nothing is left half done."""
+        self._may_interrupt = True
+        try:
+            yield
+        finally:
+            self._may_interrupt = False
+
+    @contextmanager
     def _signals(self) -> Iterator[None]:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
 
         def stop(_number: int, _frame: FrameType | None) -> None:
-            starting = self.state is WorkerState.STARTING and not self._course.stop_requests
             self.request_stop()
-            if starting:
+            if self._may_interrupt:
+                self._may_interrupt = False
                 raise _Interrupted
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -95,3 +95,13 @@ as $$
     else least(initial_tasks, spawned_tasks + greatest(20000, least(initial_tasks / 10, 200000)))
   end;
 $$;
+
+-- The bytes that a jsonb value may hold: PostgreSQL refuses more (jsonb.h, JENTRY_OFFLENMASK). Whatever is
+-- put together from outputs is held to this, so that a large one is missing by rule and never an error.
+create or replace function pgflow._largest_json()
+returns bigint
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 268435455::bigint $$;

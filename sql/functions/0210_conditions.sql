@@ -52,23 +52,8 @@ begin
 end;
 $$;
 
--- What a step's conditions are tested against: the run's input for a step without dependencies, else
--- the object of the outputs of its completed parents. The same object is a dependent step's input.
-create or replace function pgflow._deps_outputs(flow_slug text, run_id uuid, step_slug text)
-returns jsonb
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(jsonb_object_agg(d.dep_slug, coalesce(ss.output, 'null'::jsonb)), '{}'::jsonb)
-  from pgflow.deps d
-  join pgflow.step_states ss
-    on ss.run_id = _deps_outputs.run_id and ss.step_slug = d.dep_slug
-  where d.flow_slug = _deps_outputs.flow_slug
-    and d.step_slug = _deps_outputs.step_slug
-    and ss.status = 'completed';
-$$;
-
+-- Whether a step's conditions are met by the run's input, for a step without dependencies, else by the object
+-- of the outputs of its completed parents. NULL if that cannot be told: see _deps_contain.
 create or replace function pgflow._condition_met(step pgflow.steps, run_id uuid, run_input jsonb)
 returns boolean
 language plpgsql
@@ -81,10 +66,20 @@ begin
   if step.required_input_pattern is null and step.forbidden_input_pattern is null then
     return true;
   end if;
-  v_input := case
-    when step.deps_count = 0 then run_input
-    else pgflow._deps_outputs(step.flow_slug, run_id, step.step_slug)
-  end;
+  if step.deps_count = 0 then
+    v_input := run_input;
+  else
+    v_input := pgflow._deps_outputs(step.flow_slug, run_id, step.step_slug);
+    if v_input is null then
+      return (
+        step.required_input_pattern is null
+        or pgflow._deps_contain(step.flow_slug, run_id, step.step_slug, step.required_input_pattern)
+      ) and (
+        step.forbidden_input_pattern is null
+        or not pgflow._deps_contain(step.flow_slug, run_id, step.step_slug, step.forbidden_input_pattern)
+      );
+    end if;
+  end if;
   return (step.required_input_pattern is null or v_input @> step.required_input_pattern)
     and (step.forbidden_input_pattern is null or not v_input @> step.forbidden_input_pattern);
 end;
@@ -267,6 +262,7 @@ as $$
 declare
   v_run pgflow.runs;
   v_failing text;
+  v_why text;
   v_skipped text[];
   v_skipped_at timestamptz;
   v_step record;
@@ -295,14 +291,22 @@ begin
       raise exception 'cascade_resolve_conditions exceeded safety limit of 50 iterations';
     end if;
 
-    select u.step_slug into v_failing
+    select u.step_slug, u.when_unmet into v_failing, v_why
     from pgflow._unmet_steps(cascade_resolve_conditions.run_id, v_run.flow_slug, v_run.input) u
-    where u.when_unmet = 'fail'
+    where u.when_unmet in ('fail', 'unknown')
     order by u.step_index
     limit 1;
     if found then
       perform pgflow._fail_step_and_run(
-        v_run.flow_slug, cascade_resolve_conditions.run_id, v_failing, 'Condition not met'
+        v_run.flow_slug,
+        cascade_resolve_conditions.run_id,
+        v_failing,
+        case
+          when v_why = 'fail' then 'Condition not met'
+          else 'Condition cannot be tested: ' || pgflow._missing_input(
+            v_run.flow_slug, cascade_resolve_conditions.run_id, v_failing
+          )
+        end
       );
       return false;
     end if;

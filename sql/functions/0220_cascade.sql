@@ -107,6 +107,54 @@ begin
 end;
 $$;
 
+-- What a run is completed with: the outputs of its completed leaf steps by slug. Together they may pass the
+-- limit of jsonb; then the largest maps are null, which no map returns: the run's output names the step, whose
+-- tasks hold its outputs. Steps of one task come before maps, small outputs before large ones.
+create or replace function pgflow._run_output(run_id uuid)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_slugs text[];
+  v_fitting text[];
+  v_output jsonb;
+begin
+  select array_agg(l.step_slug), array_agg(l.step_slug) filter (where l.size <= pgflow._largest_json())
+  into v_slugs, v_fitting
+  from (
+    select ss.step_slug,
+      sum(coalesce(pg_column_size(ss.output), 8) + octet_length(ss.step_slug) + 16) over (
+        order by s.step_type = 'map', coalesce(pg_column_size(ss.output), 8), ss.step_slug collate "C"
+      ) as size
+    from pgflow.step_states ss
+    join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+    where ss.run_id = _run_output.run_id
+      and ss.status = 'completed'
+      and not exists (
+        select 1 from pgflow.deps d
+        where d.flow_slug = ss.flow_slug and d.dep_slug = ss.step_slug
+      )
+  ) l;
+  begin
+    v_output := (
+      select jsonb_object_agg(
+        ss.step_slug,
+        case when ss.step_slug = any (v_fitting) then coalesce(ss.output, 'null'::jsonb) else 'null'::jsonb end
+      )
+      from pgflow.step_states ss
+      where ss.run_id = _run_output.run_id and ss.step_slug = any (v_slugs)
+    );
+  exception
+    when program_limit_exceeded or out_of_memory then
+      v_output := (select jsonb_object_agg(l.slug, null) from unnest(v_slugs) l (slug));
+  end;
+  return v_output;
+end;
+$$;
+
 create or replace function pgflow.maybe_complete_run(run_id uuid)
 returns void
 language plpgsql
@@ -119,16 +167,7 @@ begin
   update pgflow.runs r
   set status = 'completed',
       completed_at = greatest(now(), r.started_at),
-      output = (
-        select jsonb_object_agg(ss.step_slug, coalesce(ss.output, 'null'::jsonb))
-        from pgflow.step_states ss
-        where ss.run_id = r.run_id
-          and ss.status = 'completed'
-          and not exists (
-            select 1 from pgflow.deps d
-            where d.flow_slug = ss.flow_slug and d.dep_slug = ss.step_slug
-          )
-      )
+      output = pgflow._run_output(r.run_id)
   where r.run_id = maybe_complete_run.run_id
     and r.remaining_steps = 0
     and r.status = 'started'

@@ -1,9 +1,63 @@
 -- Claiming work (contract section 7).
 
+-- The bytes of input that a claim stops at: it answers tasks until they hold so many, at least one. A caller
+-- that gets a fraction of this may expect more.
+create or replace function pgflow._claim_bytes()
+returns bigint
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 16777216::bigint $$;
+
+-- The stored size of what a step of one task is given.
+create or replace function pgflow._single_input_bytes(flow_slug text, run_id uuid, step_slug text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (
+      select coalesce(sum(pg_column_size(ss.output)), 0)
+      from pgflow.deps d
+      join pgflow.step_states ss on ss.run_id = _single_input_bytes.run_id and ss.step_slug = d.dep_slug
+      where d.flow_slug = _single_input_bytes.flow_slug and d.step_slug = _single_input_bytes.step_slug
+      having count(*) > 0
+    ),
+    (select pg_column_size(r.input) from pgflow.runs r where r.run_id = _single_input_bytes.run_id)
+  );
+$$;
+
+-- Makes messages that this transaction has just taken visible again, as if they had not been read.
+create or replace function pgflow._put_messages_back(flow_slug text, ids bigint[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+set enable_seqscan = off
+as $$
+begin
+  execute format(
+    'update pgmq.%I q set vt = clock_timestamp(), read_ct = q.read_ct - 1 where q.msg_id = any ($1)',
+    pgmq.format_table_name(flow_slug, 'q')
+  ) using ids;
+end;
+$$;
+
 -- Takes the queued tasks behind these messages: one update for the batch, parent outputs fetched once
 -- per (run, step). Rows that another session holds are left to it, so claims never wait for each other
--- and a task is answered to exactly one caller.
-create or replace function pgflow._claim(flow_slug text, msg_ids bigint[], worker_id uuid)
+-- and a task is answered to exactly one caller. max_bytes bounds the input: the messages of the tasks
+-- beyond it are visible again. A step of one task whose parents' outputs do not fit into one value is
+-- answered without input (SQL null), and so is every task if without_input.
+drop function if exists pgflow._claim(text, bigint[], uuid);
+create or replace function pgflow._claim(
+  flow_slug text,
+  msg_ids bigint[],
+  worker_id uuid,
+  max_bytes bigint default null,
+  without_input boolean default false
+)
 returns setof pgflow.claimed_task
 language plpgsql
 rows 100
@@ -19,6 +73,10 @@ declare
   v_rows tid[];
   v_runs uuid[];
   v_steps text[];
+  v_ids bigint[];
+  v_sizes int[];
+  v_bytes bigint;
+  v_left bigint[];
 begin
   if msg_ids is null or cardinality(msg_ids) = 0 then
     return;
@@ -48,14 +106,39 @@ begin
   --
   -- Rows are locked by one statement and changed by the next. A lock may find a newer version of its row
   -- than the statement's snapshot shows; an update in that statement would not see it, and lose the row.
-  select array_agg(t.row_id), array_agg(t.run_id), array_agg(t.step_slug) into v_rows, v_runs, v_steps
+  select array_agg(t.row_id), array_agg(t.run_id), array_agg(t.step_slug), array_agg(m.id), array_agg(t.size),
+    case when bool_or(t.size is null) then null else sum(t.size) end
+  into v_rows, v_runs, v_steps, v_ids, v_sizes, v_bytes
   from unnest(msg_ids) m (id)
   cross join lateral (
-    select t.ctid as row_id, t.run_id, t.step_slug
+    select t.ctid as row_id, t.run_id, t.step_slug, pg_column_size(t.input) as size
     from pgflow.step_tasks t
     where t.message_id = m.id and t.flow_slug = _claim.flow_slug and t.status = 'queued'
     for update skip locked
   ) t;
+
+  -- Nearly always all tasks are of maps and their elements, whose sizes are known by now, fit.
+  if max_bytes is not null and cardinality(v_rows) > 1 and (v_bytes is null or v_bytes > max_bytes) then
+    select array_agg(h.row_id) filter (where h.before < max_bytes),
+      array_agg(h.run_id) filter (where h.before < max_bytes),
+      array_agg(h.step_slug) filter (where h.before < max_bytes),
+      array_agg(h.id) filter (where h.before >= max_bytes)
+    into v_rows, v_runs, v_steps, v_left
+    from (
+      select g.row_id, g.run_id, g.step_slug, g.id,
+        coalesce(
+          sum(g.size) over (order by g.id rows between unbounded preceding and 1 preceding), 0
+        ) as before
+      from (
+        select p.row_id, p.run_id, p.step_slug, p.id,
+          coalesce(p.size, pgflow._single_input_bytes(_claim.flow_slug, p.run_id, p.step_slug)) as size
+        from unnest(v_rows, v_runs, v_steps, v_ids, v_sizes) p (row_id, run_id, step_slug, id, size)
+      ) g
+    ) h;
+    if v_left is not null then
+      perform pgflow._put_messages_back(_claim.flow_slug, v_left);
+    end if;
+  end if;
 
   return query
   with picked as materialized (
@@ -66,9 +149,9 @@ begin
     cross join lateral (
       select s.step_type = 'map' as is_map,
         coalesce(s.opt_timeout, f.opt_timeout) as timeout,
-        case when s.step_type = 'single' and s.deps_count = 0 then r.input end as flow_input,
+        case when s.step_type = 'single' and s.deps_count = 0 and not without_input then r.input end as flow_input,
         case
-          when s.step_type = 'map' then null
+          when s.step_type = 'map' or without_input then null
           when s.deps_count = 0 then '{}'::jsonb
           else pgflow._deps_outputs(_claim.flow_slug, g.run_id, g.step_slug)
         end as deps_input
@@ -99,7 +182,7 @@ begin
   select
     c.run_id, c.step_slug, c.task_index, c.message_id, c.attempts_count,
     case
-      when not c.is_map then c.deps_input
+      when not c.is_map or without_input then c.deps_input
       when c.input is not null then c.input
       -- Rows that did not come from _spawn_tasks carry no element.
       else (

@@ -212,8 +212,65 @@ begin
 end;
 $$;
 
--- Claims up to qty tasks, answered in message order. lease_seconds is the visibility timeout of the
--- claim; by default that of the flow's slowest step.
+-- Takes up to qty messages for a worker. lease_seconds is the visibility timeout; by default that of the
+-- flow's slowest step.
+create or replace function pgflow._next_messages(flow_slug text, worker_id uuid, qty int, lease_seconds int)
+returns bigint[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_lease int := lease_seconds;
+  v_suspects bigint[];
+  v_ids bigint[];
+  v_more bigint[];
+begin
+  -- One that was taken for dead has been told so, or will be: what it took now would be lost with it.
+  if exists (
+    select 1 from pgflow.workers w
+    where w.worker_id = _next_messages.worker_id and w.stopped_at is not null and w.dead_after is not null
+  ) then
+    return null;
+  end if;
+  if v_lease is null then
+    select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
+    from pgflow.flows f
+    left join pgflow.steps s on s.flow_slug = f.flow_slug
+    where f.flow_slug = _next_messages.flow_slug
+    group by f.flow_slug;
+    if not found then
+      return null;
+    end if;
+  end if;
+
+  select s.queued, coalesce(s.taken, '{}') into v_suspects, v_ids
+  from pgflow._suspects(_next_messages.flow_slug, _next_messages.worker_id, qty, v_lease) s;
+  if cardinality(v_ids) < qty and (
+    select count(*) > 1 from (
+      select 1 from pgflow.runs r
+      where r.flow_slug = _next_messages.flow_slug and r.status = 'started'
+      limit 2
+    ) running
+  ) then
+    v_more := pgflow._read_fairly(
+      _next_messages.flow_slug, qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}')
+    );
+    v_ids := v_ids || coalesce(v_more, '{}');
+  end if;
+  if cardinality(v_ids) < qty then
+    v_more := pgflow._take_messages(
+      _next_messages.flow_slug, null, qty - cardinality(v_ids), v_lease, v_suspects
+    );
+    v_ids := v_ids || coalesce(v_more, '{}');
+  end if;
+  return v_ids;
+end;
+$$;
+
+-- Claims up to qty tasks, fewer where their input is large (_claim_bytes), answered in message order.
+-- lease_seconds is the visibility timeout of the claim; by default that of the flow's slowest step.
 -- jit is off here and in what settles: a plan that avoids a method at any price looks expensive enough
 -- to compile, which takes longer than the call.
 create or replace function pgflow.claim_tasks(
@@ -232,51 +289,15 @@ set enable_seqscan = off
 set enable_sort = off
 as $$
 #variable_conflict use_column
-declare
-  v_lease int := lease_seconds;
-  v_suspects bigint[];
-  v_ids bigint[];
-  v_more bigint[];
 begin
-  -- One that was taken for dead has been told so, or will be: what it took now would be lost with it.
-  if exists (
-    select 1 from pgflow.workers w
-    where w.worker_id = claim_tasks.worker_id and w.stopped_at is not null and w.dead_after is not null
-  ) then
-    return;
-  end if;
-  if v_lease is null then
-    select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
-    from pgflow.flows f
-    left join pgflow.steps s on s.flow_slug = f.flow_slug
-    where f.flow_slug = claim_tasks.flow_slug
-    group by f.flow_slug;
-    if not found then
-      return;
-    end if;
-  end if;
-
-  select s.queued, coalesce(s.taken, '{}') into v_suspects, v_ids
-  from pgflow._suspects(claim_tasks.flow_slug, claim_tasks.worker_id, qty, v_lease) s;
-  if cardinality(v_ids) < qty and (
-    select count(*) > 1 from (
-      select 1 from pgflow.runs r
-      where r.flow_slug = claim_tasks.flow_slug and r.status = 'started'
-      limit 2
-    ) running
-  ) then
-    v_more := pgflow._read_fairly(
-      claim_tasks.flow_slug, qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}')
-    );
-    v_ids := v_ids || coalesce(v_more, '{}');
-  end if;
-  if cardinality(v_ids) < qty then
-    v_more := pgflow._take_messages(
-      claim_tasks.flow_slug, null, qty - cardinality(v_ids), v_lease, v_suspects
-    );
-    v_ids := v_ids || coalesce(v_more, '{}');
-  end if;
   return query
-  select c.* from pgflow._claim(claim_tasks.flow_slug, v_ids, claim_tasks.worker_id) c order by c.msg_id;
+  select c.*
+  from pgflow._claim(
+    claim_tasks.flow_slug,
+    pgflow._next_messages(claim_tasks.flow_slug, claim_tasks.worker_id, qty, lease_seconds),
+    claim_tasks.worker_id,
+    pgflow._claim_bytes()
+  ) c
+  order by c.msg_id;
 end;
 $$;

@@ -28,7 +28,7 @@ begin
   if access = 'worker' then
     v_names := v_names || array[
       'flow_options', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
-      'register_worker', 'heartbeat', 'stop_workers',
+      'claim_tasks_without_input', 'task_input', 'register_worker', 'heartbeat', 'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
       'retire_worker'
     ];

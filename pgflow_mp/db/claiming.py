@@ -1,0 +1,87 @@
+"""Claiming tasks, so that one whose input cannot be had costs neither the claim nor the worker.
+
+The server cannot build an input that passes the limits of jsonb (256 MB), of a text (1 GB) or of its memory;
+then it says so instead of answering the claim. The same tasks are claimed without inputs, and these asked for
+one by one.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import psycopg
+
+from pgflow_mp.db import engine
+from pgflow_mp.db.engine import ClaimedTask, Connection
+
+_AT_ONCE: Final = 100  # tasks whose inputs are asked for one by one
+
+# Classes of SQLSTATE that say nothing about one task: they concern the connection, the transaction, rights,
+# the schema, the configuration, or the server as a whole.
+_GENERAL: Final = {
+    *("08", "0A", "0B", "0L", "0P", "25", "26", "28", "2D", "34", "3B", "3D", "3F"),
+    *("40", "42", "53", "55", "57", "58", "72", "F0", "HV"),
+}
+
+
+class Refused(NamedTuple):
+    """A task that this worker holds and that has no input, and why: its step, index and size are named."""
+
+    task: ClaimedTask
+    text: str
+
+
+def concerns_data(error: BaseException) -> bool:
+    """Whether the error is about the values at hand, so that other values would have gone through.
+
+    Such as a limit that they pass (54), text that the database cannot store (22), what a constraint or a
+    trigger refuses (23, P0), or a corrupt page (XX). Memory is short (53200) for large values first of all.
+    """
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.DataError)  # psycopg's own, such as a NUL in a text
+    return error.sqlstate == "53200" or error.sqlstate[:2] not in _GENERAL
+
+
+def claim(
+    conn: Connection, flow_slug: str, worker_id: str, qty: int, lease: int | None = None
+) -> tuple[list[ClaimedTask], list[Refused]]:
+    """Claim up to ``qty`` tasks as ``engine.claim_tasks`` does, and tell those apart that have no input."""
+    try:
+        tasks = engine.claim_tasks(conn, flow_slug, worker_id, qty, lease)
+    except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
+        raise
+    except (psycopg.Error, MemoryError) as error:
+        if conn.broken or not concerns_data(error):
+            raise
+        tasks = engine.claim_tasks(conn, flow_slug, worker_id, min(qty, _AT_ONCE), lease, with_input=False)
+    if all(type(task.input) is bytes for task in tasks):
+        return tasks, []
+    found = [task if type(task.input) is bytes else _with_input(conn, task) for task in tasks]
+    return [t for t in found if not isinstance(t, Refused)], [t for t in found if isinstance(t, Refused)]
+
+
+def _with_input(conn: Connection, task: ClaimedTask) -> ClaimedTask | Refused:
+    if task.deaths is not None:  # it is not to be run
+        return task._replace(input=b"")
+    name = f'step "{task.step_slug}" task {task.task_index}'
+    try:
+        row = conn.execute(
+            "select input, flow_input, problem from pgflow.task_input(%s::uuid, %s, %s::int)",
+            task[:3],
+            binary=True,
+        ).fetchone()
+    except psycopg.errors.InsufficientPrivilege:  # the role's rights are older than this function
+        row = None
+    except (psycopg.Error, MemoryError) as error:
+        if conn.broken or not concerns_data(error):
+            raise
+        said = "not enough memory" if isinstance(error, MemoryError) else str(error).partition("\n")[0]
+        return Refused(task, f"{name}: its input cannot be read: {said}")
+    if row is not None and row[0] is not None:
+        return task._replace(input=row[0], flow_input=row[1])
+    problem = row[2] if row is not None else None
+    return Refused(task, problem or f"{name}: its input is too large for one JSON value in PostgreSQL")

@@ -1,0 +1,68 @@
+-- Ours: claims and inputs apart, where both together cannot be had.
+
+-- As claim_tasks, without the inputs: for a worker to which the server, or the network, cannot answer them
+-- all. It asks for them one by one then, so that one that cannot be had costs none of the others.
+create or replace function pgflow.claim_tasks_without_input(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  lease_seconds int default null
+)
+returns setof pgflow.claimed_task
+language plpgsql
+security definer
+rows 100
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_sort = off
+as $$
+#variable_conflict use_column
+begin
+  return query
+  select c.*
+  from pgflow._claim(
+    claim_tasks_without_input.flow_slug,
+    pgflow._next_messages(
+      claim_tasks_without_input.flow_slug, claim_tasks_without_input.worker_id, qty, lease_seconds
+    ),
+    claim_tasks_without_input.worker_id,
+    null,
+    true
+  ) c
+  order by c.msg_id;
+end;
+$$;
+
+-- What a claim answers as input and flow_input of one task, or why it has no input.
+create or replace function pgflow.task_input(run_id uuid, step_slug text, task_index int)
+returns table (input jsonb, flow_input jsonb, problem text)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select i.input,
+    case when s.step_type = 'single' and s.deps_count = 0 then r.input end,
+    case
+      when i.input is null and s.step_type = 'single'
+        then pgflow._missing_input(r.flow_slug, r.run_id, s.step_slug)
+    end
+  from pgflow.step_tasks t
+  join pgflow.runs r on r.run_id = t.run_id
+  join pgflow.steps s on s.flow_slug = t.flow_slug and s.step_slug = t.step_slug
+  cross join lateral (
+    select case
+      when s.step_type = 'map' then coalesce(
+        t.input,
+        (select e from pgflow._map_elements(t.run_id, t.step_slug, t.task_index, t.task_index + 1) e)
+      )
+      when s.deps_count = 0 then '{}'::jsonb
+      else pgflow._deps_outputs(t.flow_slug, t.run_id, t.step_slug)
+    end as input
+    offset 0
+  ) i
+  where t.run_id = task_input.run_id
+    and t.step_slug = task_input.step_slug
+    and t.task_index = task_input.task_index;
+$$;
