@@ -120,7 +120,7 @@ def _import_file(file: Path, *, may_be_main: bool) -> types.ModuleType:
             return module
     if all(part.isidentifier() for part in name.split(".")) and _is_same(_origin(name), file):
         return importlib.import_module(name)
-    if may_be_main and "__mp_main__" not in sys.modules:
+    if may_be_main and getattr(sys.modules["__main__"], "__file__", None) is None:
         module = sys.modules[ours] = _import_main(str(file))
         return module
     spec = importlib.util.spec_from_file_location(ours, file)

@@ -30,22 +30,45 @@ TERMINATE: Final[int] = getattr(signal, "SIGRTMAX", signal.SIGUSR2 + 1) - 1
 _outlasting = False
 
 
+class _Mask(threading.local):
+    """The signals that this thread had blocked before it began to fork."""
+
+    before: set[Any] | None = None
+
+
+_mask: Final = _Mask()
+
+
 def outlast_sigterm() -> None:
     """Take no notice of SIGTERM here. What is forked or executed from here ends by it as usual."""
     global _outlasting
     signal.signal(signal.SIGTERM, _pass_over)
     if not _outlasting:
         _outlasting = True
-        os.register_at_fork(after_in_child=_heed_sigterm)
+        os.register_at_fork(
+            before=_hold_sigterm, after_in_parent=_let_sigterm_in, after_in_child=_heed_sigterm
+        )
 
 
 def _pass_over(_number: int, _frame: FrameType | None) -> None:
     """A handler rather than SIG_IGN, which programs started from here would inherit."""
 
 
+def _hold_sigterm() -> None:
+    """A child is not to hear it before it heeds it: it would pass over what ends it."""
+    _mask.before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+
+def _let_sigterm_in() -> None:
+    before, _mask.before = _mask.before, None
+    if before is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _heed_sigterm() -> None:
     if signal.getsignal(signal.SIGTERM) is _pass_over:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _let_sigterm_in()
 
 
 def own_group() -> bool:
