@@ -17,10 +17,8 @@ SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.na
 LONGEST = 350
 LONGEST_EXCEPTION = 480
 EXCEPTIONS = {
-    "pgflow_mp/worker/dispatch.py",
     "pgflow_mp/executors/lanes/lane.py",
     "pgflow_mp/executors/lanes/pool.py",
-    "pgflow_mp/worker/loop.py",
     "sql/functions/0210_conditions.sql",
     "sql/functions/0310_complete_tasks.sql",
 }

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from pgflow_mp.bench import burning
-from pgflow_mp.worker.dispatch import chunk_size
+from pgflow_mp.worker.chunks import chunk_size
 
 
 class BarePool:

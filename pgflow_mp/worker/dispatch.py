@@ -8,21 +8,24 @@ the chunks, so that all lanes finish together.
 from __future__ import annotations
 
 import itertools
-import math
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Final
+from collections.abc import Callable, Collection, Iterator
 
 from pgflow_mp.executors.messages import Chunk, Item
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes, Lease
-
-TARGET: Final = 0.2  # seconds of work in a chunk
-DEEPEST: Final = 0.1  # seconds: behind items that take longer no second chunk waits in a lane
-SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
-LARGEST: Final = 500  # items in a chunk
-LARGEST_BYTES: Final = 1 << 20  # of input in a chunk of several items
-LARGEST_OUTPUT: Final = 4 << 20  # bytes that a chunk of several items may be expected to leave
+from pgflow_mp.worker.chunks import (
+    DEEPEST,
+    LARGEST,
+    LARGEST_BYTES,
+    LARGEST_OUTPUT,
+    SMALLEST,
+    TARGET,
+    by_bytes,
+    chunk_size,
+    compact,
+    spans,
+)
 
 
 class Dispatcher:
@@ -162,8 +165,8 @@ class Dispatcher:
                     kept.append(batch)
                     continue
                 count += len(gone)
-                spans = _spans(batch.next, len(batch.items), set(gone))
-                kept.extend(self._split(batch, spans))
+                stretches = spans(batch.next, len(batch.items), set(gone))
+                kept.extend(self._split(batch, stretches))
                 for i in gone:
                     self.finish(batch, i, i)
             self._queues[flow] = kept
@@ -229,6 +232,13 @@ class Dispatcher:
         """The flow whose turn it is."""
         return next((flow for flow in self._turn if any(batch.waiting for batch in self._queues[flow])), None)
 
+    def is_starving(self, lanes: int) -> bool:
+        """Whether one of the lanes has nothing to do and nothing waits for it."""
+        flights = self.flights
+        if len(flights) >= lanes and len({flight.lane for flight in flights.values()}) >= lanes:
+            return False
+        return self.next_flow() is None
+
     def take_back(self, flight: Flight) -> None:
         """The lane did not take it."""
         self.flights.pop(flight.chunk.seq, None)
@@ -252,13 +262,13 @@ class Dispatcher:
         else:
             count, seconds = self._cut_mixed(batch, lanes)
         if batch.size > LARGEST_BYTES and count > 1:
-            count = _by_bytes(itertools.islice(batch.items, start, start + count))
+            count = by_bytes(itertools.islice(batch.items, start, start + count))
         batch.next = start + count
         chunk = Chunk(
             next(self._seq), batch.flow, batch.runs, batch.steps, batch.items[start : start + count]
         )
         if len(batch.runs) + len(batch.steps) > 2 * count + 8:
-            chunk = _compact(chunk)
+            chunk = compact(chunk)
         flight = Flight(batch, start, chunk, lane, seconds, now)
         self.flights[chunk.seq] = flight
         return flight
@@ -304,58 +314,3 @@ class Dispatcher:
             self.finish(batch, first, end - 1)
             yield part
         batch.next = len(batch.items)
-
-
-def chunk_size(item_seconds: float | None, waiting: int, lanes: int) -> int:
-    """Items for the next chunk when ``waiting`` items are there for ``lanes`` lanes.
-
-    An unknown step is tried with one item. Otherwise TARGET seconds of work, less when so little is left
-    that some lanes would get nothing, but then not less than SMALLEST seconds.
-    """
-    if item_seconds is None:
-        return 1
-    by_time = int(TARGET / item_seconds)
-    fair = max(math.ceil(waiting / (2 * lanes)), int(SMALLEST / item_seconds))
-    return max(1, min(by_time, fair, LARGEST, waiting))
-
-
-def _by_bytes(items: Iterable[Item]) -> int:
-    total = count = 0
-    for item in items:
-        total += len(item.input) + len(item.flow_input or b"")
-        if count and total > LARGEST_BYTES:
-            break
-        count += 1
-    return count
-
-
-def _compact(chunk: Chunk) -> Chunk:
-    """The same chunk with only the runs and steps that its items point to."""
-    runs: dict[int, int] = {}
-    steps: dict[int, int] = {}
-    items = [
-        Item(
-            item.index,
-            item.attempt,
-            item.msg_id,
-            runs.setdefault(item.run, len(runs)),
-            steps.setdefault(item.step, len(steps)),
-            item.input,
-            item.flow_input,
-        )
-        for item in chunk.items
-    ]
-    return Chunk(chunk.seq, chunk.flow, [chunk.runs[i] for i in runs], [chunk.steps[i] for i in steps], items)
-
-
-def _spans(first: int, end: int, gone: set[int]) -> list[tuple[int, int]]:
-    """The stretches of first..end-1 that are not gone."""
-    spans: list[tuple[int, int]] = []
-    for i in range(first, end):
-        if i in gone:
-            continue
-        if spans and spans[-1][1] == i:
-            spans[-1] = (spans[-1][0], i + 1)
-        else:
-            spans.append((i, i + 1))
-    return spans

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pgflow_mp.errors import PgflowError
@@ -13,101 +12,58 @@ from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneFailed
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
-from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
-from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.batches import Batch, Flight
+from pgflow_mp.worker.chunks import DEEPEST
 from pgflow_mp.worker.course import Course
-from pgflow_mp.worker.dispatch import DEEPEST, Dispatcher
-from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
+from pgflow_mp.worker.crew import Crew
+from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
+from pgflow_mp.worker.latest import Latest
 from pgflow_mp.worker.outcomes import Collector
-from pgflow_mp.worker.planner import ClaimPlanner, ClaimRequest, Load
 from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings
-from pgflow_mp.worker.settle import Settler
 from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Ending, Stats
+from pgflow_mp.worker.supply import Supply
 
 TICK: Final = 0.1
 GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another holds more than it runs
 _EVENTS_AT_ONCE: Final = 200
-_SHED: Final = 4.0  # hand work back that is this many times what is worth holding
 _REMEMBERED: Final = 20_000  # messages that are over
 
 
 class Loop:
-    """Everything that works together, and the events between them."""
+    """Turns what the threads and the executor say into what they are to do. Threads: its owner's only."""
 
     def __init__(
         self,
         settings: WorkerSettings,
         executor: Executor,
+        crew: Crew,
+        identities: Identities,
+        dispatcher: Dispatcher,
         policies: dict[tuple[str, str], StepPolicy],
-        slugs: list[str],
+        slugs: Sequence[str],
         *,
         events: queue.SimpleQueue[Any],
         observer: SafeObserver,
         stats: Stats,
         course: Course,
     ) -> None:
-        post = events.put
-        self.executor, self.course = executor, course
-        self._fixed_batches = settings.batch_size is not None
+        self.executor, self.crew, self.course = executor, crew, course
+        self.identities, self.dispatcher = identities, dispatcher
+        self.supply = Supply(settings, slugs, executor, dispatcher, identities, crew.claimer)
+        self.settler = crew.settler
+        self.collector = Collector(
+            dispatcher, crew.settler, stats, observer, policies, self._hand_back, settings.crash_budget
+        )
+        self.progress = Progress(executor.capacity)
         self._events = events
         self._observer = observer
         self._stats = stats
         self._connection = ConnectionReport(observer)
-        self.progress = Progress(executor.capacity)
-        self._turn = itertools.cycle(slugs)
-        self._slugs = slugs
         self._braked = False
-        self.identities = Identities(slugs)
-        self.dispatcher = Dispatcher(ItemTimes())
-        self._planner = ClaimPlanner(
-            slugs,
-            lanes=executor.capacity,
-            batch_size=settings.batch_size,
-            claim_ahead=settings.claim_ahead,
-            shortest_pause=settings.poll_interval_ms / 1000,
-            longest_pause=settings.max_poll_seconds,
-        )
-        self._claiming: ClaimRequest | None = None
-        self._over: dict[int, None] = {}
-        self.settler = Settler(settings.dsn, post, linger=settings.linger)
-        self.collector = Collector(
-            self.dispatcher,
-            self.settler,
-            stats,
-            observer,
-            policies,
-            self._hand_back,
-            settings.crash_budget,
-        )
-        self.claimer = Claimer(
-            settings.dsn,
-            post,
-            worker_name=settings.worker_name,
-            dead_after=settings.dead_after,
-            lease=settings.visibility_timeout,
-            flows=slugs,
-        )
-        self.heartbeat = Heartbeat(
-            settings.dsn,
-            post,
-            interval=settings.heartbeat_interval,
-            worker_ids=lambda: self.identities.beating,
-            held=self.dispatcher,
-            register=lambda conn, worker_id: self.claimer.register(
-                conn, worker_id, self.identities.flow_of(worker_id)
-            ),
-        )
-        self.upkeep = Upkeep(
-            settings.dsn, post, run_id=course.run_id, worker_ids=lambda: self.identities.beating
-        )
-
-    def start(self) -> None:
-        """Start the threads."""
-        for thread in (self.claimer, self.settler, self.heartbeat, self.upkeep):
-            thread.start()
+        self._over = Latest(_REMEMBERED)
 
     def serve(self, until: Callable[[], bool] | None, idle_exit: bool) -> None:
         """Work until the course has an ending."""
@@ -116,8 +72,11 @@ class Loop:
             self.take_events(pause)
             now = time.monotonic()
             self._dispatch(now)
-            self._claim(now)
-            if (starving := self._starving()) or self.dispatcher.run_emptied:
+            if not self.settler.saturated:
+                self.supply.claim(now, self.collector.parking.items)
+            if (
+                starving := self.dispatcher.is_starving(self.executor.capacity)
+            ) or self.dispatcher.run_emptied:
                 self.dispatcher.run_emptied = False
                 self.settler.flush()  # what is recorded may make the next work
             pause = GLANCE if starving and self.executor.relieve(DEEPEST) else TICK
@@ -153,13 +112,14 @@ class Loop:
             text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"
             self._observer.on_message("warn", text)
         for flow in self.collector.due_retries(now):
-            self._planner.announce(flow)
+            self.supply.announce(flow)
         if self.collector.parking.active:
             self._look_after_parked(now)
-        for flow in self._slugs:
-            self._shed(flow)
+        for batch in self.supply.surplus():
+            self._stats.handed_back += len(batch.items)
+            self.release(batch, batch.items)
         for worker_id in self.identities.retire(self._in_use):
-            self.upkeep.retire(worker_id)
+            self.crew.upkeep.retire(worker_id)
         if self._observer.watching and self.progress.due(now):
             self.snapshot(now)
 
@@ -176,13 +136,6 @@ class Loop:
                 connection=self._connection.text,
             )
         )
-
-    def _starving(self) -> bool:
-        """Whether a lane has nothing to do and nothing waits for it."""
-        flights, lanes = self.dispatcher.flights, self.executor.capacity
-        if len(flights) >= lanes and len({flight.lane for flight in flights.values()}) >= lanes:
-            return False
-        return self.dispatcher.next_flow() is None
 
     # -- decisions ---------------------------------------------------------------------------------
 
@@ -205,41 +158,6 @@ class Loop:
                 if flight is not None and not executor.submit(lane, flight.chunk, flight.timeouts):
                     dispatcher.take_back(flight)
 
-    def _claim(self, now: float) -> None:
-        if self._claiming is not None or self.executor.paused or self.settler.saturated:
-            return
-        dispatcher, planner = self.dispatcher, self._planner
-        held = dispatcher.held_items() - self.collector.parking.items
-        for _ in self._slugs:
-            flow = next(self._turn)
-            load = Load(
-                lanes=self.executor.capacity,
-                item_seconds=dispatcher.times.recent(flow),
-                waiting=dispatcher.waiting(),
-                waiting_seconds=dispatcher.waiting_seconds(),
-                lane_seconds=dispatcher.lane_seconds(now, planner.horizon(flow)),
-                held=held,
-                held_bytes=dispatcher.held_bytes(),
-            )
-            if quantity := planner.quantity(flow, load, now):
-                self._claiming = ClaimRequest(flow, self.identities.of(flow), quantity)
-                planner.asked(flow)
-                self.claimer.request(self._claiming)
-                return
-
-    def _shed(self, flow: str) -> None:
-        """Hand back what was claimed on a wrong guess of its duration."""
-        lanes = self.executor.capacity
-        if self._fixed_batches or self.dispatcher.waiting(flow) < 2 * lanes:
-            return
-        worth = self._planner.horizon(flow) * lanes
-        waiting = self.dispatcher.waiting_seconds(flow)
-        if waiting is None or waiting < _SHED * worth:
-            return
-        for batch in self.dispatcher.shed(flow, 2 * worth):
-            self._stats.handed_back += len(batch.items)
-            self.release(batch, batch.items)
-
     def _look_after_parked(self, now: float) -> None:
         self.ask_about_parked(now)
         for flow, run in self.collector.parking.unanswered(now):
@@ -250,7 +168,7 @@ class Loop:
         """Ask what is left of the runs of parked items, if it is time to."""
         question = self.collector.parking.question(now, at_once=at_once)
         if question is not None:
-            self.upkeep.ask(question)
+            self.crew.upkeep.ask(question)
 
     def _flow_is_over(self, flow: str) -> bool:
         """Whether all that is left here of a flow is parked."""
@@ -258,24 +176,20 @@ class Loop:
             self.dispatcher.held_items(flow) == self.collector.parking.count(flow)
             and not self.dispatcher.flying(flow)
             and not self.settler.unsettled
-            and self._planner.dry(flow)
+            and self.supply.is_dry(flow)
         )
 
     def _is_idle(self) -> bool:
         return (
             not (self.dispatcher.held or self.dispatcher.flights or self.settler.busy)
             and self._events.empty()  # such as what has just been recorded
-            and self._claiming is None
             and not self.collector.awaits_retries
-            and all(self._planner.dry(flow) for flow in self._slugs)
+            and self.supply.dry
         )
 
     def _in_use(self, worker_id: str) -> bool:
-        if self._claiming is not None and self._claiming.worker_id == worker_id:
-            return True
-        if any(batch.worker_id == worker_id for batch in self.dispatcher.held.values()):
-            return True
-        return self.settler.holds(worker_id)
+        held = any(batch.worker_id == worker_id for batch in self.dispatcher.held.values())
+        return held or self.supply.claims_as(worker_id) or self.settler.holds(worker_id)
 
     def _hand_back(self, batch: Batch, items: list[Item]) -> None:
         """Items that a lane was given but did not run: others run them, unless nobody wants them."""
@@ -295,47 +209,24 @@ class Loop:
     # -- what the threads say ----------------------------------------------------------------------
 
     def _on_claimed(self, event: inbox.Claimed) -> None:
-        self._claiming = None
-        self.identities.registered(event.worker_id)
-        batch, now = event.batch, time.monotonic()
-        got, size = (len(batch.items), batch.size) if batch is not None else (0, 0)
-        if event.refused:
-            self._planner.announce(event.flow)  # the claim may have been cut short
-        self._planner.claimed(event.flow, event.asked, got, size, event.seconds, now)
+        self.supply.claimed(event)
+        batch = event.batch
         self._stats.claims += 1
-        self._stats.claimed += got + len(event.refused)
+        self._stats.claimed += (len(batch.items) if batch is not None else 0) + len(event.refused)
         for task, text in event.refused:
             self.collector.refused(event.flow, event.worker_id, task, text)
-        if event.condemned is not None:
-            self._on_condemned(event.condemned)
-        if batch is None:
-            return
-        if self._over:
-            for item in batch.items:
-                self._over.pop(item.msg_id, None)
+        if event.condemned is not None:  # failed without being run, last of their run
+            self._accept(event.condemned, self.collector.condemned)
+        if batch is not None:
+            self._over.discard(item.msg_id for item in batch.items)
+            self._accept(batch, self.dispatcher.add)
+
+    def _accept(self, batch: Batch, take: Callable[[Batch], None]) -> None:
+        """Take what was claimed, or give it back where it is not ours any more."""
         if self.course.stopping or not self.identities.is_known(batch.worker_id):
             self.release(batch, batch.items)
         else:
-            self.dispatcher.add(batch)
-
-    def _on_condemned(self, batch: Batch) -> None:
-        """Tasks that too many workers died with: failed without being run, last of their run."""
-        if self.course.stopping or not self.identities.is_known(batch.worker_id):
-            self.release(batch, batch.items)
-        else:
-            self.collector.condemned(batch)
-
-    def _on_claim_failed(self, event: inbox.ClaimFailed | inbox.ClaimLost) -> None:
-        self._claiming = None
-        self._planner.postpone(event.flow, time.monotonic())
-        if isinstance(event, inbox.ClaimLost):
-            self.identities.doubtful(event.flow, event.worker_id)
-
-    def _on_announced(self, event: inbox.WorkAnnounced) -> None:
-        self._planner.announce(event.flow)
-
-    def _on_hinted(self, event: inbox.WorkHinted) -> None:
-        self._planner.hint(event.flow, time.monotonic())
+            take(batch)
 
     def _on_settled(self, event: inbox.BatchSettled) -> None:
         self._stats.batches += 1
@@ -352,7 +243,7 @@ class Loop:
             if over and call.run == self.course.run_id:
                 self._run_over(result.run_status)
             elif not over and (flow := self.identities.flow_of(call.worker_id)) is not None:
-                self._planner.announce(flow)  # what follows may be there; the database's word comes later
+                self.supply.announce(flow)  # what follows may be there; the database's word comes later
 
     def _on_run_seen(self, event: inbox.RunSeen) -> None:
         self.progress.seen(event.steps)
@@ -369,7 +260,7 @@ class Loop:
 
     def _on_leases_lost(self, event: inbox.LeasesLost) -> None:
         lost = event.msg_ids
-        self._remember(*lost)
+        self._over.add(lost)
         self.dispatcher.discard(
             lambda batch, item: item.msg_id in lost and batch.worker_id == event.worker_id
         )
@@ -401,11 +292,6 @@ class Loop:
         )
         self.collector.drop_parked(lambda parked: parked.run == run and step in (None, parked.step))
 
-    def _remember(self, *over: int) -> None:
-        self._over.update(dict.fromkeys(over))
-        while len(self._over) > _REMEMBERED:
-            del self._over[next(iter(self._over))]
-
     def _on_taken_for_dead(self, event: inbox.TakenForDead) -> None:
         if dead := self.identities.dead(event.worker_ids):
             self._observer.on_message(
@@ -414,37 +300,21 @@ class Loop:
             self.dispatcher.discard(lambda batch, _item: batch.worker_id in dead)
             self.collector.drop_parked(lambda parked: parked.batch.worker_id in dead)
 
-    def _on_deprecated(self, _event: inbox.Deprecated) -> None:
-        self.course.end(Ending.DEPRECATED)
-
-    def _on_said(self, event: inbox.Said) -> None:
-        self._observer.on_message(event.level, event.text)
-
     def _on_connection(self, event: inbox.ConnectionState) -> None:
         self._connection.heard(event.who, event.text)
         if not event.text and event.who == "claim":  # announcements may have been missed
-            for flow in self._slugs:
-                self._planner.announce(flow)
+            self.supply.announce()
 
     def _on_thread_failed(self, event: inbox.ThreadFailed) -> None:
         self.course.error = self.course.error or event.error
         self.course.ending = Ending.FORCED
 
-    def _on_stop(self, _event: inbox.StopRequested) -> None:
-        self.course.end(Ending.REQUESTED)
-
     # -- what the lanes say ------------------------------------------------------------------------
-
-    def _on_outcomes(self, event: Outcomes) -> None:
-        self.collector.outcomes(event)
 
     def _on_lane_died(self, event: LaneDied) -> None:
         self.collector.lane_died(event)
         if event.cause not in (Cause.STOPPED, Cause.CANCELLED):
             self._observer.on_message("warn", f"lane {event.lane} ended: {event.cause}, {event.exit}")
-
-    def _on_lane_ready(self, event: LaneReady) -> None:
-        self._observer.on_message("debug", event.text)
 
     def _on_lane_failed(self, event: LaneFailedToStart) -> None:
         self._observer.on_message("error", event.text)
@@ -457,24 +327,24 @@ class Loop:
 
 
 HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
-    Outcomes: Loop._on_outcomes,
+    Outcomes: lambda loop, event: loop.collector.outcomes(event),
     LaneDied: Loop._on_lane_died,
-    LaneReady: Loop._on_lane_ready,
+    LaneReady: lambda loop, event: loop._observer.on_message("debug", event.text),
     LaneFailedToStart: Loop._on_lane_failed,
     ExecutorLost: Loop._on_executor_lost,
     inbox.Claimed: Loop._on_claimed,
-    inbox.ClaimFailed: Loop._on_claim_failed,
-    inbox.ClaimLost: Loop._on_claim_failed,
-    inbox.WorkAnnounced: Loop._on_announced,
-    inbox.WorkHinted: Loop._on_hinted,
+    inbox.ClaimFailed: lambda loop, event: loop.supply.failed(event),
+    inbox.ClaimLost: lambda loop, event: loop.supply.failed(event),
+    inbox.WorkAnnounced: lambda loop, event: loop.supply.announce(event.flow),
+    inbox.WorkHinted: lambda loop, event: loop.supply.hint(event.flow),
     inbox.BatchSettled: Loop._on_settled,
     inbox.RunSeen: Loop._on_run_seen,
     inbox.ParkedSeen: Loop._on_parked_seen,
     inbox.LeasesLost: Loop._on_leases_lost,
     inbox.TakenForDead: Loop._on_taken_for_dead,
-    inbox.Deprecated: Loop._on_deprecated,
-    inbox.Said: Loop._on_said,
+    inbox.Deprecated: lambda loop, _event: loop.course.end(Ending.DEPRECATED),
+    inbox.Said: lambda loop, event: loop._observer.on_message(event.level, event.text),
     inbox.ConnectionState: Loop._on_connection,
     inbox.ThreadFailed: Loop._on_thread_failed,
-    inbox.StopRequested: Loop._on_stop,
+    inbox.StopRequested: lambda loop, _event: loop.course.end(Ending.REQUESTED),
 }

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pgflow_mp.worker.dispatch import TARGET
+from pgflow_mp.worker.chunks import TARGET
 
 MOST: Final = 2000  # items in a claim
 MOST_BYTES: Final = 16 << 20  # of input in a claim, by the average of the flow's recent ones

@@ -24,7 +24,11 @@ from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
 from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker import inbox, startup
+from pgflow_mp.worker.batches import ItemTimes
 from pgflow_mp.worker.course import Course, join
+from pgflow_mp.worker.crew import hire
+from pgflow_mp.worker.dispatch import Dispatcher
+from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.loop import TICK, Loop
 from pgflow_mp.worker.progress import SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition
@@ -145,11 +149,16 @@ class Worker:
             run = session.call(lambda conn: engine.get_run(conn, run_id)) if run_id is not None else None
         if course.stop_requests:
             raise _Interrupted
+        slugs = [info.slug for info in flows]
+        identities, dispatcher = Identities(slugs), Dispatcher(ItemTimes())
         self._loop = Loop(
             settings,
             self._executor,
+            hire(settings, self._events.put, slugs, identities, dispatcher, course.run_id),
+            identities,
+            dispatcher,
             policies,
-            [info.slug for info in flows],
+            slugs,
             events=self._events,
             observer=self._observer,
             stats=self.stats,
@@ -159,7 +168,7 @@ class Worker:
             self._loop.progress.flow = run.flow_slug
         self._to(WorkerState.RUNNING)
         self.stats.started = time.monotonic()
-        self._loop.start()
+        self._loop.crew.start()
         return self._loop
 
     # -- stop --------------------------------------------------------------------------------------
@@ -181,7 +190,7 @@ class Worker:
 
     def _stop_in_order(self, loop: Loop) -> tuple[int, int]:
         course = self._course
-        loop.claimer.stop()
+        loop.crew.claimer.stop()
         loop.executor.quiesce()
         for batch in loop.dispatcher.drain():
             rest = batch.items[batch.next :]
@@ -203,16 +212,16 @@ class Worker:
             loop.executor.abort()
         else:
             loop.executor.stop(0.0)
-        join(loop.claimer, _FORCED_SETTLE)
+        join(loop.crew.claimer, _FORCED_SETTLE)
         loop.take_all_events()
         if not forced:
             self._record_parked(loop)
         loop.collector.hand_back_parked()
         limit = _FORCED_SETTLE if forced else max(_LEAST_SETTLE, deadline - time.monotonic())
         self._close_settler(loop, limit)
-        loop.heartbeat.stop()
-        loop.upkeep.stop()
-        for thread in (loop.claimer, loop.heartbeat, loop.upkeep):
+        loop.crew.heartbeat.stop()
+        loop.crew.upkeep.stop()
+        for thread in (loop.crew.claimer, loop.crew.heartbeat, loop.crew.upkeep):
             join(thread, _FORCED_SETTLE)
             if not thread.is_alive():
                 thread.close()

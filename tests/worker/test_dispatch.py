@@ -9,15 +9,8 @@ from hypothesis import strategies as st
 
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import OVERHEAD, Batch, ItemTimes
-from pgflow_mp.worker.dispatch import (
-    DEEPEST,
-    LARGEST,
-    LARGEST_BYTES,
-    SMALLEST,
-    TARGET,
-    Dispatcher,
-    chunk_size,
-)
+from pgflow_mp.worker.chunks import DEEPEST, LARGEST, LARGEST_BYTES, SMALLEST, TARGET, chunk_size
+from pgflow_mp.worker.dispatch import Dispatcher
 
 SECONDS = st.floats(1e-6, 100.0)
 

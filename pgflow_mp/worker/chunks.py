@@ -1,0 +1,72 @@
+"""How items are cut into chunks. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Final
+
+from pgflow_mp.executors.messages import Chunk, Item
+
+TARGET: Final = 0.2  # seconds of work in a chunk
+DEEPEST: Final = 0.1  # seconds: behind items that take longer no second chunk waits in a lane
+SMALLEST: Final = 0.002  # seconds: a chunk is not cut smaller than this for fairness
+LARGEST: Final = 500  # items in a chunk
+LARGEST_BYTES: Final = 1 << 20  # of input in a chunk of several items
+LARGEST_OUTPUT: Final = 4 << 20  # bytes that a chunk of several items may be expected to leave
+
+
+def chunk_size(item_seconds: float | None, waiting: int, lanes: int) -> int:
+    """Items for the next chunk when ``waiting`` items are there for ``lanes`` lanes.
+
+    An unknown step is tried with one item. Otherwise TARGET seconds of work, less when so little is left
+    that some lanes would get nothing, but then not less than SMALLEST seconds.
+    """
+    if item_seconds is None:
+        return 1
+    by_time = int(TARGET / item_seconds)
+    fair = max(math.ceil(waiting / (2 * lanes)), int(SMALLEST / item_seconds))
+    return max(1, min(by_time, fair, LARGEST, waiting))
+
+
+def by_bytes(items: Iterable[Item]) -> int:
+    """How many of the items, at least one, have at most LARGEST_BYTES of input together."""
+    total = count = 0
+    for item in items:
+        total += len(item.input) + len(item.flow_input or b"")
+        if count and total > LARGEST_BYTES:
+            break
+        count += 1
+    return count
+
+
+def compact(chunk: Chunk) -> Chunk:
+    """The same chunk with only the runs and steps that its items point to."""
+    runs: dict[int, int] = {}
+    steps: dict[int, int] = {}
+    items = [
+        Item(
+            item.index,
+            item.attempt,
+            item.msg_id,
+            runs.setdefault(item.run, len(runs)),
+            steps.setdefault(item.step, len(steps)),
+            item.input,
+            item.flow_input,
+        )
+        for item in chunk.items
+    ]
+    return Chunk(chunk.seq, chunk.flow, [chunk.runs[i] for i in runs], [chunk.steps[i] for i in steps], items)
+
+
+def spans(first: int, end: int, gone: set[int]) -> list[tuple[int, int]]:
+    """The stretches of first..end-1 that are not gone."""
+    found: list[tuple[int, int]] = []
+    for i in range(first, end):
+        if i in gone:
+            continue
+        if found and found[-1][1] == i:
+            found[-1] = (found[-1][0], i + 1)
+        else:
+            found.append((i, i + 1))
+    return found

@@ -1,0 +1,68 @@
+"""The worker's threads, each with a connection of its own: for claims, records, signs of life, upkeep.
+
+They tell the main loop what happens through ``post``, and are told what to do by its thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.dispatch import Dispatcher
+from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
+from pgflow_mp.worker.identities import Identities
+from pgflow_mp.worker.settings import WorkerSettings
+from pgflow_mp.worker.settle import Settler
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """All of them."""
+
+    claimer: Claimer
+    settler: Settler
+    heartbeat: Heartbeat
+    upkeep: Upkeep
+
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in (self.claimer, self.settler, self.heartbeat, self.upkeep):
+            thread.start()
+
+
+def hire(
+    settings: WorkerSettings,
+    post: Callable[[Any], None],
+    slugs: Sequence[str],
+    identities: Identities,
+    dispatcher: Dispatcher,
+    run_id: str | None,
+) -> Crew:
+    """A crew for a worker of the flows ``slugs``; not started yet. ``run_id`` is the run to watch, if any."""
+    claimer = Claimer(
+        settings.dsn,
+        post,
+        worker_name=settings.worker_name,
+        dead_after=settings.dead_after,
+        lease=settings.visibility_timeout,
+        flows=slugs,
+    )
+
+    def beating() -> Sequence[str]:
+        return identities.beating
+
+    return Crew(
+        claimer,
+        Settler(settings.dsn, post, linger=settings.linger),
+        Heartbeat(
+            settings.dsn,
+            post,
+            interval=settings.heartbeat_interval,
+            worker_ids=beating,
+            held=dispatcher,
+            register=lambda conn, worker_id: claimer.register(conn, worker_id, identities.flow_of(worker_id)),
+        ),
+        Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating),
+    )

@@ -1,0 +1,131 @@
+"""What is claimed and when, and what goes back because it was too much. Threads: the main loop's only."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from pgflow_mp.executors.protocol import Executor
+from pgflow_mp.worker import inbox
+from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.dispatch import Dispatcher
+from pgflow_mp.worker.identities import Identities
+from pgflow_mp.worker.planner import ClaimPlanner, ClaimRequest, Load
+from pgflow_mp.worker.settings import WorkerSettings
+
+_SHED: Final = 4.0  # hand work back that is this many times what is worth holding
+
+
+class Supply:
+    """At most one claim at a time is under way; flows take turns."""
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        slugs: Sequence[str],
+        executor: Executor,
+        dispatcher: Dispatcher,
+        identities: Identities,
+        claimer: Claimer,
+    ) -> None:
+        self._slugs = slugs
+        self._turn = itertools.cycle(slugs)
+        self._fixed_batches = settings.batch_size is not None
+        self._executor = executor
+        self._dispatcher = dispatcher
+        self._identities = identities
+        self._claimer = claimer
+        self._planner = ClaimPlanner(
+            slugs,
+            lanes=executor.capacity,
+            batch_size=settings.batch_size,
+            claim_ahead=settings.claim_ahead,
+            shortest_pause=settings.poll_interval_ms / 1000,
+            longest_pause=settings.max_poll_seconds,
+        )
+        self._claiming: ClaimRequest | None = None
+
+    # -- decisions ---------------------------------------------------------------------------------
+
+    def claim(self, now: float, parked: int) -> None:
+        """Ask for more where it is worth it; ``parked`` items are held, but not in anybody's way."""
+        if self._claiming is not None or self._executor.paused:
+            return
+        dispatcher, planner = self._dispatcher, self._planner
+        held = dispatcher.held_items() - parked
+        for _ in self._slugs:
+            flow = next(self._turn)
+            load = Load(
+                lanes=self._executor.capacity,
+                item_seconds=dispatcher.times.recent(flow),
+                waiting=dispatcher.waiting(),
+                waiting_seconds=dispatcher.waiting_seconds(),
+                lane_seconds=dispatcher.lane_seconds(now, planner.horizon(flow)),
+                held=held,
+                held_bytes=dispatcher.held_bytes(),
+            )
+            if quantity := planner.quantity(flow, load, now):
+                self._claiming = ClaimRequest(flow, self._identities.of(flow), quantity)
+                planner.asked(flow)
+                self._claimer.request(self._claiming)
+                return
+
+    def surplus(self) -> list[Batch]:
+        """What was claimed on a wrong guess of its duration, taken out of the queues: to be handed back."""
+        return [batch for flow in self._slugs for batch in self._surplus_of(flow)]
+
+    def _surplus_of(self, flow: str) -> list[Batch]:
+        lanes = self._executor.capacity
+        if self._fixed_batches or self._dispatcher.waiting(flow) < 2 * lanes:
+            return []
+        worth = self._planner.horizon(flow) * lanes
+        waiting = self._dispatcher.waiting_seconds(flow)
+        if waiting is None or waiting < _SHED * worth:
+            return []
+        return self._dispatcher.shed(flow, 2 * worth)
+
+    # -- what is heard -----------------------------------------------------------------------------
+
+    def claimed(self, event: inbox.Claimed) -> None:
+        """A claim came back."""
+        self._claiming = None
+        self._identities.registered(event.worker_id)
+        batch = event.batch
+        got, size = (len(batch.items), batch.size) if batch is not None else (0, 0)
+        if event.refused:
+            self._planner.announce(event.flow)  # the claim may have been cut short
+        self._planner.claimed(event.flow, event.asked, got, size, event.seconds, time.monotonic())
+
+    def failed(self, event: inbox.ClaimFailed | inbox.ClaimLost) -> None:
+        """A claim did not come back; after a lost connection it is not known whether it was made."""
+        self._claiming = None
+        self._planner.postpone(event.flow, time.monotonic())
+        if isinstance(event, inbox.ClaimLost):
+            self._identities.doubtful(event.flow, event.worker_id)
+
+    def announce(self, flow: str | None = None) -> None:
+        """There is work, or may be, of one flow or of any."""
+        for each in self._slugs if flow is None else (flow,):
+            self._planner.announce(each)
+
+    def hint(self, flow: str) -> None:
+        """Somebody says that there is work."""
+        self._planner.hint(flow, time.monotonic())
+
+    # -- state -------------------------------------------------------------------------------------
+
+    @property
+    def dry(self) -> bool:
+        """Whether no claim is under way and the last one of every flow found less than it asked for."""
+        return self._claiming is None and all(self._planner.dry(flow) for flow in self._slugs)
+
+    def is_dry(self, flow: str) -> bool:
+        """Whether the last claim of a flow found less than it asked for."""
+        return self._planner.dry(flow)
+
+    def claims_as(self, worker_id: str) -> bool:
+        """Whether a claim under this id is under way."""
+        return self._claiming is not None and self._claiming.worker_id == worker_id
