@@ -134,5 +134,6 @@ as $$
   from pgflow.flows f
   join pgflow.steps s on s.flow_slug = f.flow_slug
   where f.flow_slug = flow_options.flow_slug
+    and coalesce(f.flow_slug = any ((select pgflow._granted_flows('flow_options'))::text[]), true)
   order by s.step_index;
 $$;

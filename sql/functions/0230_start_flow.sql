@@ -61,10 +61,9 @@ begin
 end;
 $$;
 
-create or replace function pgflow.get_run_with_states(run_id uuid)
+create or replace function pgflow._run_with_states(run_id uuid)
 returns jsonb
 language sql
-security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select jsonb_build_object(
@@ -80,7 +79,19 @@ as $$
     )
   )
   from pgflow.runs r
-  where r.run_id = get_run_with_states.run_id;
+  where r.run_id = _run_with_states.run_id;
+$$;
+
+create or replace function pgflow.get_run_with_states(run_id uuid)
+returns jsonb
+language sql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select pgflow._run_with_states(r.run_id)
+  from pgflow.runs r
+  where r.run_id = get_run_with_states.run_id
+    and coalesce(r.flow_slug = any ((select pgflow._granted_flows('get_run_with_states'))::text[]), true);
 $$;
 
 create or replace function pgflow.start_flow_with_states(flow_slug text, input jsonb, run_id uuid default null)
@@ -93,10 +104,11 @@ as $$
 declare
   v_run_id uuid;
 begin
+  perform pgflow._require_flow('start_flow_with_states', start_flow_with_states.flow_slug);
   select r.run_id into v_run_id
   from pgflow.start_flow(
     start_flow_with_states.flow_slug, start_flow_with_states.input, start_flow_with_states.run_id
   ) r;
-  return pgflow.get_run_with_states(v_run_id);
+  return pgflow._run_with_states(v_run_id);
 end;
 $$;

@@ -290,6 +290,7 @@ set enable_sort = off
 as $$
 #variable_conflict use_column
 begin
+  perform pgflow._require_flow('claim_tasks', claim_tasks.flow_slug);
   return query
   select c.*
   from pgflow._claim(

@@ -19,6 +19,7 @@ set enable_sort = off
 as $$
 #variable_conflict use_column
 begin
+  perform pgflow._require_flow('claim_tasks_without_input', claim_tasks_without_input.flow_slug);
   return query
   select c.*
   from pgflow._claim(
@@ -64,5 +65,6 @@ as $$
   ) i
   where t.run_id = task_input.run_id
     and t.step_slug = task_input.step_slug
-    and t.task_index = task_input.task_index;
+    and t.task_index = task_input.task_index
+    and coalesce(t.flow_slug = any ((select pgflow._granted_flows('task_input'))::text[]), true);
 $$;

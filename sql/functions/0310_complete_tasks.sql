@@ -308,7 +308,10 @@ begin
   from pgflow.runs r
   where r.run_id = complete_tasks.run_id
   for update;
-  if not found or v_run_status = 'failed' then
+  if found then
+    perform pgflow._require_flow('complete_tasks', v_flow_slug);
+  end if;
+  if v_flow_slug is null or v_run_status = 'failed' then
     return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
   end if;
 

@@ -145,6 +145,7 @@ begin
   if not found then
     return row(0, task_indexes, null, null)::pgflow.settled_tasks;
   end if;
+  perform pgflow._require_flow('fail_tasks', v_flow_slug);
 
   select ss.status into v_step_status
   from pgflow.step_states ss

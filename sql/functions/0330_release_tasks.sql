@@ -15,6 +15,7 @@ declare
   v_rows tid[];
   v_ids bigint[];
 begin
+  perform pgflow._require_flow('release_tasks', release_tasks.flow_slug);
   -- Locked by one statement, changed by the next: see _claim.
   select array_agg(l.row_id) into v_rows
   from (select u.id from unnest(msg_ids) u (id) order by u.id) m
@@ -73,6 +74,7 @@ declare
   v_steps text[];
   v_held bigint[];
 begin
+  perform pgflow._require_flow('extend_tasks', extend_tasks.flow_slug);
   select array_agg(l.row_id), array_agg(l.run_id), array_agg(l.step_slug) into v_rows, v_runs, v_steps
   from (select u.id from unnest(msg_ids) u (id) order by u.id) m
   cross join lateral (

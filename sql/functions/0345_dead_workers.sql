@@ -213,7 +213,9 @@ begin
   return query
   select w.worker_id, w.last_heartbeat_at, extract(epoch from w.dead_after)::float8, w.stopped_at is not null
   from pgflow.workers w
-  where w.dead_after is not null and w.recovered_at is null;
+  where w.dead_after is not null
+    and w.recovered_at is null
+    and coalesce(lower(w.queue_name) = any ((select pgflow._granted_queues('watched_workers'))::text[]), true);
 end;
 $$;
 
@@ -260,6 +262,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  if exists (
+    select 1 from pgflow.workers w
+    where w.worker_id = retire_worker.worker_id
+      and w.queue_name <> ''
+      and lower(w.queue_name) <> all (pgflow._granted_queues('retire_worker'))
+  ) then
+    return 0; -- not the caller's: it may not use that flow
+  end if;
   insert into pgflow.workers (worker_id, queue_name, function_name, dead_after)
   values (retire_worker.worker_id, '', 'retired', interval '0')
   on conflict on constraint workers_pkey do nothing;

@@ -16,6 +16,7 @@ as $$
 declare
   v_run_id uuid;
 begin
+  perform pgflow._require_flow('start_run', start_run.flow_slug);
   select r.run_id into v_run_id
   from pgflow.start_flow(start_run.flow_slug, start_run.input, start_run.run_id) r;
   if start_run.priority <> 0 then
@@ -42,6 +43,7 @@ begin
   if not found then
     raise exception 'Run not found: %', cancel_run.run_id using errcode = 'PF003';
   end if;
+  perform pgflow._require_flow('cancel_run', v_run.flow_slug);
   if v_run.status <> 'started' then
     return query select r.* from pgflow.runs r where r.run_id = cancel_run.run_id;
     return;
@@ -102,6 +104,7 @@ begin
   if not found then
     raise exception 'Run not found: %', retry_failed_tasks.run_id using errcode = 'PF003';
   end if;
+  perform pgflow._require_flow('retry_failed_tasks', v_run.flow_slug);
   if v_run.status <> 'failed' then
     raise exception 'Run % is %, only a failed run can be retried', retry_failed_tasks.run_id, v_run.status
       using errcode = 'PF004';

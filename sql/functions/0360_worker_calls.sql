@@ -13,7 +13,8 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 begin
-  insert into pgflow.workers (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
+  perform pgflow._require_flow('register_worker', register_worker.queue_name);
+  insert into pgflow.workers as w (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
   values (
     register_worker.worker_id, register_worker.queue_name, register_worker.function_name,
     register_worker.dead_after, clock_timestamp(), clock_timestamp()
@@ -22,7 +23,8 @@ begin
     set last_heartbeat_at = clock_timestamp(),
         stopped_at = null,
         recovered_at = null,
-        dead_after = excluded.dead_after;
+        dead_after = excluded.dead_after
+    where coalesce(lower(w.queue_name) = any (pgflow._granted_queues('register_worker')), true);
 end;
 $$;
 
@@ -35,12 +37,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_queues text[] := pgflow._granted_queues('heartbeat');
 begin
   return query
   update pgflow.workers w
   set last_heartbeat_at = clock_timestamp()
   from (select u.id from unnest(worker_ids) u (id) order by u.id) i
-  where w.worker_id = i.id
+  where w.worker_id = i.id and coalesce(lower(w.queue_name) = any (v_queues), true)
   returning w.worker_id, w.deprecated_at is not null, w.stopped_at is not null;
 end;
 $$;
@@ -53,7 +57,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   update pgflow.workers w
   set stopped_at = clock_timestamp()
-  where w.worker_id = any (worker_ids);
+  where w.worker_id = any (worker_ids)
+    and coalesce(lower(w.queue_name) = any ((select pgflow._granted_queues('stop_workers'))::text[]), true);
 $$;
 
 -- Runs without their payloads: cheap however large those are.
@@ -74,7 +79,8 @@ set search_path = pg_catalog, pg_temp
 as $$
   select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at
   from pgflow.runs r
-  where r.run_id = any (run_heads.run_ids);
+  where r.run_id = any (run_heads.run_ids)
+    and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_heads'))::text[]), true);
 $$;
 
 -- Counts of one run's steps, cheap enough to be asked for every second: nothing is counted row by row.
@@ -102,6 +108,7 @@ as $$
   from pgflow.step_states ss
   join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
   where ss.run_id = run_progress.run_id
+    and coalesce(ss.flow_slug = any ((select pgflow._granted_flows('run_progress'))::text[]), true)
   order by s.step_index;
 $$;
 
@@ -123,6 +130,7 @@ as $$
   where t.run_id = run_results.run_id
     and t.step_slug = run_results.step_slug
     and t.task_index >= run_results.from_index
+    and coalesce(t.flow_slug = any ((select pgflow._granted_flows('run_results'))::text[]), true)
   order by t.task_index
   limit run_results.max_rows;
 $$;
@@ -153,6 +161,7 @@ as $$
     select *
     from pgflow.runs
     where (recent_runs.flow_slug is null or runs.flow_slug = recent_runs.flow_slug)
+      and coalesce(runs.flow_slug = any ((select pgflow._granted_flows('recent_runs'))::text[]), true)
       and (recent_runs.id_prefix = '' or starts_with(runs.run_id::text, lower(recent_runs.id_prefix)))
     order by runs.started_at desc, runs.run_id
     limit recent_runs.max_rows

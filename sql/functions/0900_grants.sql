@@ -46,7 +46,36 @@ begin
   return v_granted;
 end;
 $$;
-revoke all on function pgflow.grant_access(name, text) from public;
+
+-- The same for some flows only: these, and no others, are what the role can start, see, work on and control
+-- from now on, also by what it was granted before. Without flows (null) it is not limited any more. A member
+-- of the role is limited with it; the owner of the schema, who may act as it and superusers cannot be.
+create or replace function pgflow.grant_access(role_name name, access text, flows text[])
+returns text[]
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_role regrole := quote_ident(role_name)::regrole;
+begin
+  if cardinality(flows) = 0 or exists (select 1 from unnest(flows) f (slug) where f.slug is null) then
+    raise exception 'Name the flows that role % may use, or give null for all', quote_ident(role_name)
+      using errcode = 'invalid_parameter_value';
+  end if;
+  if flows is not null and (
+    select pg_has_role(v_role, n.nspowner, 'usage') from pg_catalog.pg_namespace n where n.nspname = 'pgflow'
+  ) then
+    raise exception 'Role % may act as the owner of the schema pgflow, and cannot be limited to some flows',
+      quote_ident(role_name)
+      using errcode = 'invalid_parameter_value';
+  end if;
+  delete from pgflow.flow_grants g where g.role_id = v_role;
+  insert into pgflow.flow_grants (role_id, flow_slug)
+  select distinct v_role, f.slug from unnest(flows) f (slug);
+  return pgflow.grant_access(role_name, access);
+end;
+$$;
+revoke all on routine pgflow.grant_access(name, text), pgflow.grant_access(name, text, text[]) from public;
 
 -- What came later goes to the roles that have its like already: they were granted before an upgrade.
 do $do$

@@ -1,0 +1,314 @@
+"""Roles that were granted some flows only: what they cannot start, see, work on or control."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from .helpers import (
+    WORKER,
+    Db,
+    claim,
+    complete,
+    event_names,
+    flow,
+    map_step,
+    run_row,
+    snapshot,
+    start,
+    tasks,
+    worker,
+)
+
+ROLE, OTHER = "pgflow_limited", "pgflow_unlimited"
+THEIRS = uuid.UUID("22222222-2222-2222-2222-222222222222")
+GRANTED = """
+select p.proname as name, p.oid::regprocedure::text as signature, p.proargnames[1:p.pronargs] as names,
+  array(select format_type(a, null) from unnest(p.proargtypes) a) as types
+from pg_proc p
+where p.pronamespace = 'pgflow'::regnamespace and has_function_privilege(%s, p.oid, 'execute')
+order by 1
+"""
+READING = {"flow_options", "get_run_with_states", "recent_runs", "run_progress", "run_results", "run_heads"}
+READING |= {"watched_workers", "task_input"}
+UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
+"""What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
+
+
+@contextmanager
+def acting(db: Db, role: str = ROLE) -> Iterator[None]:
+    db.do(f"set local role {role}")
+    yield
+    db.do("reset role")
+
+
+@pytest.fixture
+def limited(db: Db) -> Db:
+    """Flows a and b with a run each, under way; a role for each access to flow a."""
+    for name in (ROLE, OTHER):
+        db.do(f"create role {name}")
+    for slug in ("a", "b"):
+        flow(db, slug, map_step("m"), "s", max_attempts=1)
+        start(db, slug, [1, 2, 3])
+    db.do("select pgflow.grant_access(%s, 'operator', array['a'])", ROLE)
+    db.do("select pgflow.grant_access(%s, 'worker', flows => array['a'])", ROLE)
+    for access in ("operator", "worker"):
+        db.do("select pgflow.grant_access(%s, %s)", OTHER, access)
+    return db
+
+
+def run_of(db: Db, slug: str) -> uuid.UUID:
+    found: uuid.UUID = db.value("select run_id from pgflow.runs where flow_slug = %s limit 1", slug)
+    return found
+
+
+def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
+    """Arguments by name, such that every function finds something of this run, and of its workers."""
+    ids = [t.message_id for t in tasks(db, run)]
+    return {
+        "flow_slug": slug, "queue_name": slug, "run_id": run, "run_ids": [run], "step_slug": "m",
+        "worker_id": THEIRS, "worker_ids": [THEIRS], "msg_ids": ids, "task_indexes": [0], "task_index": 0,
+        "input": [7], "outputs": ["1"], "error_messages": ["e"], "attempts": [1],
+        "permanent": [True], "lease_seconds": 60, "qty": 5,
+        "id_prefix": "", "from_index": 0, "max_rows": 9, "priority": 3, "reason": "no", "function_name": "w",
+        "dead_after": "1 hour", "last_seen": ["2020-01-01"],
+    }  # fmt: skip
+
+
+def call(db: Db, function: Any, known: dict[str, Any]) -> tuple[str, Any]:
+    """The SQLSTATE, or "" and the rows; an argument that the table does not know is an error of the test."""
+    given: dict[str, tuple[Any, str]] = {}
+    for name, type_name in zip(function.names or [], function.types, strict=True):
+        if name == "run_id" and function.name.startswith("start_"):
+            given[name] = (None, type_name)
+            continue
+        value = known[name]
+        given[name] = (json.dumps(value) if type_name == "jsonb" else value, type_name)
+    arguments = ", ".join(f"{name} => %s::{type_name}" for name, (_, type_name) in given.items())
+    try:
+        with db.savepoint():
+            rows = db.rows(
+                f"select to_jsonb(r) as row from pgflow.{function.name}({arguments}) r",
+                *[value for value, _ in given.values()],
+            )
+            return "", [row.row for row in rows]
+    except psycopg.Error as error:
+        return error.sqlstate or "?", None
+
+
+def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
+    return {
+        **snapshot(db, run),
+        "events": event_names(db, run),
+        "workers": db.column("select to_jsonb(w) from pgflow.workers w where worker_id = %s", THEIRS),
+        "runs": db.column("select run_id from pgflow.runs where flow_slug = 'b'"),
+    }
+
+
+@pytest.mark.parametrize("state", ["under way", "failed", "completed"])
+def test_no_granted_function_touches_or_shows_another_flow(limited: Db, state: str) -> None:
+    run = run_of(limited, "b")
+    claim(limited, "b", 3, THEIRS, vt=100)
+    limited.do("update pgflow.workers set dead_after = '1 hour'")
+    if state == "failed":
+        limited.do("select pgflow.cancel_run(%s)", run)
+    elif state == "completed":
+        limited.do("select pgmq.set_vt('b', msg_id, 0) from pgmq.q_b")
+        for task in [*tasks(limited, run), *claim(limited, "b", 9, THEIRS)]:
+            complete(limited, run, task.step_slug, 1, task.task_index)
+        assert run_row(limited, run).status == "completed"
+    before = everything(limited, run)
+    functions = limited.rows(GRANTED, ROLE)
+    assert {"start_run", "claim_tasks", "cancel_run", "run_results"} <= {f.name for f in functions}
+    known = values(limited, run, "b")
+    for function in functions:
+        for attempt in (known, {**known, "flow_slug": "a", "queue_name": "a"}):
+            with acting(limited):
+                state_, rows = call(limited, function, attempt)
+            shown = json.dumps(rows, default=str)
+            assert state_ in ("", "42501"), function.signature
+            assert str(run) not in shown, function.signature
+            assert str(THEIRS) not in shown, function.signature
+            if attempt is known and function.name not in UPKEEP:
+                assert state_ == "42501" or rows in ([], [None], [""], [0]), (function.signature, rows)
+            if function.name == "register_worker" and attempt is not known:
+                continue
+            assert everything(limited, run) == before, function.signature
+
+
+def test_the_same_calls_do_touch_it_without_the_limit(limited: Db) -> None:
+    """Else the test above would show nothing."""
+    run = run_of(limited, "b")
+    known = values(limited, run, "b")
+    claim(limited, "b", 3, THEIRS, vt=100)
+    limited.do("update pgflow.workers set dead_after = '1 hour'")
+    before = everything(limited, run)
+    for function in limited.rows(GRANTED, OTHER):
+        if function.name in UPKEEP:
+            continue
+        with limited.conn.transaction(force_rollback=True):
+            with acting(limited, OTHER):
+                state, rows = call(limited, function, known)
+            reads = function.name in READING
+            if function.name == "retry_failed_tasks":
+                assert state == "PF004"
+            elif function.name.startswith("claim_tasks"):
+                assert state == ""
+            else:
+                assert rows, function.signature
+                assert reads or everything(limited, run) != before, function.signature
+
+
+def test_a_limited_role_works_its_own_flow_to_the_end(limited: Db) -> None:
+    with acting(limited):
+        run = limited.value("select pgflow.start_run('a', '[1]')")
+        limited.do("select pgflow.register_worker(%s, 'a', 'w', '10 seconds')", WORKER)
+        assert limited.rows("select * from pgflow.heartbeat(array[%s]::uuid[])", WORKER)
+        found = limited.rows("select * from pgflow.claim_tasks('a', %s, 9)", WORKER)
+        assert len(found) == 6
+        for task in found:
+            limited.do(
+                "select pgflow.complete_tasks(%s, %s, array[%s], array['1'::jsonb])",
+                task.run_id,
+                task.step_slug,
+                task.task_index,
+            )
+        assert limited.value("select pgflow.get_run_with_states(%s)", run)["run"]["status"] == "completed"
+        assert {r.flow for r in limited.rows("select * from pgflow.recent_runs()")} == {"a"}
+
+
+def test_a_batch_with_ids_of_another_flow_and_nulls_takes_its_own_only(limited: Db) -> None:
+    claim(limited, "b", 3, THEIRS, vt=100)
+    own = claim(limited, "a", 3, THEIRS, vt=100)
+    before = everything(limited, run_of(limited, "b"))
+    theirs = [t.message_id for t in tasks(limited, run_of(limited, "b"))]
+    mixed = [None, *theirs, *[t.msg_id for t in own], 999]
+    with acting(limited):
+        left = limited.column("select pgflow.extend_tasks('a', %s, %s::bigint[], 9)", THEIRS, mixed)
+        assert set(left) >= {999} - set(theirs)
+        assert limited.value("select pgflow.release_tasks('a', %s, %s::bigint[])", THEIRS, mixed) == 3
+    assert everything(limited, run_of(limited, "b")) == before
+    run = run_of(limited, "a")
+    with acting(limited):
+        for slug in (None, "", "no such step"):
+            query = "select (pgflow.complete_tasks(%s, %s, array[0, null], array['1', null]::jsonb[])).*"
+            assert limited.row(query, run, slug).accepted == 0
+        for slug in (None, "b", "A", "a ", ""):
+            assert limited.refused("select pgflow.start_run(%s, '[1]')", slug).sqlstate == "42501"
+            refused = limited.refused("select * from pgflow.claim_tasks(%s, %s, 1, 9)", slug, THEIRS)
+            assert refused.sqlstate == "42501"
+        assert limited.rows("select * from pgflow.run_heads(array[%s, null, %s]::uuid[])", run, THEIRS)
+
+
+def test_who_reaches_us_through_a_limited_role_s_function_may_use_no_flow(limited: Db) -> None:
+    """A function with its owner's rights: the caller is not limited, and may execute nothing itself."""
+    limited.do("create role pgflow_accomplice")
+    limited.do("create schema wrapped")
+    limited.do(f"grant all on schema wrapped to {ROLE}, {OTHER}")
+    limited.do("grant usage on schema wrapped to pgflow_accomplice")
+    for owner, name in ((ROLE, "by_limited"), (OTHER, "by_unlimited")):
+        with acting(limited, owner):
+            limited.do(
+                f"create function wrapped.{name}(slug text) returns uuid language sql security definer "
+                "as $$ select pgflow.start_run(slug, '[1]') $$"
+            )
+            limited.do(f"grant execute on function wrapped.{name} to public")
+    with acting(limited, "pgflow_accomplice"):
+        for name in ("by_limited", "by_unlimited"):
+            for slug in ("a", "b"):
+                assert limited.refused(f"select wrapped.{name}(%s)", slug).sqlstate == "42501"
+    with acting(limited):
+        assert limited.refused("select wrapped.by_unlimited('b')").sqlstate == "42501"
+        limited.do("select wrapped.by_unlimited('a')")
+    limited.do("delete from pgflow.flow_grants")
+    with acting(limited, "pgflow_accomplice"):
+        limited.do("select wrapped.by_unlimited('b')")  # where nobody is limited, this is nobody's business
+
+
+def test_members_are_limited_with_a_role_and_owners_are_not(limited: Db) -> None:
+    limited.do(f"create role pgflow_member in role {ROLE}")
+    with acting(limited, "pgflow_member"):
+        assert limited.refused("select pgflow.start_run('b', '[1]')").sqlstate == "42501"
+        limited.do("select pgflow.start_run('a', '[1]')")
+    limited.do(f"grant {OTHER} to pgflow_member")
+    with acting(limited, "pgflow_member"):
+        assert limited.refused("select pgflow.start_run('b', '[1]')").sqlstate == "42501"
+    limited.do("select pgflow.start_run('b', '[1]')")
+    with acting(limited, OTHER):
+        limited.do("select pgflow.start_run('b', '[1]')")
+
+
+def test_a_limit_stays_until_it_is_taken_away(limited: Db) -> None:
+    def may(slug: str) -> bool:
+        with acting(limited):
+            try:
+                with limited.savepoint():
+                    limited.do("select pgflow.start_run(%s, '[1]')", slug)
+            except psycopg.errors.InsufficientPrivilege:
+                return False
+        return True
+
+    limited.do("select pgflow.grant_access(%s, 'starter')", ROLE)
+    assert (may("a"), may("b")) == (True, False)
+    limited.do("select pgflow.grant_access(%s, 'starter', array['b', 'b'])", ROLE)
+    assert (may("a"), may("b")) == (False, True)
+    limited.do(f"alter role {ROLE} rename to pgflow_renamed")
+    limited.do("set local role pgflow_renamed")
+    assert limited.refused("select pgflow.start_run('a', '[1]')").sqlstate == "42501"
+    limited.do("reset role")
+    limited.do(f"alter role pgflow_renamed rename to {ROLE}")
+    limited.do("select pgflow.grant_access(%s, 'starter', null)", ROLE)
+    assert (may("a"), may("b")) == (True, True)
+    limited.do("create role pgflow_gone")
+    limited.do("select pgflow.grant_access('pgflow_gone', 'starter', array['a'])")
+    limited.do("drop owned by pgflow_gone; drop role pgflow_gone")
+    assert (may("a"), may("b")) == (True, True)
+
+
+@pytest.mark.parametrize("flows", [[], [None], ["a", None]])
+def test_a_limit_to_nothing_is_refused(limited: Db, flows: list[Any]) -> None:
+    refused = limited.refused("select pgflow.grant_access(%s, 'starter', %s::text[])", ROLE, flows)
+    assert refused.sqlstate == "22023"
+
+
+def test_who_may_act_as_the_owner_cannot_be_limited(limited: Db) -> None:
+    refused = limited.refused("select pgflow.grant_access(current_user::name, 'starter', array['a'])")
+    assert (refused.sqlstate, "cannot be limited" in refused.message) == ("22023", True)
+
+
+def test_it_holds_for_who_logs_in_as_it_does_for_who_is_set(dsn: str) -> None:
+    name = f"pgflow_login_{uuid.uuid4().hex[:8]}"
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        for slug in ("a", "b"):
+            flow(Db(admin), slug, "s")
+        admin.execute(f"create role {name} login".encode())
+        admin.execute("select pgflow.grant_access(%s, 'starter', array['a'])", (name,))
+        try:
+            with psycopg.connect(make_conninfo(dsn, user=name), autocommit=True) as conn:
+                conn.execute("select pgflow.start_run('a', '{}')")
+                for before in ("select 1", "set role none", f"set role {name}"):
+                    conn.execute(before.encode())
+                    with pytest.raises(psycopg.errors.InsufficientPrivilege, match="denied for flow b"):
+                        conn.execute("select pgflow.start_run('b', '{}')")
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    conn.execute("delete from pgflow.flow_grants")
+                worker_count = conn.execute("select count(*) from pgflow.recent_runs()").fetchone()
+                assert worker_count == (1,)
+        finally:
+            admin.execute(f"drop owned by {name}; drop role {name}".encode())
+
+
+def test_a_worker_of_one_flow_cannot_take_over_the_registration_of_another_s(limited: Db) -> None:
+    worker(limited, "b", THEIRS)
+    limited.do("update pgflow.workers set stopped_at = now() where worker_id = %s", THEIRS)
+    before = everything(limited, run_of(limited, "b"))
+    with acting(limited):
+        limited.do("select pgflow.register_worker(%s, 'a', 'w', '1 day')", THEIRS)
+    assert everything(limited, run_of(limited, "b")) == before
