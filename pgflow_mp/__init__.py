@@ -7,7 +7,13 @@ worker processes do without one.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"] and "pgflow_mp" in sys.orig_argv:  # our own program is about to start
+    from pgflow_mp import paths
+
+    paths.demote(0)  # a file json.py in the working directory would be what we import
 
 from pgflow_mp.errors import (
     ConfigError,

@@ -70,6 +70,12 @@ class DatabaseUnavailable(DatabaseError):
     """No PostgreSQL answers where one was expected."""
 
 
+class UnfitDatabase(DatabaseError):
+    """The database cannot be used as it is: nothing may be written there, or not every text."""
+
+    exit_code = 2
+
+
 class EmbeddedServerError(DatabaseError):
     """The embedded PostgreSQL cannot be started, reused or stopped."""
 

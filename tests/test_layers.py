@@ -15,12 +15,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pgflow_mp"
 API = "pgflow_mp"
 """The package itself: its __init__ holds the public names and nothing else."""
-BASE = {"errors", "redaction", "logs", "libpq", "streams"}
+BASE = {"errors", "redaction", "logs", "libpq", "streams", "paths"}
 ALLOWED = {
     "errors": set[str](),
     "redaction": set[str](),
     "libpq": set[str](),
     "streams": set[str](),
+    "paths": set[str](),
     "logs": {"redaction"},
     "values": BASE,
     "flows": BASE | {"values"},
@@ -48,7 +49,7 @@ ALLOWED = {
         "bench",
         API,
     },
-    API: {"errors", "flows", "client"},
+    API: {"errors", "paths", "flows", "client"},
     "examples": {API},
 }
 """What a room may import besides itself."""

@@ -33,6 +33,11 @@ exit status:
   130  stopped by Ctrl-C (143: by SIGTERM); an unfinished run can be resumed"""
 
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OPENINGS: Final = """
+a an the there this these those no not neither nothing nobody only one some all cannot could standard executor
+impossible time tolerate role sql another too it
+"""
+"""Words that messages of ours begin with; others may be the name of a file."""
 _LONGEST: Final = 24  # lines; the rest of a long message says little more
 
 
@@ -151,7 +156,7 @@ def _place(error: BaseException) -> str:
 
 def _print(message: str, hint: str, stream: TextIO) -> None:
     red, bold, end = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") if has_color(stream) else ("", "", "")
-    message, hint = _capital(message), _capital(hint)
+    message, hint = _sentence(message), _capital(hint)
     lines = _wrap(message, len("error: "))
     if len(lines) > _LONGEST:
         lines = [*lines[: _LONGEST - 1], f"       ... ({len(lines) - _LONGEST + 1} more lines)"]
@@ -159,6 +164,11 @@ def _print(message: str, hint: str, stream: TextIO) -> None:
     if hint:
         print(f" {bold}hint:{end} " + "\n".join(_wrap(hint, len(" hint: "))).lstrip(), file=stream)
     stream.flush()
+
+
+def _sentence(text: str) -> str:
+    """A message of ours begins with a capital letter; a path or a name that it begins with stays as it is."""
+    return _capital(text) if text.partition(" ")[0] in _OPENINGS.split() else text
 
 
 def _capital(text: str) -> str:

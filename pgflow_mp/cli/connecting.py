@@ -62,24 +62,27 @@ def named_dsn(args: argparse.Namespace) -> str | None:
 
 @contextlib.contextmanager
 def open_database(
-    args: argparse.Namespace, *, workers: int | None = None, check: bool = True
+    args: argparse.Namespace, *, workers: int | None = None, check: bool = True, writes: bool = True
 ) -> Iterator[Database]:
     """The command's database, for the length of a ``with`` block.
 
     The embedded server is started and its schema installed. Elsewhere the schema has to be there
     (unless ``check`` is false). ``workers`` is the number of processes that may ask for connections.
-    Raises DatabaseError, SchemaError, UsageError.
+    ``writes``: refuse a database in which nothing can be written. Raises DatabaseError, SchemaError,
+    UsageError.
     """
     dsn = named_dsn(args)
     if dsn is None:
         with _embedded(args, workers) as database:
             yield database
         return
-    from pgflow_mp.db import schema
+    from pgflow_mp.db import fitness, schema
     from pgflow_mp.redaction import redact
 
     place = describe(dsn)
     with connect(dsn, args) as conn:
+        if writes:
+            fitness.check_writable(conn)
         if check:
             try:
                 schema.check(conn)

@@ -72,6 +72,7 @@ def _write(sql: str) -> None:
 def _install(args: argparse.Namespace) -> int:
     from pgflow_mp.cli.connecting import connect, describe, named_dsn, open_database
     from pgflow_mp.db import schema
+    from pgflow_mp.db.fitness import check_writable
 
     dsn = named_dsn(args)
     if dsn is None:
@@ -81,6 +82,7 @@ def _install(args: argparse.Namespace) -> int:
         return _say(args, schema.InstallResult(version, version, False, "unchanged"), database.place)
     place = describe(dsn)
     with connect(dsn, args) as conn:
+        check_writable(conn)
         if args.verb == "migrate" and schema.installed(conn) is None:
             raise UsageError(
                 f"{place} has no pgflow schema to migrate", hint=f"Install it: {command('install')}"

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     from pgflow_mp.cli.preflight import FlowFacts
 
+_UNWRITTEN: Final = """
+.csv .tsv .psv .parquet .feather .arrow .orc .avro .xls .xlsx .ods .xml .yaml .yml .toml .html .htm .md .pkl
+.pickle .npy .npz .h5 .hdf5 .msgpack .cbor .db .sqlite .sqlite3 .duckdb .sql .proto .pb .py .gz .tgz .bz2 .xz
+.zst .zstd .lz4 .br .zip .tar .7z .pdf .docx .png .jpg
+"""
+"""Endings that promise something else than JSON."""
 _LINES: Final = (".jsonl", ".ndjson", ".jsonlines")
 
 
@@ -28,6 +34,12 @@ def check_output(text: str, flow: FlowFacts) -> None:
             raise InputError("--output - is standard output, which is closed", hint="Name a file.")
         return
     path = Path(text)
+    if (ending := path.suffix.lower()) in _UNWRITTEN.split():
+        raise InputError(
+            f"--output {path}: nothing here writes {ending} files; the output of a run is JSON",
+            hint="Give the file the ending .json (one document) or .jsonl (the results of the last map, one "
+            "a line), and convert that.",
+        )
     if path.is_dir():
         raise InputError(f"--output {path} is a directory", hint="Name a file in it.")
     if not path.parent.is_dir():

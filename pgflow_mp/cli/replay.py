@@ -68,7 +68,7 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.json and args.pdb:
         raise UsageError("--json and --pdb exclude each other", hint="The debugger needs the terminal.")
-    with open_run(args) as (database, conn, run):
+    with open_run(args, writes=False) as (database, conn, run):
         from pgflow_mp.db.tasks import stored_task
 
         _check_step(conn, run, args.step, args.index)

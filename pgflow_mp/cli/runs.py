@@ -39,7 +39,7 @@ def retry_advice(errors: Iterable[str], unmet: str | None) -> str:
 
 @contextlib.contextmanager
 def open_run(
-    args: argparse.Namespace,
+    args: argparse.Namespace, *, writes: bool = True
 ) -> Iterator[tuple[Database, psycopg.Connection[tuple[Any, ...]], RunRow]]:
     """The database, a connection to it, and the run that ``args.run`` names by its id or how it begins.
 
@@ -54,5 +54,5 @@ def open_run(
             f"There is no run {args.run}: no run was ever started here",
             hint=f"Name the database with --dsn or --data-dir, or start a run: {command('run', 'simple')}",
         )
-    with open_database(args) as database, database.connect() as conn:
+    with open_database(args, writes=writes) as database, database.connect() as conn:
         yield database, conn, find_run(conn, args.run)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pgflow_mp.cli import values
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgflow_mp.db.engine import RunRow, StepProgress
+
+_CANDIDATES: Final = 5
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -56,7 +59,7 @@ def execute(args: argparse.Namespace) -> int:
             raise RunNotFound(f"There is no run {args.run}: no run was ever started here")
         print("[]" if args.json else f"No runs yet. Start one: {command('run', 'simple')}")
         return 0
-    with open_database(args) as database, database.connect() as conn:
+    with open_database(args, writes=False) as database, database.connect() as conn:
         if args.run is None:
             return _list(args, conn, database.place)
         return _show(args, conn, database.options)
@@ -109,6 +112,15 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
     return 0
 
 
+def _dashed(text: str) -> str:
+    """The beginning of an id as it is written, also where it was given without dashes."""
+    text = text.strip().lower()
+    if not re.fullmatch("[0-9a-f]{9,}", text):
+        return text
+    parts = (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
+    return "-".join(part for part in parts if part)
+
+
 def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
     """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
     from pgflow_mp.db import engine, reports
@@ -117,10 +129,12 @@ def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
     try:
         run_id = str(UUID(text))
     except ValueError:
-        found = reports.find_runs(conn, text) if len(text) >= 4 else []
+        found = reports.find_runs(conn, _dashed(text), _CANDIDATES + 1) if text.strip() else []
         if len(found) > 1:
+            more = ", ..." if len(found) > _CANDIDATES else ""
             raise RunNotFound(
-                f"{text!r} begins the ids of several runs", hint="They are: " + ", ".join(found)
+                f"{text!r} begins the ids of several runs",
+                hint="They are: " + ", ".join(found[:_CANDIDATES]) + more,
             ) from None
         run_id = found[0] if found else None
     run = engine.get_run(conn, run_id) if run_id else None

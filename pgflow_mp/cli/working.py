@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import signal
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import values
-from pgflow_mp.cli.options import Parser
+from pgflow_mp.cli.options import Parser, UsageError
 from pgflow_mp.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -221,7 +222,6 @@ def watching(
 
 
 def _is_terminal() -> bool:
-    import os
     import sys
 
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
@@ -231,6 +231,11 @@ def worker_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options as fields of WorkerSettings. Raises ConfigError for combinations that make no sense."""
     from pgflow_mp.worker.settings import WorkerSettings
 
+    if args.progress == "live" and not any(map(os.isatty, (1, 2))):
+        raise UsageError(
+            "--progress live draws on a terminal, and neither standard output nor standard error is one",
+            hint="Leave it away, or give --progress plain or --progress off.",
+        )
     options = {
         name: getattr(args, name)
         for name in (

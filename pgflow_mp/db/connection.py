@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 
 from pgflow_mp import libpq, streams
-from pgflow_mp.db.connection_errors import ServerStarting, explain
+from pgflow_mp.db.connection_errors import ServerStarting, explain, foreign_parameter
 from pgflow_mp.db.patience import PatientConnection
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable
 from pgflow_mp.redaction import redact
@@ -110,6 +110,7 @@ def discover_dsn(dsn: str | None = None, env: Mapping[str, str] = os.environ) ->
 
 
 def _normalised(dsn: str, source: str) -> str:
+    dsn = re.sub("^jdbc:", "", dsn, flags=re.IGNORECASE)
     scheme, separator, rest = dsn.partition("://")
     if not separator or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
         return dsn
@@ -128,6 +129,8 @@ def parse(dsn: str) -> dict[str, Any]:
         parameters: dict[str, Any] = dict(conninfo_to_dict(dsn))
     except psycopg.Error as error:
         # No chained exception: libpq's text repeats the part that it does not understand.
+        if foreign := foreign_parameter(str(error), redact(dsn)):
+            raise ConfigError(foreign[0], hint=foreign[1]) from None
         reason = re.sub(r'"[^"]*"', '"..."', str(error).strip())
         # A word without "=" may be the rest of a password with a space in it.
         words = [word if "=" in word or "://" in word else "***" for word in redact(dsn).split()]

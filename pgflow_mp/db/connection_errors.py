@@ -6,6 +6,7 @@ libpq reports failed connections as text only, without an SQLSTATE, so the cause
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -156,6 +157,52 @@ _CAUSES: list[tuple[tuple[str, ...], str, str, bool | type[DatabaseError]]] = [
         True,
     ),
 ]
+
+
+_FOREIGN: dict[str, str] = {
+    **dict.fromkeys(
+        ("schema", "currentSchema", "search_path"), "remove it: the tables are in the schema pgflow"
+    ),
+    **dict.fromkeys(
+        (
+            "pgbouncer",
+            "connection_limit",
+            "pool_timeout",
+            "pool_size",
+            "max_overflow",
+            "statement_cache_size",
+            "prepared_statement_cache_size",
+            "prepareThreshold",
+            "preparedStatements",
+            "binary_parameters",
+        ),
+        "remove it: transaction poolers such as PgBouncer need no option here",
+    ),
+    **dict.fromkeys(("ssl", "sslaccept", "tls", "useSSL"), "write sslmode=require, or sslmode=verify-full"),
+    **dict.fromkeys(("charset", "encoding", "characterEncoding"), "remove it: everything is sent as UTF-8"),
+    **dict.fromkeys(("timeout", "connectTimeout", "socket_timeout"), "write connect_timeout=10 (seconds)"),
+    **dict.fromkeys(("statement_timeout", "lock_timeout"), "remove it: sessions here have their own"),
+    **dict.fromkeys(("database", "db"), "write dbname=, or the name behind the slash"),
+    "username": "write user=",
+    "ApplicationName": "write application_name=",
+}
+"""Parameters of other drivers, and what to do about them."""
+
+
+def foreign_parameter(said: str, shown: str) -> tuple[str, str] | None:
+    """Message and hint for a URL with a parameter that libpq does not know; None if that is not it.
+
+    ``shown`` is the URL without secrets: what is not in it is not repeated.
+    """
+    found = re.search(r'invalid (?:URI query parameter|connection option)[^"]*"([A-Za-z_][\w.]*)"', said)
+    if found is None or found[1] not in shown:
+        return None
+    name = found[1]
+    advice = _FOREIGN.get(name, "remove it, or see the manual of libpq, section Connection Strings")
+    return (
+        f"the connection string has a parameter that PostgreSQL's driver does not know, {name!r}: {shown}",
+        f"{advice}; the form is postgresql://user:password@host:5432/database?sslmode=require",
+    )
 
 
 _KINDS: dict[bool, type[DatabaseError]] = {True: DatabaseUnavailable, False: DatabaseError}

@@ -16,7 +16,7 @@ from typing import LiteralString, NamedTuple, cast
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from pgflow_mp.db import adoption, queue
+from pgflow_mp.db import adoption, fitness, queue
 from pgflow_mp.errors import SchemaError
 
 # Any constant will do; all installers of one database must agree on it.
@@ -163,6 +163,7 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
 
     A role that was granted functions only (``pgflow.grant_access``) cannot look: then it is taken to fit.
     """
+    fitness.check_encoding(conn)
     try:
         found = installed(conn)
     except psycopg.errors.InsufficientPrivilege:
@@ -215,6 +216,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
             and queue.is_there(conn)
         )
 
+    fitness.check_encoding(conn)
     with conn.transaction():
         conn.execute(adoption.SETTINGS)
         adoption.refuse_foreign(conn)

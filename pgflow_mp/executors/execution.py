@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import traceback
 from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
 
+from pgflow_mp import paths
 from pgflow_mp.executors.messages import FlowInfo, Kind, StepInfo
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Context
@@ -37,9 +37,7 @@ def flows_of(target: Loadable, *, may_be_main: bool = False) -> dict[str, Flow]:
 
     ``may_be_main``: this process is ours, and a file may become its ``__main__`` (see ``load_flows``).
     """
-    for path in reversed(target.sys_path):
-        if path not in sys.path:
-            sys.path.insert(0, path)
+    paths.extend(target.sys_path)
     return {
         flow.slug: flow
         for place in target.target.splitlines()

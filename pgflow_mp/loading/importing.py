@@ -17,6 +17,7 @@ import types
 from pathlib import Path
 from typing import Any, Final
 
+from pgflow_mp import paths
 from pgflow_mp.errors import FlowNotFound, PgflowError
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.targets import Target, bundled_examples, package_of
@@ -42,9 +43,7 @@ def import_target(
 
 
 def _import_target(target: Target, main_path: str | None, *, may_be_main: bool) -> types.ModuleType:
-    for directory in reversed(target.sys_path):
-        if directory not in sys.path:
-            sys.path.insert(0, directory)
+    paths.extend(target.sys_path)
     try:
         if target.module == "__main__":
             return _import_main(main_path or target.main_path)

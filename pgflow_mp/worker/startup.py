@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import psycopg
 
-from pgflow_mp.db import connection, definitions, engine, schema, wire
+from pgflow_mp.db import connection, definitions, engine, fitness, schema, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import FlowNotFound, ShapeMismatch
 from pgflow_mp.executors.messages import FlowInfo, Setup
@@ -59,6 +59,11 @@ class Session:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._conn = connection.connect_when_up(dsn)
+        try:
+            fitness.check_writable(self._conn)
+        except BaseException:
+            self._conn.close()
+            raise
         wire.adapt(self._conn)
 
     def __enter__(self) -> Session:

@@ -93,7 +93,7 @@ class LaneServer(forkserver.ForkServer):
 
         Whoever is killed at whatever moment after that, nothing is left in the file system.
         """
-        with self._starting:
+        with self._starting, _without_working_directory():
             if not _nameless_sockets_work():
                 super().ensure_running()
             elif not self._is_running():
@@ -141,6 +141,31 @@ class LaneServer(forkserver.ForkServer):
             with contextlib.suppress(OSError):
                 os.unlink(address)
         self._close_socket()
+
+
+_original_flags: Final = util._args_from_interpreter_flags  # type: ignore[attr-defined]
+_thread = threading.local()
+
+
+def _flags() -> list[str]:
+    safe: list[str] = ["-P"] if getattr(_thread, "safe", False) else []
+    return [*_original_flags(), *safe]
+
+
+util._args_from_interpreter_flags = _flags  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _without_working_directory() -> Iterator[None]:
+    """Start Python so that a file in the working directory, say queue.py, hides no module from it.
+
+    What belongs on sys.path is told to it, the working directory too where it is on ours.
+    """
+    _thread.safe = True
+    try:
+        yield
+    finally:
+        _thread.safe = False
 
 
 @contextlib.contextmanager
