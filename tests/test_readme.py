@@ -235,7 +235,7 @@ def test_the_exit_statuses_of_the_page_are_those_of_the_program() -> None:
 
 def test_every_path_of_the_page_exists() -> None:
     paths = re.findall(r"`((?:pgflow_mp|tests|sql|benchmarks|scripts)/[\w./]*)`", README)
-    block = next(block for language, block in BLOCKS if block.startswith("pgflow_mp/ "))
+    block = next(block for language, block in BLOCKS if block.startswith("pgflow_mp/"))
     paths += [
         word for line in block.splitlines() for word in line.split() if re.fullmatch(r"[a-z_/]+/", word)
     ]
