@@ -71,15 +71,7 @@ class Loop:
         while self.course.ending is None:
             self.take_events(pause)
             now = time.monotonic()
-            self._dispatch(now)
-            if not self.settler.saturated:
-                self.supply.claim(now, self.collector.parking.items)
-            if (
-                starving := self.dispatcher.is_starving(self.executor.capacity)
-            ) or self.dispatcher.run_emptied:
-                self.dispatcher.run_emptied = False
-                self.settler.flush()  # what is recorded may make the next work
-            pause = GLANCE if starving and self.executor.relieve(DEEPEST) else TICK
+            pause = self.instruct(now)
             if now >= next_tick:
                 next_tick = now + TICK
                 self.tick(now)
@@ -87,6 +79,17 @@ class Loop:
                     self.course.end(Ending.CONDITION)
                 if idle_exit and self._is_idle():
                     self.course.end(Ending.IDLE)
+
+    def instruct(self, now: float) -> float:
+        """Tell everybody what to do next; how long to wait for events after it, in seconds."""
+        self._dispatch(now)
+        if not self.settler.saturated:
+            self.supply.claim(now, self.collector.parking.items)
+        starving = self.dispatcher.is_starving(self.executor.capacity)
+        if starving or self.dispatcher.run_emptied:
+            self.dispatcher.run_emptied = False
+            self.settler.flush()  # what is recorded may make the next work
+        return GLANCE if starving and self.executor.relieve(DEEPEST) else TICK
 
     def take_events(self, timeout: float) -> None:
         """Handle what has happened; waits up to ``timeout`` seconds for the first event."""
@@ -305,8 +308,9 @@ class Loop:
         if not event.text and event.who == "claim":  # announcements may have been missed
             self.supply.announce()
 
-    def _on_thread_failed(self, event: inbox.ThreadFailed) -> None:
-        self.course.error = self.course.error or event.error
+    def _fail(self, error: BaseException) -> None:
+        """End at once, and tell this error, or the first one."""
+        self.course.error = self.course.error or error
         self.course.ending = Ending.FORCED
 
     # -- what the lanes say ------------------------------------------------------------------------
@@ -319,11 +323,7 @@ class Loop:
     def _on_lane_failed(self, event: LaneFailedToStart) -> None:
         self._observer.on_message("error", event.text)
         if event.fatal is not None:
-            self.course.error, self.course.ending = self.course.error or event.fatal, Ending.FORCED
-
-    def _on_executor_lost(self, event: ExecutorLost) -> None:
-        self.course.error = self.course.error or PgflowError(event.error, hint=event.hint)
-        self.course.end(Ending.FORCED)
+            self._fail(event.fatal)
 
 
 HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
@@ -331,7 +331,7 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     LaneDied: Loop._on_lane_died,
     LaneReady: lambda loop, event: loop._observer.on_message("debug", event.text),
     LaneFailedToStart: Loop._on_lane_failed,
-    ExecutorLost: Loop._on_executor_lost,
+    ExecutorLost: lambda loop, event: loop._fail(PgflowError(event.error, hint=event.hint)),
     inbox.Claimed: Loop._on_claimed,
     inbox.ClaimFailed: lambda loop, event: loop.supply.failed(event),
     inbox.ClaimLost: lambda loop, event: loop.supply.failed(event),
@@ -345,6 +345,6 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     inbox.Deprecated: lambda loop, _event: loop.course.end(Ending.DEPRECATED),
     inbox.Said: lambda loop, event: loop._observer.on_message(event.level, event.text),
     inbox.ConnectionState: Loop._on_connection,
-    inbox.ThreadFailed: Loop._on_thread_failed,
+    inbox.ThreadFailed: lambda loop, event: loop._fail(event.error),
     inbox.StopRequested: lambda loop, _event: loop.course.end(Ending.REQUESTED),
 }
