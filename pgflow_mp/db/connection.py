@@ -2,7 +2,7 @@
 
 Connections work behind transaction poolers (PgBouncer): they prepare no statements, as the pooler may
 hand each transaction to another server process (contract: worker section 1.1). What belongs to a session
-(LISTEN, advisory session locks) does nothing there; the worker polls, too.
+(LISTEN) does nothing there; the worker polls, too.
 """
 
 from __future__ import annotations

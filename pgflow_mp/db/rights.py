@@ -41,6 +41,7 @@ _WORKER: Final = (
     "watched_workers",
     "recover_workers",
     "retire_worker",
+    "report_parked",
 )
 ACCESS: Final = {
     name: access

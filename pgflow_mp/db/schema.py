@@ -161,6 +161,7 @@ def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
 def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
     """Raise ``SchemaError`` unless the database has exactly the schema version that we need, and the queue.
 
+    Its functions must be ours, too, or those of a later package, which go on serving us.
     A role that was granted functions only (``pgflow.grant_access``) cannot look: then it is taken to fit.
     """
     fitness.check_encoding(conn)
@@ -185,6 +186,12 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
         )
     if found.version > latest:
         raise _newer(conn, found, latest)
+    if found.functions_digest != functions_digest() and not _is_later(found):
+        raise SchemaError(
+            f"the functions of the pgflow schema in database {conn.info.dbname!r} were written by "
+            f"pgflow_mp {found.package_version}, and are not those that this one needs",
+            hint="Upgrade them: python -m pgflow_mp migrate --dsn ...",
+        )
     _check_queue(conn)
 
 
@@ -233,9 +240,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
             adoption.refuse_foreign(conn)
             found = installed(conn)
             before = found.version if found else 0
-            if found is not None and (
-                before > latest or _as_tuple(found.package_version) > _as_tuple(__version__)
-            ):
+            if found is not None and (before > latest or _is_later(found)):
                 raise _newer(conn, found, latest)
             if is_current(found):
                 return InstallResult(before, latest, False, "unchanged")
@@ -278,6 +283,13 @@ def _newer(conn: psycopg.Connection[tuple[object, ...]], found: Installed, lates
         f"{found.package_version}) is newer than this pgflow_mp {__version__} (version {latest})",
         hint="Upgrade this installation: pip install --upgrade pgflow-mp",
     )
+
+
+def _is_later(found: Installed) -> bool:
+    """Whether a later version of this package has written it."""
+    from pgflow_mp import __version__
+
+    return _as_tuple(found.package_version) > _as_tuple(__version__)
 
 
 def _as_tuple(version: str) -> tuple[int, ...]:

@@ -17,10 +17,9 @@ from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, patience, recovery, runs, wire
+from pgflow_mp.db import connection, engine, parking, patience, recovery, runs, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
-from pgflow_mp.db.parking import Lookout
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.worker.batches import Lease
 from pgflow_mp.worker.dispatch import Dispatcher
@@ -38,7 +37,6 @@ from pgflow_mp.worker.parking import Question
 from pgflow_mp.worker.vigil import Vigil
 from pgflow_mp.worker.wakeup import Wakeup
 
-UPKEEP_KEY: Final = 0x7067666C6F7755  # the advisory lock of the database's upkeeper
 _STATEMENT_LIMIT: Final = 5  # seconds
 _RECOVER_EVERY: Final = 3.0
 _REQUEUE_EVERY: Final = 15.0
@@ -231,7 +229,6 @@ class Upkeep(_Loop):
         self._connected = False
         self._retired: list[str] = []
         self._questions: deque[Question] = deque()
-        self._is_upkeeper = False
 
     def retire(self, worker_id: str) -> None:
         """This id of ours is not used any more: whatever it still holds in the database is free."""
@@ -244,8 +241,8 @@ class Upkeep(_Loop):
         self.wake()
 
     def _serve(self, conn: Connection) -> None:
-        self._is_upkeeper, seldom = False, _SUBSTITUTE
-        now, lookout = time.monotonic(), Lookout(conn)
+        seldom = _SUBSTITUTE
+        now = time.monotonic()
         again, self._connected = self._connected, True
         watch, recover, requeue = now, now, now + (_REQUEUE_EVERY if again else _REQUEUE_EVERY / 3)
         self._vigil.begin(now, again=again)
@@ -255,15 +252,15 @@ class Upkeep(_Loop):
                 recovery.retire_worker(conn, self._retired[0])
                 self._retired.pop(0)
             while self._questions:
-                number, runs = self._questions[0].number, self._questions[0].runs
-                self._post(ParkedSeen(number, runs.keys(), lookout.left(runs)))
+                question = self._questions[0]
+                left = parking.report_parked(conn, self._worker_ids(), question.held)
+                self._post(ParkedSeen(question.number, question.runs, left))
                 self._questions.popleft()
             if self._run_id is not None and now >= watch:
                 self._watch(conn, self._run_id)
                 watch = _next(now, _WATCH_EVERY)
             if now >= recover:
-                seldom = 1.0 if self._is_first(conn) else _SUBSTITUTE
-                self._recover(conn, now)
+                seldom = 1.0 if self._recover(conn, now) else _SUBSTITUTE
                 recover = _next(now, _RECOVER_EVERY * seldom)
                 self._vigil.next_look(recover)
             if now >= requeue:
@@ -273,17 +270,18 @@ class Upkeep(_Loop):
             due = min(recover, requeue, watch if self._run_id is not None else recover)
             self._wakeup.wait(due - time.monotonic())
 
-    def _is_first(self, conn: Connection) -> bool:
-        """Whether we hold the lock of the one that does the upkeep; it may be stopped, so others look too."""
-        if not self._is_upkeeper:
-            row = conn.execute("select pg_try_advisory_lock(%s)", (UPKEEP_KEY,)).fetchone()
-            self._is_upkeeper = bool(row and row[0])
-        return self._is_upkeeper
+    def _recover(self, conn: Connection, now: float) -> bool:
+        """Take over from the dead. True if we are the upkeeper: of those alive, ours is the first id.
 
-    def _recover(self, conn: Connection, now: float) -> None:
-        over = self._vigil.look(recovery.watched_workers(conn), self._worker_ids(), now)
+        It may be stopped, or just have died, so the others look, too. A lock of a session would not tell:
+        behind a pooler it is not ours.
+        """
+        ours, workers = self._worker_ids(), recovery.watched_workers(conn)
+        over = self._vigil.look(workers, ours, now)
         if over and (count := recovery.recover_workers(conn, over)):
             self._post(Said("warn", f"took over {count} tasks of workers that are gone"))
+        alive = (worker.worker_id for worker in workers if not worker.stopped and worker not in over)
+        return min(alive, default="") in ("", *ours)
 
     def _requeue(self, conn: Connection) -> None:
         if count := recovery.requeue_stalled_tasks(conn):

@@ -8,6 +8,7 @@ Pure: no clock, no thread, no database.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -36,10 +37,15 @@ class Parked:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Is anything left of these runs besides so many parked items?"""
+    """Is anything left of these runs besides so many parked items, by worker id and run?"""
 
     number: int
-    runs: dict[str, int]
+    held: dict[tuple[str, str], int]
+
+    @property
+    def runs(self) -> set[str]:
+        """The runs in question."""
+        return {run for _, run in self.held}
 
 
 class Parking:
@@ -77,7 +83,7 @@ class Parking:
     @property
     def active(self) -> bool:
         """Whether anything is parked, or others were told so last."""
-        return bool(self._items or self._asked.runs)
+        return bool(self._items or self._asked.held)
 
     @property
     def empty(self) -> bool:
@@ -108,7 +114,8 @@ class Parking:
         if len(self._items) > MOST:  # the others' turn comes next
             for run in runs:
                 self._items[run] = self._items.pop(run)
-        self._asked = Question(self._asked.number + 1, {run: len(self._items[run]) for run in runs})
+        held = Counter((parked.batch.worker_id, run) for run in runs for parked in self._items[run])
+        self._asked = Question(self._asked.number + 1, dict(held))
         return self._asked
 
     def answered(self, answer: ParkedSeen, now: float) -> list[str]:

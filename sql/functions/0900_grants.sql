@@ -30,7 +30,7 @@ begin
       'flow_options', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
       'claim_tasks_without_input', 'task_input', 'register_worker', 'heartbeat', 'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
-      'retire_worker'
+      'retire_worker', 'report_parked'
     ];
   end if;
   execute format('grant usage on schema pgflow to %I', role_name);
@@ -84,7 +84,14 @@ declare
 begin
   for v_grant in
     select distinct p.oid::regprocedure as function, r.rolname
-    from (values ('run_heads', 'run_progress')) g (later, earlier)
+    from (
+      values
+        ('run_heads', 'run_progress'),
+        ('watched_workers', 'recover_dead_workers'),
+        ('recover_workers', 'recover_dead_workers'),
+        ('retire_worker', 'recover_dead_workers'),
+        ('report_parked', 'recover_dead_workers')
+    ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier
     cross join lateral pg_catalog.aclexplode(e.proacl) a

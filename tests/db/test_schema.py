@@ -111,6 +111,20 @@ def test_an_older_database_is_named_with_the_command_that_upgrades_it(empty: Con
     assert "migrate" in caught.value.hint
 
 
+def test_functions_of_an_older_package_are_named_with_the_command_that_upgrades_them(
+    empty: Connection,
+) -> None:
+    schema.install(empty)
+    empty.execute("update pgflow.schema_version set functions_digest = 'older'")
+    with pytest.raises(SchemaError, match=r"functions of the pgflow schema .* are not those") as caught:
+        schema.check(empty)
+    assert "migrate" in caught.value.hint
+    schema.install(empty)
+    schema.check(empty)
+    empty.execute("update pgflow.schema_version set functions_digest = 'later', package_version = '999.0'")
+    schema.check(empty)  # an older worker goes on where the functions were upgraded already
+
+
 def test_a_missing_schema_is_named_with_the_command_that_installs_it(empty: Connection) -> None:
     with pytest.raises(SchemaError, match="has no pgflow schema") as caught:
         schema.check(empty)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import signal
 import subprocess
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from worker_flows import LOG
 from worker_harness import Tasks, adapted, eventually, kill, process, run_row, settings, start, threaded
 
 from pgflow_mp.db import engine
-from pgflow_mp.db.parking import Lookout
+from pgflow_mp.db.parking import report_parked
 from pgflow_mp.executors.messages import Item, Kind, Outcome
 from pgflow_mp.worker import planner
 from pgflow_mp.worker.batches import Batch
@@ -129,7 +130,7 @@ def test_a_worker_without_the_right_to_ask_waits_for_its_flow_only(dsn: str) -> 
     with role_with(dsn, "worker") as restricted:
         with psycopg.connect(dsn) as conn:
             role = psycopg.conninfo.conninfo_to_dict(restricted)["user"]
-            conn.execute(f'revoke execute on function pgflow.run_progress(uuid) from "{role}"')
+            conn.execute(f'revoke execute on function pgflow.report_parked from "{role}"')
         found = settings(restricted, "mischief", compile="skip", **AT_ONCE)
         Worker(found).run(idle_exit=True)
     assert [run_row(dsn, run).status for run in (other, run_id)] == ["completed", "failed"]
@@ -163,10 +164,24 @@ def test_a_stop_hands_the_crash_back_where_others_of_its_run_are_left(dsn: str, 
 # -- what the database says --------------------------------------------------------------------------
 
 
-def test_tasks_that_nobody_holds_back_are_left(dsn: str) -> None:
+class Teller:
+    """One worker of the database, as far as it is about tasks held back."""
+
+    def __init__(self, conn: engine.Connection) -> None:
+        self.id = str(uuid.uuid4())
+        self._conn = conn
+        engine.register_worker(conn, self.id, "naps", "test", 10.0)
+
+    def left(self, held_back: dict[str, int]) -> dict[str, int]:
+        """What is left of runs of which it holds so many tasks back."""
+        held = {(self.id, run): tasks for run, tasks in held_back.items()}
+        return report_parked(self._conn, [self.id], held)
+
+
+def test_tasks_that_nobody_alive_holds_back_are_left(dsn: str) -> None:
     run_id, other = start(dsn, "naps", [0.0] * 3), start(dsn, "naps", [0.0] * 3)
-    with adapted(dsn) as one, adapted(dsn) as two:
-        here, there = Lookout(one), Lookout(two)
+    with adapted(dsn) as conn:
+        here, there = Teller(conn), Teller(conn)  # one session is as good as any: so it is behind a pooler
         assert here.left({run_id: 1, other: 3}) == {run_id: 2, other: 0}
         assert there.left({run_id: 1}) == {run_id: 1}
         assert there.left({run_id: 2}) == {run_id: 0}
@@ -174,8 +189,26 @@ def test_tasks_that_nobody_holds_back_are_left(dsn: str) -> None:
         there.left({})
         assert here.left({run_id: 1}) == {run_id: 2}
         there.left({run_id: 2})
-        two.close()
-        eventually(lambda: here.left({run_id: 1}) == {run_id: 2})
+        conn.execute(
+            "update pgflow.workers set last_heartbeat_at = now() - interval '1 min' where worker_id = %s",
+            (there.id,),
+        )
+        assert here.left({run_id: 1}) == {run_id: 2}
+        engine.heartbeat(conn, [there.id])
+        assert here.left({run_id: 1}) == {run_id: 0}
+        engine.stop_workers(conn, [there.id])
+        assert here.left({run_id: 1}) == {run_id: 2}
+        assert conn.execute("select count(*) from pgflow.parked").fetchone() == (1,)
+
+
+def test_two_ids_of_one_worker_hold_back_what_each_of_them_holds(dsn: str) -> None:
+    run_id = start(dsn, "naps", [0.0] * 5)
+    with adapted(dsn) as conn:
+        one, two = Teller(conn), Teller(conn)
+        held = {(one.id, run_id): 1, (two.id, run_id): 2}
+        assert report_parked(conn, [one.id, two.id], held) == {run_id: 2}
+        assert report_parked(conn, [one.id, two.id], {}) == {}
+        assert one.left({run_id: 1}) == {run_id: 4}
 
 
 def test_tasks_that_are_yet_to_be_spawned_are_left(dsn: str) -> None:
@@ -184,14 +217,16 @@ def test_tasks_that_are_yet_to_be_spawned_are_left(dsn: str) -> None:
         row = conn.execute("select count(*) from pgflow.step_tasks").fetchone()
         assert row is not None
         assert row[0] < 50_000
-        assert Lookout(conn).left({run_id: row[0]}) == {run_id: 50_000 - row[0]}
+        assert Teller(conn).left({run_id: row[0]}) == {run_id: 50_000 - row[0]}
 
 
 def test_nothing_is_left_of_a_run_that_is_over_and_nothing_known_of_a_strange_one(dsn: str) -> None:
     run_id, strange = start(dsn, "naps", [0.0] * 3), "5e0fe1f8-4a4f-4a6a-8f5e-0d2c9f3b1a77"
     with adapted(dsn) as conn:
         engine.cancel_run(conn, run_id)
-        assert Lookout(conn).left({run_id: 1, strange: 1}) == {run_id: 0}
+        left = Teller(conn).left({run_id: 1, strange: 1})
+        assert set(left) == {run_id}
+        assert left[run_id] <= 0
 
 
 # -- questions ---------------------------------------------------------------------------------------
@@ -209,7 +244,7 @@ def test_one_question_at_a_time_and_none_soon_after_an_answer() -> None:
     parking.add(parked("a"), 10.0)
     asked = parking.question(10.0)
     assert asked is not None
-    assert asked.runs == {"a": 1}
+    assert asked.held == {("w", "a"): 1}
     assert parking.question(20.0) is None
     assert parking.answered(ParkedSeen(asked.number, {"a"}, {"a": 3}), 20.0) == []
     assert parking.question(20.0 + 0.9 * EVERY) is None
@@ -220,7 +255,7 @@ def test_one_question_at_a_time_and_none_soon_after_an_answer() -> None:
     assert parking.active  # others are to be told
     last = parking.question(40.0)
     assert last is not None
-    assert last.runs == {}
+    assert last.held == {}
     assert not parking.active
 
 

@@ -75,7 +75,7 @@ create index idx_step_states_run_id on pgflow.step_states (run_id);
 
 -- One row a task, and by far the most rows, so it is kept lean: two indexes whose columns never change
 -- (every update is HOT) and no foreign keys checked per row. The rows are written by the engine only,
--- which holds their parents' locks; workers_release_tasks keeps what "on delete set null" promises.
+-- which holds their parents' locks; the trigger forget_deleted_workers keeps what "on delete set null" promises.
 -- input (ours) is the element of a map task, stored when the task is spawned; NULL = not stored.
 -- lease_until (ours) is set when a worker extends its lease past the claim's visibility timeout.
 create table pgflow.step_tasks (
