@@ -90,7 +90,8 @@ class LaneDied(LaneEvent):
 
     ``exit`` says how, e.g. ``signal 11 (SIGSEGV)``. ``verdict`` is the failure of the item it was running, in
     chunk ``seq``: to be recorded, after the owner's CrashBudget if ``cause.is_crash``. Both are None where
-    nothing ran or the item is handed back. ``trace`` is faulthandler's. The chunks it held are closed by
+    nothing ran or the item is handed back; ``suspect`` names the one that ran, (chunk, position), where the
+    lanes' parent died. ``trace`` is faulthandler's. The chunks it held are closed by
     the Outcomes that follow.
     """
 
@@ -99,6 +100,7 @@ class LaneDied(LaneEvent):
     seq: int | None
     verdict: messages.Outcome | None
     trace: str
+    suspect: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,15 @@ def deaths_error(step: str, index: int, workers: int) -> str:
     )
 
 
+def losses_error(step: str, index: int, times: int) -> str:
+    """The error of an item that took the lanes' parent process down, or so it seems."""
+    return (
+        f"quarantined after {times} deaths of the lanes' parent process: {task_name(step, index)} was being "
+        "run each time, the last time without another suspect; either the task kills its parent process, or "
+        "somebody else did"
+    )
+
+
 def describe_exit(exitcode: int | None) -> str:
     """``signal 11 (SIGSEGV)`` or ``exit code 3``."""
     if exitcode is None:

@@ -24,8 +24,8 @@ class Corner:
 
     def __init__(self) -> None:
         self._losses: dict[Key, int] = {}
-        self._waiting: deque[tuple[Key, Batch]] = deque()
-        self._out: Key | None = None
+        self._waiting: deque[Batch] = deque()
+        self._out: Batch | None = None
 
     def __bool__(self) -> bool:
         return bool(self._losses)
@@ -36,37 +36,26 @@ class Corner:
 
     def losses(self, batch: Batch, item: Item) -> int:
         """How often that was so."""
-        return self._losses.get(_key(batch, item), 0)
+        return self._losses.get((batch.runs[item.run], batch.steps[item.step], item.index), 0)
 
-    def aside(self, batch: Batch) -> None:
-        """A batch of one item, to be let through when its turn comes; it may have been the one that was."""
-        key = _key(batch, batch.items[0])
-        self.ended(key)
-        self._waiting.append((key, batch))
-
-    def ended(self, key: Key) -> None:
-        """This item is not in a lane any more."""
-        if self._out == key:
-            self._out = None
-
-    def settled(self, key: Key) -> None:
-        """This item is done with."""
-        self.ended(key)
+    def clear(self, key: Key) -> None:
+        """This item has ended, or is not run again."""
         self._losses.pop(key, None)
 
-    def next(self) -> Batch | None:
-        """The suspect whose turn it is."""
-        if self._out is not None or not self._waiting:
+    def aside(self, batch: Batch) -> None:
+        """A batch of one item, to be let through when its turn comes."""
+        self._waiting.append(batch)
+
+    def next(self) -> tuple[Batch, Batch] | None:
+        """The batch whose turn it is, and the one that takes its place, to be run."""
+        if not self._waiting or (self._out is not None and self._out.open):
             return None
-        self._out, batch = self._waiting.popleft()
-        return batch
+        batch = self._waiting.popleft()
+        self._out = batch.part(batch.items)
+        return batch, self._out
 
     def take_all(self) -> list[Batch]:
         """Those that wait; they do not any more."""
-        batches = [batch for _, batch in self._waiting]
+        batches = list(self._waiting)
         self._waiting.clear()
         return batches
-
-
-def _key(batch: Batch, item: Item) -> Key:
-    return batch.runs[item.run], batch.steps[item.step], item.index

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from pgflow_mp.errors import PgflowError
-from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneFailedToStart, LaneReady, Outcomes
+from pgflow_mp.executors.events import ExecutorLost, LaneDied, LaneFailedToStart, LaneReady, Outcomes
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
@@ -118,6 +118,7 @@ class Loop:
             self.supply.announce(flow)
         if self.collector.parking.active:
             self._look_after_parked(now)
+        self.collector.next_suspect()
         for batch in self.supply.surplus():
             self._stats.handed_back += len(batch.items)
             self.release(batch, batch.items)
@@ -201,7 +202,8 @@ class Loop:
         over = self._over
         wanted = [item for item in items if item.msg_id not in over]
         if wanted and not self.course.stopping:
-            self.dispatcher.add(batch.part(wanted), first=True)
+            if wanted := self.collector.without_suspects(batch, wanted):
+                self.dispatcher.add(batch.part(wanted), first=True)
         elif wanted:
             self.release(batch, wanted)
 
@@ -317,8 +319,6 @@ class Loop:
 
     def _on_lane_died(self, event: LaneDied) -> None:
         self.collector.lane_died(event)
-        if event.cause not in (Cause.STOPPED, Cause.CANCELLED):
-            self._observer.on_message("warn", f"lane {event.lane} ended: {event.cause}, {event.exit}")
 
     def _on_lane_failed(self, event: LaneFailedToStart) -> None:
         self._observer.on_message("error", event.text)

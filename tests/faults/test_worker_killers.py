@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 from worker_flows import LOG
-from worker_harness import Tasks, kill, output, process, run_row, start
+from worker_harness import Tasks, kill, output, process, run_row, settings, start, threaded
+
+from pgflow_mp.observe.observer import Level, NullObserver
+from pgflow_mp.worker.worker import Worker
 
 QUICK: Any = {"heartbeat_interval": 0.2, "dead_after": 1.0}
 
@@ -60,3 +63,22 @@ def test_several_workers_at_once_corner_it_together(
             kill(worker)
     assert deaths == 3
     settled(dsn, run_id, 30, {5})
+
+
+def test_an_item_that_kills_the_lanes_parent_is_put_aside_after_three_deaths(dsn: str) -> None:
+    said: list[str] = []
+
+    class Listener(NullObserver):
+        def on_message(self, level: Level, text: str) -> None:
+            said.append(text)
+
+    run_id = start(dsn, "killers", ["parent" if i == 3 else None for i in range(20)])
+    worker = Worker(settings(dsn, "killers"), observer=Listener())
+    with threaded(worker, run_id=run_id) as running:
+        running.join(30)
+    assert output(dsn, run_id) == {"strike": [None if i == 3 else i for i in range(20)]}
+    tasks = Tasks(dsn, run_id)
+    assert {row[3] for row in tasks.rows} == {1}
+    assert tasks.error("strike", 3).startswith("quarantined after 3 deaths of the lanes' parent process")
+    assert sum("parent process is gone" in text for text in said) == 3
+    assert not any("lane" in text and "ended" in text for text in said)

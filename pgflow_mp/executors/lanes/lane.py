@@ -130,6 +130,11 @@ class LaneProcess:
         return state.ready and not (state.dead or state.retired)
 
     @property
+    def lost(self) -> bool:
+        """Whether it ended with the forkserver."""
+        return self._process is not None and was_lost(self._process)
+
+    @property
     def dead(self) -> bool:
         return self._state.dead
 
@@ -426,7 +431,7 @@ class LaneProcess:
             self.lane,
             self.generation,
             exitcode,
-            lost=self._process is not None and was_lost(self._process),
+            lost=self.lost,
             oom_killed=self._oom_kills() > self._oom_before,
             reason=killing.reason if killing is not None else None,
             running=self._slot.running(),

@@ -25,6 +25,30 @@ from pgflow_mp.executors.messages import PRELOAD_FLOW, Setup, encode
 Failed = Callable[[LaneProcess, BaseException, bool], None]
 
 
+_ONE_LOSS = 0.2  # seconds within which processes that are lost were lost together
+_FORGOTTEN = 60.0  # seconds after which a loss does not count any more
+_LONGEST = 10.0  # seconds
+
+
+class Losses:
+    """How often the forkserver died lately, and how long to wait before lanes are started again."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._last = float("-inf")
+        self._pause = 0.0
+
+    def pause(self, now: float) -> float:
+        """A process was lost: seconds, the same for all that were lost together; 0 for the first."""
+        if now - self._last > _FORGOTTEN:
+            self._count = 0
+        if now - self._last > _ONE_LOSS:
+            self._count += 1
+            self._pause = 0.0 if self._count == 1 else min(_LONGEST, 0.125 * 2**self._count)
+            self._last = now
+        return self._pause
+
+
 class Nursery:
     """Starts and ends the processes of one pool."""
 

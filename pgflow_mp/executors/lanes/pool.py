@@ -20,7 +20,7 @@ from typing import Final
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.executors.events import Cause, LaneEvent, LaneFailedToStart, LaneReady
 from pgflow_mp.executors.lanes.lane import Hooks, LaneProcess, RunningItem, default_oom_kills
-from pgflow_mp.executors.lanes.nursery import Nursery
+from pgflow_mp.executors.lanes.nursery import Losses, Nursery
 from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Hello, Setup, encode
 from pgflow_mp.executors.verdicts import KillReason
 
@@ -102,6 +102,7 @@ class LanePool:
         self._size = size
         self._nursery = Nursery(setup, preload=preload, start_method=start_method)
         self._leaving = False
+        self._losses = Losses()
         self._hooks = Hooks(
             on_event, self._on_started, self._on_died, lambda: self._leaving or self._stopping
         )
@@ -393,8 +394,11 @@ class LanePool:
 
     def _on_died(self, process: LaneProcess, how: str) -> None:
         with self._lock:
-            lane = self._forget(process)
+            lane, lost = self._forget(process), process.lost
             self._nursery.close(process, LEAVE_GRACE)
+            if lane is not None and lost and (pause := self._losses.pause(time.monotonic())):
+                lane.retry_at = time.monotonic() + pause
+                return
         if lane is None or self._stopping:
             return
         if process.ready_at is not None and (process.has_worked or time.monotonic() - process.ready_at > 1.0):

@@ -74,7 +74,12 @@ def settle(death: Death, flights: Sequence[tuple[HeldChunk, list[Outcome]]]) -> 
     culprit = _culprit(death, [flight for flight, _ in flights])
     verdict = _verdict(death, culprit, cause, how, trace) if culprit is not None else None
     seq = culprit.chunk.seq if culprit is not None and verdict is not None else None
-    events: list[LaneEvent] = [LaneDied(death.lane, death.generation, cause, how, seq, verdict, trace)]
+    suspect = None
+    if cause is Cause.LOST and culprit is not None and death.running is not None:
+        suspect = (culprit.chunk.seq, death.running.position)
+    events: list[LaneEvent] = [
+        LaneDied(death.lane, death.generation, cause, how, seq, verdict, trace, suspect)
+    ]
     for flight, outcomes in flights:
         charged = verdict.position if verdict is not None and flight is culprit else None
         rest = [outcome for outcome in flight.unreported(flight.count) if outcome.position != charged]
