@@ -7,10 +7,14 @@ suspect does: at the third time it is to blame. Pure: no clock, no thread, no da
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final
 
-from pgflow_mp.executors.messages import Item
-from pgflow_mp.worker.batches import Batch
+from pgflow_mp.executors.messages import Item, Kind, Outcome
+from pgflow_mp.executors.verdicts import losses_error
+from pgflow_mp.worker.batches import Batch, Flight
+from pgflow_mp.worker.dispatch import Dispatcher
+from pgflow_mp.worker.parking import Parked
 
 ALONE: Final = 2  # losses after which an item runs without other suspects
 TO_BLAME: Final = 3  # losses after which it is not run again
@@ -20,9 +24,11 @@ Key = tuple[str, str, int]
 
 
 class Corner:
-    """Counts losses, and lets suspects through one at a time."""
+    """Counts losses, and lets suspects through one at a time. ``park`` gets those that are to blame."""
 
-    def __init__(self) -> None:
+    def __init__(self, dispatcher: Dispatcher, park: Callable[[Parked], None]) -> None:
+        self._dispatcher = dispatcher
+        self._park = park
         self._losses: dict[Key, int] = {}
         self._waiting: deque[Batch] = deque()
         self._out: Batch | None = None
@@ -30,32 +36,61 @@ class Corner:
     def __bool__(self) -> bool:
         return bool(self._losses)
 
-    def lost(self, key: Key) -> None:
-        """The lanes' parent died while this item ran."""
-        self._losses[key] = self._losses.get(key, 0) + 1
+    def lost(self, seq: int, position: int) -> None:
+        """The lanes' parent died while this item of a chunk ran; that it did not end is reported next."""
+        if (flight := self._dispatcher.flights.get(seq)) is not None:
+            key = _key(flight, position)
+            self._losses[key] = self._losses.get(key, 0) + 1
 
-    def losses(self, batch: Batch, item: Item) -> int:
-        """How often that was so."""
-        return self._losses.get((batch.runs[item.run], batch.steps[item.step], item.index), 0)
+    def ended(self, flight: Flight, outcomes: Sequence[Outcome]) -> None:
+        """What ended, however it did, is no suspect."""
+        for outcome in outcomes:
+            if outcome.kind != Kind.NOT_RUN:
+                self.clear(_key(flight, outcome.position))
 
     def clear(self, key: Key) -> None:
         """This item has ended, or is not run again."""
         self._losses.pop(key, None)
 
-    def aside(self, batch: Batch) -> None:
-        """A batch of one item, to be let through when its turn comes."""
-        self._waiting.append(batch)
+    def sift(self, batch: Batch, items: list[Item]) -> list[Item]:
+        """Items that come back from lanes, without those that are run one at a time, or not again."""
+        if not self._losses:
+            return items
+        free: list[Item] = []
+        for item in items:
+            run, step = batch.runs[item.run], batch.steps[item.step]
+            losses = self._losses.get((run, step, item.index), 0)
+            if losses < ALONE:
+                free.append(item)
+                continue
+            part = batch.part([item])
+            self._dispatcher.keep(part)
+            if losses < TO_BLAME:
+                self._waiting.append(part)
+                continue
+            self.clear((run, step, item.index))
+            error = losses_error(step, item.index, losses).encode()
+            self._park(Parked(part, 0, item, run, step, Outcome(0, Kind.FAILED_FOR_GOOD, error, 0.0)))
+        return free
 
-    def next(self) -> tuple[Batch, Batch] | None:
-        """The batch whose turn it is, and the one that takes its place, to be run."""
-        if not self._waiting or (self._out is not None and self._out.open):
-            return None
-        batch = self._waiting.popleft()
-        self._out = batch.part(batch.items)
-        return batch, self._out
+    def let_through(self) -> None:
+        """Have the next suspect run, if the one before needs nothing more."""
+        if self._waiting and (self._out is None or not self._out.open):
+            waited = self._waiting.popleft()
+            self._out = waited.part(waited.items)
+            self._dispatcher.add(self._out, first=True)
+            self._dispatcher.finish(waited, 0, 0)
 
     def take_all(self) -> list[Batch]:
         """Those that wait; they do not any more."""
         batches = list(self._waiting)
         self._waiting.clear()
+        for batch in batches:
+            self._dispatcher.finish(batch, 0, 0)
         return batches
+
+
+def _key(flight: Flight, position: int) -> Key:
+    chunk = flight.chunk
+    item = chunk.items[position]
+    return chunk.runs[item.run], chunk.steps[item.step], item.index

@@ -9,12 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pgflow_mp.db.engine import Connection
 from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
+from pgflow_mp.worker.startup import Policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +41,12 @@ def hire(
     identities: Identities,
     dispatcher: Dispatcher,
     run_id: str | None,
+    policies: Callable[[Connection], Policies],
 ) -> Crew:
-    """A crew for a worker of the flows ``slugs``; not started yet. ``run_id`` is the run to watch, if any."""
+    """A crew for a worker of the flows ``slugs``; not started yet. ``run_id`` is the run to watch, if any.
+
+    ``policies`` reads the retry options of our steps.
+    """
     claimer = Claimer(
         settings.dsn,
         post,
@@ -64,5 +70,5 @@ def hire(
             held=dispatcher,
             register=lambda conn, worker_id: claimer.register(conn, worker_id, identities.flow_of(worker_id)),
         ),
-        Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating),
+        Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating, policies=policies),
     )

@@ -28,12 +28,14 @@ from pgflow_mp.worker.inbox import (
     Deprecated,
     LeasesLost,
     ParkedSeen,
+    PoliciesSeen,
     RunSeen,
     Said,
     TakenForDead,
     ThreadFailed,
 )
 from pgflow_mp.worker.parking import Question
+from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.vigil import Vigil
 from pgflow_mp.worker.wakeup import Wakeup
 
@@ -208,8 +210,9 @@ class Heartbeat(_Loop):
 class Upkeep(_Loop):
     """What one worker does for the database, and the looks at the runs that this worker asks about.
 
-    ``worker_ids`` are our own, which we never take for dead. Threads: retire() and ask() are for others. What
-    they append to, this thread alone takes from.
+    ``worker_ids`` are our own, which we never take for dead; ``policies`` reads the options of our steps.
+    Threads: retire(), ask() and ask_policies() are for others. What they append to, this thread alone takes
+    from.
     """
 
     who = "upkeep"
@@ -221,10 +224,13 @@ class Upkeep(_Loop):
         *,
         run_id: str | None,
         worker_ids: Callable[[], Sequence[str]] = tuple,
+        policies: Callable[[Connection], Policies] = lambda _conn: {},
     ) -> None:
         super().__init__(dsn, post)
         self._run_id = run_id
         self._worker_ids = worker_ids
+        self._policies = policies
+        self._policies_wanted = self._policies_told = 0
         self._vigil = Vigil()
         self._connected = False
         self._retired: list[str] = []
@@ -233,6 +239,11 @@ class Upkeep(_Loop):
     def retire(self, worker_id: str) -> None:
         """This id of ours is not used any more: whatever it still holds in the database is free."""
         self._retired.append(worker_id)
+        self.wake()
+
+    def ask_policies(self) -> None:
+        """Have the retry options of our steps told by a PoliciesSeen."""
+        self._policies_wanted += 1
         self.wake()
 
     def ask(self, question: Question) -> None:
@@ -251,6 +262,9 @@ class Upkeep(_Loop):
             if self._retired:
                 recovery.retire_worker(conn, self._retired[0])
                 self._retired.pop(0)
+            if (wanted := self._policies_wanted) > self._policies_told:
+                self._post(PoliciesSeen(self._policies(conn)))
+                self._policies_told = wanted
             while self._questions:
                 question = self._questions[0]
                 left = parking.report_parked(conn, self._worker_ids(), question.held)

@@ -9,6 +9,7 @@ from pgflow_mp.db.claiming import Refused
 from pgflow_mp.db.engine import Settled, StepProgress
 from pgflow_mp.observe.observer import Level
 from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.startup import Policies
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,13 @@ class RunSeen:
     run: str
     status: str | None
     steps: Sequence[StepProgress]
+
+
+@dataclass(frozen=True, slots=True)
+class PoliciesSeen:
+    """The retry options of our steps, by (flow, step), as they are now."""
+
+    policies: Policies
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from pgflow_mp.worker.latest import Latest
 from pgflow_mp.worker.outcomes import Collector
 from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings
-from pgflow_mp.worker.startup import StepPolicy
+from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.stats import Ending, Stats
 from pgflow_mp.worker.supply import Supply
 
@@ -42,7 +42,7 @@ class Loop:
         crew: Crew,
         identities: Identities,
         dispatcher: Dispatcher,
-        policies: dict[tuple[str, str], StepPolicy],
+        policies: Policies,
         slugs: Sequence[str],
         *,
         events: queue.SimpleQueue[Any],
@@ -55,7 +55,7 @@ class Loop:
         self.supply = Supply(settings, slugs, executor, dispatcher, identities, crew.claimer)
         self.settler = crew.settler
         self.collector = Collector(
-            dispatcher, crew.settler, stats, observer, policies, self._hand_back, settings.crash_budget
+            dispatcher, crew, stats, observer, policies, self._hand_back, settings.crash_budget
         )
         self.progress = Progress(executor.capacity)
         self._events = events
@@ -118,7 +118,7 @@ class Loop:
             self.supply.announce(flow)
         if self.collector.parking.active:
             self._look_after_parked(now)
-        self.collector.next_suspect()
+        self.collector.corner.let_through()
         for batch in self.supply.surplus():
             self._stats.handed_back += len(batch.items)
             self.release(batch, batch.items)
@@ -202,7 +202,7 @@ class Loop:
         over = self._over
         wanted = [item for item in items if item.msg_id not in over]
         if wanted and not self.course.stopping:
-            if wanted := self.collector.without_suspects(batch, wanted):
+            if wanted := self.collector.corner.sift(batch, wanted):
                 self.dispatcher.add(batch.part(wanted), first=True)
         elif wanted:
             self.release(batch, wanted)
@@ -317,9 +317,6 @@ class Loop:
 
     # -- what the lanes say ------------------------------------------------------------------------
 
-    def _on_lane_died(self, event: LaneDied) -> None:
-        self.collector.lane_died(event)
-
     def _on_lane_failed(self, event: LaneFailedToStart) -> None:
         self._observer.on_message("error", event.text)
         if event.fatal is not None:
@@ -328,7 +325,7 @@ class Loop:
 
 HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     Outcomes: lambda loop, event: loop.collector.outcomes(event),
-    LaneDied: Loop._on_lane_died,
+    LaneDied: lambda loop, event: loop.collector.lane_died(event),
     LaneReady: lambda loop, event: loop._observer.on_message("debug", event.text),
     LaneFailedToStart: Loop._on_lane_failed,
     ExecutorLost: lambda loop, event: loop._fail(PgflowError(event.error, hint=event.hint)),
@@ -340,6 +337,7 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     inbox.BatchSettled: Loop._on_settled,
     inbox.RunSeen: Loop._on_run_seen,
     inbox.ParkedSeen: Loop._on_parked_seen,
+    inbox.PoliciesSeen: lambda loop, event: loop.collector.judge(event.policies),
     inbox.LeasesLost: Loop._on_leases_lost,
     inbox.TakenForDead: Loop._on_taken_for_dead,
     inbox.Deprecated: lambda loop, _event: loop.course.end(Ending.DEPRECATED),

@@ -10,15 +10,15 @@ from typing import Final
 from pgflow_mp.db.engine import ClaimedTask
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
 from pgflow_mp.executors.messages import Item, Kind, Outcome
-from pgflow_mp.executors.verdicts import CrashBudget, deaths_error, losses_error
+from pgflow_mp.executors.verdicts import CrashBudget, deaths_error
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.worker.batches import Batch, Flight
-from pgflow_mp.worker.corner import ALONE, TO_BLAME, Corner
+from pgflow_mp.worker.corner import Corner
+from pgflow_mp.worker.crew import Crew
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.groups import Group
 from pgflow_mp.worker.parking import Parked, Parking
-from pgflow_mp.worker.settle import Settler
-from pgflow_mp.worker.startup import StepPolicy
+from pgflow_mp.worker.startup import Policies, StepPolicy
 from pgflow_mp.worker.stats import Stats
 
 _RETRY_MARGIN: Final = 0.1  # seconds from a task's failure here to its record in the database
@@ -28,7 +28,8 @@ _RETRY_SLACK: Final = 3.0  # seconds after its backoff within which a retried it
 
 
 class Collector:
-    """Takes the lanes' reports. ``hand_back`` gets items of a batch that did not run.
+    """Takes the lanes' reports. ``hand_back`` gets items of a batch that did not run. After a crash
+    the upkeep is asked for the ``policies`` as they are then; judge() is to follow.
 
     ``run`` and ``step`` of a chunk's item point into the lists of the chunk, which may be others than
     those of the batch that it was cut from, and of a batch's item into those of the batch.
@@ -39,21 +40,23 @@ class Collector:
     def __init__(
         self,
         dispatcher: Dispatcher,
-        settler: Settler,
+        crew: Crew,
         stats: Stats,
         observer: Observer,
-        policies: dict[tuple[str, str], StepPolicy],
+        policies: Policies,
         hand_back: Callable[[Batch, list[Item]], None],
         crash_budget: int,
     ) -> None:
         self._dispatcher = dispatcher
-        self._settler = settler
+        self._settler = crew.settler
         self._stats = stats
         self._observer = observer
+        self._ask_policies = crew.upkeep.ask_policies
         self._policies = policies
+        self._unjudged: list[Parked] = []
         self._hand_back = hand_back
         self._budget = CrashBudget(crash_budget)
-        self._corner = Corner()
+        self.corner = Corner(dispatcher, self._park)
         self._lost_at = float("-inf")
         self.parking = Parking()
         self._retries_until: dict[str, float] = {}
@@ -73,8 +76,8 @@ class Collector:
         if not event.outcomes:
             return
         chunk = flight.chunk
-        if self._corner:
-            self._clear(flight, event.outcomes)
+        if self.corner:
+            self.corner.ended(flight, event.outcomes)
         if (
             len(chunk.runs) == 1
             and len(chunk.steps) == 1
@@ -84,14 +87,6 @@ class Collector:
         else:
             self._mixed(flight, event.outcomes)
         self._finish(flight, event.outcomes)
-
-    def _clear(self, flight: Flight, outcomes: list[Outcome]) -> None:
-        """What ended, however it did, is no suspect."""
-        chunk = flight.chunk
-        for outcome in outcomes:
-            item = chunk.items[outcome.position]
-            if outcome.kind != Kind.NOT_RUN:
-                self._corner.clear((chunk.runs[item.run], chunk.steps[item.step], item.index))
 
     def _all_completed(self, flight: Flight, outcomes: list[Outcome]) -> None:
         """Completed items of one step of one run: the path of nearly all items."""
@@ -172,23 +167,34 @@ class Collector:
         """A lane's process ended; the item it was running is charged if the event says so."""
         self._tell(event)
         if event.suspect is not None:
-            self._suspect(*event.suspect)
+            self.corner.lost(*event.suspect)
         flight = self._dispatcher.flights.get(event.seq) if event.seq is not None else None
         if flight is None or event.verdict is None:
             return
         chunk, batch, outcome = flight.chunk, flight.batch, event.verdict
         item = chunk.items[outcome.position]
         run, step = chunk.runs[item.run], chunk.steps[item.step]
-        self._corner.clear((run, step, item.index))
+        self.corner.clear((run, step, item.index))
         self._dispatcher.times.observe(chunk.flow, step, outcome.seconds, 1)
         self._stats.busy += outcome.seconds
         if event.cause.is_crash:
             self._stats.crashed += 1
-            outcome = self._charge(chunk.flow, run, step, item, outcome)
-            if outcome.kind == Kind.FAILED_FOR_GOOD:
-                self._park(Parked(batch, flight.start + outcome.position, item, run, step, outcome))
-                return
+            self._unjudged.append(Parked(batch, flight.start + outcome.position, item, run, step, outcome))
+            self._ask_policies()
+            return
         self._settle_failure(batch, flight.start + outcome.position, item, run, step, outcome)
+
+    def judge(self, policies: Policies | None = None) -> None:
+        """Record or park crashes, now that we know how many attempts their steps have, which may change."""
+        self._policies = self._policies if policies is None else policies
+        crashes, self._unjudged = self._unjudged, []
+        for crash in crashes:
+            batch, item, run, step = crash.batch, crash.item, crash.run, crash.step
+            outcome = self._charge(batch.flow, run, step, item, crash.outcome)
+            if outcome.kind == Kind.FAILED_FOR_GOOD:
+                self._park(Parked(batch, crash.position, item, run, step, outcome))
+            else:
+                self._settle_failure(batch, crash.position, item, run, step, outcome)
 
     def _tell(self, event: LaneDied) -> None:
         if event.cause is Cause.LOST:  # and so did all others
@@ -198,40 +204,6 @@ class Collector:
                 self._observer.on_message("warn", text)
         elif event.cause not in (Cause.STOPPED, Cause.CANCELLED):
             self._observer.on_message("warn", f"lane {event.lane} ended: {event.cause}, {event.exit}")
-
-    def _suspect(self, seq: int, position: int) -> None:
-        """The lanes' parent died while this item ran; that the item did not end is reported next."""
-        if (flight := self._dispatcher.flights.get(seq)) is not None:
-            chunk, item = flight.chunk, flight.chunk.items[position]
-            self._corner.lost((chunk.runs[item.run], chunk.steps[item.step], item.index))
-
-    def without_suspects(self, batch: Batch, items: list[Item]) -> list[Item]:
-        """Items that come back from lanes, without those that are run one at a time, or not again."""
-        if not self._corner:
-            return items
-        free: list[Item] = []
-        for item in items:
-            losses = self._corner.losses(batch, item)
-            if losses < ALONE:
-                free.append(item)
-                continue
-            part = batch.part([item])
-            self._dispatcher.keep(part)
-            if losses < TO_BLAME:
-                self._corner.aside(part)
-                continue
-            run, step = batch.runs[item.run], batch.steps[item.step]
-            self._corner.clear((run, step, item.index))
-            text = losses_error(step, item.index, losses)
-            self._park(Parked(part, 0, item, run, step, Outcome(0, Kind.FAILED_FOR_GOOD, text.encode(), 0.0)))
-        return free
-
-    def next_suspect(self) -> None:
-        """Let the next item through that is run while no other suspect is."""
-        if (turn := self._corner.next()) is not None:
-            waited, runs = turn
-            self._dispatcher.add(runs, first=True)
-            self._dispatcher.finish(waited, 0, 0)
 
     def condemned(self, batch: Batch) -> None:
         """Park tasks that are to be failed for the workers that died with them."""
@@ -322,8 +294,7 @@ class Collector:
 
     def hand_back_parked(self) -> None:
         """The worker stops: give parked items, and those set aside, back as if they had not run."""
-        for part in self._corner.take_all():
-            self._dispatcher.finish(part, 0, 0)
+        for part in self.corner.take_all():
             self._hand_back(part, part.items)
         for parked in self.parking.take_all():
             self._dispatcher.finish(parked.batch, parked.position, parked.position)

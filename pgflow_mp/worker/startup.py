@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -31,6 +31,10 @@ class StepPolicy:
 
     max_attempts: int = 3
     base_delay: int = 5
+
+
+Policies = Mapping[tuple[str, str], StepPolicy]
+"""By flow and step."""
 
 
 def lane_setup(settings: WorkerSettings) -> Setup:
@@ -154,7 +158,7 @@ def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> lis
     return lines
 
 
-def policies(conn: Connection, flows: list[FlowInfo]) -> dict[tuple[str, str], StepPolicy]:
+def policies(conn: Connection, flows: list[FlowInfo]) -> Policies:
     """Retry options by (flow, step): those that the database decides by, else the code's."""
     found: dict[tuple[str, str], StepPolicy] = {}
     for info in flows:

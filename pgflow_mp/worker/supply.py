@@ -93,8 +93,8 @@ class Supply:
         """A claim came back."""
         self._claiming = None
         self._identities.registered(event.worker_id)
-        batch = event.batch
-        got, size = (len(batch.items), batch.size) if batch is not None else (0, 0)
+        batches = [batch for batch in (event.batch, event.condemned) if batch is not None]
+        got, size = sum(len(batch.items) for batch in batches), sum(batch.size for batch in batches)
         if event.refused:
             self._planner.announce(event.flow)  # the claim may have been cut short
         self._planner.claimed(event.flow, event.asked, got, size, event.seconds, time.monotonic())

@@ -7,6 +7,7 @@ lanes and never waits for the database.
 
 from __future__ import annotations
 
+import functools
 import gc
 import queue
 import signal
@@ -142,7 +143,8 @@ class Worker:
             session.call(lambda conn: startup.register_name(conn, settings.name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
                 self._observer.on_message("debug" if line.endswith("verified") else "info", line)
-            policies = session.call(lambda conn: startup.policies(conn, flows))
+            read_policies = functools.partial(startup.policies, flows=flows)
+            policies = session.call(read_policies)
             if begin is not None:
                 course.run_id = session.call(begin)
             run_id = course.run_id
@@ -154,7 +156,7 @@ class Worker:
         self._loop = Loop(
             settings,
             self._executor,
-            hire(settings, self._events.put, slugs, identities, dispatcher, course.run_id),
+            hire(settings, self._events.put, slugs, identities, dispatcher, course.run_id, read_policies),
             identities,
             dispatcher,
             policies,
@@ -214,6 +216,7 @@ class Worker:
             loop.executor.stop(0.0)
         join(loop.crew.claimer, _FORCED_SETTLE)
         loop.take_all_events()
+        loop.collector.judge()
         if not forced:
             self._record_parked(loop)
         loop.collector.hand_back_parked()

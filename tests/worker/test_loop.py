@@ -337,19 +337,33 @@ def test_a_crash_is_charged_and_the_second_is_put_aside_until_its_run_has_nothin
         verdict = Outcome(0, Kind.FAILED, b"Crashed: signal 11", 0.1)
         bench.hear(LaneDied(0, 1, Cause.CRASH, "signal 11", seq, verdict, ""), Outcomes(0, 1, seq, [], True))
 
+    as_before = inbox.PoliciesSeen({("f", "s"): StepPolicy(max_attempts=3)})
     crash(bench.batch(1))
+    assert not bench.settler.groups  # the database is asked first how many attempts there are
+    bench.hear(as_before)
     assert [(group.failures, group.permanent) for group in bench.settler.groups] == [(True, [False])]
     crash(bench.batch(1, attempt=2))
+    bench.hear(as_before)
+    assert len(bench.upkeep.of("ask_policies")) == 2
     assert len(bench.settler.groups) == 1  # aside
     assert bench.loop.collector.parking.items == 1
     bench.loop.tick(time.monotonic())
     ((question,),) = bench.upkeep.of("ask")
-    assert question.runs == {RUN: 1}
+    assert question.runs == {RUN}
     bench.hear(inbox.ParkedSeen(question.number, {RUN}, {RUN: 0}))
     assert bench.settler.groups[1].permanent == [True]
     assert bench.settler.groups[1].bodies[0].startswith(b"quarantined after 2 crashes: Crashed: signal 11")
     assert bench.stats.crashed == 2
     assert not bench.loop.dispatcher.held
+
+
+def test_a_crash_is_the_last_one_by_the_attempts_that_its_step_has_then(bench: Bench) -> None:
+    bench.claimed(bench.batch(1))
+    seq = bench.executor.taken[-1][1].seq
+    verdict = Outcome(0, Kind.FAILED, b"Crashed: signal 11", 0.1)
+    bench.hear(LaneDied(0, 1, Cause.CRASH, "signal 11", seq, verdict, ""), Outcomes(0, 1, seq, [], True))
+    bench.hear(inbox.PoliciesSeen({("f", "s"): StepPolicy(max_attempts=1)}))  # 3 when the worker started
+    assert bench.loop.collector.parking.items == 1
 
 
 def test_a_lane_that_was_stopped_or_lost_charges_nobody(bench: Bench) -> None:

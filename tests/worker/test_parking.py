@@ -125,6 +125,19 @@ def test_what_is_parked_takes_no_room_from_what_can_still_run(
     assert Tasks(dsn, run_id).statuses("act") == {"completed": 8, "failed": 8}
 
 
+def test_the_attempts_of_a_crash_are_those_that_the_step_has_now(dsn: str, log: Path) -> None:
+    """Not those that it had when the worker started."""
+    run_id = start(dsn, "mischief", [["sleep", 1.0], CRASH])
+    with threaded(Worker(settings(dsn, "mischief", crash_budget=9)), run_id=run_id) as running:
+        eventually(lambda: "segfault 1 1" in log.read_text())
+        with psycopg.connect(dsn) as conn:  # before the second attempt, a second later
+            conn.execute("update pgflow.flows set opt_max_attempts = 2")
+        assert running.join().run_status == "failed"
+    error = Tasks(dsn, run_id).error("act", 1)
+    assert error.startswith("quarantined, its last attempt (2 of 2) crashed")
+    assert Tasks(dsn, run_id).statuses("act") == {"completed": 1, "failed": 1}
+
+
 def test_a_worker_without_the_right_to_ask_waits_for_its_flow_only(dsn: str) -> None:
     other, run_id = start(dsn, "mischief", naps(40, 0.05)), start(dsn, "mischief", [CRASH])
     with role_with(dsn, "worker") as restricted:
