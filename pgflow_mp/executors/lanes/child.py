@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextvars import copy_context
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +24,7 @@ from pgflow_mp import logs, streams
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.execution import Loadable, Prepared, describe, error_text, flows_of
-from pgflow_mp.executors.lanes import lifeline, zygote
+from pgflow_mp.executors.lanes import lifeline, listening, zygote
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import Surroundings
 from pgflow_mp.executors.messages import Hello, Kind, Outcome, Setup, decode_chunk, encode
@@ -31,7 +32,6 @@ from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
 
-_LONG: Final = 250e-6  # seconds after which a closer look at an item's traces costs next to nothing
 _CUT_OFF: Final = 4  # exit code
 
 _flows: dict[str, Flow] | None = None  # loaded once, perhaps before the fork
@@ -57,16 +57,19 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     started = time.perf_counter()
     hello = Hello([], "", "", 0.0, zygote.loaded, zygote.why_not)
     reentry.become_lane()
+    listening.begin()
     try:
         flows = load(orders)
         _reseed()
-        _lane = Lane(flows, orders, _Slot(files), Surroundings(files.control.fd))
         hello.flows = [describe(flow) for flow in flows.values()]
     except PgflowError as error:
         hello.error, hello.hint = str(error), error.hint
     except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
         hello.error = f"Importing {', '.join(orders.target.splitlines())} failed: {error_text(error)}"
     _set_up_logging(orders.log_level, orders.log_format)
+    if not hello.error:
+        listening.listen_to_numpy()
+        _lane = Lane(flows, orders, _Slot(files), Surroundings(files.control.fd))
     hello.seconds = time.perf_counter() - started
     _hello = encode(hello)
 
@@ -112,16 +115,21 @@ class Lane:
         self._now_ns = now_ns  # taken before handlers can put another clock into the module
         self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
         self._prepared = Prepared(flows)
-        self._pid = os.getpid()
+        self._is_copy = False
+        os.register_at_fork(after_in_child=self._become_copy)
+
+    def _become_copy(self) -> None:
+        self._is_copy = True
 
     def run(self, ordinal: int, data: bytes) -> None:
         """Execute one chunk, item by item."""
-        slot, runtime, pid, now_ns = self._slot, self._runtime, self._pid, self._now_ns
+        slot, runtime, now_ns = self._slot, self._runtime, self._now_ns
         surroundings = self._surroundings
         chunk = decode_chunk(data)
         flow, runs, steps = chunk.flow, chunk.runs, chunk.steps
         executes = [self._prepared.of(flow, step) for step in steps]
-        surroundings.inspect()  # threads of earlier items go on between chunks
+        if not surroundings.begin_chunk():
+            os._exit(_CUT_OFF)
         slot.begin(ordinal)
         for position, item in enumerate(chunk.items):
             started = now_ns()
@@ -141,15 +149,15 @@ class Lane:
                 runtime=runtime,
             )
             try:
-                kind, body = executes[item.step](item.input, item.flow_input, context)
+                kind, body = copy_context().run(executes[item.step], item.input, item.flow_input, context)
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
                 kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
-            if os.getpid() != pid:
+            if self._is_copy:
                 os._exit(0)  # a copy of this process, forked by the handler, that came back here
             seconds = (now_ns() - started) / 1e9
+            fine = surroundings.after_item(seconds, failed=kind != Kind.COMPLETED)
             self._publish(Outcome(position, kind, body, seconds))
-            surroundings.after_item()
-            if (seconds > _LONG or kind != Kind.COMPLETED) and not surroundings.inspect():
+            if not fine:
                 os._exit(_CUT_OFF)
         slot.end()
         if not surroundings.connected:

@@ -1,34 +1,40 @@
-"""What all items of a lane share, put right between them: an item may close or change it for the others.
+"""What all items of a lane share, put right between them: what one changes is not the business of others.
 
-Only what would fail or charge other items is looked after. What may be meant to last (a replaced
-sys.stdout, a redirected descriptor, resource limits, the environment) stays as the handler left it.
+What can be put back is put back: the working directory, standard streams and descriptors, the environment,
+the interpreter's settings (``interpreter``), limits, timers, signals and more (``kernel``). Where something
+cannot be, the process is replaced, as it is once too many files have been left open. Not looked after:
+modules and their variables, and threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import importlib
 import io
 import os
+import resource
 import select
-import signal
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from pgflow_mp import streams
-from pgflow_mp.executors.lanes import lifeline
+from pgflow_mp.executors.lanes.interpreter import Interpreter
+from pgflow_mp.executors.lanes.kernel import Kernel
+from pgflow_mp.executors.lanes.listening import heard, original
 
-_signal: Final[Any] = importlib.import_module("_signal")  # as signal, but makes no enums of what it tells
 _SPARE_FD: Final = 64  # out of the way of what handlers open and count on
 _STANDARD: Final = (0, 1, 2)
+_LONG: Final = 250e-6  # seconds of an item after which a closer look costs next to nothing
+_VERY_LONG: Final = 10e-3  # and a look at everything, which takes a fifth of a millisecond at worst
+_PAUSE: Final = 0.05  # seconds between looks at everything, where chunks begin
 
 
 class Surroundings:
     """Remembers how things are; made once the target is loaded. Nothing here raises.
 
-    ``after_item`` costs half a microsecond and belongs after every item. ``inspect`` looks closer, for
-    some three microseconds, ten after an item that has filled the caches.
+    ``after_item`` belongs after every item, ``begin_chunk`` before the first one.
     """
 
     def __init__(self, shared_fd: int) -> None:
@@ -39,56 +45,91 @@ class Surroundings:
             self._standard.register(fd, 0)
         self._shared_fd, self._shared = shared_fd, _identity(shared_fd)
         self._identities = {spare: _identity(spare) for spare in self._spares.values()}
-        self._mask = _signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._has_alarm = signal.getitimer(signal.ITIMER_REAL)[0] > 0
+        self._chdir, self._dup2 = original("os", "chdir"), original("os", "dup2")
+        self._lowest = _lowest_free()
+        self._spare = (self._soft_limit() - self._lowest) // 2
+        self._interpreter = Interpreter()
+        self._is_changed = self._interpreter.is_changed
+        self._kernel = Kernel()
+        self._looked = time.monotonic()
+        heard.anything = heard.seeded = False
 
-    def after_item(self) -> None:
-        """The working directory, and Python's standard streams."""
+    def after_item(self, seconds: float, *, failed: bool) -> bool:
+        """Put right what an item has left, after so many seconds. False if that cannot be done.
+
+        Costs about a microsecond where the item was short and has changed nothing.
+        """
         try:
-            if sys.stdout.closed or sys.stderr.closed:
-                self._open_streams()
-        except AttributeError:  # none, or a replacement that cannot be closed
-            self._open_streams()
-        try:
+            changed = self._is_changed() or sys.stdout.closed or sys.stderr.closed
+        except Exception:  # noqa: BLE001 - none, or something that cannot be closed or compared
+            changed = True
+        if changed:
+            heard.anything = True
+            self._mend()
+        if heard.anything or failed or seconds > _VERY_LONG:
+            return self._look_at_everything()
+        if seconds > _LONG:
+            self._look_at_files()
+            return self.connected
+        return True
+
+    def begin_chunk(self) -> bool:
+        """Threads of earlier items go on between chunks. False as with after_item."""
+        if time.monotonic() - self._looked > _PAUSE:
+            return self.after_item(0.0, failed=True)
+        self._look_at_files()
+        return self.connected
+
+    def _mend(self) -> None:
+        _insist(self._interpreter.mend)
+        self._open_streams()
+
+    def _look_at_everything(self) -> bool:
+        heard.anything = False
+        fine = _insist(self._kernel.mend) and _insist(self._mend_rest)
+        self._looked = time.monotonic()
+        return fine and self.connected
+
+    def _mend_rest(self) -> bool:
+        self._interpreter.mend_rest()
+        self._look_at_files()
+        for fd, spare in self._spares.items():
+            if _identity(fd) != self._identities[spare]:
+                self._open_file(fd)
+        self._return_home()
+        return _lowest_free() - self._lowest < self._spare  # files that items leave open become too many
+
+    @staticmethod
+    def _soft_limit() -> int:
+        soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        return soft if soft != resource.RLIM_INFINITY else 1 << 20
+
+    def _return_home(self) -> None:
+        with contextlib.suppress(OSError):
             if os.getcwd() == self._directory:
                 return
-        except OSError:
-            pass
         with contextlib.suppress(OSError):
-            os.chdir(self._directory)
+            self._chdir(self._directory)
 
-    def inspect(self) -> bool:
-        """The rest. False if the process has lost its connection to the worker, and cannot go on."""
+    def _look_at_files(self) -> None:
         for fd, event in self._standard.poll(0):
             if event & select.POLLNVAL:
                 self._open_file(fd)
-        self._mend_signals()
-        return self.connected
 
     @property
     def connected(self) -> bool:
         """False once an item has closed files that are ours; their numbers may be those of its own by now."""
         return _identity(self._shared_fd) == self._shared
 
-    def _mend_signals(self) -> None:
-        if _signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
-            lifeline.outlast_sigterm()
-        if _signal.getsignal(signal.SIGINT) in (signal.SIG_DFL, signal.default_int_handler):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if _signal.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        if not self._has_alarm and signal.getitimer(signal.ITIMER_REAL)[0] > 0:
-            signal.setitimer(signal.ITIMER_REAL, 0)  # it would end or interrupt another item
-
     def _open_file(self, fd: int) -> None:
         spare = self._spares.get(fd)
         with contextlib.suppress(OSError):
             if spare is not None and _identity(spare) == self._identities[spare]:
-                os.dup2(spare, fd)
+                self._dup2(spare, fd)
                 return
             null = os.open(os.devnull, os.O_RDWR)
             if null != fd:
-                os.dup2(null, fd)
+                self._dup2(null, fd)
                 os.close(null)
 
     def _open_streams(self) -> None:
@@ -100,6 +141,14 @@ class Surroundings:
                 with contextlib.suppress(OSError):
                     setattr(sys, original, _stream(fd))
             setattr(sys, name, getattr(sys, original))
+
+
+def _insist(mend: Callable[[], bool]) -> bool:
+    """Whether it succeeds. At the first try, a timer or a signal of the item's may still come to raise."""
+    for _ in range(3):
+        with contextlib.suppress(BaseException):
+            return mend()
+    return False
 
 
 def _is_closed(stream: Any) -> bool:
@@ -115,6 +164,13 @@ def _duplicate(fd: int) -> int | None:
         return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _SPARE_FD)
     except OSError:
         return None
+
+
+def _lowest_free() -> int:
+    """The number that the next file will get. Raises OSError if there is none."""
+    fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.close(fd)
+    return fd
 
 
 def _identity(fd: int) -> tuple[int, int] | None:

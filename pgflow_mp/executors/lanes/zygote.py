@@ -105,11 +105,12 @@ def _prepare() -> None:
     lifeline.outlast_sigterm()
     _tie_to_parent(orders.lifeline)
     os.environ.update(cpus.thread_environment(orders.threads))
-    from pgflow_mp.executors.lanes import child  # every lane needs it
+    from pgflow_mp.executors.lanes import child, listening  # every lane needs it
 
     why_not = os.environ.pop(_WHY_NOT, "")
     if why_not or not (orders.target or orders.modules) or not os.path.isdir("/proc/self/task"):
         return
+    listening.begin()
     started = time.perf_counter()
     before = _open_files()
     sys.argv = orders.argv

@@ -1,0 +1,189 @@
+"""The interpreter's settings, as they were when the target was loaded, and put back to that."""
+
+from __future__ import annotations
+
+import contextlib
+import decimal
+import gc
+import locale
+import logging
+import multiprocessing
+import os
+import random
+import socket
+import sys
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Final
+
+from pgflow_mp.executors.lanes.listening import heard, original
+
+_root: Final = logging.getLogger()
+_manager: Final[Any] = _root.manager
+_default: Final[Any] = multiprocessing.context._default_context
+_Put = Callable[[Any], object]
+
+
+def _state(context: Callable[[], decimal.Context] = decimal.getcontext) -> tuple[Any, ...]:
+    """What costs next to nothing to look at, and is changed without a call; _PUT has the same order."""
+    number = context()
+    return (
+        sys.stdin,
+        sys.stdout,
+        sys.stderr,
+        sys.excepthook,
+        sys.unraisablehook,
+        threading.excepthook,
+        warnings.showwarning,
+        tempfile.tempdir,
+        _root.level,
+        _manager._disable,
+        _default._actual_context,
+        number,
+        number.prec,
+        number.rounding,
+    )
+
+
+def _attribute(owner: Any, name: str) -> _Put:
+    return lambda value: setattr(owner, name, value)
+
+
+def _set_tempdir(before: Any) -> None:
+    """It is found out when it is first asked for, and that takes a while."""
+    tempfile.tempdir = before
+    if before is None:
+        tempfile.gettempdir()
+
+
+_PUT: Final[tuple[_Put, ...]] = (
+    _attribute(sys, "stdin"),
+    _attribute(sys, "stdout"),
+    _attribute(sys, "stderr"),
+    _attribute(sys, "excepthook"),
+    _attribute(sys, "unraisablehook"),
+    _attribute(threading, "excepthook"),
+    _attribute(warnings, "showwarning"),
+    _set_tempdir,
+    _root.setLevel,
+    logging.disable,
+    _attribute(_default, "_actual_context"),
+    decimal.setcontext,
+    lambda value: setattr(decimal.getcontext(), "prec", value),
+    lambda value: setattr(decimal.getcontext(), "rounding", value),
+)
+_TEMPDIR: Final = 7
+_CALLED: Final[tuple[tuple[Callable[[], Any], str, str], ...]] = (
+    (sys.getrecursionlimit, "sys", "setrecursionlimit"),
+    (sys.getswitchinterval, "sys", "setswitchinterval"),
+    (sys.get_int_max_str_digits, "sys", "set_int_max_str_digits"),
+    (sys.gettrace, "sys", "settrace"),
+    (sys.getprofile, "sys", "setprofile"),
+    (socket.getdefaulttimeout, "socket", "setdefaulttimeout"),
+)
+"""(how to look, module and name of what puts it back)."""
+
+
+class Interpreter:
+    """Made once the target is loaded. ``is_changed`` is for every item, ``mend`` for when it says so."""
+
+    def __init__(self) -> None:
+        self._before = _state()
+        self._path, self._filters, self._handlers = sys.path, warnings.filters, _root.handlers
+        self._copies: list[list[Any]] = [list(sys.path), list(warnings.filters), list(_root.handlers)]
+        self._called = [look() for look, _, _ in _CALLED]
+        self._collects = gc.isenabled()
+        self._data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
+        self._environment = dict(self._data)
+        self._thresholds = gc.get_threshold()
+        self._decimals = decimal.getcontext().copy()
+        self._traps = self._decimals.traps
+        self._policy = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
+        self._locale = original("locale", "setlocale")
+        self._language = _text(self._locale)
+
+    def is_changed(self) -> bool:
+        """Whether something is not as it was."""
+        path, filters, handlers = self._copies
+        return not (
+            _state() == self._before
+            and decimal.getcontext().traps == self._traps
+            and sys.path == path
+            and warnings.filters == filters
+            and _root.handlers == handlers
+        )
+
+    def mend(self) -> bool:
+        """Put back what is_changed() has found."""
+        for before, now, put in zip(self._before, _state(), _PUT, strict=True):
+            if before is not now and before != now:
+                with contextlib.suppress(Exception):
+                    put(before)
+        found = (*self._before[:_TEMPDIR], tempfile.tempdir, *self._before[_TEMPDIR + 1 :])
+        self._before = found
+        path, filters, handlers = self._copies
+        if sys.path != path:
+            sys.path = self._path
+            sys.path[:] = path
+        if warnings.filters != filters:
+            warnings.filters = self._filters
+            self._filters[:] = filters  # type: ignore[index]
+            warnings._filters_mutated()  # type: ignore[attr-defined]
+        if _root.handlers != handlers:
+            _root.handlers = self._handlers
+            _root.handlers[:] = handlers
+        return True
+
+    def mend_rest(self) -> None:
+        """Put back what takes longer to look at."""
+        for (look, module, name), known in zip(_CALLED, self._called, strict=True):
+            if look() != known:
+                original(module, name)(known)
+        if gc.isenabled() != self._collects:
+            original("gc", "enable" if self._collects else "disable")()
+        if self._data != self._environment:
+            self._mend_environment()
+        if gc.get_threshold() != self._thresholds:
+            original("gc", "set_threshold")(*self._thresholds)
+        now, before = decimal.getcontext(), self._decimals
+        for name in ("Emin", "Emax", "capitals", "clamp", "traps"):
+            if getattr(now, name) != getattr(before, name):
+                setattr(now, name, getattr(before, name))
+        if _text(self._locale) != self._language:
+            self._locale(locale.LC_ALL, self._language)
+        events: Any = sys.modules.get("asyncio.events")
+        policy = getattr(events, "_event_loop_policy", None)
+        if policy is not self._policy and type(policy).__name__ != "_UnixDefaultEventLoopPolicy":
+            events._event_loop_policy = self._policy
+        if heard.seeded:
+            heard.seeded = False
+            _reseed()
+
+    def _mend_environment(self) -> None:
+        put, remove = original("os", "putenv"), original("os", "unsetenv")
+        data, before = self._data, self._environment
+        zone = data.get(b"TZ")
+        for name in data.keys() - before.keys():
+            del data[name]
+            remove(name)
+        for name, value in before.items():
+            if data.get(name) != value:
+                data[name] = value
+                put(name, value)
+        if zone != data.get(b"TZ"):
+            time.tzset()
+
+
+def _text(setlocale: Callable[..., str]) -> str:
+    return setlocale(locale.LC_ALL)
+
+
+def _reseed() -> None:
+    """What an item draws is not to depend on the seed of another one."""
+    random.Random.seed(random._inst)
+    module: Any = sys.modules.get("numpy.random")
+    if module is not None:
+        getattr(module.seed, "__wrapped__", module.seed)()
