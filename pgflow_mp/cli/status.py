@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow, StepProgress
 
 _CANDIDATES: Final = 5
+_NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
+_LONGEST_NAME: Final = 28
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -82,17 +84,18 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
         print(f"No runs in {place}.")
         return 0
     from rich.table import Column, Table
+    from rich.text import Text
 
     from pgflow_mp.cli.screen import console, styled
     from pgflow_mp.observe.text import duration
 
     table = Table(
         Column("run", no_wrap=True),
-        Column("flow", overflow="ellipsis", no_wrap=True),
-        "status",
-        Column("items", justify="right"),
+        Column("flow", min_width=4),
+        Column("status", no_wrap=True),
+        Column("items", justify="right", no_wrap=True),
         Column("started", no_wrap=True),
-        Column("took", justify="right"),
+        Column("took", justify="right", no_wrap=True),
         box=None,
         header_style="bold",
         pad_edge=False,
@@ -102,13 +105,15 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
         ended = run.finished_at or datetime.now(run.started_at.tzinfo)
         table.add_row(
             run.run_id,
-            run.flow_slug,
+            Text(run.flow_slug, no_wrap=True, overflow="ellipsis"),
             styled(run.status),
             items,
             _ago(run.started_at),
             duration((ended - run.started_at).total_seconds()),
         )
-    console(sys.stdout).print(table)
+    screen = console(sys.stdout)
+    screen.width = max(screen.width, _NARROWEST)
+    screen.print(table)
     return 0
 
 
@@ -149,7 +154,7 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     from pgflow_mp.db import engine, queries
 
     run = find_run(conn, args.run)
-    steps = engine.run_progress(conn, run.run_id)
+    steps = queries.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
     failures, failed = queries.failed_tasks(conn, run.run_id, args.limit)
     if args.json:
         record = run._asdict() | {
@@ -189,14 +194,14 @@ def _steps_table(steps: list[StepProgress]) -> Any:
     from rich.text import Text
 
     from pgflow_mp.cli.screen import styled
-    from pgflow_mp.observe.text import duration, shorten
+    from pgflow_mp.observe.text import duration, shorten, shorten_middle
 
     table = Table(
-        Column("step", no_wrap=True, overflow="ellipsis"),
-        "status",
-        Column("items", justify="right"),
-        Column("took", justify="right"),
-        Column("", overflow="ellipsis", no_wrap=True),
+        Column("step", no_wrap=True),
+        Column("status", no_wrap=True),
+        Column("items", justify="right", no_wrap=True),
+        Column("took", justify="right", no_wrap=True),
+        Column(""),  # the only one that gives way
         box=None,
         header_style="bold",
         pad_edge=False,
@@ -210,11 +215,11 @@ def _steps_table(steps: list[StepProgress]) -> Any:
             took = duration(max(0.0, (step.finished_at - step.started_at).total_seconds()))
         remark = (step.error_message if step.status == "failed" else step.skip_reason) or ""
         table.add_row(
-            step.step_slug,
+            Text(shorten_middle(step.step_slug, _LONGEST_NAME)),
             styled(step.status),
             items,
             took,
-            Text(shorten(remark.partition("\n")[0], 200)),
+            Text(shorten(remark.partition("\n")[0], 200), no_wrap=True, overflow="ellipsis"),
         )
     return table
 

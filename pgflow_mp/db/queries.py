@@ -48,6 +48,31 @@ def failed_tasks(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list
     return [FailedTask._make(row[:4]) for row in rows], (rows[0][4] if rows else 0)
 
 
+def with_failed_tasks(conn: Connection, run_id: str | UUID, steps: list[StepProgress]) -> list[StepProgress]:
+    """The steps with the number of their tasks that :func:`failed_tasks` finds.
+
+    The step's own counter decides about tolerance, and stands still once the run has failed.
+    """
+    if not any(step.failed_tasks or step.status == "failed" for step in steps):
+        return steps
+    rows = rights.read(
+        conn,
+        lambda conn: conn.execute(
+            "select step_slug, count(*) from pgflow.step_tasks "
+            "where run_id = %s::uuid and status = 'failed' group by step_slug",
+            (str(run_id),),
+        ).fetchall(),
+        lambda conn: conn.execute(
+            "select p.step_slug, count(*) from pgflow.run_progress(%(run)s::uuid) p "
+            "cross join lateral pgflow.run_results(%(run)s::uuid, p.step_slug, 0, 2147483647) t "
+            "where t.status = 'failed' group by p.step_slug",
+            {"run": str(run_id)},
+        ).fetchall(),
+    )
+    found: dict[str, int] = dict(rows)
+    return [step._replace(failed_tasks=found.get(step.step_slug, 0)) for step in steps]
+
+
 def unfinished_runs(
     conn: Connection, flow_slug: str, but: str | UUID, limit: int = 2
 ) -> tuple[list[str], int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pgflow_mp.executors.events import Cause
+from pgflow_mp.executors.lanes.lifeline import TERMINATE
 from pgflow_mp.executors.messages import Kind, Outcome
 
 _UNCHARGED: Final = (Cause.CANCELLED, Cause.STALLED, Cause.STOPPED, Cause.LOST)
@@ -25,6 +26,9 @@ class KillReason:
 def task_name(step: str, index: int) -> str:
     """How errors name an item."""
     return f'step "{step}" task {index}'
+
+
+_BY_US: Final = "terminated by its worker"
 
 
 def timeout_error(step: str, index: int, timeout: float) -> str:
@@ -47,7 +51,7 @@ def crash_error(step: str, index: int, cause: Cause, how: str) -> str:
     }.get(cause, "")
     if not addition and how.startswith("signal 9 "):
         addition = ", not sent by this worker (an operator, or an out-of-memory killer)"
-    verb = "died from" if how.startswith("signal") else "ended with"
+    verb = "died from" if how.startswith("signal") else "was" if how == _BY_US else "ended with"
     return f"Crashed: {task_name(step, index)}: its process {verb} {how}{addition}"
 
 
@@ -70,11 +74,13 @@ def losses_error(step: str, index: int, times: int) -> str:
 
 
 def describe_exit(exitcode: int | None) -> str:
-    """``signal 11 (SIGSEGV)`` or ``exit code 3``."""
+    """``signal 11 (SIGSEGV)``, ``exit code 3``, or that it was us: our signal has no name."""
     if exitcode is None:
         return "no exit code"
     if exitcode >= 0:
         return f"exit code {exitcode}"
+    if -exitcode == TERMINATE:
+        return _BY_US
     try:
         return f"signal {-exitcode} ({signal.Signals(-exitcode).name})"
     except ValueError:

@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Final
 
-from rich.console import Console, ConsoleDimensions, Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.spinner import Spinner
@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from pgflow_mp.observe.observer import Level, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.picture import Picture
 from pgflow_mp.observe.plain import failure_line
 from pgflow_mp.observe.terminal import TerminalTakeover
 from pgflow_mp.observe.text import clock, percent, rate, shorten, shorten_middle
@@ -74,6 +75,8 @@ class LiveObserver:
             redirect_stderr=False,
             vertical_overflow="crop",
         )
+        if self._terminal is not None:
+            self._live._live_render = Picture(self.console, self._terminal.size)
         self._live.start()
 
     def open(self) -> None:
@@ -89,9 +92,6 @@ class LiveObserver:
     def on_progress(self, snapshot: ProgressSnapshot) -> None:
         """Keep it for the next picture."""
         self._snapshot = snapshot
-        if self._terminal is not None:
-            columns, lines = self._terminal.size()
-            self.console.size = ConsoleDimensions(columns, lines)
 
     def on_message(self, level: Level, text: str) -> None:
         """Print it above the picture."""

@@ -133,7 +133,7 @@ class Loop:
             self.progress.snapshot(
                 now,
                 self.collector.steps,
-                lanes_busy=len({flight.lane for flight in self.dispatcher.flights.values()}),
+                flights=list(self.dispatcher.flights.values()),
                 busy=self._stats.busy,
                 queued=self.dispatcher.waiting(),
                 unsettled=self.settler.unsettled,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from pgflow_mp.db.engine import StepProgress
 from pgflow_mp.observe.observer import Level, NullObserver, Observer, ProgressSnapshot, StepSnapshot
+from pgflow_mp.worker.batches import Flight
 
 _INTERVAL = 0.5
 _RATE_MEMORY = 5.0  # seconds over which rates are averaged
@@ -117,19 +118,25 @@ class Progress:
         now: float,
         counts: dict[tuple[str, str], list[int]],
         *,
-        lanes_busy: int,
+        flights: Collection[Flight],
         busy: float,
         queued: int,
         unsettled: int,
         connection: str,
     ) -> ProgressSnapshot:
-        """The state now; ``busy``: seconds that handlers ran so far, ``counts`` as of the Collector."""
+        """The state now; ``busy``: seconds that handlers ran so far, ``counts`` as of the Collector.
+
+        What a lane runs is in ``busy`` only once it has ended; one that has been at the same chunk since the
+        last snapshot was busy all the time.
+        """
+        occupied = len({flight.lane for flight in flights if flight.sent <= self._last})
         spent = (busy - self._busy) / max(1e-6, (now - self._last) * self._lanes)
+        spent = max(spent, occupied / self._lanes)
         self._busy, self._last = busy, now
         steps = self._run_steps(now, counts) if self._seen else self._own_steps(now, counts)
         return ProgressSnapshot(
             tuple(steps),
-            lanes_busy,
+            len({flight.lane for flight in flights}),
             self._lanes,
             max(0.0, min(1.0, spent)),
             queued,

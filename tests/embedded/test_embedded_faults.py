@@ -176,17 +176,22 @@ def test_what_a_killed_initdb_left_running_is_waited_for(tmp_path: Path) -> None
                     stopped.append(child)
         return bool(stopped)
 
-    wait_until(stop_the_writer)
-    kill_all(supervisors(home))
-    client.kill()
-    left = list(home.glob("initdb-*"))
-    with Client(tmp_path) as other:
-        wait_until(lambda: supervisors(home))
-        time.sleep(0.3)
-        assert list(home.glob("initdb-*")) == left
-        stopped[0].resume()
-        assert "error" not in other.report
-        assert list(home.glob("initdb-*")) == []
+    try:
+        wait_until(stop_the_writer)
+        kill_all(supervisors(home))
+        client.kill()
+        left = list(home.glob("initdb-*"))
+        with Client(tmp_path) as other:
+            wait_until(lambda: supervisors(home))
+            time.sleep(0.3)
+            assert list(home.glob("initdb-*")) == left
+            stopped[0].resume()
+            assert "error" not in other.report
+            assert list(home.glob("initdb-*")) == []
+    finally:  # a test that is interrupted must not leave a stopped process behind
+        for process in stopped:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.mark.slow

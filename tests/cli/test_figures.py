@@ -1,0 +1,99 @@
+"""Numbers and tables that people read: they fit the terminal, and agree with each other."""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from cli_harness import Cli, OnTerminal
+from rich.console import Console
+
+from pgflow_mp.executors.lanes.lifeline import TERMINATE
+from pgflow_mp.executors.verdicts import describe_exit
+from pgflow_mp.observe.picture import Picture
+from pgflow_mp.worker.progress import Progress
+
+FLOW = """
+from pgflow_mp import Flow
+flow = Flow("figures", max_attempts=2, base_delay=1)
+@flow.map
+def a_step_with_a_name_that_is_longer_than_the_column_for_names_is_wide(x: int, ctx) -> int:
+    if x % 2 or ctx.attempt == 1 and x == 0:
+        raise ValueError("a long text " * 30)
+    return x
+"""
+
+
+@pytest.fixture
+def failed(cli: Cli) -> str:
+    """The id of a failed run of 20 items, 10 of which fail for good, and one only at first."""
+    (cli.cwd / "figures.py").write_text(FLOW)
+    done = cli("run", "figures.py", "--input", str(list(range(20))), "--workers", "1", "--json")
+    assert done.code == 1, done
+    assert (done.json["items"] + done.json["failed"] <= 20, done.json["retried"] > 0) == (True, True)
+    return str(done.json["run_id"])
+
+
+def test_a_status_fits_every_terminal_and_its_numbers_agree(cli: Cli, failed: str) -> None:
+    for width in (60, 80, 200):
+        shown = OnTerminal(cli, "status", failed, size=(50, width), COLUMNS=str(width))
+        lines = shown.finish().out.replace("\r", "").splitlines()
+        head = next(line for line in lines if line.startswith("step"))
+        assert head.split() == ["step", "status", "items", "took"]
+        row = lines[lines.index(head) + 1]
+        assert " failed " in row
+        assert "/20 " in row
+        assert " s " in row
+        assert len(row.rstrip()) <= width
+        assert row.rstrip().endswith("…") or width == 200
+        runs = OnTerminal(cli, "status", size=(50, width), COLUMNS=str(width)).finish().out
+        assert failed in runs.replace("\r", "").replace("\n", "")
+    record = cli("status", failed, "--json").json
+    assert record["failed_tasks"] == sum(step["failed_tasks"] for step in record["steps"])
+
+
+def test_a_picture_in_a_narrower_terminal_leaves_nothing_of_the_wider_one_in_sight() -> None:
+    sizes = [(80, 24)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=24)
+    picture = Picture(console, lambda: os.terminal_size(sizes[-1]))
+    picture.set_renderable("x" * 70 + "\n" + "y" * 70)
+
+    def drawn() -> str:
+        stream = console.file = io.StringIO()
+        console.print(picture.position_cursor(), picture, end="")
+        return stream.getvalue()
+
+    assert "\n" * 24 not in drawn()
+    assert drawn().count("\x1b[1A") == 1  # over itself
+    sizes.append((40, 24))
+    assert "\n" * 24 + "\x1b[H" in drawn()
+    assert console.width == 40
+    sizes.append((90, 24))
+    assert "\n" * 24 not in drawn()
+
+
+def snapshots(sent: float, *, busy: float = 0.0) -> Any:
+    progress = Progress(2)
+    now = time.monotonic()
+    progress.snapshot(now, {}, flights=[], busy=0.0, queued=0, unsettled=0, connection="connected")
+    flight: Any = SimpleNamespace(lane=1, sent=now + sent)
+    return progress.snapshot(
+        now + 1, {}, flights=[flight], busy=busy, queued=0, unsettled=0, connection="connected"
+    )
+
+
+def test_a_lane_that_is_at_one_item_all_the_time_is_no_idle_one() -> None:
+    assert snapshots(-5.0).utilisation == 0.5
+    assert snapshots(+0.9).utilisation == 0.0
+    assert snapshots(+0.9, busy=1.5).utilisation == 0.75
+    assert snapshots(-5.0).lanes_busy == 1
+
+
+def test_how_a_process_was_ended_has_no_number_that_means_nothing() -> None:
+    assert describe_exit(-TERMINATE) == "terminated by its worker"
+    assert describe_exit(-11) == "signal 11 (SIGSEGV)"
+    assert describe_exit(3) == "exit code 3"
