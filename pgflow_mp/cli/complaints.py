@@ -9,7 +9,7 @@ import sys
 import textwrap
 from typing import Final, TextIO
 
-from pgflow_mp.errors import DatabaseError, FlowDefinitionError, InputError, PgflowError
+from pgflow_mp.errors import ConfigError, DatabaseError, FlowDefinitionError, InputError, PgflowError
 
 OK: Final = 0
 RUN_FAILED: Final = 1
@@ -64,7 +64,7 @@ def explain(error: BaseException) -> BaseException:
     if isinstance(error, MemoryError):
         return PgflowError("There is not enough memory", hint="Use fewer --workers, or smaller inputs.")
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
-        return DatabaseError(
+        return ConfigError(
             "There is no directory for sockets and temporary files: none of the usual ones can be written",
             hint="Set TMPDIR to a directory that can be written and has a short path.",
         )

@@ -17,7 +17,7 @@ from pathlib import Path
 import platformdirs
 
 from pgflow_mp.embedded.cluster import lock, read_state
-from pgflow_mp.errors import EmbeddedServerError
+from pgflow_mp.errors import ConfigError, EmbeddedServerError
 
 logger = logging.getLogger(__name__)
 THROWAWAY_PREFIX = "pgflow-throwaway-"
@@ -72,7 +72,7 @@ def data_dir_in(base: Path | None, version: int, env: Mapping[str, str] = os.env
     not used, and said to be there.
     """
     if base is None:
-        base = Path(env.get("PGFLOW_DATA_DIR") or platformdirs.user_data_dir("pgflow_mp", appauthor=False))
+        base = Path(env.get("PGFLOW_DATA_DIR") or _usual_place())
     base = Path(os.path.abspath(base.expanduser()))
     name = f"postgres-{version}"
     home = base if base.name == name else base / name
@@ -90,6 +90,24 @@ def data_dir_in(base: Path | None, version: int, env: Mapping[str, str] = os.env
                     home,
                 )
     return home
+
+
+def _usual_place() -> str:
+    """Where this user's data go. Raises ConfigError for a user who has no such place."""
+    try:
+        place = platformdirs.user_data_dir("pgflow_mp", appauthor=False)
+    except RuntimeError:  # no HOME, and no entry in the user database
+        place = ""
+    existing = next((path for path in Path(place).parents if path.exists()), None) if place else None
+    if place and (Path(place).exists() or (existing is not None and os.access(existing, os.W_OK))):
+        return place
+    home = os.environ.get("HOME")
+    raise ConfigError(
+        f"there is no place for the data of the embedded server: user {os.geteuid()} "
+        + (f"cannot write to {place}" if place else "has no home directory")
+        + (f" (HOME={home})" if home else " (HOME is not set)"),
+        hint="name a directory that can be written: --data-dir DIR or PGFLOW_DATA_DIR; or set HOME, or --dsn",
+    )
 
 
 def make_private(directory: Path) -> None:

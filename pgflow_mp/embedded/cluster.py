@@ -208,6 +208,8 @@ def sweep_unfinished(home: Path) -> None:
 def initdb_command(plan: Plan, target: Path) -> list[str]:
     command = [str(Path(plan.bin_dir) / "initdb"), "-D", str(target), "--locale=C", "-E", "UTF8"]
     command += ["-U", SUPERUSER, "-A", "trust", "--no-instructions"]
+    if plan.version >= 16:
+        command += ["-c", "dynamic_shared_memory_type=mmap"]  # /dev/shm may be tiny, or not there
     if plan.throwaway:
         command.append("--no-sync")
         if plan.version >= 18:

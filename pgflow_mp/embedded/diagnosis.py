@@ -53,6 +53,11 @@ def _ended(code: int | None) -> str:
 
 _CAUSES: list[tuple[tuple[str, ...], str, str]] = [
     (
+        ("could not resize shared memory segment", "could not open shared memory segment"),
+        "the file system for shared memory (/dev/shm) is too small",
+        "enlarge it (docker run --shm-size=256m), or give --dsn to use a server of your own",
+    ),
+    (
         ("No space left on device", "Disk quota exceeded"),
         "no space left on the disk",
         "free some space where {home} is (a new cluster needs about 100 MB), or choose another --data-dir",

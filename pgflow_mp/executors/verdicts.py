@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from collections.abc import Hashable
 from dataclasses import dataclass
@@ -85,6 +86,18 @@ def describe_exit(exitcode: int | None) -> str:
         return f"signal {-exitcode} ({signal.Signals(-exitcode).name})"
     except ValueError:
         return f"signal {-exitcode}"
+
+
+def start_hint(error: BaseException) -> str:
+    """What to do where a process could not be started: its semaphores are files in /dev/shm."""
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT):
+        return "Processes need a /dev/shm that can be written and has room: docker run --shm-size=64m."
+    if number in (errno.EMFILE, errno.ENFILE):
+        return "Too many files are open: raise the limit (ulimit -n), or use fewer --workers."
+    if number in (errno.EAGAIN, errno.ENOMEM):
+        return "Use fewer --workers, or raise the limits of processes (ulimit -u) and memory."
+    return ""
 
 
 def by_process_manager(exitcode: int | None) -> bool:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import psycopg
 import pytest
-from cli_harness import Cli, assert_one_screen
+from cli_harness import Cli, Done, assert_one_screen, environment
 from database_server import DatabaseServer
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
@@ -134,3 +138,37 @@ def test_the_name_that_a_message_begins_with_keeps_its_letters(
 ) -> None:
     report(PgflowError(message))
     assert f"error: {shown}" in capsys.readouterr().err
+
+
+def test_a_user_without_a_home_is_told_to_name_a_place(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or shutil.which("setpriv") is None:
+        pytest.skip("needs to be root to become somebody else")
+    nobody = ["setpriv", "--reuid=54321", "--regid=54321", "--clear-groups"]
+    nobody += ["--inh-caps=-all,+dac_read_search", "--ambient-caps=-all,+dac_read_search"]
+    for home in ("", "/"):  # "/" is what docker gives a user that has no entry
+        env = {name: value for name, value in environment(tmp_path).items() if name != "XDG_DATA_HOME"}
+        env.pop("HOME", None)
+        command = [*nobody, sys.executable, "-m", "pgflow_mp", "run", "simple"]
+        done = subprocess.run(
+            command,
+            cwd="/",
+            env={**env, **({"HOME": home} if home else {})},
+            capture_output=True,
+            check=False,
+        )
+        found = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
+        assert_one_screen(
+            found, 2, "no place for the data", "--data-dir DIR", f"HOME={home}" if home else "HOME is"
+        )
+
+
+@pytest.mark.slow
+def test_a_tiny_shared_memory_file_system_is_enough_or_named(bare_cli: Cli) -> None:
+    script = 'mount -t tmpfs -o size={} tmpfs /dev/shm && exec "$@"'
+    for size, code in (("64k", 0), ("4k", 1)):
+        prefix = ("unshare", "--mount", "sh", "-c", script.format(size), "sh")
+        if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+            pytest.skip("file systems cannot be mounted here")
+        done = bare_cli("run", "simple", "--workers", "1", prefix=prefix)
+        assert (done.code == 0) == (code == 0), done
+        assert code == 0 or "/dev/shm" in done.err

@@ -22,7 +22,7 @@ from pgflow_mp.executors.events import Cause, LaneEvent, LaneFailedToStart, Lane
 from pgflow_mp.executors.lanes.lane import Hooks, LaneProcess, RunningItem, default_oom_kills
 from pgflow_mp.executors.lanes.nursery import Losses, Nursery
 from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Hello, Setup, encode
-from pgflow_mp.executors.verdicts import KillReason
+from pgflow_mp.executors.verdicts import KillReason, start_hint
 
 _log: Final = logging.getLogger("pgflow_mp.lanes")
 
@@ -355,7 +355,7 @@ class LanePool:
             try:
                 lane.coming = LaneProcess(lane.id, generation, self._hooks, default_oom_kills)
             except OSError as error:  # no file descriptors, no memory
-                self._failed(lane, generation, f"Cannot start a process: {error}", "")
+                self._failed(lane, generation, f"Cannot start a process: {error}", start_hint(error))
             return lane.coming
 
     def _on_not_started(self, process: LaneProcess, error: BaseException, again: bool) -> None:
@@ -367,7 +367,10 @@ class LanePool:
             self._start_process(lane)
         else:
             self._failed(
-                lane, process.generation, f"Cannot start a process: {type(error).__name__}: {error}", ""
+                lane,
+                process.generation,
+                f"Cannot start a process: {type(error).__name__}: {error}",
+                start_hint(error),
             )
 
     def _on_started(self, process: LaneProcess, hello: Hello) -> None:
