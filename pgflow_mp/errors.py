@@ -113,6 +113,12 @@ class RunNotFound(PgflowError):
     exit_code = 2
 
 
+class RunDeleted(PgflowError):
+    """The run was deleted while it was being worked on: nothing of it is left, and nothing can be resumed."""
+
+    exit_code = 1
+
+
 class WaitTimeout(PgflowError, TimeoutError):
     """The run did not reach the wanted status in time."""
 

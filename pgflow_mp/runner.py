@@ -18,7 +18,7 @@ from pgflow_mp.db import connection, engine, queries, schema, wire
 from pgflow_mp.db.queries import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
-from pgflow_mp.errors import InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.errors import InputError, RunDeleted, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.checks import result_type
@@ -178,6 +178,11 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
     with connection.connect(database.dsn) as conn:
         wire.adapt(conn)
         run = engine.get_run(conn, run_id)
+        if run is None and report.ending is Ending.RUN_ENDED:
+            raise RunDeleted(
+                f"Run {run_id} of flow '{flow_slug}' was deleted while it was being worked on",
+                hint="Somebody deleted the flow, or pruned its runs. Nothing is left of it: start a new one.",
+            )
         status = run.status if run is not None else "started"
         failures: list[FailedTask] = []
         count, error, unmet = 0, "", None

@@ -84,6 +84,7 @@ class Claimer(threading.Thread):
         self._dead_after = dead_after
         self._lease = lease
         self._registered: set[str] = set()
+        self._queue_missed: set[str] = set()
         self._requests: deque[ClaimRequest] = deque()
         self._stop_event = threading.Event()
         self._wakeup = Wakeup()
@@ -153,12 +154,19 @@ class Claimer(threading.Thread):
             self._registered.discard(worker_id)
             self._post(ClaimFailed(flow, worker_id))
             return
+        except psycopg.errors.UndefinedTable:  # the flow is being deleted; if it is not, the next claim tells
+            if flow in self._queue_missed:
+                raise
+            self._queue_missed.add(flow)
+            self._post(ClaimFailed(flow, worker_id))
+            return
         except BaseException as error:
             if connection.is_connection_lost(error):
                 self._post(ClaimLost(flow, worker_id))
             else:
                 self._post(ClaimFailed(flow, worker_id))
             raise
+        self._queue_missed.discard(flow)
         now = time.monotonic()
         condemned = None
         if tasks and any(task.deaths is not None for task in tasks):

@@ -182,6 +182,8 @@ set search_path = pg_catalog, pg_temp
 set standard_conforming_strings = on
 as $$
 begin
+  -- Runs first, as everywhere: whoever settles has its run's lock, and will want the queue.
+  perform 1 from pgflow.runs r where r.flow_slug = p_flow_slug order by r.run_id for update;
   perform pgmq.drop_queue(p_flow_slug);
   delete from pgflow.step_tasks t using pgflow.runs r
   where r.flow_slug = p_flow_slug and t.run_id = r.run_id;

@@ -227,11 +227,13 @@ declare
   v_ids bigint[];
   v_more bigint[];
 begin
-  -- One that was taken for dead has been told so, or will be: what it took now would be lost with it.
+  -- One that was taken for dead has been told so, or will be: what it took now would be lost with it. And a
+  -- flow that was deleted has no queue to look at.
   if exists (
     select 1 from pgflow.workers w
     where w.worker_id = _next_messages.worker_id and w.stopped_at is not null and w.dead_after is not null
-  ) then
+  ) or not exists (select 1 from pgflow.flows f where f.flow_slug = _next_messages.flow_slug)
+  then
     return null;
   end if;
   if v_lease is null then

@@ -152,6 +152,15 @@ def test_an_interrupted_run_finishes_what_runs_and_is_resumed(
     assert len((cli.cwd / "naps").read_text().splitlines()) == 20, "an item ran twice"
 
 
+def test_a_run_that_is_deleted_meanwhile_is_not_called_interrupted(cli: Cli) -> None:
+    process = cli.start("run", f"{FLOWS}:slow", "--input", json.dumps([0.2] * 100), "--workers", "2")
+    wait_for_naps(cli, 2, process)
+    assert cli.dsn is not None
+    with psycopg.connect(cli.dsn) as conn:
+        conn.execute("select pgflow.delete_flow_and_data('slow')")
+    assert_one_screen(finish(process), 1, "was deleted while it was being worked on", "Start a new one")
+
+
 def test_a_second_ctrl_c_stops_at_once(cli: Cli) -> None:
     process = cli.start("run", f"{FLOWS}:slow", "--input", "[30, 30]", "--workers", "2")
     wait_for_naps(cli, 2, process)

@@ -513,3 +513,51 @@ def test_leases_are_extended_and_given_back_whatever_changes_their_rows(waiting:
     release = "select pgflow.release_tasks('f', %s, '{1,2}')"
     assert waiting.during(TOUCH, lambda db: db.value(release, helpers.WORKER)) == 2
     assert task_statuses(waiting.db, waiting.run, "m") == ["queued", "queued"]
+
+
+# -- runs that go ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rounds", ROUNDS)
+def test_pruning_against_a_retry_leaves_all_of_a_run_or_nothing(arena: Db, crew: Crew, rounds: int) -> None:
+    flow(arena, "f", map_step("m", max_attempts=1), "other")
+
+    def retry(db: Db, run: uuid.UUID) -> str | None:
+        try:
+            db.do("select pgflow.retry_failed_tasks(%s)", run)
+        except psycopg.Error as error:
+            return error.sqlstate
+        return None
+
+    kept = 0
+    for _ in range(rounds):
+        run = start(arena, "f", list(range(50)))
+        claim(arena, "f", 51)
+        fail(arena, run, "m")
+        _, refused, _ = crew.race(
+            lambda db: db.do("select pgflow.prune_data_older_than('0 seconds')"),
+            lambda db: retry(db, run),
+            lambda db: complete(db, run, "other", 1),
+        )
+        left = arena.value("select count(*) from pgflow.step_tasks where run_id = %s", run)
+        if refused is None:
+            assert (run_row(arena, run).status, left) == ("started", 51)
+            kept += 1
+        else:
+            assert refused == "PF003"
+            assert (arena.value("select count(*) from pgflow.runs"), left) == (0, 0)
+        forget_runs(arena)
+    assert rounds < 100 or 0 < kept < rounds
+
+
+def test_deleting_a_flow_against_work_does_not_deadlock(arena: Db, crew: Crew) -> None:
+    for _ in range(10):
+        flow(arena, "f", map_step("m"), step("z", "m"))
+        run = start(arena, "f", list(range(40)))
+        claim(arena, "f", 40)
+        crew.race(
+            lambda db: db.do("select pgflow.delete_flow_and_data('f')"),
+            lambda db: [complete(db, run, "m", i, i) for i in range(20)],
+            lambda db: [complete(db, run, "m", i, i) for i in range(39, 19, -1)],
+        )
+        assert arena.value("select count(*) from pgflow.step_tasks") == 0

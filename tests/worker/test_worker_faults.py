@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections import Counter
@@ -194,6 +195,23 @@ def test_a_worker_that_is_stopped_for_a_while_and_woken_records_nothing_twice(ds
     assert output(dsn, run_id) == {"count": 120}
     assert Tasks(dsn, run_id).outputs("nap") == list(range(120))
     assert {row[3] for row in Tasks(dsn, run_id).rows} == {1}  # a pause is nobody's fault
+
+
+def test_a_flow_that_is_deleted_under_a_worker_ends_nothing_but_its_runs(dsn: str) -> None:
+    gone, stays = start(dsn, "naps", [0.1] * 200), start(dsn, "single", "ada")
+    options: Any = {"flows": ("naps", "single"), "visibility_timeout": 30, **QUICK}
+    worker = Worker(dataclasses.replace(settings(dsn, "naps"), **options))
+    with threaded(worker) as running:
+        eventually(lambda: worker.stats.done >= 4 and run_row(dsn, stays).status == "completed", 30)
+        with psycopg.connect(dsn) as conn:
+            conn.execute("select pgflow.delete_flow_and_data('naps')")
+        again = start(dsn, "single", "bob")
+        eventually(lambda: run_row(dsn, again).status == "completed", 30)
+        time.sleep(0.5)  # claims of what is gone
+        worker.request_stop()
+        assert running.join().ending is Ending.REQUESTED
+    with adapted(dsn) as engine_conn:
+        assert engine.get_run(engine_conn, gone) is None
 
 
 def _held(dsn: str, run_id: str) -> set[str]:
