@@ -6,7 +6,9 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
@@ -74,7 +76,7 @@ def _embedded_exists(args: argparse.Namespace) -> bool:
 
 
 def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], place: str) -> int:
-    from pgflow_mp.db import reports
+    from pgflow_mp.db import reports, worked
 
     runs = reports.recent_runs(conn, args.limit, args.flow)
     if args.json:
@@ -100,6 +102,7 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
         header_style="bold",
         pad_edge=False,
     )
+    spans = worked.worker_spans(conn, min(run.started_at for run in runs))
     for run in runs:
         items = f"{run.items:,}" if run.done >= run.items else f"{run.done:,}/{run.items:,}"
         ended = run.finished_at or datetime.now(run.started_at.tzinfo)
@@ -109,7 +112,7 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
             styled(run.status),
             items,
             _ago(run.started_at),
-            duration((ended - run.started_at).total_seconds()),
+            duration(worked.seconds(spans, run.flow_slug, run.started_at, ended)),
         )
     screen = console(sys.stdout)
     screen.width = max(screen.width, _NARROWEST)
@@ -151,7 +154,7 @@ def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
 
 
 def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], options: list[str]) -> int:
-    from pgflow_mp.db import engine, queries
+    from pgflow_mp.db import engine, queries, worked
 
     run = find_run(conn, args.run)
     steps = queries.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
@@ -171,12 +174,14 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     ended = run.completed_at or run.failed_at
     from pgflow_mp.observe.text import duration
 
-    took = duration(((ended or datetime.now(run.started_at.tzinfo)) - run.started_at).total_seconds())
+    spans = worked.worker_spans(conn, run.started_at)
+    until = ended or datetime.now(run.started_at.tzinfo)
+    took = duration(worked.seconds(spans, run.flow_slug, run.started_at, until))
     screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}")
     screen.print(
         f"{styled(run.status)}, started {_ago(run.started_at)}, {'took' if ended else 'for'} {took}\n"
     )
-    screen.print(_steps_table(steps))
+    screen.print(_steps_table(steps, partial(worked.seconds, spans, run.flow_slug)))
     print_failures(screen, failed, failures, args.limit, whole=args.errors)
     if failures and not args.errors:
         print(f"See their tracebacks: {command('status', run.run_id, '--errors', *options)}")
@@ -189,7 +194,8 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     return 0
 
 
-def _steps_table(steps: list[StepProgress]) -> Any:
+def _steps_table(steps: list[StepProgress], seconds: Callable[[datetime, datetime], float]) -> Any:
+    """``seconds`` tells how much of a time there was somebody to work."""
     from rich.table import Column, Table
     from rich.text import Text
 
@@ -212,7 +218,7 @@ def _steps_table(steps: list[StepProgress]) -> Any:
             items = f"{step.initial_tasks - (step.remaining_tasks or 0):,}/{items}"
         took = ""
         if step.started_at is not None and step.finished_at is not None:
-            took = duration(max(0.0, (step.finished_at - step.started_at).total_seconds()))
+            took = duration(seconds(step.started_at, step.finished_at))
         remark = (step.error_message if step.status == "failed" else step.skip_reason) or ""
         table.add_row(
             Text(shorten_middle(step.step_slug, _LONGEST_NAME)),

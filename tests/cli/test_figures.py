@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from cli_harness import Cli, OnTerminal
 from rich.console import Console
 
+from pgflow_mp.db import connection, engine, wire, worked
+from pgflow_mp.db.worked import Span
 from pgflow_mp.executors.lanes.lifeline import TERMINATE
 from pgflow_mp.executors.verdicts import describe_exit
 from pgflow_mp.observe.picture import Picture
@@ -97,3 +100,38 @@ def test_how_a_process_was_ended_has_no_number_that_means_nothing() -> None:
     assert describe_exit(-TERMINATE) == "terminated by its worker"
     assert describe_exit(-11) == "signal 11 (SIGSEGV)"
     assert describe_exit(3) == "exit code 3"
+
+
+def test_what_a_run_took_is_the_time_in_which_somebody_worked_on_it(cli: Cli, dsn: str) -> None:
+    """Interrupted in the evening, resumed in the morning: two hours, and not ten."""
+    with connection.connect(dsn) as conn:
+        wire.adapt(conn)
+        conn.execute("select pgflow.create_flow('f'), pgflow.add_step('f', 'a')")
+        run_id = engine.start_flow(conn, "f", b"{}")
+        started = "started_at = now() - interval '10 hours', completed_at = now(), status = 'completed'"
+        conn.execute(f"update pgflow.runs set {started}, remaining_steps = 0")
+        conn.execute(
+            f"update pgflow.step_states set {started}, remaining_tasks = 0, output = '1',"
+            " created_at = now() - interval '10 hours'"
+        )
+        for began, beat, stopped in (("10 hours", "9 hours", "9 hours"), ("1 hour", "0 hours", None)):
+            conn.execute(
+                "insert into pgflow.workers"
+                " (worker_id, queue_name, function_name, started_at, last_heartbeat_at, stopped_at) values"
+                " (gen_random_uuid(), 'f', 'x', now() - %s::interval, now() - %s::interval,"
+                " now() - %s::interval)",
+                (began, beat, stopped),
+            )
+    one, several = cli("status", run_id).out, cli("status").out
+    assert "took 2:00:0" in one, one
+    assert "2:00:0" in several, several
+
+
+def test_times_without_a_worker_that_is_known_are_taken_as_they_are() -> None:
+    start = datetime(2026, 1, 1, tzinfo=UTC)
+    at = [start + timedelta(hours=hour) for hour in range(11)]
+    assert worked.seconds([], "f", at[0], at[3]) == 3 * 3600
+    assert worked.seconds([Span("g", at[0], at[1])], "f", at[0], at[3]) == 3 * 3600
+    overlapping = [Span("f", at[1], at[4]), Span("f", at[2], at[3]), Span("f", at[8], at[10])]
+    assert worked.seconds(overlapping, "f", at[1], at[9]) == 4 * 3600
+    assert worked.seconds(overlapping, "f", at[0], at[9]) == 5 * 3600
