@@ -118,6 +118,12 @@ class RunDeleted(PgflowError):
 
     exit_code = 1
 
+    def __init__(self, run_id: str, flow: str) -> None:
+        super().__init__(
+            f"Run {run_id} of flow '{flow}' was deleted while it was being worked on",
+            hint="Somebody deleted the flow, or pruned its runs. Nothing is left of it: start a new one.",
+        )
+
 
 class WaitTimeout(PgflowError, TimeoutError):
     """The run did not reach the wanted status in time."""

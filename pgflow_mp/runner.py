@@ -179,10 +179,7 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
         wire.adapt(conn)
         run = engine.get_run(conn, run_id)
         if run is None and report.ending is Ending.RUN_ENDED:
-            raise RunDeleted(
-                f"Run {run_id} of flow '{flow_slug}' was deleted while it was being worked on",
-                hint="Somebody deleted the flow, or pruned its runs. Nothing is left of it: start a new one.",
-            )
+            raise RunDeleted(run_id, flow_slug)
         status = run.status if run is not None else "started"
         failures: list[FailedTask] = []
         count, error, unmet = 0, "", None
