@@ -41,6 +41,7 @@ class FlowFacts(msgspec.Struct):
     slug: str
     steps: list[StepOutline]
     shape: bytes
+    queue_mode: str = "flow"
     target: int = 0
     default_input: bytes | None = None
     mismatch: str = ""
@@ -182,7 +183,7 @@ def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
         StepOutline(step.slug, step.step_type == "map", list(step.dependencies))
         for step in flow.steps.values()
     ]
-    facts = FlowFacts(flow.slug, steps, msgspec.json.encode(flow.shape()), target)
+    facts = FlowFacts(flow.slug, steps, msgspec.json.encode(flow.shape()), flow.queues, target)
     module = sys.modules.get(flow.module)
     default = getattr(module, "DEFAULT_INPUT", None)
     if default is not None and flow.module.startswith("pgflow_mp.examples."):

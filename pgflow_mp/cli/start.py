@@ -102,21 +102,21 @@ def _compile(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: st
     A role that may start runs and no more takes the flow as it is stored.
     """
     from pgflow_mp.db import definitions
-    from pgflow_mp.errors import ShapeMismatch
 
     if how == "skip":
         return
-    result = definitions.ensure(conn, flow.slug, flow.shape, recreate=how == "recreate")
+    result = definitions.ensure(
+        conn, flow.slug, flow.shape, queue_mode=flow.queue_mode, recreate=how == "recreate"
+    )
     if result.status == "stored":
         print(
             f"note: role {conn.info.user} may not compare flows; {flow.slug} is started as it is stored.",
             file=sys.stderr,
         )
     if result.status == "mismatch":
-        differences = "\n".join(f"  - {difference}" for difference in result.differences)
-        raise ShapeMismatch(
-            f'Flow "{flow.slug}" differs from the one in the database:\n{differences}',
-            result.differences,
+        raise definitions.mismatch(
+            flow.slug,
+            result,
             hint="Give the changed flow a new slug, or delete the stored one and all its runs: "
             "--compile recreate.",
         )

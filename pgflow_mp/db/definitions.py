@@ -9,36 +9,73 @@ import psycopg
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.wire import RawJson
-from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.errors import FlowNotFound, ShapeMismatch
 
 
 class Definition(NamedTuple):
     """A flow in the database: compiled, verified, recompiled, mismatch, or stored, which is not compared.
 
-    ``notes`` are sentences for the log.
+    ``notes`` are sentences for the log; ``kind`` of a mismatch is "shape", or "routing" where only the queues
+    differ.
     """
 
     status: str
     differences: list[str]
     notes: list[str]
+    kind: str | None = None
 
 
-def ensure(conn: Connection, flow_slug: str, shape: bytes, *, recreate: bool = False) -> Definition:
+def ensure(
+    conn: Connection, flow_slug: str, shape: bytes, *, queue_mode: str = "flow", recreate: bool = False
+) -> Definition:
     """Create the flow, or compare its shape, and where that is the same take over the code's options.
+
+    With ``recreate`` a flow that differs is deleted, with its runs, and created anew.
 
     A role that may not do that takes the flow as it is stored. Raises FlowNotFound where it knows that there
     is none, and psycopg's error where the flow had to be replaced.
     """
     try:
-        status, differences = engine.ensure_flow_compiled(conn, flow_slug, shape, allow_data_loss=recreate)
+        found = engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode)
+        if recreate and found.status == "mismatch":
+            found = _recreate(conn, flow_slug, shape, queue_mode, found.differences)
     except psycopg.errors.InsufficientPrivilege:
         if recreate:
             raise
         if stored_options(conn, flow_slug) == []:
             raise _missing(conn, flow_slug) from None
         return Definition("stored", [], [])
-    notes = _apply_options(conn, flow_slug, shape) if status == "verified" else []
-    return Definition(status, differences, notes)
+    notes = _apply_options(conn, flow_slug, shape) if found.status == "verified" else []
+    return Definition(found.status, found.differences, notes, found.kind)
+
+
+def mismatch(flow_slug: str, found: Definition, *, hint: str) -> ShapeMismatch:
+    """The error about a flow that differs from the code's."""
+    listed = "\n".join(f"  - {text}" for text in found.differences)
+    if found.kind == "routing":
+        text = (
+            f"Flow '{flow_slug}' queue routing mismatch with database.\n"
+            "Changing queue mode or step routes in production requires a new concrete flow slug.\n"
+            f"Differences:\n{listed}"
+        )
+    else:
+        text = f"Flow '{flow_slug}' in the database differs from the code:\n{listed}"
+    return ShapeMismatch(text, found.differences, hint=hint)
+
+
+def queues(conn: Connection, flow_slug: str) -> list[str]:
+    """The queues of a flow, in the order of their steps where each has its own; none without the flow."""
+    rows = conn.execute("select queue_name from pgflow.flow_queues(%s)", (flow_slug,)).fetchall()
+    return [cast(str, row[0]) for row in rows]
+
+
+def _recreate(
+    conn: Connection, flow_slug: str, shape: bytes, queue_mode: str, differences: list[str]
+) -> engine.Compiled:
+    with conn.transaction():
+        conn.execute("select pgflow.delete_flow_and_data(%s)", (flow_slug,))
+        engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode)
+    return engine.Compiled("recompiled", differences, None)
 
 
 def stored_options(conn: Connection, flow_slug: str) -> list[tuple[str, int, int]] | None:

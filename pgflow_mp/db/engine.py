@@ -59,10 +59,14 @@ class Beat(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """Outcome of ``ensure_flow_compiled``: compiled, verified, recompiled or mismatch."""
+    """Outcome of ``ensure_flow_compiled``: compiled, verified, recompiled or mismatch.
+
+    ``kind`` of a mismatch: "shape", or "routing" where only the queues differ.
+    """
 
     status: str
     differences: list[str]
+    kind: str | None
 
 
 class StepProgress(NamedTuple):
@@ -226,18 +230,18 @@ def stop_workers(conn: Connection, worker_ids: Sequence[str]) -> None:
 
 
 def track_worker_function(conn: Connection, function_name: str) -> None:
-    """Register the worker's name (contract worker section 2)."""
-    conn.execute("select pgflow.track_worker_function(%s)", (function_name,))
+    """Register the worker's name as that of a process, which nobody calls (contract worker section 2)."""
+    conn.execute("select pgflow.track_worker_function(%s, 'process')", (function_name,))
 
 
 def ensure_flow_compiled(
-    conn: Connection, flow_slug: str, shape: bytes, *, allow_data_loss: bool = False
+    conn: Connection, flow_slug: str, shape: bytes, queue_mode: str = "flow"
 ) -> Compiled:
     """Create the flow from its shape, or compare it with the stored one (contract sql section 4.6)."""
     row = conn.execute(
-        "select r ->> 'status', array(select jsonb_array_elements_text(r -> 'differences')) "
-        "from pgflow.ensure_flow_compiled(%s, %s, %s) r",
-        (flow_slug, RawJson(shape), allow_data_loss),
+        "select r ->> 'status', array(select jsonb_array_elements_text(r -> 'differences')), "
+        "r ->> 'mismatchKind' from pgflow.ensure_flow_compiled(%s, %s, %s::text) r",
+        (flow_slug, RawJson(shape), queue_mode),
     ).fetchone()
     return Compiled._make(cast("tuple[Any, ...]", row))
 

@@ -25,6 +25,7 @@ _STARTER: Final = (
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (
     "flow_options",
+    "flow_queues",
     "claim_tasks",
     "claim_tasks_without_input",
     "task_input",

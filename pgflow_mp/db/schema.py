@@ -7,6 +7,7 @@ installation runs all of both, so it equals every upgrade path.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -16,7 +17,7 @@ from typing import LiteralString, NamedTuple, cast
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from pgflow_mp.db import adoption, fitness, queue
+from pgflow_mp.db import adoption, fitness, online, queue
 from pgflow_mp.errors import SchemaError
 
 # Any constant will do; all installers of one database must agree on it.
@@ -207,6 +208,7 @@ def _check_queue(conn: psycopg.Connection[tuple[object, ...]]) -> None:
 def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None = None) -> InstallResult:
     """Install or upgrade schema and queue in one transaction; does nothing where they are current.
 
+    An upgrade of a large database works ahead (``online.prepare``) so that this transaction is short.
     ``target`` stops at an older version of the tables, to try an upgrade. Safe to call from many
     processes at once. Raises ``SchemaError`` for a database that is newer than this package, holds a
     schema of somebody else's that we would use, or does not let this role create what is needed.
@@ -227,40 +229,45 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
     with conn.transaction():
         conn.execute(adoption.SETTINGS)
         adoption.refuse_foreign(conn)
-        if is_current(installed(conn)):
+        found = _not_newer(conn, latest)
+        if is_current(found):
             queue.refuse_too_old(conn)
             return InstallResult(latest, latest, False, "unchanged")
     outermost = conn.info.transaction_status == TransactionStatus.IDLE
+
+    def upgrade() -> InstallResult:
+        if outermost:  # what others installed while we waited for the lock is to be seen
+            conn.execute("set transaction isolation level read committed")
+        _lock_installation(conn)
+        conn.execute(adoption.SETTINGS)
+        adoption.refuse_foreign(conn)
+        found = _not_newer(conn, latest)
+        before = found.version if found else 0
+        if is_current(found):
+            return InstallResult(before, latest, False, "unchanged")
+        if latest < latest_version():
+            conn.execute("set local check_function_bodies = off")  # they are those of newer tables
+        origin = queue.install(conn)
+        for version in migrations():
+            if before < version <= latest:
+                _run_migration(conn, version)
+        for file in function_files():
+            _run_file(conn, file)
+        conn.execute(_VERSION_TABLE)
+        conn.execute(
+            "insert into pgflow.schema_version (version, package_version, functions_digest) "
+            "select v, %s, %s from generate_series(%s::int, %s::int) v "
+            "on conflict (version) do update set package_version = excluded.package_version, "
+            "functions_digest = excluded.functions_digest, applied_at = now()",
+            (__version__, digest, min(before + 1, latest), latest),
+        )
+        adoption.refuse_foreign(conn)  # what somebody made in the meantime
+        return InstallResult(before, latest, True, origin)
+
     try:
-        with conn.transaction():
-            if outermost:  # what others installed while we waited for the lock is to be seen
-                conn.execute("set transaction isolation level read committed")
-            conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
-            conn.execute(adoption.SETTINGS)
-            adoption.refuse_foreign(conn)
-            found = installed(conn)
-            before = found.version if found else 0
-            if found is not None and (before > latest or _is_later(found)):
-                raise _newer(conn, found, latest)
-            if is_current(found):
-                return InstallResult(before, latest, False, "unchanged")
-            origin = queue.install(conn)
-            for version, files in migrations().items():
-                if before < version <= latest:
-                    for file in files:
-                        _run_file(conn, file)
-            for file in function_files():
-                _run_file(conn, file)
-            conn.execute(_VERSION_TABLE)
-            conn.execute(
-                "insert into pgflow.schema_version (version, package_version, functions_digest) "
-                "select v, %s, %s from generate_series(%s::int, %s::int) v "
-                "on conflict (version) do update set package_version = excluded.package_version, "
-                "functions_digest = excluded.functions_digest, applied_at = now()",
-                (__version__, digest, min(before + 1, latest), latest),
-            )
-            adoption.refuse_foreign(conn)  # what somebody made in the meantime
-            return InstallResult(before, latest, True, origin)
+        if found is not None and latest == latest_version():
+            online.prepare(conn, found.version, functools.partial(_run_migration, conn))
+        return online.briefly(conn, upgrade)
     except psycopg.errors.InsufficientPrivilege as exc:
         raise SchemaError(
             f"role {conn.info.user!r} may not install pgflow into database {conn.info.dbname!r}: "
@@ -268,6 +275,28 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
             hint="Install as the database's owner, or give a DBA the script: "
             "python -m pgflow_mp install --print",
         ) from exc
+
+
+def _lock_installation(conn: psycopg.Connection[tuple[object, ...]]) -> None:
+    """Wait for other installers, however long they take."""
+    (limit,) = _one_row(conn, "select current_setting('lock_timeout')")
+    conn.execute("set local lock_timeout = 0")
+    conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
+    conn.execute("select set_config('lock_timeout', %s, true)", (limit,))
+
+
+def _not_newer(conn: psycopg.Connection[tuple[object, ...]], latest: int) -> Installed | None:
+    """What the database has. Raises SchemaError if that is newer than this package."""
+    found = installed(conn)
+    if found is not None and (found.version > latest or _is_later(found)):
+        raise _newer(conn, found, latest)
+    return found
+
+
+def _run_migration(conn: psycopg.Connection[tuple[object, ...]], version: int, prefix: str = "") -> None:
+    for file in migrations()[version]:
+        if file.name.startswith(prefix):
+            _run_file(conn, file)
 
 
 def _one_row(conn: psycopg.Connection[tuple[object, ...]], query: LiteralString) -> tuple[object, ...]:
@@ -299,9 +328,18 @@ def _as_tuple(version: str) -> tuple[int, ...]:
 def _run_file(conn: psycopg.Connection[tuple[object, ...]], file: Traversable) -> None:
     try:
         conn.execute(file.read_text(encoding="utf-8"))
-    except psycopg.errors.InsufficientPrivilege:
+    except (
+        psycopg.errors.InsufficientPrivilege,
+        psycopg.errors.LockNotAvailable,
+        psycopg.errors.DeadlockDetected,
+    ):
         raise
     except psycopg.Error as exc:
+        if advice := exc.diag.message_hint:
+            raise SchemaError(
+                f"the upgrade is not possible yet: {exc.diag.message_primary}",
+                hint=f"{advice} Nothing was changed.",
+            ) from exc
         raise SchemaError(
             f"sql file {file.name} failed: {str(exc).strip()}",
             hint="Nothing was changed: the installation is one transaction.",

@@ -57,7 +57,7 @@ def describe(flow: Flow) -> FlowInfo:
         )
         for step in flow.steps.values()
     ]
-    return FlowInfo(flow.slug, msgspec.json.encode(flow.shape()), steps)
+    return FlowInfo(flow.slug, flow.queues, msgspec.json.encode(flow.shape()), steps)
 
 
 class Prepared:

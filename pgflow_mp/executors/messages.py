@@ -94,9 +94,13 @@ class StepInfo(Message):
 
 
 class FlowInfo(Message):
-    """What the parent knows about a flow; ``shape`` is JSON (contract: worker section 6.1)."""
+    """What the parent knows about a flow; ``shape`` is JSON (contract: worker section 6.1).
+
+    ``queue_mode``: "flow" for one queue, "step" for one a step.
+    """
 
     slug: str
+    queue_mode: str
     shape: bytes
     steps: list[StepInfo]
 

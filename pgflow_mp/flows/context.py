@@ -199,7 +199,12 @@ class Context(msgspec.Struct, eq=False):
         from psycopg import sql
 
         connection = self.connect()
-        table = sql.Identifier("pgmq", f"q_{self.flow_slug.lower()}")
+        queue = connection.execute(
+            "SELECT queue_name FROM pgflow.step_tasks WHERE run_id = %s::uuid AND step_slug = %s"
+            " AND task_index = %s::int",
+            (self.run_id, self.step_slug, self.task_index),
+        ).fetchone()
+        table = sql.Identifier("pgmq", f"q_{queue[0] if queue else self.flow_slug.lower()}")
         query = sql.SQL("SELECT msg_id, read_ct, enqueued_at, vt, message FROM {} WHERE msg_id = %s")
         row = connection.execute(query.format(table), (self.msg_id,), binary=True).fetchone()
         if row is None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from types import FrameType, MappingProxyType
-from typing import Any, TypeVar, Unpack, overload
+from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pgflow_mp.flows import validation
 from pgflow_mp.flows.options import FLOW
@@ -35,17 +35,21 @@ class Flow:
 
     ``slug`` names the flow and its queue: at most 47 letters, digits and underscores. ``max_attempts``
     (at least 1, default 3), ``base_delay`` (seconds, at least 1, default 5) and ``timeout`` (seconds,
-    at least 3, default 60) hold for every step that does not set its own.
+    at least 3, default 60) hold for every step that does not set its own. ``queues="step"`` gives each
+    step a queue of its own, named ``<flow>__<step>``, instead of one for all of them.
     Raises FlowDefinitionError.
     """
 
-    def __init__(self, slug: str, **options: Unpack[FlowOptions]) -> None:
+    def __init__(
+        self, slug: str, *, queues: Literal["flow", "step"] = "flow", **options: Unpack[FlowOptions]
+    ) -> None:
         self.slug = validation.check_flow_slug(slug)
+        self.queues: Literal["flow", "step"] = validation.check_queues(queues, self.slug)
         where = f'Flow "{self.slug}"'
-        known = option_names(FLOW)
+        known = ("queues", *option_names(FLOW))
         validation.check_unknown([name for name in options if name not in known], known, where)
         self.options: Mapping[str, int] = MappingProxyType(validation.check_options(options, where))
-        self._steps = Steps(self.slug)
+        self._steps = Steps(self.slug, self.queues)
         caller = _caller()
         self.module: str = caller.f_globals.get("__name__", "__main__")
         """``__name__`` of the module that made the flow."""

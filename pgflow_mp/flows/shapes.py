@@ -21,7 +21,13 @@ def shape(flow: Flow) -> dict[str, Any]:
 
 
 def to_sql(flow: Flow) -> str:
-    """The statements that create ``flow``, one a line, ending in a newline."""
+    """The statements that create ``flow``, one a line, ending in a newline.
+
+    A flow with a queue for each step is made by one call: steps cannot be added to it one by one.
+    """
+    if flow.queues == "step":
+        whole = json.dumps(shape(flow), ensure_ascii=False, separators=(",", ":"))
+        return f"SELECT pgflow.ensure_flow_compiled({_text(flow.slug)}, {_text(whole)}, 'step');\n"
     arguments = [_text(flow.slug), *(f"{name} => {value}" for name, value in flow.options.items())]
     statements = [f"SELECT pgflow.create_flow({', '.join(arguments)});"]
     statements += [
@@ -81,7 +87,7 @@ def _policy_arguments(flow_slug: str, step: StepDefinition) -> list[str]:
 
 
 def _json(pattern: Any) -> str | None:
-    return None if pattern is None else json.dumps(pattern, ensure_ascii=False)
+    return None if pattern is None else json.dumps(pattern, ensure_ascii=False, separators=(",", ":"))
 
 
 def _text(value: str) -> str:

@@ -75,9 +75,10 @@ class StepDefinition:
 class Steps(dict[str, StepDefinition]):
     """The steps of one flow by slug, in definition order. Looking up an unknown slug raises FlowNotFound."""
 
-    def __init__(self, flow_slug: str) -> None:
+    def __init__(self, flow_slug: str, queue_mode: str = "flow") -> None:
         super().__init__()
         self.flow_slug = flow_slug
+        self.queue_mode = queue_mode
 
     def __missing__(self, slug: str) -> StepDefinition:
         raise FlowNotFound(
@@ -104,6 +105,9 @@ def build_step(
     function = validation.check_handler(handler, where)
     if slug in steps:
         raise FlowDefinitionError(f'Step "{slug}" already exists in flow "{flow_slug}"')
+    validation.check_same_but_for_case(steps, slug, flow_slug)
+    if steps.queue_mode == "step":
+        validation.check_step_queue(flow_slug, slug, len(steps))
     parents = _parents(steps, slug, options.get("over" if kind == "map" else "depends_on"), where)
     if kind == "map" and len(parents) > 1:
         raise FlowDefinitionError(

@@ -11,14 +11,15 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows.options import MINIMUM
 
 MAX_SLUG_LENGTH: Final = 128
-MAX_FLOW_SLUG_LENGTH: Final = 47
-"""The flow's slug is the name of its queue, and pgmq takes at most 47 characters."""
+MAX_QUEUE_NAME_LENGTH: Final = 47  # pgmq takes no more
+MAX_FLOW_SLUG_LENGTH: Final = MAX_QUEUE_NAME_LENGTH
+"""The flow's slug is the name of its queue."""
 MODES: Final = ("fail", "skip", "skip-cascade")
 _MAX_INTEGER: Final = 2_147_483_647  # the columns are PostgreSQL integers
 
@@ -45,7 +46,10 @@ _OTHER_NAMES: Final = {  # what people who know pgflow or another task queue typ
 
 
 def check_slug(slug: object) -> str:
-    """Return ``slug`` if it is a valid flow or step slug, else raise with the contract's text."""
+    """Return ``slug`` if it is a valid flow or step slug, else raise with the contract's text.
+
+    Two underscores in a row join a flow's and a step's slug in the name of a queue.
+    """
     if not isinstance(slug, str):
         raise FlowDefinitionError(f"Slug must be a string, not {type(slug).__name__}")
     if not slug:
@@ -62,6 +66,12 @@ def check_slug(slug: object) -> str:
             f"Slug '{slug}' can only contain letters, numbers, and underscores",
             hint=f"For example '{suggestion}'." if suggestion else "",
         )
+    if slug.startswith("_") or slug.endswith("_") or "__" in slug:
+        better = re.sub(r"_+", "_", slug).strip("_")
+        raise FlowDefinitionError(
+            f"Slug '{slug}' cannot start or end with an underscore, nor have two in a row",
+            hint=f"For example '{better}'. Without a slug, a step is named like its function.",
+        )
     return slug
 
 
@@ -74,6 +84,49 @@ def check_flow_slug(slug: object) -> str:
             hint=f"It names the flow's queue; it has {len(checked)} characters.",
         )
     return checked
+
+
+def check_queues(queues: object, flow_slug: str) -> Literal["flow", "step"]:
+    """Return the queue mode, if it is one and the flow's slug is short enough for it."""
+    if queues not in ("flow", "step"):
+        raise FlowDefinitionError(
+            f"queues of flow '{flow_slug}' must be 'flow' or 'step', not {queues!r}",
+            hint="One queue for all steps, or one for each of them.",
+        )
+    if queues == "step":
+        check_step_queue(flow_slug, "0", 0)
+    return queues
+
+
+def check_step_queue(flow_slug: str, slug: str, index: int) -> str:
+    """The name of a step's queue: with the step's slug, or its index where that is too long."""
+    readable, fallback, shortest = (f"{flow_slug}__{last}".lower() for last in (slug, index, 0))
+    if len(readable) <= MAX_QUEUE_NAME_LENGTH:
+        return readable
+    if len(shortest) > MAX_QUEUE_NAME_LENGTH:
+        raise FlowDefinitionError(
+            f'Flow "{flow_slug}" cannot use per-step queues. The shortest required queue "{shortest}" is '
+            f"{len(shortest)} characters; PGMQ allows at most {MAX_QUEUE_NAME_LENGTH}. "
+            "Shorten the concrete flow slug or use the default single queue."
+        )
+    if len(fallback) <= MAX_QUEUE_NAME_LENGTH:
+        return fallback
+    raise FlowDefinitionError(
+        f'Cannot derive a queue for step "{slug}" at index {index} in flow "{flow_slug}". '
+        f"The readable name is {len(readable)} characters and the index fallback is {len(fallback)}; "
+        f"PGMQ allows at most {MAX_QUEUE_NAME_LENGTH}. Shorten the concrete flow slug, shorten the step slug "
+        "enough for the readable name, or use the default single queue."
+    )
+
+
+def check_same_but_for_case(slugs: Iterable[str], slug: str, flow_slug: str) -> None:
+    """Refuse a step that differs from one before it only by case."""
+    for other in slugs:
+        if other.lower() == slug.lower():
+            raise FlowDefinitionError(
+                f'Steps "{other}" and "{slug}" in flow "{flow_slug}" conflict case-insensitively: '
+                "step slugs must be unique case-insensitively."
+            )
 
 
 def check_options(options: Mapping[str, object], where: str) -> dict[str, int]:

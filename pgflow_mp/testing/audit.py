@@ -29,8 +29,8 @@ _STEPS: Final = """
 _MESSAGES: Final = """
     select
       (select count(*) from pgmq.{queue} q where (q.message ->> 'run_id')::uuid = %(run)s::uuid),
-      (select count(*) from pgflow.step_tasks t where t.run_id = %(run)s::uuid
-        and t.status in ('completed', 'failed') and t.message_id is not null
+      (select count(*) from pgflow.step_tasks t where t.run_id = %(run)s::uuid and t.queue_name = %(name)s
+        and t.status in ('completed', 'failed', 'skipped', 'cancelled') and t.message_id is not null
         and 1 <> (select count(*) from pgmq.{archive} a where a.msg_id = t.message_id)),
       (select count(*) from pgmq.{archive} a where (a.message ->> 'run_id')::uuid = %(run)s::uuid)
         - (select count(distinct a.msg_id) from pgmq.{archive} a
@@ -49,13 +49,12 @@ def audit_run(conn: psycopg.Connection[Any], run_id: str) -> list[str]:
     from psycopg import sql
 
     run = conn.execute(
-        "select flow_slug, status, remaining_steps, pgmq.format_table_name(flow_slug, 'q'),"
-        " pgmq.format_table_name(flow_slug, 'a') from pgflow.runs where run_id = %s::uuid",
+        "select flow_slug, status, remaining_steps from pgflow.runs where run_id = %s::uuid",
         (run_id,),
     ).fetchone()
     if run is None:
         return [f"run {run_id} is not there"]
-    _, run_status, remaining_steps, queue, archive = run
+    flow_slug, run_status, remaining_steps = run
     rows = conn.execute(_STEPS, {"run": run_id}).fetchall()
     problems = [f"{row[0]}: {text}" for row in rows for text in _step_problems(row, run_status)]
     open_steps = sum(row[2] in ("created", "started", "failed") for row in rows)
@@ -63,8 +62,12 @@ def audit_run(conn: psycopg.Connection[Any], run_id: str) -> list[str]:
         problems.append(f"remaining_steps is {remaining_steps}, recounted {open_steps}")
     if run_status == "started":
         return problems
-    tables = {"queue": sql.Identifier(queue), "archive": sql.Identifier(archive)}
-    counts = conn.execute(sql.SQL(_MESSAGES).format(**tables), {"run": run_id}).fetchone() or (0, 0, 0)
+    queues = conn.execute("select distinct queue_name from pgflow.steps where flow_slug = %s", (flow_slug,))
+    counts = [0, 0, 0]
+    for (name,) in queues.fetchall():
+        tables = {"queue": sql.Identifier(f"q_{name}"), "archive": sql.Identifier(f"a_{name}")}
+        row = conn.execute(sql.SQL(_MESSAGES).format(**tables), {"run": run_id, "name": name}).fetchone()
+        counts = [total + found for total, found in zip(counts, row or (0, 0, 0), strict=True)]
     texts = (
         "messages are still queued",
         "tasks whose message is not archived once",

@@ -143,16 +143,16 @@ class Claimer(threading.Thread):
                 rested = time.monotonic() + REST
 
     def _claim(self, conn: Connection, request: ClaimRequest) -> None:
-        flow, worker_id = request.flow, request.worker_id
+        flow, queue, worker_id = request.flow, request.queue, request.worker_id
         started = time.monotonic()
         try:
             if worker_id not in self._registered:
-                self.register(conn, worker_id, flow)
+                self.register(conn, worker_id, queue)
                 self._registered.add(worker_id)
             tasks, refused = claiming.claim(conn, flow, worker_id, request.quantity, self._lease)
         except psycopg.errors.ForeignKeyViolation:  # our row in the registry is gone
             self._registered.discard(worker_id)
-            self._post(ClaimFailed(flow, worker_id))
+            self._post(ClaimFailed(queue, worker_id))
             return
         except psycopg.errors.UndefinedTable:  # the flow is being deleted; if it is not, the next claim tells
             if flow in self._queue_missed:
@@ -162,9 +162,9 @@ class Claimer(threading.Thread):
             return
         except BaseException as error:
             if connection.is_connection_lost(error):
-                self._post(ClaimLost(flow, worker_id))
+                self._post(ClaimLost(queue, worker_id))
             else:
-                self._post(ClaimFailed(flow, worker_id))
+                self._post(ClaimFailed(queue, worker_id))
             raise
         self._queue_missed.discard(flow)
         now = time.monotonic()
@@ -177,12 +177,14 @@ class Claimer(threading.Thread):
             condemned.deaths = deaths
             tasks = [task for task in tasks if task.msg_id not in deaths]
         batch = make_batch(flow, worker_id, tasks, self._lease, started) if tasks else None
-        self._post(Claimed(flow, worker_id, batch, request.quantity, now - started, condemned, refused))
+        self._post(
+            Claimed(flow, queue, worker_id, batch, request.quantity, now - started, condemned, refused)
+        )
 
-    def register(self, conn: Connection, worker_id: str, flow: str | None) -> None:
+    def register(self, conn: Connection, worker_id: str, queue: str | None) -> None:
         """Write the row of a worker id, or write it again if somebody deleted it; not of one given up."""
-        if flow is not None:
-            engine.register_worker(conn, worker_id, flow, self._worker_name, self._dead_after)
+        if queue is not None:
+            engine.register_worker(conn, worker_id, queue, self._worker_name, self._dead_after)
 
     def _pass_on(self, hints: Hints) -> None:
         if hints.read():

@@ -5,7 +5,7 @@ They tell the main loop what happens through ``post``, and are told what to do b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,13 +37,13 @@ class Crew:
 def hire(
     settings: WorkerSettings,
     post: Callable[[Any], None],
-    slugs: Sequence[str],
+    flows: Iterable[str],
     identities: Identities,
     dispatcher: Dispatcher,
     run_id: str | None,
     policies: Callable[[Connection], Policies],
 ) -> Crew:
-    """A crew for a worker of the flows ``slugs``; not started yet. ``run_id`` is the run to watch, if any.
+    """A crew for a worker of these flows; not started yet. ``run_id`` is the run to watch, if any.
 
     ``policies`` reads the retry options of our steps.
     """
@@ -53,7 +53,7 @@ def hire(
         worker_name=settings.worker_name,
         dead_after=settings.dead_after,
         lease=settings.visibility_timeout,
-        flows=slugs,
+        flows=flows,
     )
 
     def beating() -> Sequence[str]:
@@ -68,7 +68,9 @@ def hire(
             interval=settings.heartbeat_interval,
             worker_ids=beating,
             held=dispatcher,
-            register=lambda conn, worker_id: claimer.register(conn, worker_id, identities.flow_of(worker_id)),
+            register=lambda conn, worker_id: claimer.register(
+                conn, worker_id, identities.queue_of(worker_id)
+            ),
         ),
         Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating, policies=policies),
     )

@@ -21,6 +21,7 @@ class Claimed:
     """
 
     flow: str
+    queue: str
     worker_id: str
     batch: Batch | None
     asked: int
@@ -33,7 +34,7 @@ class Claimed:
 class ClaimFailed:
     """A claim ended by an error and changed nothing: whether there is work is unknown."""
 
-    flow: str
+    queue: str
     worker_id: str
 
 
@@ -41,7 +42,7 @@ class ClaimFailed:
 class ClaimLost:
     """The connection broke during a claim of this worker id: whether it holds tasks by it is unknown."""
 
-    flow: str
+    queue: str
     worker_id: str
 
 

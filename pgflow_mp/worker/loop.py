@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from pgflow_mp.errors import PgflowError
@@ -43,7 +43,7 @@ class Loop:
         identities: Identities,
         dispatcher: Dispatcher,
         policies: Policies,
-        slugs: Sequence[str],
+        queues: Mapping[str, Sequence[str]],
         *,
         events: queue.SimpleQueue[Any],
         observer: SafeObserver,
@@ -52,7 +52,7 @@ class Loop:
     ) -> None:
         self.executor, self.crew, self.course = executor, crew, course
         self.identities, self.dispatcher = identities, dispatcher
-        self.supply = Supply(settings, slugs, executor, dispatcher, identities, crew.claimer)
+        self.supply = Supply(settings, queues, executor, dispatcher, identities, crew.claimer)
         self.settler = crew.settler
         self.collector = Collector(
             dispatcher, crew, stats, observer, policies, self._hand_back, settings.crash_budget
@@ -63,7 +63,7 @@ class Loop:
         self._stats = stats
         self._connection = ConnectionReport(observer)
         self._braked = False
-        self._over = Latest(_REMEMBERED)
+        self._over: Latest[tuple[str, int]] = Latest(_REMEMBERED)
 
     def serve(self, until: Callable[[], bool] | None, idle_exit: bool) -> None:
         """Work until the course has an ending."""
@@ -200,7 +200,7 @@ class Loop:
         if not self.identities.is_known(batch.worker_id):
             return
         over = self._over
-        wanted = [item for item in items if item.msg_id not in over]
+        wanted = [item for item in items if (batch.worker_id, item.msg_id) not in over]
         if wanted and not self.course.stopping:
             if wanted := self.collector.corner.sift(batch, wanted):
                 self.dispatcher.add(batch.part(wanted), first=True)
@@ -223,7 +223,7 @@ class Loop:
         if event.condemned is not None:  # failed without being run, last of their run
             self._accept(event.condemned, self.collector.condemned)
         if batch is not None:
-            self._over.discard(item.msg_id for item in batch.items)
+            self._over.discard((batch.worker_id, item.msg_id) for item in batch.items)
             self._accept(batch, self.dispatcher.add)
 
     def _accept(self, batch: Batch, take: Callable[[Batch], None]) -> None:
@@ -265,7 +265,7 @@ class Loop:
 
     def _on_leases_lost(self, event: inbox.LeasesLost) -> None:
         lost = event.msg_ids
-        self._over.add(lost)
+        self._over.add((event.worker_id, msg_id) for msg_id in lost)
         self.dispatcher.discard(
             lambda batch, item: item.msg_id in lost and batch.worker_id == event.worker_id
         )

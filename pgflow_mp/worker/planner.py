@@ -44,7 +44,7 @@ class Load:
 
 @dataclass(slots=True)
 class _Place:
-    """One flow's place in the round."""
+    """One queue's place in the round."""
 
     ceiling: int
     due: float = 0.0
@@ -57,11 +57,11 @@ class _Place:
 
 
 class ClaimPlanner:
-    """Decides the quantity of the next claim of each flow. Times are time.monotonic()."""
+    """Decides the quantity of the next claim from each queue. Times are time.monotonic()."""
 
     def __init__(
         self,
-        flows: Iterable[str],
+        queues: Iterable[str],
         *,
         lanes: int,
         batch_size: int | None = None,
@@ -73,16 +73,16 @@ class ClaimPlanner:
         self._claim_ahead = claim_ahead
         self._shortest, self._longest = min(shortest_pause, longest_pause), longest_pause
         self._first = max(2 * lanes, 4)
-        self._flows = {flow: _Place(self._first) for flow in flows}
+        self._queues = {queue: _Place(self._first) for queue in queues}
         self._doubt = self._doubt_until = 0.0
 
-    def horizon(self, flow: str) -> float:
+    def horizon(self, queue: str) -> float:
         """Seconds of work per lane that are worth holding: a chunk and what passes during a claim."""
-        return TARGET + max(self._claim_ahead, 2 * self._flows[flow].round_trip)
+        return TARGET + max(self._claim_ahead, 2 * self._queues[queue].round_trip)
 
-    def quantity(self, flow: str, load: Load, now: float) -> int:
+    def quantity(self, queue: str, load: Load, now: float) -> int:
         """Items to claim now; 0 for none."""
-        place = self._flows[flow]
+        place = self._queues[queue]
         hinted = place.hinted and now >= self._doubt_until
         if now < place.due and not place.announced and not hinted:
             return 0
@@ -93,7 +93,7 @@ class ClaimPlanner:
             return min(self._batch_size or self._first, most) if load.waiting == 0 else 0
         if load.waiting_seconds is None:
             return 0
-        wanted = load.lanes * self.horizon(flow)
+        wanted = load.lanes * self.horizon(queue)
         missing = wanted - load.waiting_seconds - load.lane_seconds
         if missing < _LOW * wanted and not (load.waiting == 0 and missing > 0):
             return 0
@@ -115,19 +115,19 @@ class ClaimPlanner:
             most = min(most, max(1, int(MOST_BYTES / place.item_bytes)))
         return most
 
-    def asked(self, flow: str) -> None:
+    def asked(self, queue: str) -> None:
         """A claim is on its way: it may not see what is announced from now on."""
-        place = self._flows[flow]
+        place = self._queues[queue]
         place.followed = place.hinted and not place.announced
         place.announced = place.hinted = False
 
-    def claimed(self, flow: str, asked: int, got: int, size: int, seconds: float, now: float) -> None:
+    def claimed(self, queue: str, asked: int, got: int, size: int, seconds: float, now: float) -> None:
         """A claim came back with ``got`` items and ``size`` bytes after ``seconds``.
 
         The database answers less than it was asked for when there is no more, and when the inputs reach its
         limit (``_claim_bytes``), which their text may be shorter than by a factor of up to 8.
         """
-        place = self._flows[flow]
+        place = self._queues[queue]
         place.round_trip += (seconds - place.round_trip) * (0.3 if place.round_trip else 1.0)
         if got:
             mean = size / got
@@ -148,37 +148,38 @@ class ClaimPlanner:
             self._doubt = min(most, max(least, 2 * self._doubt))
             self._doubt_until = now + self._doubt
 
-    def postpone(self, flow: str, now: float) -> None:
+    def postpone(self, queue: str, now: float) -> None:
         """A claim failed: whether there is anything is unknown."""
-        place = self._flows[flow]
+        place = self._queues[queue]
         place.due, place.pause = now + self._shortest, 0.0
 
-    def announce(self, flow: str) -> None:
+    def announce(self, queue: str) -> None:
         """There is work, or may be, which ends a pause."""
-        if flow in self._flows:
-            self._flows[flow].announced = True
+        if queue in self._queues:
+            self._queues[queue].announced = True
 
-    def hint(self, flow: str, now: float) -> None:
+    def hint(self, queue: str, now: float) -> None:
         """Somebody says that there is work, which ends a pause unless such talk was empty of late."""
         if now - self._doubt_until > _FORGET:
             self._doubt = 0.0
-        if flow in self._flows:
-            self._flows[flow].hinted = True
+        if queue in self._queues:
+            self._queues[queue].hinted = True
 
-    def dry(self, flow: str) -> bool:
+    def dry(self, queue: str) -> bool:
         """Whether the last claim found less than it asked for, and nothing credible was said since."""
-        place = self._flows[flow]
+        place = self._queues[queue]
         return place.pause > 0 and not place.announced and not (place.hinted and not self._doubt)
 
-    def pause(self, flow: str) -> float:
-        """The present pause between claims of a flow that has nothing, in seconds."""
-        return self._flows[flow].pause
+    def pause(self, queue: str) -> float:
+        """The present pause between claims from a queue that has nothing, in seconds."""
+        return self._queues[queue].pause
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """A claim that the main loop wants."""
+    """A claim that the main loop wants, from the queue that ``worker_id`` is registered for."""
 
     flow: str
+    queue: str
     worker_id: str
     quantity: int

@@ -15,7 +15,7 @@ import psycopg
 
 from pgflow_mp.db import connection, definitions, engine, fitness, schema, wire
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.errors import FlowNotFound, ShapeMismatch
+from pgflow_mp.errors import FlowNotFound
 from pgflow_mp.executors.messages import FlowInfo, Setup
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.worker.settings import Compile, WorkerSettings
@@ -138,12 +138,13 @@ def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> lis
         if mode == "skip":
             lines.append(f"flow {info.slug}: not checked")
             continue
-        found = definitions.ensure(conn, info.slug, info.shape, recreate=mode == "recreate")
+        found = definitions.ensure(
+            conn, info.slug, info.shape, queue_mode=info.queue_mode, recreate=mode == "recreate"
+        )
         if found.status == "mismatch":
-            listed = "\n".join(f"  - {text}" for text in found.differences)
-            raise ShapeMismatch(
-                f"Flow '{info.slug}' in the database differs from the code:\n{listed}",
-                found.differences,
+            raise definitions.mismatch(
+                info.slug,
+                found,
                 hint="Give the changed flow a new slug, write a migration, or, where its runs may be "
                 "lost, start with compile='recreate'.",
             )
@@ -156,6 +157,12 @@ def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> lis
         lines.append(f"flow {info.slug}: {found.status}")
         lines += [f"flow {info.slug}: {text}" for text in found.notes]
     return lines
+
+
+def queues(conn: Connection, flows: list[FlowInfo]) -> dict[str, list[str]]:
+    """The queues to read, by flow: one, or one a step."""
+    found = {info.slug: definitions.queues(conn, info.slug) for info in flows}
+    return {slug: names or [slug.lower()] for slug, names in found.items()}
 
 
 def policies(conn: Connection, flows: list[FlowInfo]) -> Policies:

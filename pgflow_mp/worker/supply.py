@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pgflow_mp.executors.protocol import Executor
@@ -20,26 +20,27 @@ _SHED: Final = 4.0  # hand work back that is this many times what is worth holdi
 
 
 class Supply:
-    """At most one claim at a time is under way; flows take turns."""
+    """At most one claim at a time is under way; the queues of all flows take turns."""
 
     def __init__(
         self,
         settings: WorkerSettings,
-        slugs: Sequence[str],
+        queues: Mapping[str, Sequence[str]],
         executor: Executor,
         dispatcher: Dispatcher,
         identities: Identities,
         claimer: Claimer,
     ) -> None:
-        self._slugs = slugs
-        self._turn = itertools.cycle(slugs)
+        self._queues = queues
+        self._sources = [(queue, flow) for flow, names in queues.items() for queue in names]
+        self._turn = itertools.cycle(self._sources)
         self._fixed_batches = settings.batch_size is not None
         self._executor = executor
         self._dispatcher = dispatcher
         self._identities = identities
         self._claimer = claimer
         self._planner = ClaimPlanner(
-            slugs,
+            [queue for queue, _ in self._sources],
             lanes=executor.capacity,
             batch_size=settings.batch_size,
             claim_ahead=settings.claim_ahead,
@@ -56,32 +57,32 @@ class Supply:
             return
         dispatcher, planner = self._dispatcher, self._planner
         held = dispatcher.held_items() - parked
-        for _ in self._slugs:
-            flow = next(self._turn)
+        for _ in self._sources:
+            queue, flow = next(self._turn)
             load = Load(
                 lanes=self._executor.capacity,
                 item_seconds=dispatcher.times.recent(flow),
                 waiting=dispatcher.waiting(),
                 waiting_seconds=dispatcher.waiting_seconds(),
-                lane_seconds=dispatcher.lane_seconds(now, planner.horizon(flow)),
+                lane_seconds=dispatcher.lane_seconds(now, planner.horizon(queue)),
                 held=held,
                 held_bytes=dispatcher.held_bytes(),
             )
-            if quantity := planner.quantity(flow, load, now):
-                self._claiming = ClaimRequest(flow, self._identities.of(flow), quantity)
-                planner.asked(flow)
+            if quantity := planner.quantity(queue, load, now):
+                self._claiming = ClaimRequest(flow, queue, self._identities.of(queue), quantity)
+                planner.asked(queue)
                 self._claimer.request(self._claiming)
                 return
 
     def surplus(self) -> list[Batch]:
         """What was claimed on a wrong guess of its duration, taken out of the queues: to be handed back."""
-        return [batch for flow in self._slugs for batch in self._surplus_of(flow)]
+        return [batch for flow in self._queues for batch in self._surplus_of(flow)]
 
     def _surplus_of(self, flow: str) -> list[Batch]:
         lanes = self._executor.capacity
         if self._fixed_batches or self._dispatcher.waiting(flow) < 2 * lanes:
             return []
-        worth = self._planner.horizon(flow) * lanes
+        worth = max(map(self._planner.horizon, self._queues[flow])) * lanes
         waiting = self._dispatcher.waiting_seconds(flow)
         if waiting is None or waiting < _SHED * worth:
             return []
@@ -96,35 +97,37 @@ class Supply:
         batches = [batch for batch in (event.batch, event.condemned) if batch is not None]
         got, size = sum(len(batch.items) for batch in batches), sum(batch.size for batch in batches)
         if event.refused:
-            self._planner.announce(event.flow)  # the claim may have been cut short
-        self._planner.claimed(event.flow, event.asked, got, size, event.seconds, time.monotonic())
+            self._planner.announce(event.queue)  # the claim may have been cut short
+        self._planner.claimed(event.queue, event.asked, got, size, event.seconds, time.monotonic())
 
     def failed(self, event: inbox.ClaimFailed | inbox.ClaimLost) -> None:
         """A claim did not come back; after a lost connection it is not known whether it was made."""
         self._claiming = None
-        self._planner.postpone(event.flow, time.monotonic())
+        self._planner.postpone(event.queue, time.monotonic())
         if isinstance(event, inbox.ClaimLost):
-            self._identities.doubtful(event.flow, event.worker_id)
+            self._identities.doubtful(event.queue, event.worker_id)
 
     def announce(self, flow: str | None = None) -> None:
-        """There is work, or may be, of one flow or of any."""
-        for each in self._slugs if flow is None else (flow,):
-            self._planner.announce(each)
+        """There is work, or may be, of one flow or of any, in whatever queue."""
+        for each in self._queues if flow is None else (flow,):
+            for queue in self._queues.get(each, ()):
+                self._planner.announce(queue)
 
     def hint(self, flow: str) -> None:
         """Somebody says that there is work."""
-        self._planner.hint(flow, time.monotonic())
+        for queue in self._queues.get(flow, ()):
+            self._planner.hint(queue, time.monotonic())
 
     # -- state -------------------------------------------------------------------------------------
 
     @property
     def dry(self) -> bool:
-        """Whether no claim is under way and the last one of every flow found less than it asked for."""
-        return self._claiming is None and all(self._planner.dry(flow) for flow in self._slugs)
+        """Whether no claim is under way and the last one from every queue found less than it asked for."""
+        return self._claiming is None and all(self._planner.dry(queue) for queue, _ in self._sources)
 
     def is_dry(self, flow: str) -> bool:
-        """Whether the last claim of a flow found less than it asked for."""
-        return self._planner.dry(flow)
+        """Whether the last claim from each queue of a flow found less than it asked for."""
+        return all(map(self._planner.dry, self._queues[flow]))
 
     def claims_as(self, worker_id: str) -> bool:
         """Whether a claim under this id is under way."""

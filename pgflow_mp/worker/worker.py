@@ -145,22 +145,23 @@ class Worker:
                 self._observer.on_message("debug" if line.endswith("verified") else "info", line)
             read_policies = functools.partial(startup.policies, flows=flows)
             policies = session.call(read_policies)
+            queues = session.call(lambda conn: startup.queues(conn, flows))
             if begin is not None:
                 course.run_id = session.call(begin)
             run_id = course.run_id
             run = session.call(lambda conn: engine.get_run(conn, run_id)) if run_id is not None else None
         if course.stop_requests:
             raise _Interrupted
-        slugs = [info.slug for info in flows]
-        identities, dispatcher = Identities(slugs), Dispatcher(ItemTimes())
+        identities = Identities({name: flow for flow, names in queues.items() for name in names})
+        dispatcher = Dispatcher(ItemTimes())
         self._loop = Loop(
             settings,
             self._executor,
-            hire(settings, self._events.put, slugs, identities, dispatcher, course.run_id, read_policies),
+            hire(settings, self._events.put, queues, identities, dispatcher, course.run_id, read_policies),
             identities,
             dispatcher,
             policies,
-            slugs,
+            queues,
             events=self._events,
             observer=self._observer,
             stats=self.stats,

@@ -1,6 +1,7 @@
 -- Small helpers without state (contract section 3).
 
--- The migration that made the tables made this one too, because their checks call it. Here again: what a
+-- A letter, then letters, digits and single underscores between them: two join the slugs of a flow and a step
+-- in the name of a queue. The migration that made the tables made this one too, because their checks call it. Here again: what a
 -- migration defined is replaced by an upgrade only so.
 create or replace function pgflow.is_valid_slug(slug text)
 returns boolean
@@ -12,7 +13,7 @@ as $$
   select slug is not null
     and slug <> 'run'
     and length(slug) <= 128
-    and slug collate "C" ~ '^[a-zA-Z_][a-zA-Z0-9_]*$';
+    and slug collate "C" ~ '^[a-zA-Z](_?[a-zA-Z0-9])*$';
 $$;
 
 create or replace function pgflow.is_local()

@@ -45,7 +45,13 @@ language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when g.flows is not null then array(select lower(f.slug) from unnest(g.flows) f (slug)) end
+  select case
+    when g.flows is not null then array(
+      select lower(f.slug) from unnest(g.flows) f (slug)
+      union
+      select s.queue_name from pgflow.steps s where s.flow_slug = any (g.flows)
+    )
+  end
   from (select pgflow._granted_flows(function_name)) g (flows);
 $$;
 

@@ -1,4 +1,19 @@
 -- add_step (contract section 4.2).
+
+create or replace function pgflow._check_dependencies(step_slug text, step_type text, deps_slugs text[])
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if step_type = 'map' and cardinality(deps_slugs) > 1 then
+    raise exception 'Map step "%" can have at most one dependency, but % were provided: %',
+      step_slug, cardinality(deps_slugs), array_to_string(deps_slugs, ', ');
+  end if;
+end;
+$$;
+
 create or replace function pgflow.add_step(
   flow_slug text,
   step_slug text,
@@ -29,18 +44,21 @@ declare
   );
   v_type text := coalesce(add_step.step_type, 'single');
 begin
-  if v_type = 'map' and cardinality(v_deps) > 1 then
-    raise exception 'Map step "%" can have at most one dependency, but % were provided: %',
-      add_step.step_slug, cardinality(v_deps), array_to_string(v_deps, ', ');
-  end if;
+  perform pgflow._lock_definition(add_step.flow_slug);
 
-  -- Two sessions adding steps to one flow must not pick the same index; runs may start meanwhile.
-  perform 1 from pgflow.flows f where f.flow_slug = add_step.flow_slug for no key update;
+  perform pgflow._check_dependencies(add_step.step_slug, v_type, v_deps);
+  if exists (
+    select 1 from pgflow.flows f where f.flow_slug = add_step.flow_slug and f.queue_mode = 'step'
+  ) then
+    raise exception 'Flow "%" uses per-step queues: steps cannot be added incrementally.', add_step.flow_slug
+      using detail = 'A step-mode definition is provisioned only by complete compilation.',
+            hint = 'Recompile the complete flow definition with every step instead.';
+  end if;
 
   insert into pgflow.steps (
     flow_slug, step_slug, step_type, step_index, deps_count,
     opt_max_attempts, opt_base_delay, opt_timeout, opt_start_delay,
-    required_input_pattern, forbidden_input_pattern, when_unmet, when_exhausted
+    required_input_pattern, forbidden_input_pattern, when_unmet, when_exhausted, queue_name
   )
   select
     add_step.flow_slug, add_step.step_slug, v_type,
@@ -48,7 +66,8 @@ begin
     cardinality(v_deps),
     add_step.max_attempts, add_step.base_delay, add_step.timeout, add_step.start_delay,
     add_step.required_input_pattern, add_step.forbidden_input_pattern,
-    coalesce(add_step.when_unmet, 'skip'), coalesce(add_step.when_exhausted, 'fail')
+    coalesce(add_step.when_unmet, 'skip'), coalesce(add_step.when_exhausted, 'fail'),
+    lower(add_step.flow_slug)
   on conflict on constraint steps_pkey do nothing
   returning * into v_step;
 

@@ -75,7 +75,7 @@ as $$
 declare
   v_changes text[];
 begin
-  perform pg_advisory_xact_lock(1, hashtext(apply_flow_options.flow_slug)); -- as ensure_flow_compiled
+  perform pgflow._lock_definition(apply_flow_options.flow_slug);
 
   if cardinality(
     pgflow._compare_flow_shapes(shape, pgflow._get_flow_shape(apply_flow_options.flow_slug))

@@ -69,7 +69,7 @@ begin
 end;
 $$;
 
--- Sends one message and writes one row for each task in [from_index, to_index).
+-- Sends one message, to the step's queue, and writes one row for each task in [from_index, to_index).
 -- Caller holds the run's lock.
 create or replace function pgflow._spawn_tasks(
   flow_slug text,
@@ -89,8 +89,9 @@ declare
   v_common jsonb := jsonb_build_object('flow_slug', flow_slug, 'run_id', run_id, 'step_slug', step_slug);
   v_messages jsonb[];
   v_is_map boolean;
+  v_queue text;
 begin
-  select s.step_type = 'map' into v_is_map
+  select s.step_type = 'map', s.queue_name into v_is_map, v_queue
   from pgflow.steps s
   where s.flow_slug = _spawn_tasks.flow_slug and s.step_slug = _spawn_tasks.step_slug;
 
@@ -102,18 +103,18 @@ begin
   );
 
   if v_is_map then
-    insert into pgflow.step_tasks (flow_slug, run_id, step_slug, message_id, task_index, input)
+    insert into pgflow.step_tasks (flow_slug, run_id, step_slug, message_id, task_index, input, queue_name)
     select _spawn_tasks.flow_slug, _spawn_tasks.run_id, _spawn_tasks.step_slug,
-      x.message_id, from_index + x.n - 1, x.element
+      x.message_id, from_index + x.n - 1, x.element, v_queue
     from rows from (
-      pgmq.send_batch(_spawn_tasks.flow_slug, v_messages, start_delay),
+      pgmq.send_batch(v_queue, v_messages, start_delay),
       pgflow._map_elements(_spawn_tasks.run_id, _spawn_tasks.step_slug, from_index, to_index)
     ) with ordinality x (message_id, element, n);
   else
-    insert into pgflow.step_tasks (flow_slug, run_id, step_slug, message_id, task_index)
+    insert into pgflow.step_tasks (flow_slug, run_id, step_slug, message_id, task_index, queue_name)
     select _spawn_tasks.flow_slug, _spawn_tasks.run_id, _spawn_tasks.step_slug,
-      x.message_id, from_index + x.n - 1
-    from pgmq.send_batch(_spawn_tasks.flow_slug, v_messages, start_delay) with ordinality x (message_id, n);
+      x.message_id, from_index + x.n - 1, v_queue
+    from pgmq.send_batch(v_queue, v_messages, start_delay) with ordinality x (message_id, n);
   end if;
 
   -- A hint for idle workers; a worker that misses it finds the work at its next poll.

@@ -1,57 +1,5 @@
 -- Conditions and skips (contract section 10).
 
--- Archives the messages of all queued or started tasks of the run, or of the given steps of it.
-create or replace function pgflow._archive_open_messages(run_id uuid, step_slugs text[] default null)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set standard_conforming_strings = on
-set enable_seqscan = off
-as $$
-#variable_conflict use_column
-declare
-  v_flow_slug text;
-  v_ids bigint[];
-begin
-  select r.flow_slug into v_flow_slug from pgflow.runs r where r.run_id = _archive_open_messages.run_id;
-
-  if step_slugs is null then
-    select array_agg(t.message_id order by t.message_id) into v_ids
-    from pgflow.step_tasks t
-    where t.run_id = _archive_open_messages.run_id
-      and t.status in ('queued', 'started')
-      and t.message_id is not null;
-  else
-    select array_agg(t.message_id order by t.message_id) into v_ids
-    from pgflow.step_tasks t
-    where t.run_id = _archive_open_messages.run_id
-      and t.step_slug = any (step_slugs)
-      and t.status in ('queued', 'started')
-      and t.message_id is not null;
-  end if;
-
-  if v_ids is not null then
-    perform pgmq.archive(v_flow_slug, v_ids);
-  end if;
-end;
-$$;
-
-create or replace function pgflow._archive_task_message(p_run_id uuid, p_step_slug text, p_task_index int)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set standard_conforming_strings = on
-as $$
-begin
-  perform pgmq.archive(t.flow_slug, array[t.message_id])
-  from pgflow.step_tasks t
-  where t.run_id = p_run_id
-    and t.step_slug = p_step_slug
-    and t.task_index = p_task_index
-    and t.message_id is not null;
-end;
-$$;
-
 -- Whether a step's conditions are met by the run's input, for a step without dependencies, else by the object
 -- of the outputs of its completed parents. NULL if that cannot be told: see _deps_contain.
 create or replace function pgflow._condition_met(step pgflow.steps, run_id uuid, run_input jsonb)
@@ -200,13 +148,12 @@ begin
   set remaining_steps = r.remaining_steps - cardinality(v_slugs)
   where r.run_id = _cascade_force_skip_steps.run_id;
 
-  perform pgflow._archive_open_messages(_cascade_force_skip_steps.run_id, v_slugs);
+  perform pgflow._end_open_tasks(_cascade_force_skip_steps.run_id, 'skipped', v_slugs);
   return cardinality(v_slugs);
 end;
 $$;
 
--- Fails the step and its run: the one place where a run becomes failed through a step.
--- Caller holds the run's lock.
+-- Fails the step and its run, and cancels what was left of it. Caller holds the run's lock.
 create or replace function pgflow._fail_step_and_run(
   flow_slug text,
   run_id uuid,
@@ -249,7 +196,7 @@ begin
       'failed_at', v_run_failed_at
     )
   );
-  perform pgflow._archive_open_messages(_fail_step_and_run.run_id);
+  perform pgflow._end_open_tasks(_fail_step_and_run.run_id, 'cancelled');
 end;
 $$;
 

@@ -1,4 +1,5 @@
--- set_vt_batch (contract section 13.1).
+-- Visibility timeouts of many messages (contract section 13.1).
+
 create or replace function pgflow.set_vt_batch(queue_name text, msg_ids bigint[], vt_offsets int[])
 returns table (
   msg_id bigint,
@@ -49,5 +50,26 @@ begin
     $query$,
     pgmq.format_table_name(queue_name, 'q')
   ) using v_rows, vt_offsets;
+end;
+$$;
+
+-- The same for messages of several queues.
+create or replace function pgflow._set_vt(queue_names text[], msg_ids bigint[], vt_offsets int[])
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_queue record;
+begin
+  for v_queue in
+    select m.queue_name, array_agg(m.id) as ids, array_agg(m.seconds) as seconds
+    from unnest(queue_names, msg_ids, vt_offsets) m (queue_name, id, seconds)
+    where m.id is not null
+    group by m.queue_name
+    order by m.queue_name
+  loop
+    perform pgflow.set_vt_batch(v_queue.queue_name, v_queue.ids, v_queue.seconds);
+  end loop;
 end;
 $$;

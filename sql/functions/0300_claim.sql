@@ -1,4 +1,4 @@
--- Claiming work (contract section 7).
+-- Claiming work (contract section 7, addendum 5.2).
 
 -- The bytes of input that a claim stops at: it answers tasks until they hold so many, at least one. A caller
 -- that gets a fraction of this may expect more.
@@ -30,7 +30,7 @@ as $$
 $$;
 
 -- Makes messages that this transaction has just taken visible again, as if they had not been read.
-create or replace function pgflow._put_messages_back(flow_slug text, ids bigint[])
+create or replace function pgflow._put_messages_back(queue_name text, ids bigint[])
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -40,21 +40,22 @@ as $$
 begin
   execute format(
     'update pgmq.%I q set vt = clock_timestamp(), read_ct = q.read_ct - 1 where q.msg_id = any ($1)',
-    pgmq.format_table_name(flow_slug, 'q')
+    pgmq.format_table_name(queue_name, 'q')
   ) using ids;
 end;
 $$;
 
--- Takes the queued tasks behind these messages: one update for the batch, parent outputs fetched once
--- per (run, step). Rows that another session holds are left to it, so claims never wait for each other
+-- Takes the queued tasks behind these messages of a queue, of all steps or of one: one update for the batch,
+-- parent outputs fetched once per (run, step). Rows that another session holds are left to it, so claims never wait for each other
 -- and a task is answered to exactly one caller. max_bytes bounds the input: the messages of the tasks
 -- beyond it are visible again. A step of one task whose parents' outputs do not fit into one value is
 -- answered without input (SQL null), and so is every task if without_input.
-drop function if exists pgflow._claim(text, bigint[], uuid);
 create or replace function pgflow._claim(
   flow_slug text,
   msg_ids bigint[],
   worker_id uuid,
+  queue_name text,
+  step_slug text default null,
   max_bytes bigint default null,
   without_input boolean default false
 )
@@ -91,7 +92,11 @@ begin
       join pgflow.step_states ss
         on ss.run_id = t.run_id and ss.step_slug = t.step_slug and ss.status = 'started'
       join pgflow.runs r on r.run_id = t.run_id and r.status = 'started'
-      where t.message_id = any (msg_ids) and t.flow_slug = _claim.flow_slug and t.status = 'queued'
+      where t.queue_name = _claim.queue_name
+        and t.message_id = any (msg_ids)
+        and t.flow_slug = _claim.flow_slug
+        and t.status = 'queued'
+        and (_claim.step_slug is null or t.step_slug = _claim.step_slug)
     ) then
       return;
     end if;
@@ -113,7 +118,11 @@ begin
   cross join lateral (
     select t.ctid as row_id, t.run_id, t.step_slug, pg_column_size(t.input) as size
     from pgflow.step_tasks t
-    where t.message_id = m.id and t.flow_slug = _claim.flow_slug and t.status = 'queued'
+    where t.queue_name = _claim.queue_name
+      and t.message_id = m.id
+      and t.flow_slug = _claim.flow_slug
+      and t.status = 'queued'
+      and (_claim.step_slug is null or t.step_slug = _claim.step_slug)
     for update skip locked
   ) t;
 
@@ -136,7 +145,7 @@ begin
       ) g
     ) h;
     if v_left is not null then
-      perform pgflow._put_messages_back(_claim.flow_slug, v_left);
+      perform pgflow._put_messages_back(_claim.queue_name, v_left);
     end if;
   end if;
 
@@ -194,21 +203,4 @@ begin
     c.deaths
   from claimed c;
 end;
-$$;
-
-create or replace function pgflow.start_tasks(flow_slug text, msg_ids bigint[], worker_id uuid)
-returns setof pgflow.step_task_record
-language sql
-set search_path = pg_catalog, pg_temp
-as $$
-  with claimed as materialized (
-    select c.* from pgflow._claim(start_tasks.flow_slug, start_tasks.msg_ids, start_tasks.worker_id) c
-  ), leased as materialized (
-    select count(v.msg_id) as n
-    from (select array_agg(c.msg_id) as ids, array_agg(c.timeout + 2) as seconds from claimed c) a
-    cross join lateral pgflow.set_vt_batch(start_tasks.flow_slug, a.ids, a.seconds) v
-  )
-  select start_tasks.flow_slug, c.run_id, c.step_slug, c.input, c.msg_id, c.task_index, c.flow_input
-  from leased
-  cross join claimed c;
 $$;

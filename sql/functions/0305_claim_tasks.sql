@@ -1,15 +1,12 @@
 -- Ours: read, start and input in one round trip.
 
-drop function if exists pgflow._take_messages(text, bigint[], int, int);
-drop function if exists pgflow._read_fairly(text, int, int);
-
 -- Makes up to qty visible messages invisible for lease_seconds and answers their ids: the first ones of
 -- ids, or, where ids is null, of the queue, without those in but. Does what pgmq.read does, which joins the
 -- queue with itself: with the statistics of a queue that was empty a moment ago, each claim then reads all
 -- of it for each message. Here rows are found by an index and changed where they were found, whatever the
 -- statistics say.
 create or replace function pgflow._take_messages(
-  flow_slug text,
+  queue_name text,
   ids bigint[],
   qty int,
   lease_seconds int,
@@ -40,7 +37,7 @@ begin
       )
       select array_agg(t.msg_id) from taken t
     $query$,
-    pgmq.format_table_name(flow_slug, 'q'),
+    pgmq.format_table_name(queue_name, 'q'),
     format(
       case
         when ids is null then $query$
@@ -61,7 +58,7 @@ begin
           limit $2
         $query$
       end,
-      pgmq.format_table_name(flow_slug, 'q'),
+      pgmq.format_table_name(queue_name, 'q'),
       case when cardinality(but) > 0 then 'and q.msg_id <> all ($4)' end
     )
   ) into v_taken using ids, qty, lease_seconds, but;
@@ -74,7 +71,14 @@ $$;
 -- are runs. Claims of one step go in index order, so nothing before the number of its done tasks is worth
 -- a look, but for retries, which the plain read picks up. Answers the message ids, made invisible for
 -- lease_seconds.
-create or replace function pgflow._read_fairly(flow_slug text, qty int, lease_seconds int, but bigint[])
+create or replace function pgflow._read_fairly(
+  flow_slug text,
+  queue_name text,
+  step_slug text,
+  qty int,
+  lease_seconds int,
+  but bigint[]
+)
 returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -118,7 +122,10 @@ begin
     from running g
     cross join lateral (
       select s.* from pgflow.step_states s
-      where s.run_id = g.run_id and s.status = 'started' and s.remaining_tasks > 0
+      where s.run_id = g.run_id
+        and s.status = 'started'
+        and s.remaining_tasks > 0
+        and (_read_fairly.step_slug is null or s.step_slug = _read_fairly.step_slug)
       offset 0
     ) ss
   )
@@ -135,6 +142,7 @@ begin
         and t.task_index < o.spawned_tasks
         and t.status = 'queued'
         and t.message_id is not null
+        and t.queue_name = _read_fairly.queue_name
         and (t.worker_deaths is null or t.message_id <> all (but))
       order by t.task_index
       limit o.share
@@ -146,15 +154,16 @@ begin
     return null;
   end if;
 
-  return pgflow._take_messages(flow_slug, v_ids, cardinality(v_ids), lease_seconds, null);
+  return pgflow._take_messages(queue_name, v_ids, cardinality(v_ids), lease_seconds, null);
 end;
 $$;
 
--- The queued suspects of a flow, and of them what this worker may have: all that are condemned, which it
+-- The queued suspects of a flow's queue, and of them what this worker may have: all that are condemned, which it
 -- only has to fail, and one other, unless it holds one already; if it dies now, that one is to blame. Those
 -- that most workers died with come first. Empty for nearly every claim: one look at an empty index.
 create or replace function pgflow._suspects(
   flow_slug text,
+  queue_name text,
   worker_id uuid,
   qty int,
   lease_seconds int,
@@ -175,6 +184,7 @@ begin
   from pgflow.step_tasks t
   where t.flow_slug = _suspects.flow_slug
     and t.worker_deaths >= 2
+    and t.queue_name = _suspects.queue_name
     and t.status = 'queued'
     and t.message_id is not null;
   if queued is null then
@@ -182,7 +192,7 @@ begin
   end if;
 
   if v_condemned is not null then
-    taken := pgflow._take_messages(_suspects.flow_slug, v_condemned, qty, lease_seconds, null);
+    taken := pgflow._take_messages(_suspects.queue_name, v_condemned, qty, lease_seconds, null);
   end if;
   if coalesce(cardinality(taken), 0) < qty and not exists (
     select 1
@@ -195,7 +205,7 @@ begin
   ) then
     taken := coalesce(taken, '{}') || coalesce(
       pgflow._take_messages(
-        _suspects.flow_slug,
+        _suspects.queue_name,
         array(
           select u.id
           from unnest(queued) with ordinality u (id, n)
@@ -212,9 +222,16 @@ begin
 end;
 $$;
 
--- Takes up to qty messages for a worker. lease_seconds is the visibility timeout; by default that of the
--- flow's slowest step.
-create or replace function pgflow._next_messages(flow_slug text, worker_id uuid, qty int, lease_seconds int)
+-- Takes up to qty messages from a queue for a worker, of all steps or of the one that it is for. lease_seconds is
+-- the visibility timeout; by default that of the flow's slowest step.
+create or replace function pgflow._next_messages(
+  flow_slug text,
+  queue_name text,
+  step_slug text,
+  worker_id uuid,
+  qty int,
+  lease_seconds int
+)
 returns bigint[]
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -229,11 +246,10 @@ declare
 begin
   -- One that was taken for dead has been told so, or will be: what it took now would be lost with it. And a
   -- flow that was deleted has no queue to look at.
-  if exists (
+  if queue_name is null or exists (
     select 1 from pgflow.workers w
     where w.worker_id = _next_messages.worker_id and w.stopped_at is not null and w.dead_after is not null
-  ) or not exists (select 1 from pgflow.flows f where f.flow_slug = _next_messages.flow_slug)
-  then
+  ) then
     return null;
   end if;
   if v_lease is null then
@@ -248,7 +264,9 @@ begin
   end if;
 
   select s.queued, coalesce(s.taken, '{}') into v_suspects, v_ids
-  from pgflow._suspects(_next_messages.flow_slug, _next_messages.worker_id, qty, v_lease) s;
+  from pgflow._suspects(
+    _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease
+  ) s;
   if cardinality(v_ids) < qty and (
     select count(*) > 1 from (
       select 1 from pgflow.runs r
@@ -257,13 +275,14 @@ begin
     ) running
   ) then
     v_more := pgflow._read_fairly(
-      _next_messages.flow_slug, qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}')
+      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.step_slug,
+      qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}')
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;
   if cardinality(v_ids) < qty then
     v_more := pgflow._take_messages(
-      _next_messages.flow_slug, null, qty - cardinality(v_ids), v_lease, v_suspects
+      _next_messages.queue_name, null, qty - cardinality(v_ids), v_lease, v_suspects
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;
@@ -271,7 +290,7 @@ begin
 end;
 $$;
 
--- Claims up to qty tasks, fewer where their input is large (_claim_bytes), answered in message order.
+-- Claims up to qty tasks from the queue that the worker serves, fewer where their input is large (_claim_bytes), answered in message order.
 -- lease_seconds is the visibility timeout of the claim; by default that of the flow's slowest step.
 -- jit is off here and in what settles: a plan that avoids a method at any price looks expensive enough
 -- to compile, which takes longer than the call.
@@ -291,15 +310,23 @@ set enable_seqscan = off
 set enable_sort = off
 as $$
 #variable_conflict use_column
+declare
+  v_queue text;
+  v_step text;
 begin
   perform pgflow._require_flow('claim_tasks', claim_tasks.flow_slug);
+  select q.queue_name, q.step_slug into v_queue, v_step
+  from pgflow._served_queue(claim_tasks.flow_slug, claim_tasks.worker_id) q;
   return query
   select c.*
   from pgflow._claim(
     claim_tasks.flow_slug,
-    pgflow._next_messages(claim_tasks.flow_slug, claim_tasks.worker_id, qty, lease_seconds),
+    pgflow._next_messages(
+      claim_tasks.flow_slug, v_queue, v_step, claim_tasks.worker_id, qty, lease_seconds
+    ),
     claim_tasks.worker_id,
-    pgflow._claim_bytes()
+    v_queue,
+    max_bytes => pgflow._claim_bytes()
   ) c
   order by c.msg_id;
 end;

@@ -18,18 +18,23 @@ set enable_seqscan = off
 set enable_sort = off
 as $$
 #variable_conflict use_column
+declare
+  v_queue text;
+  v_step text;
 begin
   perform pgflow._require_flow('claim_tasks_without_input', claim_tasks_without_input.flow_slug);
+  select q.queue_name, q.step_slug into v_queue, v_step
+  from pgflow._served_queue(claim_tasks_without_input.flow_slug, claim_tasks_without_input.worker_id) q;
   return query
   select c.*
   from pgflow._claim(
     claim_tasks_without_input.flow_slug,
     pgflow._next_messages(
-      claim_tasks_without_input.flow_slug, claim_tasks_without_input.worker_id, qty, lease_seconds
+      claim_tasks_without_input.flow_slug, v_queue, v_step, claim_tasks_without_input.worker_id, qty, lease_seconds
     ),
     claim_tasks_without_input.worker_id,
-    null,
-    true
+    v_queue,
+    without_input => true
   ) c
   order by c.msg_id;
 end;

@@ -179,40 +179,8 @@ begin
 end;
 $$;
 
--- Archives the messages of these tasks, whatever their state.
-create or replace function pgflow._archive_task_messages(
-  flow_slug text,
-  run_id uuid,
-  step_slug text,
-  task_indexes int[]
-)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set standard_conforming_strings = on
-set enable_seqscan = off
-as $$
-#variable_conflict use_column
-declare
-  v_ids bigint[];
-begin
-  select array_agg(t.message_id order by t.message_id) into v_ids
-  from unnest(task_indexes) i (task_index)
-  cross join lateral (
-    select t.message_id
-    from pgflow.step_tasks t
-    where t.run_id = _archive_task_messages.run_id
-      and t.step_slug = _archive_task_messages.step_slug
-      and t.task_index = i.task_index
-      and t.message_id is not null
-    offset 0
-  ) t;
-  if v_ids is not null then
-    perform pgmq.archive(_archive_task_messages.flow_slug, v_ids);
-  end if;
-end;
-$$;
-
+-- A single step whose output cannot be mapped over ends its run, whatever its options say. The run's event
+-- comes before the step's (contract). Caller holds the locks of the run and the step.
 create or replace function pgflow._fail_by_type_violation(
   flow_slug text,
   run_id uuid,
@@ -227,16 +195,12 @@ as $$
 #variable_conflict use_column
 declare
   v_produced text := coalesce(jsonb_typeof(output), 'null');
-begin
-  perform pgflow._fail_step_and_run(
-    _fail_by_type_violation.flow_slug,
-    _fail_by_type_violation.run_id,
-    _fail_by_type_violation.step_slug,
-    format(
-      '[TYPE_VIOLATION] Map step %s expects array input but dependency %s produced %s',
-      child_slug, _fail_by_type_violation.step_slug, v_produced
-    )
+  v_error text := format(
+    '[TYPE_VIOLATION] Map step %s expects array input but dependency %s produced %s',
+    child_slug, step_slug, v_produced
   );
+  v_failed_at timestamptz;
+begin
   update pgflow.step_tasks t
   set status = 'failed',
       failed_at = greatest(now(), t.started_at),
@@ -245,6 +209,32 @@ begin
   where t.run_id = _fail_by_type_violation.run_id
     and t.step_slug = _fail_by_type_violation.step_slug
     and t.task_index = 0;
+
+  update pgflow.runs r
+  set status = 'failed', failed_at = greatest(now(), r.started_at)
+  where r.run_id = _fail_by_type_violation.run_id
+  returning r.failed_at into v_failed_at;
+  perform pgflow._emit_run_event(
+    _fail_by_type_violation.run_id,
+    'failed',
+    jsonb_build_object('flow_slug', _fail_by_type_violation.flow_slug, 'failed_at', v_failed_at)
+  );
+
+  update pgflow.step_states ss
+  set status = 'failed', failed_at = greatest(now(), ss.started_at), error_message = v_error
+  where ss.run_id = _fail_by_type_violation.run_id and ss.step_slug = _fail_by_type_violation.step_slug
+  returning ss.failed_at into v_failed_at;
+  perform pgflow._emit_step_event(
+    _fail_by_type_violation.run_id,
+    _fail_by_type_violation.step_slug,
+    'failed',
+    jsonb_build_object('error_message', v_error, 'failed_at', v_failed_at)
+  );
+
+  perform pgflow._end_open_tasks(_fail_by_type_violation.run_id, 'cancelled');
+  perform pgflow._archive_task_message(
+    _fail_by_type_violation.run_id, _fail_by_type_violation.step_slug, 0
+  );
 end;
 $$;
 
@@ -303,15 +293,24 @@ declare
   v_rows tid[];
   v_done int[];
   v_ids bigint[];
+  v_queue text;
+  v_other_queue text;
 begin
   select r.flow_slug, r.status into v_flow_slug, v_run_status
   from pgflow.runs r
-  where r.run_id = complete_tasks.run_id
-  for update;
+  where r.run_id = complete_tasks.run_id;
   if found then
     perform pgflow._require_flow('complete_tasks', v_flow_slug);
   end if;
   if v_flow_slug is null or v_run_status = 'failed' then
+    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
+  end if;
+  select r.flow_slug, r.status into v_flow_slug, v_run_status
+  from pgflow.runs r
+  where r.run_id = complete_tasks.run_id
+  for update;
+  if not found or v_run_status = 'failed' then -- while we waited for the lock
+    perform pgflow._archive_task_messages(complete_tasks.run_id, complete_tasks.step_slug, task_indexes);
     return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
   end if;
 
@@ -323,9 +322,7 @@ begin
     return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
   end if;
   if v_step_status <> 'started' then
-    perform pgflow._archive_task_messages(
-      v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, task_indexes
-    );
+    perform pgflow._archive_task_messages(complete_tasks.run_id, complete_tasks.step_slug, task_indexes);
     return row(0, task_indexes, v_step_status, v_run_status)::pgflow.settled_tasks;
   end if;
 
@@ -382,14 +379,17 @@ begin
         output = h.output
     from unnest(v_rows, outputs) h (row_id, output)
     where t.ctid = h.row_id
-    returning t.task_index, t.message_id
+    returning t.task_index, t.message_id, t.queue_name
   )
-  select array_agg(s.task_index), array_agg(s.message_id) filter (where s.message_id is not null)
-  into v_done, v_ids
+  select array_agg(s.task_index), array_agg(s.message_id) filter (where s.message_id is not null),
+    min(s.queue_name), max(s.queue_name)
+  into v_done, v_ids, v_queue, v_other_queue
   from settled s;
 
-  if v_ids is not null then
-    perform pgmq.archive(v_flow_slug, v_ids);
+  if v_ids is not null and v_queue = v_other_queue then
+    perform pgmq.archive(v_queue, v_ids);
+  elsif v_ids is not null then
+    perform pgflow._archive_task_messages(complete_tasks.run_id, complete_tasks.step_slug, v_done);
   end if;
   if v_done is not null then
     perform pgflow._count_done(

@@ -39,18 +39,17 @@ begin
   update pgflow.runs r
   set remaining_steps = r.remaining_steps - 1
   where r.run_id = _exhaust_step.run_id;
+  perform pgflow._end_open_tasks(_exhaust_step.run_id, 'skipped', array[_exhaust_step.step_slug]);
   perform pgflow._emit_step_event(
     _exhaust_step.run_id,
     _exhaust_step.step_slug,
     'skipped',
     jsonb_build_object(
-      'flow_slug', _exhaust_step.flow_slug,
       'skip_reason', 'handler_failed',
       'error_message', _exhaust_step.error_message,
       'skipped_at', v_skipped_at
     )
   );
-  perform pgflow._archive_open_messages(_exhaust_step.run_id, array[_exhaust_step.step_slug]);
 
   if v_mode = 'skip-cascade' then
     perform pgflow._cascade_force_skip_steps(
@@ -132,7 +131,8 @@ declare
   v_rows tid[];
   v_retries boolean[];
   v_done int[];
-  v_failed_ids bigint[];
+  v_failed_indexes int[];
+  v_retry_queues text[];
   v_retry_ids bigint[];
   v_retry_delays int[];
   v_error text;
@@ -155,14 +155,12 @@ begin
     return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
   end if;
 
-  if v_step_status <> 'started' and v_run_status <> 'failed' then
-    perform pgflow._archive_task_messages(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, task_indexes);
+  if v_step_status <> 'started' or v_run_status = 'failed' then
+    perform pgflow._archive_task_messages(fail_tasks.run_id, fail_tasks.step_slug, task_indexes);
     return row(0, task_indexes, v_step_status, v_run_status)::pgflow.settled_tasks;
   end if;
 
-  -- On a failed run nothing is retried: what still ran is recorded as failed, and that is all.
-  select case when v_run_status = 'failed' then 0 else coalesce(s.opt_max_attempts, f.opt_max_attempts) end,
-    coalesce(s.opt_base_delay, f.opt_base_delay)
+  select coalesce(s.opt_max_attempts, f.opt_max_attempts), coalesce(s.opt_base_delay, f.opt_base_delay)
   into v_max_attempts, v_base_delay
   from pgflow.steps s
   join pgflow.flows f on f.flow_slug = s.flow_slug
@@ -188,7 +186,7 @@ begin
       and t.step_slug = fail_tasks.step_slug
       and t.task_index = i.task_index
       and t.status = 'started'
-      and (t.permanently_stalled_at is null or t.failed_at is null or v_run_status = 'failed')
+      and (t.permanently_stalled_at is null or t.failed_at is null)
       and (fail_tasks.worker_id is null
         or (t.last_worker_id = fail_tasks.worker_id and t.attempts_count = i.attempt))
     for update
@@ -202,11 +200,12 @@ begin
         error_message = h.error_message
     from unnest(v_rows, error_messages, v_retries) h (row_id, error_message, retry)
     where t.ctid = h.row_id
-    returning t.task_index, t.message_id, t.status, t.attempts_count, t.error_message
+    returning t.task_index, t.message_id, t.queue_name, t.status, t.attempts_count, t.error_message
   )
   select
     array_agg(s.task_index),
-    array_agg(s.message_id) filter (where s.status = 'failed' and s.message_id is not null),
+    array_agg(s.task_index) filter (where s.status = 'failed'),
+    array_agg(s.queue_name) filter (where s.status = 'queued' and s.message_id is not null),
     array_agg(s.message_id) filter (where s.status = 'queued' and s.message_id is not null),
     array_agg(pgflow.calculate_retry_delay(v_base_delay, s.attempts_count))
       filter (where s.status = 'queued' and s.message_id is not null),
@@ -215,16 +214,14 @@ begin
       (array_agg(s.error_message order by s.task_index))[1]
     ),
     count(*) filter (where s.status = 'failed')
-  into v_done, v_failed_ids, v_retry_ids, v_retry_delays, v_error, v_failed
+  into v_done, v_failed_indexes, v_retry_queues, v_retry_ids, v_retry_delays, v_error, v_failed
   from settled s;
 
-  if v_failed_ids is not null then
-    perform pgmq.archive(v_flow_slug, v_failed_ids);
+  if v_failed_indexes is not null then
+    perform pgflow._archive_task_messages(fail_tasks.run_id, fail_tasks.step_slug, v_failed_indexes);
   end if;
-  if v_retry_ids is not null then
-    perform pgflow.set_vt_batch(v_flow_slug, v_retry_ids, v_retry_delays);
-  end if;
-  if v_done is not null and v_run_status <> 'failed' then
+  perform pgflow._set_vt(v_retry_queues, v_retry_ids, v_retry_delays);
+  if v_done is not null then
     if pgflow._fails_alike(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug) then
       perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
     elsif v_failed > 0 then

@@ -12,6 +12,7 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+  v_queue text := (select q.queue_name from pgflow._served_queue(release_tasks.flow_slug, release_tasks.worker_id) q);
   v_rows tid[];
   v_ids bigint[];
 begin
@@ -22,7 +23,8 @@ begin
   cross join lateral (
     select t.ctid as row_id
     from pgflow.step_tasks t
-    where t.message_id = m.id
+    where t.queue_name = v_queue
+      and t.message_id = m.id
       and t.flow_slug = release_tasks.flow_slug
       and t.status = 'started'
       and t.last_worker_id = release_tasks.worker_id
@@ -46,7 +48,7 @@ begin
   if v_ids is null then
     return 0;
   end if;
-  perform pgflow.set_vt_batch(release_tasks.flow_slug, v_ids, array_fill(0, array[cardinality(v_ids)]));
+  perform pgflow.set_vt_batch(v_queue, v_ids, array_fill(0, array[cardinality(v_ids)]));
   perform pg_notify('pgflow_work', release_tasks.flow_slug);
   return cardinality(v_ids);
 end;
@@ -69,6 +71,7 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
+  v_queue text := (select q.queue_name from pgflow._served_queue(extend_tasks.flow_slug, extend_tasks.worker_id) q);
   v_rows tid[];
   v_runs uuid[];
   v_steps text[];
@@ -80,7 +83,8 @@ begin
   cross join lateral (
     select t.ctid as row_id, t.run_id, t.step_slug
     from pgflow.step_tasks t
-    where t.message_id = m.id
+    where t.queue_name = v_queue
+      and t.message_id = m.id
       and t.flow_slug = extend_tasks.flow_slug
       and t.status = 'started'
       and t.last_worker_id = extend_tasks.worker_id
@@ -114,7 +118,7 @@ begin
 
   if v_held is not null then
     perform pgflow.set_vt_batch(
-      extend_tasks.flow_slug, v_held, array_fill(lease_seconds, array[cardinality(v_held)])
+      v_queue, v_held, array_fill(lease_seconds, array[cardinality(v_held)])
     );
   end if;
   return query select m.id from unnest(msg_ids) m (id) where m.id <> all (coalesce(v_held, '{}'));

@@ -38,7 +38,7 @@ begin
 
     -- Locked by this statement, changed by later ones: those see what others did before the lock.
     for v_task in
-      select t.run_id, t.step_slug, t.task_index, t.message_id, t.requeued_count
+      select t.run_id, t.step_slug, t.task_index, t.queue_name, t.message_id, t.requeued_count
       from pgflow.step_tasks t
       join pgflow.step_states ss on ss.run_id = t.run_id and ss.step_slug = t.step_slug
       join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
@@ -63,7 +63,7 @@ begin
         where t.run_id = v_task.run_id
           and t.step_slug = v_task.step_slug
           and t.task_index = v_task.task_index;
-        perform pgflow.set_vt_batch(v_run.flow_slug, array[v_task.message_id], array[0]);
+        perform pgflow.set_vt_batch(v_task.queue_name, array[v_task.message_id], array[0]);
         v_requeued := v_requeued + 1;
       else
         update pgflow.step_tasks t

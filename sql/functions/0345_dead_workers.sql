@@ -3,9 +3,9 @@
 -- task. A task that three workers died with, the last time without another suspect beside it, is another
 -- matter: it is condemned (0305_claim_tasks.sql hands it out to be failed).
 
--- The tasks of a flow that these workers hold, found by the messages that were read: the queue has the open
+-- The tasks of a queue that these workers hold, found by the messages that were read: the queue has the open
 -- tasks only, and no index on the tasks could tell their holder without costing every claim its HOT update.
-create or replace function pgflow._tasks_held(flow_slug text, worker_ids uuid[])
+create or replace function pgflow._tasks_held(queue_name text, worker_ids uuid[])
 returns table (run_id uuid, step_slug text, task_index int)
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -17,7 +17,7 @@ as $$
 #variable_conflict use_column
 declare
   v_ids bigint[];
-  v_queue text := pgmq.format_table_name(_tasks_held.flow_slug, 'q');
+  v_queue text := pgmq.format_table_name(_tasks_held.queue_name, 'q');
 begin
   if to_regclass(format('pgmq.%I', v_queue)) is null then
     return;
@@ -29,8 +29,8 @@ begin
   cross join lateral (
     select t.run_id, t.step_slug, t.task_index
     from pgflow.step_tasks t
-    where t.message_id = m.id
-      and t.flow_slug = _tasks_held.flow_slug
+    where t.queue_name = _tasks_held.queue_name
+      and t.message_id = m.id
       and t.status = 'started'
       and t.permanently_stalled_at is null
       and t.last_worker_id = any (worker_ids)
@@ -54,7 +54,9 @@ declare
 begin
   select count(*) into v_deaths
   from pgflow.runs r
-  join pgflow.workers w on w.queue_name = r.flow_slug and w.died_at >= r.started_at
+  join pgflow.workers w
+    on w.queue_name in (select s.queue_name from pgflow.steps s where s.flow_slug = r.flow_slug)
+    and w.died_at >= r.started_at
   where r.run_id = _deaths_to_condemn.run_id;
 
   select count(*) into v_explained
@@ -84,6 +86,7 @@ declare
   v_run record;
   v_needed int;
   v_rows tid[];
+  v_queues text[];
   v_ids bigint[];
   v_recovered int := 0;
 begin
@@ -96,15 +99,15 @@ begin
   for v_run in
     select r.flow_slug, h.run_id, array_agg(h.step_slug) as step_slugs, array_agg(h.task_index) as indexes
     from (
-      select f.flow_slug
-      from pgflow.flows f
+      select distinct s.queue_name
+      from pgflow.steps s
       where exists (
         select 1 from pgflow.workers w
-        where w.worker_id = any (worker_ids) and w.queue_name in (f.flow_slug, '')
+        where w.worker_id = any (worker_ids) and w.queue_name in (s.queue_name, '')
       )
       offset 0
-    ) f
-    cross join lateral pgflow._tasks_held(f.flow_slug, worker_ids) h
+    ) q
+    cross join lateral pgflow._tasks_held(q.queue_name, worker_ids) h
     join pgflow.runs r on r.run_id = h.run_id and r.status = 'started'
     group by r.flow_slug, h.run_id
     order by h.run_id
@@ -154,14 +157,15 @@ begin
             else t.condemned
           end
       where t.ctid = any (v_rows)
-      returning t.message_id
+      returning t.queue_name, t.message_id
     )
-    select array_agg(q.message_id order by q.message_id) into v_ids
+    select array_agg(q.queue_name order by q.message_id), array_agg(q.message_id order by q.message_id)
+    into v_queues, v_ids
     from requeued q
     where q.message_id is not null;
 
     if v_ids is not null then
-      perform pgflow.set_vt_batch(v_run.flow_slug, v_ids, array_fill(0, array[cardinality(v_ids)]));
+      perform pgflow._set_vt(v_queues, v_ids, array_fill(0, array[cardinality(v_ids)]));
       perform pg_notify('pgflow_work', v_run.flow_slug);
       v_recovered := v_recovered + cardinality(v_ids);
     end if;

@@ -26,7 +26,8 @@ begin
 end;
 $$;
 
--- Ends a running run as failed: started steps fail with the reason, open messages leave the queue.
+-- Ends a running run as failed: started steps fail with the reason, open tasks are cancelled and their
+-- messages leave the queues.
 -- Workers that hold tasks of it learn so when they next extend their leases.
 create or replace function pgflow.cancel_run(run_id uuid, reason text default 'Run cancelled')
 returns setof pgflow.runs
@@ -77,14 +78,14 @@ begin
       'flow_slug', v_run.flow_slug, 'error_message', cancel_run.reason, 'failed_at', v_run.failed_at
     )
   );
-  perform pgflow._archive_open_messages(cancel_run.run_id);
+  perform pgflow._end_open_tasks(cancel_run.run_id, 'cancelled');
   perform pg_notify('pgflow_cancelled', cancel_run.run_id::text);
   return query select r.* from pgflow.runs r where r.run_id = cancel_run.run_id;
 end;
 $$;
 
 -- Starts a failed run again where it failed: completed tasks are kept, failed ones and those that were
--- never finished are queued anew with a fresh budget of attempts. Answers how many.
+-- never finished (cancelled) are queued anew with a fresh budget of attempts. Answers how many.
 create or replace function pgflow.retry_failed_tasks(run_id uuid)
 returns int
 language plpgsql
@@ -96,9 +97,9 @@ as $$
 declare
   v_run pgflow.runs;
   v_step record;
+  v_queue record;
   v_queued int := 0;
-  v_indexes int[];
-  v_messages jsonb[];
+  v_queued_here int;
 begin
   select r.* into v_run from pgflow.runs r where r.run_id = retry_failed_tasks.run_id for update;
   if not found then
@@ -133,23 +134,25 @@ begin
       continue;
     end if;
 
-    select array_agg(t.task_index order by t.task_index),
-      array_agg(
-        jsonb_build_object(
-          'flow_slug', v_run.flow_slug,
-          'run_id', retry_failed_tasks.run_id,
-          'step_slug', v_step.step_slug,
-          'task_index', t.task_index
-        )
-        order by t.task_index
-      )
-    into v_indexes, v_messages
-    from pgflow.step_tasks t
-    where t.run_id = retry_failed_tasks.run_id
-      and t.step_slug = v_step.step_slug
-      and t.status <> 'completed';
-
-    if v_indexes is not null then
+    v_queued_here := 0;
+    for v_queue in
+      select t.queue_name, array_agg(t.task_index order by t.task_index) as indexes,
+        array_agg(
+          jsonb_build_object(
+            'flow_slug', v_run.flow_slug,
+            'run_id', retry_failed_tasks.run_id,
+            'step_slug', v_step.step_slug,
+            'task_index', t.task_index
+          )
+          order by t.task_index
+        ) as messages
+      from pgflow.step_tasks t
+      where t.run_id = retry_failed_tasks.run_id
+        and t.step_slug = v_step.step_slug
+        and t.status <> 'completed'
+      group by t.queue_name
+      order by t.queue_name
+    loop
       update pgflow.step_tasks t
       set status = 'queued',
           attempts_count = 0,
@@ -165,13 +168,14 @@ begin
           condemned = null,
           message_id = sent.message_id
       from rows from (
-        pgmq.send_batch(v_run.flow_slug, v_messages), unnest(v_indexes)
+        pgmq.send_batch(v_queue.queue_name, v_queue.messages), unnest(v_queue.indexes)
       ) sent (message_id, task_index)
       where t.run_id = retry_failed_tasks.run_id
         and t.step_slug = v_step.step_slug
         and t.task_index = sent.task_index;
-      v_queued := v_queued + cardinality(v_indexes);
-    end if;
+      v_queued_here := v_queued_here + cardinality(v_queue.indexes);
+    end loop;
+    v_queued := v_queued + v_queued_here;
 
     update pgflow.step_states ss
     set status = 'started',
@@ -187,7 +191,7 @@ begin
       retry_failed_tasks.run_id,
       v_step.step_slug,
       'started',
-      jsonb_build_object('started_at', now(), 'remaining_tasks', cardinality(v_indexes), 'remaining_deps', 0)
+      jsonb_build_object('started_at', now(), 'remaining_tasks', v_queued_here, 'remaining_deps', 0)
     );
   end loop;
 

@@ -12,11 +12,20 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_queue text := lower(register_worker.queue_name);
 begin
-  perform pgflow._require_flow('register_worker', register_worker.queue_name);
+  perform pgflow._require_flow(
+    'register_worker',
+    coalesce(
+      (select f.flow_slug from pgflow.flows f where lower(f.flow_slug) = v_queue),
+      (select s.flow_slug from pgflow.steps s where s.queue_name = v_queue limit 1),
+      register_worker.queue_name
+    )
+  );
   insert into pgflow.workers as w (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
   values (
-    register_worker.worker_id, register_worker.queue_name, register_worker.function_name,
+    register_worker.worker_id, v_queue, register_worker.function_name,
     register_worker.dead_after, clock_timestamp(), clock_timestamp()
   )
   on conflict on constraint workers_pkey do update

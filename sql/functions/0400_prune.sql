@@ -12,7 +12,7 @@ as $$
 declare
   v_cutoff timestamptz := now() - retention_interval;
   v_runs uuid[];
-  v_flow record;
+  v_queue record;
   v_archive text;
 begin
   delete from pgflow.workers w
@@ -27,14 +27,14 @@ begin
     for update skip locked
   ) l;
 
-  for v_flow in
-    select t.flow_slug, array_agg(t.message_id order by t.message_id) as ids
+  for v_queue in
+    select t.queue_name, array_agg(t.message_id order by t.message_id) as ids
     from pgflow.step_tasks t
     where t.run_id = any (v_runs) and t.message_id is not null
-    group by t.flow_slug
+    group by t.queue_name
   loop
-    if to_regclass(format('pgmq.%I', pgmq.format_table_name(v_flow.flow_slug, 'q'))) is not null then
-      perform pgmq.delete(v_flow.flow_slug, v_flow.ids);
+    if to_regclass(format('pgmq.%I', pgmq.format_table_name(v_queue.queue_name, 'q'))) is not null then
+      perform pgmq.delete(v_queue.queue_name, v_queue.ids);
     end if;
   end loop;
 
@@ -42,8 +42,12 @@ begin
   delete from pgflow.step_states ss where ss.run_id = any (v_runs);
   delete from pgflow.runs r where r.run_id = any (v_runs);
 
-  for v_flow in select f.flow_slug from pgflow.flows f loop
-    v_archive := pgmq.format_table_name(v_flow.flow_slug, 'a');
+  for v_queue in
+    select s.queue_name from pgflow.steps s
+    union
+    select lower(f.flow_slug) from pgflow.flows f where f.queue_mode = 'flow'
+  loop
+    v_archive := pgmq.format_table_name(v_queue.queue_name, 'a');
     if to_regclass(format('pgmq.%I', v_archive)) is not null then
       execute format('delete from pgmq.%I where archived_at < $1', v_archive) using v_cutoff;
     end if;

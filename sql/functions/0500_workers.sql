@@ -1,13 +1,16 @@
 -- Worker registry (contract section 15).
 
-create or replace function pgflow.track_worker_function(function_name text)
+create or replace function pgflow.track_worker_function(function_name text, start_mode text default 'http')
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  insert into pgflow.worker_functions (function_name, created_at, updated_at)
-  values (track_worker_function.function_name, clock_timestamp(), clock_timestamp())
-  on conflict (function_name) do update set updated_at = clock_timestamp();
+  insert into pgflow.worker_functions (function_name, start_mode, created_at, updated_at)
+  values (
+    track_worker_function.function_name, track_worker_function.start_mode, clock_timestamp(), clock_timestamp()
+  )
+  on conflict (function_name) do update
+    set start_mode = excluded.start_mode, updated_at = clock_timestamp();
 $$;
 
 create or replace function pgflow.mark_worker_stopped(worker_id uuid)

@@ -51,6 +51,7 @@ begin
     select wf.function_name
     from pgflow.worker_functions wf
     where wf.enabled
+      and wf.start_mode = 'http'
       and (
         v_local
         or (

@@ -27,8 +27,8 @@ begin
   end if;
   if access = 'worker' then
     v_names := v_names || array[
-      'flow_options', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks', 'extend_tasks',
-      'claim_tasks_without_input', 'task_input', 'register_worker', 'heartbeat', 'stop_workers',
+      'flow_options', 'flow_queues', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks',
+      'extend_tasks', 'claim_tasks_without_input', 'task_input', 'register_worker', 'heartbeat', 'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
       'retire_worker', 'report_parked'
     ];
@@ -87,6 +87,7 @@ begin
     from (
       values
         ('run_heads', 'run_progress'),
+        ('flow_queues', 'flow_options'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),

@@ -210,18 +210,26 @@ def test_others_may_have_queues_of_their_own_but_not_those_of_our_flows(place: P
     name = place.names[1]
     place.owner.execute(f"grant usage, create on schema pgmq to {name}".encode())
     place.owner.execute(f"grant all on all tables in schema pgmq to {name}".encode())
-    place.attacker.execute("select pgmq.create('mine'), pgmq.create('listed'), pgmq.create('unlisted')")
-    place.attacker.execute("delete from pgmq.meta where queue_name = 'unlisted'")
+    place.attacker.execute(
+        "select pgmq.create(n) from unnest('{mine,listed,unlisted,unlisted__s}'::text[]) n"
+    )
+    place.attacker.execute("delete from pgmq.meta where queue_name like 'unlisted%'")
     place.owner.execute(f"revoke create on schema pgmq from {name}".encode())
     place.owner.execute("update pgflow.schema_version set functions_digest = 'older'")
     assert schema.install(place.owner).changed
-    for flow in ("listed", "unlisted"):
+    shape = '{"steps": [{"slug": "s"}]}'
+    with pytest.raises(psycopg.errors.UniqueViolation, match='queue "listed" is already in use'):
+        place.admin.execute("select pgflow.create_flow('listed')")
+    for call in (
+        "create_flow('unlisted')",
+        f"ensure_flow_compiled('unlisted', '{shape}', 'step')",
+    ):
         with pytest.raises(
             psycopg.errors.InsufficientPrivilege, match=f"belongs to role {name}|must be owner"
         ):
-            place.owner.execute("select pgflow.create_flow(%s)", (flow,))
+            place.owner.execute(f"select pgflow.{call}".encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match=f"belongs to role {name}"):
-            place.admin.execute("select pgflow.create_flow(%s)", (flow,))
+            place.admin.execute(f"select pgflow.{call}".encode())
     place.owner.execute("select pgflow.create_flow('ours')")
 
 

@@ -131,7 +131,7 @@ def test_bad_slugs_are_refused_for_flows_and_steps(slug: str, text: str) -> None
     assert str(of_flow.value) == str(of_step.value) == text
 
 
-@pytest.mark.parametrize("slug", ["a", "_a", "A1", "valid_slug", "running"])
+@pytest.mark.parametrize("slug", ["a", "a_1", "A1", "valid_slug", "running"])
 def test_good_slugs_are_accepted(slug: str) -> None:
     assert list(Flow(slug).step(slug, nothing).steps) == [slug]
 
@@ -148,8 +148,39 @@ def test_a_duplicate_step_is_refused() -> None:
         Flow("demo").step("a", nothing).step("a", nothing)
 
 
-def test_steps_that_differ_only_in_case_are_two_steps() -> None:
-    assert list(Flow("demo").step("a", nothing).step("A", nothing).steps) == ["a", "A"]
+def test_steps_that_differ_only_in_case_are_refused() -> None:
+    text = (
+        'Steps "a" and "A" in flow "demo" conflict case-insensitively: '
+        "step slugs must be unique case-insensitively."
+    )
+    with pytest.raises(FlowDefinitionError, match=f"^{text}$"):
+        Flow("demo").step("a", nothing).step("A", nothing)
+
+
+@pytest.mark.parametrize("slug", ["_a", "a_", "a__b", "_"])
+def test_underscores_join_words_and_no_more(slug: str) -> None:
+    with pytest.raises(FlowDefinitionError, match=f"^Slug '{slug}' cannot start or end with an underscore"):
+        Flow("demo").step(slug, nothing)
+
+
+def test_a_step_queue_that_no_name_fits_is_refused_where_it_is_defined() -> None:
+    with pytest.raises(FlowDefinitionError, match="must be 'flow' or 'step', not 'steps'"):
+        Flow("demo", queues="steps")  # type: ignore[arg-type]
+    long = "f" * 45
+    assert Flow(long).slug
+    with pytest.raises(FlowDefinitionError) as caught:
+        Flow(long, queues="step")
+    assert str(caught.value).splitlines()[0] == (
+        f'Flow "{long}" cannot use per-step queues. The shortest required queue "{long}__0" is 48 characters;'
+        " PGMQ allows at most 47. Shorten the concrete flow slug or use the default single queue."
+    )
+    flow = Flow("f" * 44, queues="step")
+    for index in range(10):
+        flow.step(f"step{index}", nothing)
+    with pytest.raises(
+        FlowDefinitionError, match=r'^Cannot derive a queue for step "step10" at index 10 in flow'
+    ):
+        flow.step("step10", nothing)
 
 
 @pytest.mark.parametrize("parent", ["nope", "b", len])
@@ -202,7 +233,7 @@ def test_an_unknown_option_is_refused_with_the_one_that_was_meant(option: str, m
         Flow("demo").step("a", nothing, **{option: 1})  # type: ignore[call-overload]
     assert f"Did you mean '{meant}'?" in caught.value.hint or not meant
     with pytest.raises(FlowDefinitionError, match="has no option"):
-        Flow("demo", **{option: 1})
+        Flow("demo", **{option: 1})  # type: ignore[arg-type]
 
 
 def test_a_map_has_no_depends_on() -> None:

@@ -64,16 +64,16 @@ def test_a_plain_flow_has_no_options_in_its_shape() -> None:
 
 
 def test_dependencies_are_sorted_by_code_unit() -> None:
-    flow = Flow("demo").step("a", handler).step("B", handler).step("_c", handler)
-    flow.step("d", handler, depends_on=["a", "_c", "B"])
-    assert flow.shape()["steps"][3]["dependencies"] == ["B", "_c", "a"]
+    flow = Flow("demo").step("a", handler).step("B", handler).step("X_c", handler)
+    flow.step("d", handler, depends_on=["a", "X_c", "B"])
+    assert flow.shape()["steps"][3]["dependencies"] == ["B", "X_c", "a"]
 
 
 def test_sql_has_one_statement_a_line_with_quotes_doubled() -> None:
     assert full_flow().to_sql().splitlines() == [
         "SELECT pgflow.create_flow('demo', max_attempts => 4, base_delay => 2, timeout => 30);",
         (
-            """SELECT pgflow.add_step('demo', 'b', required_input_pattern => '{"name": "O''Neil"}', """
+            """SELECT pgflow.add_step('demo', 'b', required_input_pattern => '{"name":"O''Neil"}', """
             "when_unmet => 'skip-cascade');"
         ),
         "SELECT pgflow.add_step('demo', 'a', forbidden_input_pattern => '{}', when_exhausted => 'skip');",
@@ -90,7 +90,16 @@ def test_the_sql_creates_what_the_start_up_check_accepts(tx: psycopg.Connection[
     tx.execute(flow.to_sql().encode())
     query = "SELECT pgflow.ensure_flow_compiled('demo', %s::jsonb)"
     row = tx.execute(query, (json.dumps(flow.shape()),)).fetchone()
-    assert row == ({"status": "verified", "differences": []},)
+    assert row == ({"status": "verified", "differences": [], "mismatchKind": None},)
+
+
+def test_the_sql_of_a_step_queued_flow_is_one_call(tx: psycopg.Connection[tuple[object, ...]]) -> None:
+    flow = Flow("demo", queues="step", timeout=30).step("a", handler, when={"name": "O'Neil"})
+    assert flow.to_sql().startswith('SELECT pgflow.ensure_flow_compiled(\'demo\', \'{"steps":[{"slug":"a",')
+    tx.execute(flow.to_sql().encode())
+    row = tx.execute("SELECT queue_mode, opt_timeout FROM pgflow.flows").fetchone()
+    assert row == ("step", 30)
+    assert tx.execute("SELECT queue_name FROM pgflow.steps").fetchone() == ("demo__a",)
 
 
 def test_a_failure_policy_is_part_of_the_options_and_a_statement_of_its_own(

@@ -52,7 +52,7 @@ class StepDef:
 
 @dataclass
 class Task:
-    status: Literal["queued", "started", "completed", "failed"] = "queued"
+    status: Literal["queued", "started", "completed", "failed", "skipped", "cancelled"] = "queued"
     attempts: int = 0
     output: Any = SQL_NULL
     error: str | None = None
@@ -158,8 +158,7 @@ class Model:
         if task is None:
             return
         if self.status == "failed":
-            if task.status == "started":
-                task.status, task.error, task.live = "failed", error, False
+            task.live = False
             return
         state, step = self.states[slug], self.defs[slug]
         if state.status != "started":
@@ -286,7 +285,7 @@ class Model:
         state.status, state.reason, state.remaining = "skipped", reason, None
         self.remaining -= 1
         self.events[f"step:{slug}:skipped"] += 1
-        self._archive_open(slug)
+        self._end_open(slug, "skipped")
 
     def _skip_descendants(self, slug: str) -> None:
         for child in self.children[slug]:
@@ -301,10 +300,10 @@ class Model:
                 if child.is_map:
                     self.states[child.slug].initial = 0
 
-    def _archive_open(self, slug: str) -> None:
+    def _end_open(self, slug: str, status: Literal["skipped", "cancelled"]) -> None:
         for task in self.states[slug].tasks:
             if task.status in ("queued", "started"):
-                task.live = False
+                task.status, task.live = status, False
 
     def _fail_step(self, slug: str, error: str) -> None:
         state = self.states[slug]
@@ -312,16 +311,16 @@ class Model:
         self.events[f"step:{slug}:failed"] += 1
         self.events["run:failed"] += 1
         for other in self.states:
-            self._archive_open(other)
+            self._end_open(other, "cancelled")
 
     def _violate(self, slug: str, task: Task, output: Any, child: str) -> None:
         kind = json_type(output)
+        task.status, task.output, task.live = "failed", output, False
+        task.error = f"[TYPE_VIOLATION] Produced {kind} instead of array"
         self._fail_step(
             slug,
             f"[TYPE_VIOLATION] Map step {child} expects array input but dependency {slug} produced {kind}",
         )
-        task.status, task.output, task.live = "failed", output, False
-        task.error = f"[TYPE_VIOLATION] Produced {kind} instead of array"
 
     def _maybe_complete(self) -> None:
         if self.remaining or self.status != "started":

@@ -36,6 +36,7 @@ def test_it_returns_the_stored_step_with_defaults(plain_db: Db) -> None:
         forbidden_input_pattern=None,
         when_unmet="skip",
         when_exhausted="fail",
+        queue_name="f",
         fresh=True,
     )
 
@@ -61,6 +62,7 @@ def test_the_twelve_arguments_are_in_the_contract_order(plain_db: Db) -> None:
         forbidden_input_pattern={"f": 1},
         when_unmet="fail",
         when_exhausted="skip",
+        queue_name="f",
     )
 
 

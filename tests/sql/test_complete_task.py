@@ -399,7 +399,7 @@ def test_a_violation_is_not_retried_and_ignores_when_exhausted(db: Db) -> None:
         assert (state(db, run, "a").status, run_row(db, run).status) == ("failed", "failed")
 
 
-def test_a_violation_archives_every_open_message_and_keeps_the_other_tasks_rows(db: Db) -> None:
+def test_a_violation_cancels_every_open_task_of_the_run_and_archives_its_message(db: Db) -> None:
     flow(db, "f", "bad", map_step("m", "bad"), "running", "waiting", step("child", "bad"))
     run = start(db, "f")
     found = {t.step_slug for t in claim(db, "f", 2)}
@@ -407,8 +407,10 @@ def test_a_violation_archives_every_open_message_and_keeps_the_other_tasks_rows(
     violate(db, run, "bad", 1)
     assert queue(db, "f") == []
     assert archive(db, "f") == [("bad", 0), ("running", 0), ("waiting", 0)]
-    assert task_statuses(db, run, "running") == ["started"]
-    assert task_statuses(db, run, "waiting") == ["queued"]
+    assert task_statuses(db, run, "running") == ["cancelled"]
+    assert task_statuses(db, run, "waiting") == ["cancelled"]
+    assert event_names(db, run)[-2:] == ["run:failed", "step:bad:failed"]
+    assert "error_message" not in event(db, run, "run:failed")
     assert statuses(db, run) == {
         "bad": "failed",
         "m": "created",

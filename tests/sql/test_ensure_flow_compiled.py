@@ -23,20 +23,26 @@ def ensure(db: Db, given: dict[str, Any], *flags: bool) -> Any:
     return db.value(f"select pgflow.ensure_flow_compiled('f', %s{extra})", Jsonb(given), *flags)
 
 
+def answer(status: str, *differences: str, kind: str | None = None) -> dict[str, Any]:
+    return {"status": status, "differences": list(differences), "mismatchKind": kind}
+
+
 def test_an_unknown_flow_is_compiled(plain_db: Db) -> None:
-    assert ensure(plain_db, TWO) == {"status": "compiled", "differences": []}
+    assert ensure(plain_db, TWO) == answer("compiled")
     assert shape(plain_db, "f") == TWO
 
 
 def test_an_equal_flow_is_verified(plain_db: Db) -> None:
     ensure(plain_db, TWO)
-    assert ensure(plain_db, TWO) == {"status": "verified", "differences": []}
+    assert ensure(plain_db, TWO) == answer("verified")
 
 
 def test_a_different_flow_is_a_mismatch_and_nothing_changes(db: Db) -> None:
     ensure(db, ONE)
     run = start(db, "f")
-    assert ensure(db, TWO) == {"status": "mismatch", "differences": ADDED}
+    assert ensure(db, TWO, False) == answer("mismatch", *ADDED, kind="shape")
+    routes = "Step routes differ: database has [a -> f], worker expects [a -> f, b -> f]"
+    assert ensure(db, TWO) == answer("mismatch", *ADDED, routes, kind="shape")
     assert shape(db, "f") == ONE
     assert db.value("select count(*) from pgflow.runs where run_id = %s", run) == 1
 
@@ -44,7 +50,7 @@ def test_a_different_flow_is_a_mismatch_and_nothing_changes(db: Db) -> None:
 def test_with_leave_to_lose_data_it_is_recompiled(db: Db) -> None:
     ensure(db, ONE)
     start(db, "f")
-    assert ensure(db, TWO, True) == {"status": "recompiled", "differences": ADDED}
+    assert ensure(db, TWO, True) == answer("recompiled", *ADDED)
     assert shape(db, "f") == TWO
     assert db.value("select count(*) from pgflow.runs") == 0
     assert db.value("select count(*) from pgmq.q_f") == 0
@@ -107,10 +113,8 @@ def test_recompiling_takes_the_new_options(plain_db: Db) -> None:
 )
 def test_the_given_shape_comes_first_in_the_texts(plain_db: Db, change: dict[str, Any], text: str) -> None:
     ensure(plain_db, ONE)
-    assert ensure(plain_db, {"steps": [{**ONE["steps"][0], **change}]}) == {
-        "status": "mismatch",
-        "differences": [text],
-    }
+    changed = {"steps": [{**ONE["steps"][0], **change}]}
+    assert ensure(plain_db, changed) == answer("mismatch", text, kind="shape")
 
 
 def test_a_flow_made_by_sql_calls_is_verified_by_its_shape(plain_db: Db) -> None:

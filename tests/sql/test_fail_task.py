@@ -238,7 +238,7 @@ def test_exhausted_is_announced_step_first_then_run(db: Db) -> None:
     assert payload["failed_at"]
 
 
-def test_exhausted_archives_every_open_message_of_the_run_and_keeps_the_rows(db: Db) -> None:
+def test_exhausted_cancels_every_open_task_of_the_run_and_archives_its_message(db: Db) -> None:
     flow(db, "f", step("bad", max_attempts=1), "running", "waiting", "done")
     run = start(db, "f")
     found = {t.step_slug for t in claim(db, "f", 3)}
@@ -247,8 +247,9 @@ def test_exhausted_archives_every_open_message_of_the_run_and_keeps_the_rows(db:
     fail(db, run, "bad")
     assert queue(db, "f") == []
     assert archive(db, "f") == [("bad", 0), ("done", 0), ("running", 0), ("waiting", 0)]
-    assert task_statuses(db, run, "running") == ["started"]
-    assert task_statuses(db, run, "waiting") == ["queued"]
+    assert task_statuses(db, run, "running") == ["cancelled"]
+    assert task_statuses(db, run, "waiting") == ["cancelled"]
+    assert task_statuses(db, run, "done") == ["completed"]
     assert statuses(db, run) == {
         "bad": "failed",
         "done": "completed",
@@ -272,7 +273,7 @@ def test_a_failed_map_task_fails_the_map_and_archives_its_siblings(db: Db) -> No
     claim(db, "f", 2)
     complete(db, run, "m", "ok", 0)
     fail(db, run, "m", "boom", 1)
-    assert task_statuses(db, run, "m") == ["completed", "failed", "queued", "queued"]
+    assert task_statuses(db, run, "m") == ["completed", "failed", "cancelled", "cancelled"]
     assert state(db, run, "m").status == "failed"
     assert queue(db, "f") == []
     assert len(archive(db, "f")) == 4
@@ -521,27 +522,41 @@ def test_failing_a_completed_task_of_an_unfinished_map_changes_nothing(db: Db) -
     assert snapshot(db, run) == before
 
 
-def test_a_started_task_of_a_failed_run_becomes_failed_without_retry_or_event(db: Db) -> None:
+def test_a_late_failure_on_a_failed_run_changes_nothing(db: Db) -> None:
     flow(db, "f", step("a", max_attempts=1), "b")
     run = start(db, "f")
     claim(db, "f", 2)
     fail(db, run, "a", "first")
     names = event_names(db, run)
     (row,) = fail(db, run, "b", "second")
-    assert (row.status, row.error_message) == ("failed", "second")
-    assert row.failed_at is not None
+    assert (row.status, row.error_message, row.failed_at) == ("cancelled", None, None)
+    assert (row.attempts_count, row.started_at is not None) == (1, True)
     assert state(db, run, "b").status == "started"
     assert event_names(db, run) == names
     assert (queue(db, "f"), archive(db, "f")) == ([], [("a", 0), ("b", 0)])
 
 
-def test_a_queued_task_of_a_failed_run_stays_queued(db: Db) -> None:
+def test_a_queued_task_of_a_failed_run_is_cancelled(db: Db) -> None:
     flow(db, "f", step("a", max_attempts=1), "b")
     run = start(db, "f")
     claim(db, "f")
     fail(db, run, "a", "first")
     (row,) = fail(db, run, "b", "second")
-    assert (row.status, row.error_message) == ("queued", None)
+    assert (row.status, row.error_message) == ("cancelled", None)
+
+
+def test_a_started_task_of_a_run_that_failed_before_statuses_were_final_only_loses_its_message(
+    db: Db,
+) -> None:
+    flow(db, "f", step("a", max_attempts=1), "b")
+    run = start(db, "f")
+    claim(db, "f", 2)
+    db.do("update pgflow.runs set status = 'failed', failed_at = now()")
+    for _ in range(2):
+        (row,) = fail(db, run, "b", "late")
+        assert (row.status, row.error_message, row.failed_at) == ("started", None, None)
+    assert (queue(db, "f"), archive(db, "f")) == ([("a", 0)], [("b", 0)])
+    assert event_names(db, run) == ["run:started", "step:a:started", "step:b:started"]
 
 
 def test_a_task_without_a_message_can_be_failed(db: Db) -> None:

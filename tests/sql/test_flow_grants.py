@@ -37,7 +37,7 @@ where p.pronamespace = 'pgflow'::regnamespace and has_function_privilege(%s, p.o
 order by 1
 """
 READING = {"flow_options", "get_run_with_states", "recent_runs", "run_progress", "run_results", "run_heads"}
-READING |= {"watched_workers", "task_input"}
+READING |= {"watched_workers", "task_input", "flow_queues"}
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
 

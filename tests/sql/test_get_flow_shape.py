@@ -51,7 +51,7 @@ def test_steps_come_in_definition_order(plain_db: Db) -> None:
 
 
 def test_dependencies_are_sorted_by_code_unit(plain_db: Db) -> None:
-    names = ["b", "B", "a", "_x", "A1", "a1"]
+    names = ["b", "Z", "a", "X_x", "A1", "a2"]
     flow(plain_db, "f", *names, step("join", *names))
     assert shape(plain_db, "f")["steps"][-1]["dependencies"] == sorted(names)
 

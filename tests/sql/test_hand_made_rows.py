@@ -79,7 +79,7 @@ def test_a_hand_made_map_fails(db: Db) -> None:
     (row,) = fail(db, run, "items", "boom", 1)
     assert row.status == "failed"
     assert run_row(db, run).status == "failed"
-    assert task_statuses(db, run, "items") == ["started", "failed", "started"]
+    assert task_statuses(db, run, "items") == ["cancelled", "failed", "cancelled"]
 
 
 def test_tasks_added_to_a_started_step_by_hand_are_counted(db: Db) -> None:

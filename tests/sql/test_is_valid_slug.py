@@ -14,17 +14,15 @@ from .helpers import Db
         "valid_slug",
         "valid123",
         "validSlug",
-        "_leading",
-        "_",
         "A",
         "x" * 128,
         "Run",
         "runs",
-        "run_",
         "RUN",
+        "a_b_1",
     ],
 )
-def test_a_letter_or_underscore_then_letters_digits_underscores_is_valid(plain_db: Db, slug: str) -> None:
+def test_a_letter_then_letters_digits_and_single_underscores_is_valid(plain_db: Db, slug: str) -> None:
     assert plain_db.value("select pgflow.is_valid_slug(%s)", slug) is True
 
 
@@ -33,6 +31,10 @@ def test_a_letter_or_underscore_then_letters_digits_underscores_is_valid(plain_d
     [
         "",
         " ",
+        "_leading",
+        "_",
+        "run_",
+        "a__b",
         "1abc",
         "123",
         "run",

@@ -139,36 +139,14 @@ def test_the_failed_step_of_a_failed_run_stays(db: Db, call: Call) -> None:
     assert snapshot(db, run) == before
 
 
-@pytest.mark.parametrize("call", [late_complete, late_start])
+@pytest.mark.parametrize("call", CALLS)
 def test_another_step_of_a_failed_run_stays(db: Db, call: Call) -> None:
     run = failed_run(db)
     before = snapshot(db, run)
     call(db, run, "other")
     assert snapshot(db, run) == before
-    assert (task(db, run, "other").status, task(db, run, "other").output) == ("started", None)
+    assert (task(db, run, "other").status, task(db, run, "other").output) == ("cancelled", None)
     assert state(db, run, "other").status == "started"
-
-
-def test_a_started_task_of_another_step_of_a_failed_run_can_fail(db: Db) -> None:
-    run = failed_run(db)
-    before = snapshot(db, run)
-    late_fail(db, run, "other")
-    after = snapshot(db, run)
-    assert task(db, run, "other").status == "failed"
-    assert {k: after[k] for k in ("run", "steps", "events", "queue")} == {
-        k: before[k] for k in ("run", "steps", "events", "queue")
-    }
-
-
-def test_a_started_sibling_of_a_failed_map_task_can_fail_but_not_complete(db: Db) -> None:
-    flow(db, "f", map_step("m", max_attempts=1))
-    run = start(db, "f", [1, 2, 3])
-    claim(db, "f", 3)
-    fail(db, run, "m", "first", 0)
-    complete(db, run, "m", "late", 1)
-    fail(db, run, "m", "second", 2)
-    assert [t.status for t in tasks(db, run)] == ["failed", "started", "failed"]
-    assert (state(db, run, "m").error_message, task(db, run, "m", 2).error_message) == ("first", "second")
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -199,10 +177,10 @@ def test_a_step_by_hand_put_back_to_created_only_loses_its_message(db: Db, call:
     assert archive(db, "one") == [("only", 0)]
 
 
-def test_the_siblings_of_a_failed_map_task_stay_queued(db: Db) -> None:
+def test_the_siblings_of_a_failed_map_task_are_cancelled(db: Db) -> None:
     flow(db, "f", map_step("m", max_attempts=1))
     run = start(db, "f", [1, 2, 3])
     claim(db, "f")
     fail(db, run, "m")
-    assert [t.status for t in tasks(db, run)] == ["failed", "queued", "queued"]
+    assert [t.status for t in tasks(db, run)] == ["failed", "cancelled", "cancelled"]
     assert start_tasks(db, "f", [2, 3]) == []

@@ -233,7 +233,7 @@ def test_tasks_of_finished_runs_stay_with_their_dead_worker(db: Db) -> None:
     db.do("select pgflow.cancel_run(%s)", run)
     silence(db, WORKER, 60)
     assert recover(db) == 0
-    assert task_statuses(db, run, "items") == ["started", "started", "queued"]
+    assert task_statuses(db, run, "items") == ["cancelled", "cancelled", "cancelled"]
 
 
 def test_another_worker_s_tasks_are_left(db: Db) -> None:

@@ -263,7 +263,7 @@ def test_a_task_given_up_is_not_recovered_from_its_dead_worker(db: Db) -> None:
 
 def test_a_task_stalled_out_fails_its_step_and_run_with_a_clear_error(db: Db) -> None:
     run = stalled_out(db, "a", step("b", "a"), "other")
-    assert (task(db, run, "a").status, task(db, run, "a").requeued_count) == ("started", 3)
+    assert (task(db, run, "a").status, task(db, run, "a").requeued_count) == ("cancelled", 3)
     found = state(db, run, "a")
     assert found.status == "failed"
     assert found.error_message == "Task 0 of step a stalled 4 times: no worker reported a result in time"
@@ -283,7 +283,7 @@ def test_a_task_stalled_out_skips_its_step_where_exhaustion_does(db: Db) -> None
 def test_one_map_task_stalled_out_ends_the_map(db: Db) -> None:
     run = stalled_out(db, map_step("a"))
     assert db.value("select failed_at = now() from pgflow.step_tasks where task_index = 0")
-    assert [t.status for t in tasks(db, run)] == ["started", "queued"]
+    assert [t.status for t in tasks(db, run)] == ["cancelled", "cancelled"]
     assert run_row(db, run).status == "failed"
     assert archive(db, "f") == [("a", 0), ("a", 1)]
 

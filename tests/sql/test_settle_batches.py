@@ -248,7 +248,7 @@ def test_one_exhausted_task_of_a_batch_fails_the_run_once(db: Db) -> None:
     claim(db, "f", 4)
     row = settle_failed(db, run, "m", {0: "retry", 2: "bad two", 1: "bad one"}, permanent=(1, 2))
     assert (row.accepted, row.step_status, row.run_status) == (3, "failed", "failed")
-    assert task_statuses(db, run, "m") == ["queued", "failed", "failed", "started"]
+    assert task_statuses(db, run, "m") == ["cancelled", "failed", "failed", "cancelled"]
     assert state(db, run, "m").error_message == "bad one"
     assert (queue(db, "f"), len(archive(db, "f"))) == ([], 4)
     assert event_names(db, run)[-2:] == ["step:m:failed", "run:failed"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from .helpers import Db
+from .helpers import Db, Row
 
 SIGNATURES = {
     "is_valid_slug(slug text)": "boolean",
@@ -20,8 +20,15 @@ SIGNATURES = {
     " when_exhausted text DEFAULT 'fail')": "pgflow.steps",
     "_get_flow_shape(p_flow_slug text)": "jsonb",
     "_compare_flow_shapes(p_local jsonb, p_db jsonb)": "text[]",
-    "_create_flow_from_shape(p_flow_slug text, p_shape jsonb)": "void",
-    "ensure_flow_compiled(flow_slug text, shape jsonb, allow_data_loss boolean DEFAULT false)": "jsonb",
+    "_create_flow_from_shape(p_flow_slug text, p_shape jsonb, p_queue_mode text DEFAULT 'flow')": "void",
+    "ensure_flow_compiled(flow_slug text, shape jsonb, allow_data_loss boolean)": "jsonb",
+    "ensure_flow_compiled(flow_slug text, shape jsonb, queue_mode text DEFAULT 'flow', route_map jsonb"
+    " DEFAULT NULL)": "jsonb",
+    "is_valid_queue_name(queue_name text)": "boolean",
+    "_resolve_step_queue_name(p_flow_slug text, p_step_slug text, p_step_index integer)": "text",
+    "_derive_queue_routes(p_flow_slug text, p_shape jsonb, p_queue_mode text)": "jsonb",
+    "_assert_step_queue_available(p_flow_slug text, p_queue_name text)": "boolean",
+    "_listed_queue_name(p_queue_name text)": "text",
     "delete_flow_and_data(p_flow_slug text)": "void",
     "start_flow(flow_slug text, input jsonb, run_id uuid DEFAULT NULL)": "SETOF pgflow.runs",
     "start_flow_with_states(flow_slug text, input jsonb, run_id uuid DEFAULT NULL)": "jsonb",
@@ -33,6 +40,8 @@ SIGNATURES = {
     "maybe_complete_run(run_id uuid)": "void",
     "_archive_task_message(p_run_id uuid, p_step_slug text, p_task_index integer)": "void",
     "start_tasks(flow_slug text, msg_ids bigint[], worker_id uuid)": "SETOF pgflow.step_task_record",
+    "start_tasks(flow_slug text, msg_ids bigint[], worker_id uuid, queue_name text, step_slug text"
+    " DEFAULT NULL)": "SETOF pgflow.step_task_record",
     "complete_task(run_id uuid, step_slug text, task_index integer, output jsonb)": "SETOF pgflow.step_tasks",
     "fail_task(run_id uuid, step_slug text, task_index integer, error_message text)": "SETOF"
     " pgflow.step_tasks",
@@ -44,7 +53,7 @@ SIGNATURES = {
     "requeue_stalled_tasks()": "integer",
     "setup_requeue_stalled_tasks_cron(cron_interval text DEFAULT '15 seconds')": "text",
     "prune_data_older_than(retention_interval interval)": "void",
-    "track_worker_function(function_name text)": "void",
+    "track_worker_function(function_name text, start_mode text DEFAULT 'http')": "void",
     "mark_worker_stopped(worker_id uuid)": "void",
     "ensure_workers()": "TABLE(function_name text, invoked boolean, request_id bigint)",
     "setup_ensure_workers_cron(cron_interval text DEFAULT '1 second')": "text",
@@ -70,7 +79,8 @@ def test_a_function_has_exactly_the_contract_signature(plain_db: Db, signature: 
         " from pg_proc where pronamespace = 'pgflow'::regnamespace and proname = %s",
         name,
     )
-    assert [(f"{name}({f.arguments})", f.result) for f in found] == [(signature, SIGNATURES[signature])]
+    expected = {s: result for s, result in SIGNATURES.items() if s.startswith(f"{name}(")}
+    assert {f"{name}({f.arguments})": f.result for f in found} == expected
 
 
 def test_the_stall_helper_is_found_by_its_one_text_argument(plain_db: Db) -> None:
@@ -82,7 +92,8 @@ def test_the_stall_helper_is_found_by_its_one_text_argument(plain_db: Db) -> Non
 @pytest.mark.parametrize("name", sorted({s.split("(")[0] for s in SIGNATURES}))
 def test_security_definer_is_only_where_the_contract_says(plain_db: Db, name: str) -> None:
     definer = plain_db.value(
-        "select prosecdef from pg_proc where pronamespace = 'pgflow'::regnamespace and proname = %s", name
+        "select distinct prosecdef from pg_proc where pronamespace = 'pgflow'::regnamespace and proname = %s",
+        name,
     )
     assert definer == (name in DEFINERS)
 
@@ -103,6 +114,11 @@ def test_every_function_of_the_schema_has_a_fixed_search_path(plain_db: Db) -> N
     [
         ("is_valid_slug", "i"),
         ("calculate_retry_delay", "i"),
+        ("is_valid_queue_name", "i"),
+        ("_resolve_step_queue_name", "i"),
+        ("_derive_queue_routes", "v"),
+        ("_assert_step_queue_available", "v"),
+        ("_listed_queue_name", "s"),
         ("is_local", "s"),
         ("_get_flow_shape", "s"),
         ("_compare_flow_shapes", "s"),
@@ -131,16 +147,25 @@ def test_helpers_are_parallel_safe(plain_db: Db, name: str) -> None:
     )
 
 
-def test_no_trigger_rewrites_a_row_of_the_engine(plain_db: Db) -> None:
+def test_no_trigger_rewrites_a_row_of_the_engine_but_for_its_queue(plain_db: Db) -> None:
     assert (
         plain_db.column(
             "select tgname::text from pg_trigger t join pg_class c on c.oid = t.tgrelid"
             " where c.relnamespace = 'pgflow'::regnamespace and not tgisinternal"
             " and tgtype & 1 = 1"  # for each row
             " and c.relname in ('flows', 'steps', 'deps', 'runs', 'step_states', 'step_tasks')"
+            " and tgqual is null"  # the others are for rows that name no queue
         )
         == []
     )
+    assert plain_db.rows(
+        "select c.relname::text as table, pg_get_triggerdef(t.oid) like %s as spares_the_engine"
+        " from pg_trigger t join pg_class c on c.oid = t.tgrelid where tgname = 'name_queue' order by 1",
+        "%BEFORE INSERT%WHEN ((new.queue_name IS NULL))%",
+    ) == [
+        Row(table="step_tasks", spares_the_engine=True),
+        Row(table="steps", spares_the_engine=True),
+    ]
 
 
 def test_the_engine_needs_no_schema_of_supabase(plain_db: Db) -> None:

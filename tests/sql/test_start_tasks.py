@@ -212,12 +212,16 @@ def test_a_message_that_is_not_claimed_keeps_its_visibility(db: Db) -> None:
     assert lease(db, "one", 1) <= 1
 
 
-def test_a_task_whose_message_is_gone_can_still_be_claimed_or_is_left(db: Db) -> None:
-    run = start(db, setup(db, "one"))
-    worker(db, "one")
-    db.do("select pgmq.archive('one', 1::bigint)")
-    found = start_tasks(db, "one", [1])
-    assert len(found) == task(db, run, "only").attempts_count
+def test_a_task_whose_message_is_gone_fails_the_claim_as_a_whole(db: Db) -> None:
+    run = start(db, setup(db, "root_map"), [1, 2])
+    worker(db, "root_map")
+    db.do("select pgmq.archive('root_map', 1::bigint)")
+    refusal = db.refused("select pgflow.start_tasks('root_map', '{1,2}', %s, 'root_map')", WORKER)
+    assert refusal.sqlstate == "22P02"
+    assert refusal.message == (
+        'invalid input syntax for type integer: "start_tasks(): visibility updated 1 of 2 claimed messages"'
+    )
+    assert [(t.status, t.attempts_count) for t in tasks(db, run)] == [("queued", 0)] * 2
 
 
 # -- one statement ---------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ COLUMNS = {
         opt_max_attempts integer no 3
         opt_base_delay integer no 1
         opt_timeout integer no 60
-        created_at timestamptz no now()""",
+        created_at timestamptz no now()
+        queue_mode text no 'flow'""",
     "steps": """
         flow_slug text no -
         step_slug text no -
@@ -27,7 +28,8 @@ COLUMNS = {
         forbidden_input_pattern jsonb yes -
         when_unmet text no 'skip'
         when_exhausted text no 'fail'
-        created_at timestamptz no now()""",
+        created_at timestamptz no now()
+        queue_name text no -""",
     "deps": """
         flow_slug text no -
         dep_slug text no -
@@ -96,8 +98,9 @@ COLUMNS = {
 
 NAMED_CONSTRAINTS = {
     "flows": "flows_pkey slug_is_valid opt_max_attempts_is_nonnegative opt_base_delay_is_nonnegative"
-    " opt_timeout_is_positive",
-    "steps": "steps_pkey steps_flow_slug_fkey steps_flow_slug_step_index_key steps_step_slug_check"
+    " opt_timeout_is_positive queue_mode_is_valid",
+    "steps": "queue_name_is_valid"
+    " steps_pkey steps_flow_slug_fkey steps_flow_slug_step_index_key steps_step_slug_check"
     " steps_step_type_check steps_deps_count_check opt_max_attempts_is_nonnegative"
     " opt_base_delay_is_nonnegative opt_timeout_is_positive opt_start_delay_is_nonnegative"
     " required_input_pattern_is_object forbidden_input_pattern_is_object when_unmet_is_valid"
@@ -112,10 +115,12 @@ NAMED_CONSTRAINTS = {
     " skip_reason_matches_status completed_at_or_failed_at_or_skipped_at started_at_is_after_created_at"
     " skipped_at_is_after_created_at completed_at_is_after_started_at failed_at_is_after_started_at"
     " step_states_initial_tasks_check step_states_remaining_deps_check",
-    "step_tasks": "step_tasks_pkey valid_status output_valid_only_for_completed attempts_count_nonnegative"
+    "step_tasks": "step_tasks_pkey queue_name_is_valid"
+    " valid_status output_valid_only_for_completed attempts_count_nonnegative"
     " completed_at_or_failed_at completed_at_is_after_queued_at failed_at_is_after_queued_at"
     " started_at_is_after_queued_at completed_at_is_after_started_at failed_at_is_after_started_at",
-    "worker_functions": "worker_functions_pkey worker_functions_debounce_check",
+    "worker_functions": "worker_functions_pkey worker_functions_debounce_check"
+    " worker_functions_start_mode_check",
     "workers": "workers_pkey",
 }
 
@@ -143,7 +148,8 @@ def test_a_table_begins_with_the_contract_columns_in_order(plain_db: Db, table: 
     ]
     assert found[: len(expected)] == expected
     for extra in found[len(expected) :]:
-        assert extra[2] == "YES" or extra[3] is not None, f"{extra} must be defaultable"
+        named = extra[0] == "queue_name"  # by a trigger
+        assert named or extra[2] == "YES" or extra[3] is not None, f"{extra} must be defaultable"
 
 
 @pytest.mark.parametrize("table", ["flows", "steps", "runs"])
@@ -204,9 +210,12 @@ INDEXES = [
     "idx_deps_by_flow_dep",
     "idx_runs_flow_slug",
     "idx_runs_status",
-    "idx_step_tasks_message_id",
+    "idx_step_tasks_queue_message",
     "idx_workers_queue_name",
     "idx_workers_heartbeat",
+    "idx_workers_started_at",
+    "idx_workers_stopped_at",
+    "idx_runs_started_at",
 ]
 
 
@@ -280,6 +289,8 @@ def test_zero_attempts_and_zero_delay_are_allowed(plain_db: Db) -> None:
         ("when_unmet", "ignore", "when_unmet_is_valid"),
         ("when_unmet", "", "when_unmet_is_valid"),
         ("when_exhausted", "retry", "when_exhausted_is_valid"),
+        ("queue_name", "Upper", "queue_name_is_valid"),
+        ("queue_name", "x" * 48, "queue_name_is_valid"),
     ],
 )
 def test_a_step_with_a_bad_value_is_refused(
@@ -435,8 +446,10 @@ def test_a_step_may_be_failed_by_hand_without_ever_having_started(db: Db) -> Non
 @pytest.mark.parametrize(
     ("change", "constraint"),
     [
-        ("status = 'skipped'", "valid_status"),
-        ("status = 'cancelled'", "valid_status"),
+        ("status = 'canceled'", "valid_status"),
+        ("queue_name = 'Upper'", "queue_name_is_valid"),
+        ("queue_name = ''", "queue_name_is_valid"),
+        ("queue_name = repeat('x', 48)", "queue_name_is_valid"),
         ("output = '1'", "output_valid_only_for_completed"),
         ("status = 'started', output = '1'", "output_valid_only_for_completed"),
         ("attempts_count = -1", "attempts_count_nonnegative"),

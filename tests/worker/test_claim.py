@@ -168,7 +168,7 @@ WORKER = "11111111-1111-4111-8111-111111111111"
 def test_the_claimer_registers_claims_and_hears_of_new_work(dsn: str) -> None:
     run_id = start(dsn, "chain", [10, 11, 12])
     with _Running(dsn) as running:
-        running.claimer.request(ClaimRequest("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 2))
         claimed = running.next(inbox.Claimed)
         assert [item.input for item in claimed.batch.items] == [b"10", b"11"]
         assert (claimed.batch.runs, claimed.batch.steps, claimed.batch.timeouts) == (
@@ -176,9 +176,9 @@ def test_the_claimer_registers_claims_and_hears_of_new_work(dsn: str) -> None:
             ["double"],
             [60.0],
         )
-        running.claimer.request(ClaimRequest("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 2))
         assert len(running.next(inbox.Claimed).batch.items) == 1
-        running.claimer.request(ClaimRequest("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 2))
         assert running.next(inbox.Claimed).batch is None
         start(dsn, "chain", [1])
         assert running.next(inbox.WorkHinted).flow == "chain"
@@ -187,30 +187,30 @@ def test_the_claimer_registers_claims_and_hears_of_new_work(dsn: str) -> None:
 def test_a_claim_on_a_cut_connection_is_reported_as_lost_and_the_next_one_works(dsn: str) -> None:
     compiled(dsn, "chain")
     with _Running(dsn) as running, psycopg.connect(dsn, autocommit=True) as conn:
-        running.claimer.request(ClaimRequest("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 2))
         assert running.next(inbox.Claimed).batch is None
         conn.execute("begin; lock table pgflow.workers; lock table pgmq.q_chain")
-        running.claimer.request(ClaimRequest("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 2))
         eventually(lambda: _waiting(dsn))
         conn.execute("select pg_terminate_backend(pid) from pg_locks where not granted")
         lost = running.next(inbox.ClaimLost)
-        assert (lost.flow, lost.worker_id) == ("chain", WORKER)
+        assert (lost.queue, lost.worker_id) == ("chain", WORKER)
         conn.execute("rollback")
         with adapted(dsn) as other:
             engine.start_flow(other, "chain", b"[1]")
-        running.claimer.request(ClaimRequest("chain", WORKER, 2))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 2))
         assert len(running.next(inbox.Claimed).batch.items) == 1
 
 
 def test_a_worker_row_that_was_deleted_is_written_again(dsn: str) -> None:
     start(dsn, "chain", [1, 2])
     with _Running(dsn) as running, psycopg.connect(dsn, autocommit=True) as conn:
-        running.claimer.request(ClaimRequest("chain", WORKER, 1))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 1))
         assert running.next(inbox.Claimed).batch is not None
         conn.execute("delete from pgflow.workers")
-        running.claimer.request(ClaimRequest("chain", WORKER, 1))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 1))
         running.next(inbox.ClaimFailed)
-        running.claimer.request(ClaimRequest("chain", WORKER, 1))
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 1))
         running.next(inbox.Claimed)
         assert conn.execute("select count(*) from pgflow.workers").fetchone() == (1,)
 

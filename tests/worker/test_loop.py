@@ -111,7 +111,7 @@ class Bench:
         self.claimer, self.upkeep, self.observer = Told(), Told(), Told()
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.stats, self.course = Stats(), Course(run_id=run_id)
-        identities = Identities(slugs)
+        identities = Identities({slug: slug for slug in slugs})
         crew = cast(Crew, _Crew(self.claimer, self.settler, Told(), self.upkeep))
         self.loop = Loop(
             WorkerSettings(dsn="unused", targets=("unused.py",)),
@@ -120,7 +120,7 @@ class Bench:
             identities,
             Dispatcher(ItemTimes()),
             {("f", "s"): StepPolicy(max_attempts=3, base_delay=1)},
-            slugs,
+            {slug: [slug] for slug in slugs},
             events=self.events,
             observer=SafeObserver(cast(Any, self.observer)),
             stats=self.stats,
@@ -146,7 +146,7 @@ class Bench:
 
     def claimed(self, batch: Batch | None, flow: str = "f") -> float:
         worker_id = batch.worker_id if batch is not None else self.loop.identities.of(flow)
-        return self.hear(inbox.Claimed(flow, worker_id, batch, 10, 0.01))
+        return self.hear(inbox.Claimed(flow, flow, worker_id, batch, 10, 0.01))
 
     def done(self, seq: int, *outcomes: Outcome, done: bool = True) -> float:
         if done:

@@ -110,7 +110,10 @@ def test_workers_that_each_hold_back_a_crash_do_not_wait_for_each_other(dsn: str
     one = {"workers": 1, "batch_size": 1}
     with worker(dsn, **one), worker(dsn, **one):
         eventually(lambda: ended(dsn, run_id), timeout=20)
-        eventually(lambda: Tasks(dsn, run_id).statuses("act") == {"completed": 24, "failed": 4})
+    # What ended the run is recorded as failed; what the other worker held back then is cancelled.
+    found = Tasks(dsn, run_id).statuses("act")
+    assert (found["completed"], found["failed"] + found["cancelled"]) == (24, 4)
+    assert found["failed"] >= 1
     assert log.read_text().count("segfault") == 4
 
 

@@ -13,8 +13,8 @@ create index idx_workers_unrecovered on pgflow.workers (worker_id)
 -- every task and cost no byte then; they are no part of what is updated when a task is claimed or settled,
 -- so that those updates stay HOT in spite of the index.
 alter table pgflow.step_tasks
-  add column worker_deaths int,
-  add column condemned boolean;
+  add column if not exists worker_deaths int,
+  add column if not exists condemned boolean;
 
 create index idx_step_tasks_suspects on pgflow.step_tasks (flow_slug, worker_deaths) where worker_deaths >= 2;
 

@@ -1,0 +1,37 @@
+-- delete_flow_and_data (contract section 4.7): its queues, in whatever spelling they are listed, then its rows.
+create or replace function pgflow.delete_flow_and_data(p_flow_slug text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+as $$
+declare
+  v_queues text[];
+  v_queue text;
+begin
+  perform pgflow._lock_definition(p_flow_slug);
+  v_queues := array(
+    select pgflow._listed_queue_name(q.queue_name)
+    from (
+      select s.queue_name from pgflow.steps s where s.flow_slug = p_flow_slug
+      union
+      select lower(f.flow_slug) from pgflow.flows f
+      where f.flow_slug = p_flow_slug and f.queue_mode = 'flow'
+    ) q
+    where exists (select 1 from pgflow.flows f where f.flow_slug = p_flow_slug)
+    order by q.queue_name collate "C"
+  );
+  -- Runs first, as everywhere: whoever settles has its run's lock, and will want the queue.
+  perform 1 from pgflow.runs r where r.flow_slug = p_flow_slug order by r.run_id for update;
+  foreach v_queue in array v_queues loop
+    perform pgmq.drop_queue(v_queue);
+  end loop;
+  delete from pgflow.step_tasks t using pgflow.runs r
+  where r.flow_slug = p_flow_slug and t.run_id = r.run_id;
+  delete from pgflow.step_states s where s.flow_slug = p_flow_slug;
+  delete from pgflow.runs r where r.flow_slug = p_flow_slug;
+  delete from pgflow.deps d where d.flow_slug = p_flow_slug;
+  delete from pgflow.steps s where s.flow_slug = p_flow_slug;
+  delete from pgflow.flows f where f.flow_slug = p_flow_slug;
+end;
+$$;
