@@ -62,7 +62,8 @@ def test_a_kill_by_the_kernel_for_memory_is_named() -> None:
 
 def test_an_exit_is_described_by_signal_name_or_exit_code() -> None:
     assert verdicts.describe_exit(-11) == "signal 11 (SIGSEGV)"
-    assert verdicts.describe_exit(-63) == "signal 63"
+    assert verdicts.describe_exit(-62) == "signal 62"
+    assert verdicts.describe_exit(-63) == "terminated by its worker"
     assert verdicts.describe_exit(3) == "exit code 3"
 
 
