@@ -1,93 +1,113 @@
-"""The pages under docs/ tell the truth: files run, commands print what is shown, links lead somewhere.
+"""README.md and the pages under docs/ tell the truth: files run, commands print what is shown, links lead on.
 
-A ``python`` block that begins with ``# name.py`` is a file of the page's project. The commands of a ``sh``
-block run in it, in order, with a database; where a block without a language follows, it is what the last of
-them prints. The statements of ``sql`` blocks run in a transaction that is rolled back.
+A ``python`` block begins with ``# name.py`` and is a file of the page's project. The commands of a ``sh``
+block run in it, in order, with a database: to the exit status that a comment tells (``# exit status 1``),
+else 0; ``RUN_ID`` is the id that was printed last; what ends with ``&`` runs until the end of the page, where
+it has to heed SIGTERM. Where a block without a language follows, it is what the last command prints. The
+statements of ``sql`` blocks run in a transaction that is rolled back. A page that shows ``install`` begins
+without the schema. What cannot be run has another language (``text``, ``ini``, ``toml``).
 """
 
 from __future__ import annotations
 
-import os
+import ast
 import re
-import shlex
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import psycopg
 import pytest
+from pages import PAGES, README, ROOT, Reader, blocks, files, name_of, prose_of, shape_of, text_of
 
-ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
-_BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", flags=re.MULTILINE | re.DOTALL)
-
-
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """(language, text) of a page's blocks, in order."""
-    return _BLOCK.findall(page.read_text(encoding="utf-8"))
-
-
-def name_of(page: Path) -> str:
-    return page.relative_to(ROOT / "docs").as_posix()
-
-
-RUN = [page for page in PAGES if any(language in ("sh", "sql") for language, _ in blocks(page))]
-
-
-def run_command(line: str, project: Path, dsn: str) -> str:
-    words = shlex.split(line)
-    assert words[0] == "python", f"only python can be run here: {line}"
-    done = subprocess.run(
-        [sys.executable, *words[1:]],
-        cwd=project,
-        env={**os.environ, "PGFLOW_DATABASE_URL": dsn, "COLUMNS": "100"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, f"{line}\n{done.stderr}"
-    return done.stdout
+SHOWN = [README, *PAGES]
+READ = [ROOT / "CONTRIBUTING.md", *SHOWN]
+RUN = [page for page in SHOWN if any(language in ("sh", "sql") for language, _ in blocks(page))]
+LANGUAGES = {"python", "sh", "sql", "", "text", "ini", "toml"}
+BOOKS = [page for page in PAGES if page.parent.name == "contract" or page.name == "design.md"]
+"""What is read, and shows no code to copy."""
 
 
 @pytest.mark.parametrize("page", RUN, ids=name_of)
-def test_what_a_page_shows_runs(page: Path, tmp_path: Path, dsn: str) -> None:
+def test_what_a_page_shows_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    installs = any("pgflow_mp install" in text for language, text in blocks(page) if language == "sh")
+    dsn = request.getfixturevalue("empty_dsn" if installs else "dsn")
+    for name, text in files(page).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    reader, found = Reader(tmp_path, dsn), blocks(page)
+    try:
+        for index, (language, text) in enumerate(found):
+            if language == "sh":
+                lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
+                printed = [reader.types(line) for line in lines][-1]
+                if index + 1 < len(found) and found[index + 1][0] == "":
+                    assert shape_of(printed) == shape_of(found[index + 1][1])
+            elif language == "sql":
+                with psycopg.connect(dsn) as conn:
+                    conn.execute(text.encode())
+                    conn.rollback()
+    finally:
+        complaints = reader.leaves()
+    assert complaints == []
+
+
+@pytest.mark.slow
+def test_the_commands_for_several_boxes_share_a_run(tmp_path: Path, dsn: str) -> None:
+    page = ROOT / "docs" / "server.md"
+    section = text_of(page).partition("## How do several boxes")[2]
+    work, start, _, status = section.partition("```sh\n")[2].partition("\n```")[0].splitlines()
+    for name, text in files(page).items():
+        (tmp_path / name).write_text(text)
+    boxes = Reader(tmp_path, dsn)
+    try:
+        boxes.types(work)
+        boxes.types(work)
+        boxes.types(start)
+        deadline = time.monotonic() + 60
+        while "completed" not in (told := boxes.types(status)):
+            assert time.monotonic() < deadline, told
+    finally:
+        complaints = boxes.leaves()
+    assert complaints == []
+
+
+@pytest.mark.parametrize("page", [page for page in SHOWN if page not in BOOKS], ids=name_of)
+def test_no_code_of_a_page_escapes_the_tests(page: Path) -> None:
     found = blocks(page)
-    for language, text in found:
-        if language == "python" and (name := re.match(r"# ([\w/]+\.\w+)\n", text)):
-            (tmp_path / name[1]).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name[1]).write_text(text)
-    for index, (language, text) in enumerate(found):
-        if language == "sh":
-            lines = [line for line in text.replace("\\\n", " ").splitlines() if line.strip()]
-            printed = [run_command(line, tmp_path, dsn) for line in lines][-1]
-            if index + 1 < len(found) and found[index + 1][0] == "":
-                assert shape_of(printed) == shape_of(found[index + 1][1])
-        elif language == "sql":
-            with psycopg.connect(dsn) as conn:
-                conn.execute(text.encode())
-                conn.rollback()
+    assert {language for language, _ in found} <= LANGUAGES
+    nameless = [text for language, text in found if language == "python" and text not in files(page).values()]
+    assert nameless == []
+    before = ["", *(language for language, _ in found)]
+    unprinted = [
+        text for last, (language, text) in zip(before, found, strict=False) if not language and last != "sh"
+    ]
+    assert unprinted == []
+    for text in files(page).values():
+        ast.parse(text)
 
 
-def shape_of(text: str) -> list[str]:
-    """What does not vary from run to run: ids, numbers of seconds, rates and places are left out."""
-    text = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID", text)
-    lines = [line.rstrip() for line in text.strip().splitlines()]
-    return [line.split(maxsplit=1)[0] if re.match(r"  (work|state)  ", line) else line for line in lines]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=name_of)
+@pytest.mark.parametrize("page", READ, ids=name_of)
 def test_links_and_paths_of_a_page_lead_somewhere(page: Path) -> None:
-    text = _BLOCK.sub("", page.read_text(encoding="utf-8"))
-    links = [link.partition("#")[0] for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
-    assert [link for link in links if link and not (page.parent / link).exists()] == []
+    text = prose_of(page)
+    links = [link.partition("#") for link in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in link]
+    assert [link for link, _, _ in links if link and not (page.parent / link).exists()] == []
+    lost = [f"{link}#{anchor}" for link, _, anchor in links if anchor and anchor not in anchors(page, link)]
+    assert lost == []
     paths = re.findall(r"`((?:pgflow_mp|tests|sql|benchmarks|scripts|docs)/[\w./-]*)`", text)
-    assert [path for path in paths if not (ROOT / path).exists()] == []
+    assert [path for path in paths if not (ROOT / path.partition("NNNN")[0]).exists()] == []
+
+
+def anchors(page: Path, link: str) -> list[str]:
+    """What can follow ``#`` in a link to a page: its headings as web pages name them."""
+    target = page.parent / link if link else page
+    headings = re.findall(r"^#+ (.+)$", target.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_the_index_names_every_page() -> None:
-    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
-    assert [name_of(page) for page in PAGES if f"({name_of(page)})" not in index] == ["README.md"]
+    index = text_of(ROOT / "docs" / "README.md")
+    names = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES]
+    assert [name for name in names if f"]({name})" not in index] == ["README.md"]
 
 
 def test_references_to_the_contract_lead_to_a_section_of_it() -> None:
