@@ -19,8 +19,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 import psycopg
 
-from pgflow_mp.client_runs import Run
-from pgflow_mp.db import connection, engine, patience, schema, wire
+from pgflow_mp.client_runs import Run, check_step
+from pgflow_mp.db import connection, engine, patience, runs, schema, wire
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import Hints
 from pgflow_mp.db.starting import start_once
@@ -106,21 +106,36 @@ class Client:
         return self._call(lambda conn: engine.retry_failed_tasks(conn, run_id), long=True)
 
     def results(self, run_id: str, step: str) -> Iterator[Any]:
-        """Outputs of a step's completed tasks in index order, streamed; any size. RunNotFound.
+        """Outputs of a step's completed tasks in index order, streamed; any size.
 
-        Works while the step runs, too: then what is completed when it is passed is answered.
+        Works while the step runs, too: then what is completed when it is passed is answered. Raises
+        RunNotFound, and FlowNotFound for a step that the run does not have.
         """
-        for _, output in self.indexed_results(run_id, step):
-            yield output
+        return (output for _, output in self.indexed_results(run_id, step))
 
     def indexed_results(self, run_id: str, step: str) -> Iterator[tuple[int, Any]]:
         """Like :meth:`results`, as (task index, output)."""
-        self._found(run_id)
-        with self._open() as conn:
-            for index, raw in engine.iter_results(conn, run_id, step):
-                yield index, None if raw is None else msgspec.json.decode(raw)
+        self._check_step(run_id, step)
+        return self._indexed_results(run_id, step)
 
     # -- internals ---------------------------------------------------------------------------------
+
+    def _check_step(self, run_id: str, step: str) -> None:
+        wanted = _uuid(run_id)
+        view = self._call(lambda conn: runs.run_view(conn, wanted)) if wanted is not None else None
+        if view is None:
+            raise RunNotFound(f"Run not found: {run_id}")
+        check_step([row.step_slug for row in view[1]], step, view[0].flow_slug)
+
+    def _indexed_results(self, run_id: str, step: str) -> Iterator[tuple[int, Any]]:
+        with self._open() as conn:
+            for index, raw in runs.iter_results(conn, run_id, step):
+                yield index, None if raw is None else msgspec.json.decode(raw)
+
+    def _map_output(self, run_id: str, step: str) -> list[Any]:
+        """The outputs of a completed map, None for failed items, out of its tasks."""
+        with self._open() as conn:
+            return [msgspec.json.decode(raw) for raw in runs.iter_map_output(conn, run_id, step)]
 
     def _found(self, run_id: str) -> str:
         wanted = _uuid(run_id)

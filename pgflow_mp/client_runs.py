@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
-from pgflow_mp.db import engine, queries
+from pgflow_mp.db import queries, runs
 from pgflow_mp.db.engine import RunRow
+from pgflow_mp.db.runs import StepRow
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 
 if TYPE_CHECKING:
@@ -22,7 +24,6 @@ WaitedFor = Literal["started", "completed", "failed", "skipped"]
 StepStatus = Literal["created", "started", "completed", "failed", "skipped"]
 
 UNKNOWN_ERROR: Final = "Unknown error"
-_RUN_RANK: Final = {"started": 0, "completed": 1, "failed": 2}
 _STEP_RANK: Final = {"created": 0, "started": 1, "completed": 2, "failed": 3, "skipped": 4}
 
 
@@ -51,9 +52,9 @@ class Step:
             return None
         if self._output is None:
             client, run_id, slug = self._run._client, self._run.run_id, self.slug
-            raw = client._call(lambda conn: queries.step_output(conn, run_id, slug))
+            raw = client._call(lambda conn: runs.step_output(conn, run_id, slug), long=True)
             if raw is None and self.step_type == "map":  # too large for one document
-                self._output = ([*client.results(run_id, slug)],)
+                self._output = (client._map_output(run_id, slug),)
             else:
                 self._output = (None if raw is None else msgspec.json.decode(raw),)
         return self._output[0]
@@ -83,13 +84,17 @@ class Step:
 
 
 class Run:
-    """A run as of its last :meth:`refresh`; a status only ever moves up."""
+    """A run as of its last :meth:`refresh`: what the database said then.
+
+    A failed run that is retried is ``started`` again. Payloads are read when they are first asked for.
+    """
 
     def __init__(self, client: Client, row: RunRow) -> None:
         self._client = client
         self._row = row
         self._steps: dict[str, Step] | None = None
-        self._cache: dict[str, Any] = {}
+        self._input: tuple[Any] | None = None
+        self._output: tuple[Any] | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} of {self.flow_slug}: {self.status}>"
@@ -112,12 +117,34 @@ class Run:
     @property
     def input(self) -> Any:
         """What the run was started with."""
-        return self._decoded("input", self._row.input)
+        if self._input is None:
+            raw = self._client._call(lambda conn: runs.run_input(conn, self.run_id), long=True)
+            if raw is None:
+                raise RunNotFound(f"Run not found: {self.run_id}")
+            self._input = (msgspec.json.decode(raw),)
+        return self._input[0]
 
     @property
     def output(self) -> Any:
-        """An object of the leaf steps' outputs; None unless the run is completed."""
-        return self._decoded("output", self._row.output)
+        """An object of the leaf steps' outputs; None unless the run is completed, or if all were skipped."""
+        if self.status != "completed":
+            return None
+        if self._output is None:
+            self._output = (self._read_output(),)
+        return self._output[0]
+
+    def _read_output(self) -> Any:
+        client, run_id = self._client, self.run_id
+        leaves = client._call(lambda conn: runs.leaves(conn, run_id))
+        raw = client._call(lambda conn: runs.run_output(conn, run_id), long=True)
+        if not leaves:
+            return None if raw is None else msgspec.json.decode(raw)
+        output: dict[str, Any] = {} if raw is None else msgspec.json.decode(raw)
+        for leaf in leaves:
+            if not leaf.whole:
+                slug = leaf.step_slug
+                output[slug] = client._map_output(run_id, slug) if leaf.is_map else self.steps[slug].output
+        return output
 
     @property
     def remaining_steps(self) -> int:
@@ -152,18 +179,18 @@ class Run:
     def steps(self) -> Mapping[str, Step]:
         """The steps by slug in definition order. An unknown slug raises FlowNotFound."""
         if self._steps is None:
-            self._load_steps()
+            self.refresh()
         return _StepMap(self._steps or {}, self.flow_slug)
 
     def refresh(self) -> Run:
         """Read the run's present state; returns the run itself. Raises RunNotFound if it was deleted."""
-        row = self._client._call(lambda conn: engine.get_run(conn, self.run_id))
-        if row is None:
+        view = self._client._call(lambda conn: runs.run_view(conn, self.run_id))
+        if view is None:
             raise RunNotFound(f"Run not found: {self.run_id}")
-        if _RUN_RANK[row.status] >= _RUN_RANK[self.status]:
-            self._row = row
-            self._cache.pop("output", None)
-        self._load_steps()
+        self._row, rows = view
+        known, self._steps = self._steps or {}, {}
+        for row in rows:
+            self._steps[row.step_slug] = self._step(row, known.get(row.step_slug))
         return self
 
     def wait(self, timeout: float = 300.0, status: Literal["completed", "failed"] = "completed") -> Run:
@@ -177,25 +204,29 @@ class Run:
         def look() -> bool:
             return self._client._found(self.run_id) != "started"
 
-        over = self.status != "started" or self._client._wait(look, self.run_id, timeout)
-        if not over:
-            raise WaitTimeout(f"Timeout waiting for run {self.run_id} to reach status '{status}'")
-        if self.status == "started":
-            self.refresh()
-        if self.status == status:
+        deadline = time.monotonic() + timeout
+        while self.status != "completed":  # which is for good; a failed run may have been retried meanwhile
+            if not self._client._wait(look, self.run_id, deadline - time.monotonic()):
+                raise WaitTimeout(f"Timeout waiting for run {self.run_id} to reach status '{status}'")
+            if self.refresh().status != "failed":
+                continue
+            if status == "failed":
+                return self
+            failure = self._failure()
+            if self.refresh().status == "failed":
+                raise failure
+        if status == "completed":
             return self
-        if status == "failed":
-            raise RunFailed(
-                f"Run {self.run_id} is completed and cannot reach status 'failed'", run_id=self.run_id
-            )
-        raise self._failure()
+        raise RunFailed(
+            f"Run {self.run_id} is completed and cannot reach status 'failed'", run_id=self.run_id
+        )
 
     def result(self, timeout: float = 300.0) -> Any:
         """Wait for the run's output and return it; raises like :meth:`wait`."""
         return self.wait(timeout).output
 
     def results(self, step: str) -> Iterator[Any]:
-        """Outputs of a step's completed tasks in index order, streamed."""
+        """Outputs of a step's completed tasks in index order, streamed. FlowNotFound for an unknown step."""
         return self._client.results(self.run_id, step)
 
     def cancel(self, reason: str = "Run cancelled") -> Run:
@@ -206,8 +237,6 @@ class Run:
     def retry_failed(self) -> int:
         """Start the failed run again with what is not finished; how many tasks."""
         count = self._client.retry_failed(self.run_id)
-        self._row = self._row._replace(status="started", failed_at=None)  # the one way down
-        self._steps = None
         self.refresh()
         return count
 
@@ -221,35 +250,24 @@ class Run:
         text = f'step "{first.step}" task {first.task_index}: {first.error}{more}'
         return RunFailed(where + text, run_id=self.run_id)
 
-    def _decoded(self, name: str, raw: bytes | None) -> Any:
-        if raw is None:
-            return None
-        if name not in self._cache:
-            self._cache[name] = msgspec.json.decode(raw)
-        return self._cache[name]
-
-    def _load_steps(self) -> None:
-        rows = self._client._call(lambda conn: queries.steps_of_run(conn, self.run_id))
-        known, self._steps = self._steps or {}, {}
-        for row in rows:
-            step = Step(
-                row.step_slug,
-                row.step_type,
-                row.status,  # type: ignore[arg-type]
-                row.initial_tasks,
-                row.remaining_tasks,
-                row.error_message or (UNKNOWN_ERROR if row.status == "failed" else None),
-                row.skip_reason,
-                row.started_at,
-                row.completed_at,
-                row.failed_at,
-                row.skipped_at,
-                self,
-            )
-            before = known.get(step.slug)
-            if before is not None and _STEP_RANK[before.status] > _STEP_RANK[step.status]:
-                step = before
-            self._steps[step.slug] = step
+    def _step(self, row: StepRow, before: Step | None) -> Step:
+        """The step of a row. Its output is kept where it cannot have changed."""
+        same = before is not None and (before.status, before.completed_at) == (row.status, row.completed_at)
+        return Step(
+            row.step_slug,
+            row.step_type,
+            row.status,  # type: ignore[arg-type]
+            row.initial_tasks,
+            row.remaining_tasks,
+            row.error_message or (UNKNOWN_ERROR if row.status == "failed" else None),
+            row.skip_reason,
+            row.started_at,
+            row.completed_at,
+            row.failed_at,
+            row.skipped_at,
+            self,
+            before._output if same and before is not None else None,
+        )
 
 
 class _StepMap(Mapping[str, Step]):
@@ -258,11 +276,7 @@ class _StepMap(Mapping[str, Step]):
         self._flow_slug = flow_slug
 
     def __getitem__(self, slug: str) -> Step:
-        if slug not in self._steps:
-            raise FlowNotFound(
-                f'Step "{slug}" does not exist in flow "{self._flow_slug}"',
-                hint=f"Steps there: {', '.join(self._steps)}.",
-            )
+        check_step(self._steps, slug, self._flow_slug)
         return self._steps[slug]
 
     def __iter__(self) -> Iterator[str]:
@@ -273,6 +287,14 @@ class _StepMap(Mapping[str, Step]):
 
     def __contains__(self, slug: object) -> bool:
         return slug in self._steps
+
+
+def check_step(known: Collection[str], slug: str, flow_slug: str) -> None:
+    """Raise FlowNotFound unless the step is ``known``."""
+    if slug not in known:
+        raise FlowNotFound(
+            f'Step "{slug}" does not exist in flow "{flow_slug}"', hint=f"Steps there: {', '.join(known)}."
+        )
 
 
 def _check_status(status: str, known: tuple[str, ...], what: str) -> None:

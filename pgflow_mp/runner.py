@@ -11,22 +11,19 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-import msgspec
-
 from pgflow_mp import redaction
-from pgflow_mp.db import connection, engine, queries, schema, wire
+from pgflow_mp.db import connection, engine, queries, runs, schema, wire
 from pgflow_mp.db.queries import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import InputError, RunDeleted, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
-from pgflow_mp.flows.checks import result_type
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.results import typed_leaf, typed_output
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import Target, target_for
 from pgflow_mp.observe.observer import Observer
-from pgflow_mp.values import reading
 from pgflow_mp.values.inputs import encode_input
 from pgflow_mp.worker import startup
 from pgflow_mp.worker.settings import WorkerSettings
@@ -55,7 +52,7 @@ class RunSummary:
     ``items`` were recorded here, in ``wall`` seconds; ``utilisation`` is the share of the lanes' time in
     which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items.
     ``unmet`` is the step whose condition was not met, if that was the reason.
-    ``output`` is the run's output as raw JSON. ``place`` says where the state lives.
+    ``place`` says where the state lives.
     """
 
     run_id: str
@@ -75,7 +72,6 @@ class RunSummary:
     failure_count: int = 0
     error: str = ""
     unmet: str | None = None
-    output: bytes | None = None
     place: str = ""
     data_dir: Path | None = None
     by_operator: bool = False
@@ -152,10 +148,13 @@ def execute(
     deadline = None if timeout is None else time.monotonic() + timeout
     until = None if deadline is None else lambda: time.monotonic() > deadline
     make = lanes if executor is None else factory(executor, worker_settings.workers)
-    report = Worker(worker_settings, observer=observer, executor=make).run(until, begin=begin)
-    if not started:
-        raise KeyboardInterrupt("interrupted before the run was started")
-    return _summary(database, wanted, flow_slug, report)
+    while True:
+        report = Worker(worker_settings, observer=observer, executor=make).run(until, begin=begin)
+        if not started:
+            raise KeyboardInterrupt("interrupted before the run was started")
+        summary = _summary(database, wanted, flow_slug, report)
+        if summary.status != "started" or report.ending is not Ending.RUN_ENDED:
+            return summary  # else it had failed, and was retried before we looked
 
 
 def _as_uuid(run_id: str) -> str:
@@ -177,10 +176,10 @@ def _check_resumable(dsn: str, run_id: str, flow_slug: str) -> None:
 def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:
     with connection.connect(database.dsn) as conn:
         wire.adapt(conn)
-        run = engine.get_run(conn, run_id)
-        if run is None and report.ending is Ending.RUN_ENDED:
+        known = engine.run_status(conn, run_id)
+        if known is None and report.ending is Ending.RUN_ENDED:
             raise RunDeleted(run_id, flow_slug)
-        status = run.status if run is not None else "started"
+        status = known or "started"
         failures: list[FailedTask] = []
         count, error, unmet = 0, "", None
         steps = engine.run_progress(conn, run_id)
@@ -208,7 +207,6 @@ def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerRepo
         failure_count=count,
         error=error,
         unmet=unmet,
-        output=run.output if run is not None else None,
         place=database.place,
         data_dir=database.data_dir,
         by_operator=status == "started" and report.ending is Ending.DEPRECATED,
@@ -298,17 +296,34 @@ def _run(
     target = target_for(flow)
     with open_state(dsn, data_dir) as database:
         summary = execute(database, target, flow.slug, timeout=timeout, **arguments)
+        if summary.status == "completed":
+            return _output(database, flow, summary.run_id)
     if summary.status == "failed":
         raise _run_failed(summary)
-    if summary.status != "completed":
-        hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
-        if summary.timed_out:
-            raise WaitTimeout(
-                f"Timeout waiting for run {summary.run_id} to reach status 'completed'", hint=hint
-            )
-        how = BY_OPERATOR if summary.by_operator else "interrupted"
-        raise KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
-    return typed_output(flow, summary.output)
+    hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
+    if summary.timed_out:
+        raise WaitTimeout(f"Timeout waiting for run {summary.run_id} to reach status 'completed'", hint=hint)
+    how = BY_OPERATOR if summary.by_operator else "interrupted"
+    raise KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
+
+
+def _output(database: Database, flow: Flow, run_id: str) -> Any:
+    """The run's output, put together here where it is too large for one document in the database."""
+    with connection.connect(database.dsn) as conn:
+        wire.adapt(conn)
+        leaves, raw = runs.leaves(conn, run_id), runs.run_output(conn, run_id)
+        output = typed_output(flow, raw)
+        for leaf in leaves:
+            slug = leaf.step_slug
+            if leaf.whole:
+                continue
+            output = {} if output is None else output
+            if leaf.is_map:
+                whole = b"[" + b",".join(runs.iter_map_output(conn, run_id, slug)) + b"]"
+            else:
+                whole = runs.step_output(conn, run_id, slug) or b"null"
+            output[slug] = typed_leaf(flow, slug, whole)
+    return output
 
 
 def _run_failed(summary: RunSummary) -> RunFailed:
@@ -324,27 +339,3 @@ def _run_failed(summary: RunSummary) -> RunFailed:
         f'Run {summary.run_id} of flow "{summary.flow}" failed: {summary.error or "Unknown error"}',
         run_id=summary.run_id,
     )
-
-
-def typed_output(flow: Flow, output: bytes | None) -> Any:
-    """The run's output, each leaf's as its handler annotates it."""
-    if output is None:
-        return None
-    parents = {parent for step in flow.steps.values() for parent in step.dependencies}
-    leaves: dict[str, msgspec.Raw] = msgspec.json.decode(output, type=dict[str, msgspec.Raw])
-    result: dict[str, Any] = {}
-    for slug, raw in leaves.items():
-        wanted: Any = Any
-        if slug in flow.steps and slug not in parents:
-            wanted = _return_type(flow, slug)
-        try:
-            result[slug] = reading.decoder(wanted)(raw)
-        except (msgspec.ValidationError, TypeError):  # annotated for people, not as what JSON gives back
-            result[slug] = msgspec.json.decode(raw)
-    return result
-
-
-def _return_type(flow: Flow, slug: str) -> Any:
-    step = flow.steps[slug]
-    wanted = result_type(step.handler)
-    return list.__class_getitem__(wanted) if step.step_type == "map" else wanted

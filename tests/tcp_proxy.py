@@ -35,6 +35,8 @@ class TcpProxy:
         )
         self.mode: Mode = "pass"
         self.connections = 0
+        self.answered = 0
+        """Bytes that came from the server."""
         self.lost_answers = 0
         self.lost_announcements = 0
         self._pairs: dict[socket.socket, socket.socket] = {}
@@ -114,6 +116,7 @@ class TcpProxy:
         except OSError:
             data = b""
         client = end if end in self._clients else other
+        self.answered += len(data) if end is not client else 0
         if not data:
             self._drop(client)
         elif self.mode == "swallow" or client in self._silent:

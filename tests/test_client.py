@@ -10,10 +10,11 @@ from pathlib import Path
 import psycopg
 import pytest
 from database_server import DatabaseServer
-from worker_harness import compiled, eventually, settings, start, threaded
+from worker_harness import adapted, compiled, eventually, settings, start, threaded
 
 from pgflow_mp import Flow
 from pgflow_mp.client import Client
+from pgflow_mp.client_runs import Run
 from pgflow_mp.db import engine, wire
 from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.worker.settings import WorkerState
@@ -187,15 +188,63 @@ def test_only_what_is_not_finished_is_retried(client: Client, worker: Worker, ds
         client.retry_failed(run.run_id)
 
 
-def test_a_status_never_moves_down_but_by_a_retry(client: Client, dsn: str) -> None:
-    run = client.start_flow("chain", [1])
-    run.cancel()
-    with psycopg.connect(dsn) as conn:  # as a replica that lags behind would answer
-        conn.execute(
-            "update pgflow.runs set status = 'started', failed_at = null where run_id = %s", (run.run_id,)
-        )
+def failed_run(client: Client, dsn: str) -> Run:
+    """A run of ``single`` that failed, as a client has seen it."""
+    run = client.start_flow("single", "ada")
+    with adapted(dsn) as conn:
+        engine.cancel_run(conn, run.run_id, "no")
     assert run.refresh().status == "failed"
-    assert client.get_run(run.run_id) is not None
+    assert (run.error, run.steps["shout"].status) == ("no", "failed")
+    return run
+
+
+def test_a_retry_by_an_operator_is_seen(client: Client, dsn: str) -> None:
+    run = failed_run(client, dsn)
+    with adapted(dsn) as conn:
+        assert engine.retry_failed_tasks(conn, run.run_id) == 1
+        assert run.refresh().status == "started"
+        step = run.steps["shout"]
+        assert (step.status, step.error, step.failed_at, run.error) == ("started", None, None, None)
+        with pytest.raises(WaitTimeout):
+            run.wait(timeout=0.05)
+        with pytest.raises(WaitTimeout):
+            step.wait(timeout=0.05)
+        engine.cancel_run(conn, run.run_id, "no, again")
+        with pytest.raises(RunFailed, match="no, again"):
+            run.wait(timeout=5)
+        engine.retry_failed_tasks(conn, run.run_id)
+        with threaded(Worker(settings(dsn, "single"))):
+            assert run.wait(timeout=20).output == {"greet": {"greeting": "Hello ADA"}}
+        assert [step.status for step in run.steps.values()] == ["completed", "completed"]
+
+
+def test_a_failure_that_was_retried_meanwhile_is_not_raised(
+    client: Client, dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, original = failed_run(client, dsn), Run._failure
+    retried: list[int] = []
+
+    def slowly(self: Run) -> RunFailed:
+        failure = original(self)
+        if not retried:
+            with adapted(dsn) as conn:
+                retried.append(engine.retry_failed_tasks(conn, self.run_id))
+        return failure
+
+    monkeypatch.setattr(Run, "_failure", slowly)
+    with threaded(Worker(settings(dsn, "single"))):
+        assert run.wait(timeout=20).status == "completed"
+    assert retried == [1]
+
+
+def test_results_of_a_step_that_is_not_there_name_those_that_are(client: Client) -> None:
+    run = client.start_flow("chain", [1])
+    for ask in (run.results, lambda step: client.results(run.run_id, step)):
+        with pytest.raises(FlowNotFound, match='Step "nope" does not exist in flow "chain"') as caught:
+            ask("nope")
+        assert "double, as_text, joined" in caught.value.hint
+    with pytest.raises(RunNotFound):
+        client.indexed_results(UNKNOWN, "double")
 
 
 def test_the_client_survives_a_cut_connection_even_while_waiting(

@@ -15,12 +15,13 @@ import msgspec
 import psutil
 import pytest
 from database_server import DatabaseServer
-from worker_harness import FLOWS, Tasks, eventually, kill, run_row, start
+from worker_harness import FLOWS, Tasks, eventually, kill, output, start
 
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.results import typed_output
 from pgflow_mp.loading.finding import Target, load_flows
-from pgflow_mp.runner import execute, open_state, resume, run, typed_output
+from pgflow_mp.runner import execute, open_state, resume, run
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +217,7 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
         summary = execute(database, Target.parse(str(FLOWS)), "naps", run_id=run_id, resume=True, workers=2)
         assert summary.status == "completed"
         assert summary.items == 61 - recorded["completed"]
-        assert run_row(database.dsn, run_id).output == b'{"count": 60}'
+        assert output(database.dsn, run_id) == {"count": 60}
     assert time.monotonic() - began < 20
 
 

@@ -18,7 +18,7 @@ from typing import Any, cast
 import msgspec
 import psycopg
 
-from pgflow_mp.db import connection, engine, wire
+from pgflow_mp.db import connection, engine, runs, wire
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.stats import WorkerReport
 from pgflow_mp.worker.worker import Worker
@@ -108,8 +108,10 @@ def output(dsn: str, run_id: str) -> Any:
     """The run's output; fails if it is not completed."""
     row = run_row(dsn, run_id)
     assert row.status == "completed", row
-    assert row.output is not None
-    return json.loads(row.output)
+    with adapted(dsn) as conn:
+        found = runs.run_output(conn, run_id)
+    assert found is not None
+    return json.loads(found)
 
 
 def eventually(condition: Callable[[], Any], timeout: float = 10.0) -> Any:

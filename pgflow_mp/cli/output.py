@@ -115,24 +115,20 @@ def _write(
     leaves: list[tuple[str, bool]],
     lines: bool,
 ) -> int:
-    from pgflow_mp.db import engine
+    from pgflow_mp.db import runs
 
     if lines:
-        return sum(
-            file.write((output or b"null") + b"\n")
-            for _, output in engine.iter_results(conn, run_id, leaves[0][0])
-        )
-    run = engine.get_run(conn, run_id)
-    if run is not None and run.output is not None:
-        return file.write(run.output + b"\n")
-    done = {step.step_slug for step in engine.run_progress(conn, run_id) if step.status == "completed"}
-    leaves = [(slug, is_map) for slug, is_map in leaves if slug in done]
-    written = file.write(b"{")  # too large for one document in the database: put together here
-    for number, (slug, is_map) in enumerate(leaves):
-        written += file.write(b", " * bool(number) + f'"{slug}": '.encode() + b"[" * is_map)
-        for index, (_, output) in enumerate(engine.iter_results(conn, run_id, slug)):
-            written += file.write(b",\n" * bool(index) + (output or b"null"))
-        written += file.write(b"]" * is_map)
+        return sum(file.write(item + b"\n") for item in runs.iter_map_output(conn, run_id, leaves[0][0]))
+    written = file.write(b"{")
+    for number, leaf in enumerate(runs.leaves(conn, run_id)):
+        written += file.write(b", " * bool(number) + f'"{leaf.step_slug}": '.encode())
+        if not leaf.is_map:
+            written += file.write(runs.step_output(conn, run_id, leaf.step_slug) or b"null")
+            continue
+        written += file.write(b"[")
+        for index, item in enumerate(runs.iter_map_output(conn, run_id, leaf.step_slug)):
+            written += file.write(b", " * bool(index) + item)
+        written += file.write(b"]")
     return written + file.write(b"}\n")
 
 

@@ -17,6 +17,7 @@ from pgflow_mp import errors, streams
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.values.inputs import RunInput
+from pgflow_mp.values.sampling import first_elements
 
 _SAMPLE: Final = 100
 _NOTHING_GIVEN: Final = RunInput(b"{}", "none was given: {}")
@@ -216,7 +217,7 @@ def _mismatch(flow: Any, run_input: RunInput) -> str:
             if is_map and is_input:
                 if not run_input.is_array:
                     continue
-                samples = msgspec.json.decode(run_input.json, type=list[msgspec.Raw])[:_SAMPLE]
+                samples = [*first_elements(run_input.json, _SAMPLE)]
             if problem := _all_wrong(decode, samples):
                 what = f"the input ({run_input.source}, {run_input.kind})"
                 what = f"No element of {what} fits" if is_map and is_input else f"T{what[1:]} does not fit"

@@ -165,7 +165,6 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
             "failed_tasks": failed,
             "failures": [failure._asdict() for failure in failures],
         }
-        del record["input"], record["output"]
         print(json.dumps(record, default=_json_value))
         return 0
     from pgflow_mp.cli.screen import console, print_failures, styled

@@ -30,7 +30,8 @@ _LINE: Final = 100
 class Told:
     """Everything that the summary may mention. ``done`` is None if there was nothing left to do.
 
-    ``empty``: all of the last steps were skipped, so that there is no output.
+    ``empty``: all of the last steps were skipped, so that there is no output. ``output`` is the length of the
+    output in characters and its text, or how it begins; None: not looked at, or too large for one document.
     """
 
     args: argparse.Namespace
@@ -38,7 +39,7 @@ class Told:
     flow: str
     status: str
     done: RunSummary | None
-    output: bytes | None
+    output: tuple[int, str] | None
     place: str
     options: list[str]
     empty: bool = False
@@ -57,24 +58,26 @@ def of(
 ) -> Told:
     """Collect what there is to tell about a run that was executed, or had completed before."""
     if done is not None:
-        run_id, status, output = done.run_id, done.status, done.output
+        run_id, status = done.run_id, done.status
     else:
         assert run is not None  # noqa: S101 - one of them is there
-        run_id, status, output = run.run_id, run.status, run.output
-    told = Told(args, run_id, flow.slug, status, done, output, database.place, database.options)
+        run_id, status = run.run_id, run.status
+    told = Told(args, run_id, flow.slug, status, done, None, database.place, database.options)
     if status == "started":
         told.items = _progress(database, run_id)
-    if status == "completed" and output is None:
-        told.empty = _is_empty(database, run_id, flow)
+    if status == "completed" and not args.output and not args.json:
+        _look_at_output(told, database)
     return told
 
 
-def _is_empty(database: Database, run_id: str, flow: FlowFacts) -> bool:
-    from pgflow_mp.db import engine
+def _look_at_output(told: Told, database: Database) -> None:
+    from pgflow_mp.db import runs
 
     with database.connect() as conn:
-        done = {step.step_slug for step in engine.run_progress(conn, run_id) if step.status == "completed"}
-    return done.isdisjoint(leaf.slug for leaf in flow.leaves)
+        leaves = runs.leaves(conn, told.run_id)
+        told.empty = not leaves
+        if all(leaf.whole for leaf in leaves):
+            told.output = runs.beginning_of_output(conn, told.run_id, _READABLE, 4 * _GLIMPSE)
 
 
 def _progress(database: Database, run_id: str) -> tuple[int, int]:
@@ -157,30 +160,31 @@ def _lines(told: Told) -> list[tuple[str, str]]:
 
 
 def _fits(told: Told) -> bool:
-    return told.output is not None and len(told.output) <= _PREVIEW
+    return told.output is not None and told.output[0] <= _PREVIEW
 
 
 def _preview(told: Told) -> str:
     from pgflow_mp.observe.text import shorten, size
 
-    if told.output is not None and _fits(told):
-        return shorten(told.output.decode("utf-8", "replace"), _PREVIEW)
     if told.empty:
         return "none: every step that it would hold was skipped"
     if told.output is None:
         return "too large to be shown"
-    return f"{size(len(told.output))} of JSON, beginning with\n{_beginning(told.output)}"
+    length, text = told.output
+    if _fits(told):
+        return shorten(text, _PREVIEW)
+    return f"{size(length)} of JSON, beginning with\n{_beginning(length, text)}"
 
 
-def _beginning(output: bytes) -> str:
+def _beginning(length: int, output: str) -> str:
     """The first lines of a large output, as people like to read JSON."""
     import msgspec
 
     from pgflow_mp.observe.text import shorten
 
-    if len(output) > _READABLE:
-        return shorten(output[:_GLIMPSE].decode("utf-8", "ignore"), _GLIMPSE) + " ..."
-    lines = msgspec.json.format(output.decode(), indent=2).splitlines()
+    if length > len(output):
+        return shorten(output, _GLIMPSE) + " ..."
+    lines = msgspec.json.format(output, indent=2).splitlines()
     shown = [shorten(line, _LINE) for line in lines[1 : 1 + _LINES]]
     return "\n".join([*shown, "    ..."])
 

@@ -11,7 +11,7 @@ are updated once a call. 40 % of the WAL is written when the step is spawned.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, cast
 from uuid import UUID
@@ -85,27 +85,18 @@ class StepProgress(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """A row of ``pgflow.runs``; input and output are raw JSON."""
+    """A row of ``pgflow.runs`` without input and output, which ``db.runs`` reads when they are wanted."""
 
     run_id: str
     flow_slug: str
     status: str
-    input: bytes
-    output: bytes | None
     remaining_steps: int
     started_at: datetime
     completed_at: datetime | None
     failed_at: datetime | None
 
 
-_RUN_COLUMNS = (
-    "run_id, flow_slug, status, input, output, remaining_steps, started_at, completed_at, failed_at"
-)
-
-_RUN_BY_FUNCTION = (
-    "jsonb_populate_record(null::pgflow.runs, pgflow.get_run_with_states(%s::uuid) -> 'run') r "
-    "where r.run_id is not null"
-)
+RUN_COLUMNS: Final = "run_id, flow_slug, status, remaining_steps, started_at, completed_at, failed_at"
 
 
 def claim_tasks(
@@ -261,14 +252,14 @@ def get_run(conn: Connection, run_id: str | UUID) -> RunRow | None:
     """The run's row, or None."""
 
     def select(conn: Connection, source: str) -> RunRow | None:
-        query = f"select {_RUN_COLUMNS} from {source}"  # noqa: S608
+        query = f"select {RUN_COLUMNS} from {source}"  # noqa: S608
         row = conn.execute(query, (str(run_id),), binary=True).fetchone()
         return None if row is None else RunRow._make(row)
 
     return rights.read(
         conn,
         lambda conn: select(conn, "pgflow.runs where run_id = %s::uuid"),
-        lambda conn: select(conn, _RUN_BY_FUNCTION),
+        lambda conn: select(conn, "pgflow.run_heads(array[%s]::uuid[])"),
     )
 
 
@@ -282,7 +273,7 @@ def run_status(conn: Connection, run_id: str | UUID) -> str | None:
     return rights.read(
         conn,
         lambda conn: select(conn, "pgflow.runs where run_id = %s::uuid"),
-        lambda conn: select(conn, _RUN_BY_FUNCTION),
+        lambda conn: select(conn, "pgflow.run_heads(array[%s]::uuid[])"),
     )
 
 
@@ -300,7 +291,7 @@ def run_progress(conn: Connection, run_id: str | UUID) -> list[StepProgress]:
 def cancel_run(conn: Connection, run_id: str | UUID, reason: str = "Run cancelled") -> RunRow:
     """End a running run as failed; a finished one is returned as it is."""
     row = conn.execute(
-        f"select {_RUN_COLUMNS} from pgflow.cancel_run(%s::uuid, %s)",  # noqa: S608
+        f"select {RUN_COLUMNS} from pgflow.cancel_run(%s::uuid, %s)",  # noqa: S608
         (str(run_id), reason),
         binary=True,
     ).fetchone()
@@ -311,22 +302,3 @@ def retry_failed_tasks(conn: Connection, run_id: str | UUID) -> int:
     """Start a failed run again with its unfinished tasks only; how many were queued."""
     row = conn.execute("select pgflow.retry_failed_tasks(%s::uuid)", (str(run_id),)).fetchone()
     return cast(int, cast("tuple[Any, ...]", row)[0])
-
-
-def iter_results(
-    conn: Connection, run_id: str | UUID, step_slug: str, *, page: int = 5000
-) -> Iterator[tuple[int, bytes | None]]:
-    """Outputs of a step's completed tasks as (task index, raw JSON) in index order, page by page."""
-    start = 0
-    while True:
-        rows = conn.execute(
-            "select task_index, status, output from pgflow.run_results(%s::uuid, %s, %s::int, %s::int)",
-            (str(run_id), step_slug, start, page),
-            binary=True,
-        ).fetchall()
-        for task_index, status, output in rows:
-            if status == "completed":
-                yield task_index, output
-        if len(rows) < page:
-            return
-        start = rows[-1][0] + 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
 from pgflow_mp.db import rights
-from pgflow_mp.db.engine import Connection, StepProgress, run_progress
+from pgflow_mp.db.engine import Connection, StepProgress
 
 _UNMET: Final = "Condition not met"
 """The error that the contract gives such a step."""
@@ -107,73 +106,3 @@ def free_tasks_of_all_workers(conn: Connection) -> int:
         "from pgflow.workers w where w.recovered_at is null"
     ).fetchone()
     return int(row[0]) if row is not None else 0
-
-
-class StepRow(NamedTuple):
-    """A step of a run without its output."""
-
-    step_slug: str
-    step_type: str
-    status: str
-    initial_tasks: int | None
-    remaining_tasks: int | None
-    error_message: str | None
-    skip_reason: str | None
-    started_at: datetime | None
-    completed_at: datetime | None
-    failed_at: datetime | None
-    skipped_at: datetime | None
-
-
-def steps_of_run(conn: Connection, run_id: str | UUID) -> list[StepRow]:
-    """The steps of a run in definition order."""
-    return rights.read(conn, lambda conn: _steps(conn, run_id), lambda conn: _reported_steps(conn, run_id))
-
-
-def _steps(conn: Connection, run_id: str | UUID) -> list[StepRow]:
-    rows = conn.execute(
-        "select ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, "
-        "ss.error_message, ss.skip_reason, ss.started_at, ss.completed_at, ss.failed_at, ss.skipped_at "
-        "from pgflow.step_states ss "
-        "join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug "
-        "where ss.run_id = %s::uuid order by s.step_index",
-        (str(run_id),),
-        binary=True,
-    ).fetchall()
-    return [StepRow._make(row) for row in rows]
-
-
-def _reported_steps(conn: Connection, run_id: str | UUID) -> list[StepRow]:
-    """The same by the function that every role with some access may call."""
-    return [
-        StepRow(
-            row.step_slug,
-            row.step_type,
-            row.status,
-            row.initial_tasks,
-            row.remaining_tasks,
-            row.error_message,
-            row.skip_reason,
-            row.started_at,
-            *(row.finished_at if row.status == end else None for end in ("completed", "failed", "skipped")),
-        )
-        for row in run_progress(conn, run_id)
-    ]
-
-
-def step_output(conn: Connection, run_id: str | UUID, step_slug: str) -> bytes | None:
-    """The output of a step as raw JSON; None if it has none, or none that fits one document."""
-    row = rights.read(
-        conn,
-        lambda conn: conn.execute(
-            "select output from pgflow.step_states where run_id = %s::uuid and step_slug = %s",
-            (str(run_id), step_slug),
-        ).fetchone(),
-        lambda conn: conn.execute(
-            "select nullif(s -> 'output', 'null'::jsonb) "
-            "from jsonb_array_elements(pgflow.get_run_with_states(%s::uuid) -> 'steps') s "
-            "where s ->> 'step_slug' = %s",
-            (str(run_id), step_slug),
-        ).fetchone(),
-    )
-    return None if row is None else row[0]

@@ -21,6 +21,11 @@ _STARTER: Final = (
     "run_progress",
     "run_results",
     "run_heads",
+    "run_input",
+    "run_output",
+    "step_output",
+    "run_leaves",
+    "run_results_page",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (

@@ -17,6 +17,7 @@ from pgflow_mp.errors import RunFailed
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.results import typed_output
 from pgflow_mp.loading import reentry
 from pgflow_mp.testing.clock import FakeClock
 from pgflow_mp.testing.faults import simulated
@@ -73,8 +74,6 @@ def execute_inline(
 
     ``clock`` lets the pauses of retries and start delays be seen. ``dsn`` is where ``ctx.connect()`` goes.
     """
-    from pgflow_mp.runner import typed_output
-
     handlers.check(flow)
     raw = encode_input(input)
     runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})

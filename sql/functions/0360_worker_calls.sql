@@ -92,6 +92,71 @@ as $$
     and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_heads'))::text[]), true);
 $$;
 
+-- Its payloads, each when it is asked for.
+create or replace function pgflow.run_input(run_id uuid)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.input
+  from pgflow.runs r
+  where r.run_id = run_input.run_id
+    and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_input'))::text[]), true);
+$$;
+
+create or replace function pgflow.run_output(run_id uuid)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select r.output
+  from pgflow.runs r
+  where r.run_id = run_output.run_id
+    and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_output'))::text[]), true);
+$$;
+
+create or replace function pgflow.step_output(run_id uuid, step_slug text)
+returns jsonb
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select ss.output
+  from pgflow.step_states ss
+  where ss.run_id = step_output.run_id
+    and ss.step_slug = step_output.step_slug
+    and coalesce(ss.flow_slug = any ((select pgflow._granted_flows('step_output'))::text[]), true);
+$$;
+
+-- The completed steps that nothing depends on, of which a run's output is made. Those that are not whole are
+-- null there, for they would make it too large: a map's outputs are in its tasks, a step's in its state.
+create or replace function pgflow.run_leaves(run_id uuid)
+returns table (step_slug text, is_map boolean, whole boolean)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select ss.step_slug, s.step_type = 'map',
+    coalesce(jsonb_typeof(r.output -> ss.step_slug) <> 'null', false)
+      or (s.step_type <> 'map' and coalesce(ss.output = 'null'::jsonb, true))
+  from pgflow.step_states ss
+  join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+  join pgflow.runs r on r.run_id = ss.run_id
+  where ss.run_id = run_leaves.run_id
+    and ss.status = 'completed'
+    and coalesce(ss.flow_slug = any ((select pgflow._granted_flows('run_leaves'))::text[]), true)
+    and not exists (
+      select 1 from pgflow.deps d where d.flow_slug = ss.flow_slug and d.dep_slug = ss.step_slug
+    )
+  order by s.step_index;
+$$;
+
 -- Counts of one run's steps, cheap enough to be asked for every second: nothing is counted row by row.
 create or replace function pgflow.run_progress(run_id uuid)
 returns table (
@@ -142,6 +207,39 @@ as $$
     and coalesce(t.flow_slug = any ((select pgflow._granted_flows('run_results'))::text[]), true)
   order by t.task_index
   limit run_results.max_rows;
+$$;
+
+-- The same, but at most so many bytes of output as stored, or one row. Nothing is read for being counted.
+create or replace function pgflow.run_results_page(
+  run_id uuid,
+  step_slug text,
+  from_index int,
+  max_rows int,
+  max_bytes bigint
+)
+returns table (task_index int, status text, output jsonb, error_message text)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select t.task_index, t.status, t.output, t.error_message
+  from (
+    select r.*, sum(coalesce(pg_column_size(r.output), 0)) over (order by r.task_index) as bytes,
+      row_number() over (order by r.task_index) as n
+    from (
+      select t.task_index, t.status, t.output, t.error_message
+      from pgflow.step_tasks t
+      where t.run_id = run_results_page.run_id
+        and t.step_slug = run_results_page.step_slug
+        and t.task_index >= run_results_page.from_index
+        and coalesce(t.flow_slug = any ((select pgflow._granted_flows('run_results_page'))::text[]), true)
+      order by t.task_index
+      limit run_results_page.max_rows
+    ) r
+  ) t
+  where t.bytes <= run_results_page.max_bytes or t.n = 1
+  order by t.task_index;
 $$;
 
 -- The runs that were started last, newest first, of one flow or all, with ids that begin with id_prefix.

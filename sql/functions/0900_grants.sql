@@ -15,7 +15,7 @@ declare
   v_granted text[] := '{}';
   v_names text[] := array[
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
-    'run_heads'
+    'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page'
   ];
 begin
   if access not in ('starter', 'operator', 'worker') then
@@ -88,6 +88,11 @@ begin
       values
         ('run_heads', 'run_progress'),
         ('flow_queues', 'flow_options'),
+        ('run_leaves', 'run_progress'),
+        ('run_input', 'get_run_with_states'),
+        ('run_output', 'get_run_with_states'),
+        ('step_output', 'get_run_with_states'),
+        ('run_results_page', 'run_results'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),

@@ -9,7 +9,7 @@ from database_server import DatabaseServer
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from pgflow_mp.db import connection, engine, queries, reports, schema, wire
+from pgflow_mp.db import connection, engine, reports, runs, schema, wire
 
 ODD = {
     "DateStyle": "SQL, DMY",
@@ -53,7 +53,7 @@ def test_what_a_database_or_its_role_has_set_does_not_reach_us(server: DatabaseS
         schema.install(conn)
         conn.execute("select pgflow.create_flow('odd'), pgflow.add_step('odd', 'a')")
         run = engine.start_flow(conn, "odd", b'{"text": "\xe2\x82\xac"}')
-        assert [row.status for row in queries.steps_of_run(conn, run)] == ["started"]
+        assert [row.status for row in engine.run_progress(conn, run)] == ["started"]
 
 
 def test_times_are_read_right_where_no_setting_sticks(
@@ -64,7 +64,9 @@ def test_times_are_read_right_where_no_setting_sticks(
     conn.execute("select pgflow.create_flow('odd'), pgflow.add_step('odd', 'a')")
     run = engine.start_flow(conn, "odd", b"{}")
     conn.execute("select set_config('DateStyle', 'SQL, DMY', false), set_config('TimeZone', 'EST', false)")
-    began = queries.steps_of_run(conn, run)[0].started_at
+    view = runs.run_view(conn, run)
+    assert view is not None
+    began = view[1][0].started_at
     assert began is not None
     found = [engine.run_progress(conn, run)[0].started_at, reports.recent_runs(conn, 5)[0].started_at, began]
     row = engine.get_run(conn, run)

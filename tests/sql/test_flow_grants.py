@@ -38,6 +38,7 @@ order by 1
 """
 READING = {"flow_options", "get_run_with_states", "recent_runs", "run_progress", "run_results", "run_heads"}
 READING |= {"watched_workers", "task_input", "flow_queues"}
+READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page"}
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
 
@@ -77,8 +78,9 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "worker_id": THEIRS, "worker_ids": [THEIRS], "msg_ids": ids, "task_indexes": [0], "task_index": 0,
         "input": [7], "outputs": ["1"], "error_messages": ["e"], "attempts": [1],
         "permanent": [True], "lease_seconds": 60, "qty": 5,
-        "id_prefix": "", "from_index": 0, "max_rows": 9, "priority": 3, "reason": "no", "function_name": "w",
-        "dead_after": "1 hour", "last_seen": ["2020-01-01"],
+        "id_prefix": "", "from_index": 0, "max_rows": 9, "max_bytes": 99,
+        "priority": 3, "reason": "no", "function_name": "w", "dead_after": "1 hour",
+        "last_seen": ["2020-01-01"],
     }  # fmt: skip
 
 
@@ -141,6 +143,9 @@ def test_no_granted_function_touches_or_shows_another_flow(limited: Db, state: s
             if function.name == "register_worker" and attempt is not known:
                 continue
             assert everything(limited, run) == before, function.signature
+    with acting(limited, OTHER):
+        leaves = limited.column("select step_slug from pgflow.run_leaves(%s)", run)
+    assert leaves == (["m", "s"] if state == "completed" else [])
 
 
 def test_the_same_calls_do_touch_it_without_the_limit(limited: Db) -> None:
@@ -159,8 +164,8 @@ def test_the_same_calls_do_touch_it_without_the_limit(limited: Db) -> None:
             reads = function.name in READING
             if function.name == "retry_failed_tasks":
                 assert state == "PF004"
-            elif function.name.startswith("claim_tasks"):
-                assert state == ""
+            elif function.name.startswith("claim_tasks") or function.name == "run_leaves":
+                assert state == ""  # nothing is to be had
             else:
                 assert rows, function.signature
                 assert reads or everything(limited, run) != before, function.signature

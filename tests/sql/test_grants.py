@@ -13,7 +13,14 @@ from pgflow_mp.db.schema import function_files
 from .helpers import LOCAL_SECRET, WORKER, Db, flow, map_step, setup, start
 
 ROLE = "pgflow_test_role"
-LATER = ("pgflow.run_heads(uuid[])",)
+LATER = (
+    "pgflow.run_heads(uuid[])",
+    "pgflow.run_leaves(uuid)",
+    "pgflow.run_input(uuid)",
+    "pgflow.run_output(uuid)",
+    "pgflow.step_output(uuid, text)",
+    "pgflow.run_results_page(uuid, text, int, int, bigint)",
+)
 """Functions that were added to an access."""
 
 
