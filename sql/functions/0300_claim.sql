@@ -126,8 +126,19 @@ begin
     for update skip locked
   ) t;
 
-  -- Nearly always all tasks are of maps and their elements, whose sizes are known by now, fit.
-  if max_bytes is not null and cardinality(v_rows) > 1 and (v_bytes is null or v_bytes > max_bytes) then
+  -- Nearly always the elements of maps, whose sizes are known by now, fit, or all that the runs of the other
+  -- tasks have at all does; only otherwise each step of one task is asked for.
+  if max_bytes is not null and cardinality(v_rows) > 1 and v_bytes is null then
+    select coalesce(sum(z.size), 0) into v_bytes
+    from unnest(v_runs) g (run_id)
+    cross join lateral (
+      select pg_column_size(r.input) as size from pgflow.runs r where r.run_id = g.run_id
+      union all
+      select pg_column_size(ss.output) from pgflow.step_states ss where ss.run_id = g.run_id
+    ) z;
+    v_bytes := v_bytes + coalesce((select sum(u.size) from unnest(v_sizes) u (size)), 0);
+  end if;
+  if cardinality(v_rows) > 1 and v_bytes > max_bytes then
     select array_agg(h.row_id) filter (where h.before < max_bytes),
       array_agg(h.run_id) filter (where h.before < max_bytes),
       array_agg(h.step_slug) filter (where h.before < max_bytes),
