@@ -229,6 +229,7 @@ def _is_terminal() -> bool:
 
 def worker_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options as fields of WorkerSettings. Raises ConfigError for combinations that make no sense."""
+    from pgflow_mp.executors.lanes import descriptors
     from pgflow_mp.worker.settings import WorkerSettings
 
     if args.progress == "live" and not any(map(os.isatty, (1, 2))):
@@ -258,8 +259,9 @@ def worker_options(args: argparse.Namespace) -> dict[str, Any]:
         )
     }
     try:
-        WorkerSettings(dsn="", targets=("any",), **options)
+        settings = WorkerSettings(dsn="", targets=("any",), **options)
     except ConfigError as error:
         text = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: "--" + name[0].replace("_", "-"), str(error))
         raise ConfigError(text, hint=error.hint) from None
+    descriptors.check(settings.lanes)
     return options

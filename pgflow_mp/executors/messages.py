@@ -35,7 +35,8 @@ class Setup(Message):
 
     ``target`` is what pgflow_mp.loading understands, several of them one a line; ``flows`` limits it by
     slug (empty: every flow there). ``main_path`` is the script that the target ``__main__`` stands for.
-    ``threads`` is the number of threads that numeric libraries may use per lane (0: leave them alone).
+    ``threads`` is the number of threads that numeric libraries may use per lane (0: leave them alone),
+    ``open_files`` the soft limit of descriptors that handlers get (None: as it is).
     """
 
     target: str
@@ -47,6 +48,7 @@ class Setup(Message):
     threads: int = 1
     log_level: str = "info"
     log_format: str = "text"
+    open_files: int | None = None
 
 
 class Item(Message):

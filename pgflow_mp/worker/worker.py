@@ -150,6 +150,7 @@ class Worker:
                 course.run_id = session.call(begin)
             run_id = course.run_id
             run = session.call(lambda conn: engine.get_run(conn, run_id)) if run_id is not None else None
+            self._may_interrupt = False  # not on the way out, where it would leave the connection open
         if course.stop_requests:
             raise _Interrupted
         identities = Identities({name: flow for flow, names in queues.items() for name in names})

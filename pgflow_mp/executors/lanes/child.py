@@ -24,7 +24,7 @@ from pgflow_mp import logs, streams
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.execution import Loadable, Prepared, describe, error_text, flows_of
-from pgflow_mp.executors.lanes import lifeline, listening, zygote
+from pgflow_mp.executors.lanes import descriptors, lifeline, listening, zygote
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import Surroundings
 from pgflow_mp.executors.messages import Hello, Kind, Outcome, Setup, decode_chunk, encode
@@ -53,6 +53,8 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     lifeline.arm()
     _set_up_process(files)
     orders = msgspec.msgpack.decode(setup, type=Setup)
+    if orders.open_files is not None:
+        descriptors.restore(orders.open_files)
     os.environ.update(cpus.thread_environment(orders.threads))
     started = time.perf_counter()
     hello = Hello([], "", "", 0.0, zygote.loaded, zygote.why_not)

@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Final
 
+import msgspec
+
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.executors.events import Cause, LaneEvent, LaneFailedToStart, LaneReady
+from pgflow_mp.executors.lanes import descriptors
 from pgflow_mp.executors.lanes.lane import Hooks, LaneProcess, RunningItem, default_oom_kills
 from pgflow_mp.executors.lanes.nursery import Losses, Nursery
 from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Hello, Setup, encode
@@ -87,7 +90,8 @@ class LanePool:
         self.max_memory = max_memory
         self.recycle_memory = recycle_memory or (max_memory * 3 // 4 if max_memory else None)
         self.flows: list[FlowInfo] = []
-        self._setup = setup
+        setup = msgspec.structs.replace(setup, open_files=descriptors.given())
+        self._setup, self._took = setup, False
         self._on_event = on_event
         self._recycle_items = recycle_items
         self._recycle_seconds = recycle_seconds
@@ -118,10 +122,11 @@ class LanePool:
     def start(self) -> list[FlowInfo]:
         """Start all lanes at once; returns what the target holds as soon as the first lane knows.
 
-        Raises FlowDefinitionError, with the pool stopped, if the target cannot be loaded.
+        Raises FlowDefinitionError (no such target) or ConfigError (too many lanes), with the pool stopped.
         """
-        self.resize(self._size)
         try:
+            self._took = descriptors.take(self._size)
+            self.resize(self._size)
             hello = self._await_first()
             if hello.error:
                 raise FlowDefinitionError(hello.error, hint=hello.hint)
@@ -323,6 +328,8 @@ class LanePool:
                 process.kill(KillReason(Cause.STOPPED), 0.0)
             self._nursery.close(process, grace)
         self._nursery.stop()
+        if self._took:
+            self._took = descriptors.give()
 
     # -- internals ---------------------------------------------------------------------------------
 
