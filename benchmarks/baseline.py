@@ -18,6 +18,7 @@ def install(dsn: str) -> engine.Connection:
     """A connection to a database that has the queue now."""
     conn = connection.connect(dsn)
     wire.adapt(conn)
+    conn.execute("set search_path = public")  # our sessions have no schema to make things in
     conn.execute(SQL.read_text(encoding="utf-8").encode())
     return conn
 

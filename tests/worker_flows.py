@@ -163,3 +163,26 @@ def one(length: int) -> str:
 @leaves.map
 def two(length: int) -> str:
     return "2" * length
+
+
+doubled = Flow("doubled")
+
+
+@doubled.map
+def slowly_doubled(x: int, ctx: Context) -> int:
+    _log(f"double {ctx.task_index}")
+    time.sleep(0.005)
+    return 2 * x
+
+
+stepwise = Flow("stepwise", queues="step", max_attempts=1)
+
+
+@stepwise.map
+def double_each(x: int) -> int:
+    return 2 * x
+
+
+@stepwise.step(depends_on=[double_each])
+def total(double_each: list[int]) -> int:
+    return sum(double_each)

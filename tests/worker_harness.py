@@ -46,7 +46,7 @@ def compiled(dsn: str, flow: str) -> None:
 
     (found,) = [f for f in load_flows(str(FLOWS)) if f.slug == flow]
     with adapted(dsn) as conn:
-        engine.ensure_flow_compiled(conn, flow, msgspec.json.encode(found.shape()))
+        engine.ensure_flow_compiled(conn, flow, msgspec.json.encode(found.shape()), found.queues)
 
 
 def start(dsn: str, flow: str, input: Any) -> str:
