@@ -1,4 +1,4 @@
--- The names of queues (contract addendum section 3). A flow in mode "flow" has one queue, named like it in
+-- The names of queues (contract 0.17 section 3). A flow in mode "flow" has one queue, named like it in
 -- lower case; in mode "step" each of its steps has one of its own. What is stored and passed to pgmq is
 -- always the lower-case name; a queue that an older release made may be listed in another spelling.
 

@@ -1,4 +1,4 @@
--- Flows from shapes (contract sections 4.5 and 4.6, addendum 4.5 and 4.6).
+-- Flows from shapes (contract 0.17 sections 4.5 and 4.6).
 
 -- A flow whose steps have a queue each; its steps are there all at once or not at all.
 create or replace function pgflow._create_step_queued_flow(p_flow_slug text, p_shape jsonb, p_routes jsonb)

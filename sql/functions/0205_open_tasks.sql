@@ -1,4 +1,4 @@
--- Tasks that nobody is to work on any more, and their messages (contract sections 9 and 10, addendum 6). A
+-- Tasks that nobody is to work on any more, and their messages (contract 0.17 section 6). A
 -- message leaves its queue, the one that its task was spawned with, after the task has left the open states.
 
 create or replace function pgflow._archive_task_message(p_run_id uuid, p_step_slug text, p_task_index int)

@@ -1,4 +1,4 @@
--- Claiming work (contract section 7, addendum 5.2).
+-- Claiming work (contract 0.17 section 5.2).
 
 -- The bytes of input that a claim stops at: it answers tasks until they hold so many, at least one. A caller
 -- that gets a fraction of this may expect more.

@@ -1,4 +1,4 @@
--- start_tasks (contract section 7, addendum section 5.2).
+-- start_tasks (contract 0.17 section 5.2).
 
 -- A task whose message is gone must not be worked on: then the claim fails as a whole.
 create or replace function pgflow._all_leased(updated int, claimed int)

@@ -1,10 +1,11 @@
--- Grants (contract section 15). Nobody but the owner may do anything by default; three sets of rights
--- can be given to roles of the site's choosing, none of which includes a right on a table.
+-- Grants (contract section 15). Nobody but the owner may do anything by default; sets of rights can
+-- be given to roles of the site's choosing, none of which includes a right on a table but to read definitions.
 
 revoke all on all routines in schema pgflow from public;
 
 -- starter: start and read runs. operator: also cancel and retry them. worker: start, read, claim, settle
--- and report. Answers what was granted.
+-- and report. client: what a client of pgflow itself needs, which reads the definitions of flows from their
+-- tables. Answers what was granted.
 create or replace function pgflow.grant_access(role_name name, access text)
 returns text[]
 language plpgsql
@@ -18,8 +19,8 @@ declare
     'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page'
   ];
 begin
-  if access not in ('starter', 'operator', 'worker') then
-    raise exception 'Unknown access "%", use starter, operator or worker', access
+  if access not in ('starter', 'operator', 'worker', 'client') then
+    raise exception 'Unknown access "%", use starter, operator, worker or client', access
       using errcode = 'invalid_parameter_value';
   end if;
   if access = 'operator' then
@@ -32,6 +33,10 @@ begin
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
       'retire_worker', 'report_parked'
     ];
+  end if;
+  if access = 'client' then
+    v_names := array['start_flow_with_states', 'get_run_with_states'];
+    execute format('grant select on pgflow.flows, pgflow.steps to %I', role_name);
   end if;
   execute format('grant usage on schema pgflow to %I', role_name);
   for v_function in

@@ -1,4 +1,4 @@
-"""Upgrades of databases as former releases left them, with runs under way (contract addendum section 13)."""
+"""Upgrades of databases as former releases left them, with runs under way (contract 0.17 section 13)."""
 
 from __future__ import annotations
 

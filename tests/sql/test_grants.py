@@ -60,12 +60,10 @@ def test_no_function_is_open_to_public(plain_db: Db) -> None:
     assert open_to_all == []
 
 
-def test_a_browser_client_needs_only_the_documented_grants(role: Db) -> None:
+def test_a_client_of_pgflow_itself_reads_definitions_and_starts_and_reads_runs(role: Db) -> None:
     setup(role, "one")
-    role.do(f"grant usage on schema pgflow to {ROLE}")
-    role.do(f"grant execute on function pgflow.start_flow_with_states(text, jsonb, uuid) to {ROLE}")
-    role.do(f"grant execute on function pgflow.get_run_with_states(uuid) to {ROLE}")
-    role.do(f"grant select on pgflow.flows, pgflow.steps to {ROLE}")
+    granted = role.value("select pgflow.grant_access(%s, 'client')", ROLE)
+    assert len(granted) == 2
     with acting(role):
         found = role.value("select pgflow.start_flow_with_states('one', '{\"a\": 1}')")
         run = found["run"]["run_id"]

@@ -1,4 +1,4 @@
-"""Callbacks that waited for the run's lock while it failed (contract addendum 6.1 and 6.2)."""
+"""Callbacks that waited for the run's lock while it failed (contract 0.17 6.1 and 6.2)."""
 
 from __future__ import annotations
 

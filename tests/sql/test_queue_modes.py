@@ -1,4 +1,4 @@
-"""Flows with a queue for each step: compiling, comparing and deleting them (contract addendum section 4)."""
+"""Flows with a queue for each step: compiling, comparing and deleting them (contract 0.17 section 4)."""
 
 from __future__ import annotations
 

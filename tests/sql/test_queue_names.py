@@ -1,4 +1,4 @@
-"""Names of queues and route maps (contract addendum section 3)."""
+"""Names of queues and route maps (contract 0.17 section 3)."""
 
 from __future__ import annotations
 

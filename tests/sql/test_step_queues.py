@@ -1,4 +1,4 @@
-"""Runs of flows with a queue for each step: sent, claimed, settled, recovered (contract addendum 5 to 7)."""
+"""Runs of flows with a queue for each step: sent, claimed, settled, recovered (contract 0.17 5 to 7)."""
 
 from __future__ import annotations
 

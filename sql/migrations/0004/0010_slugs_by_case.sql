@@ -1,4 +1,4 @@
--- From here on slugs are unique whatever their case (contract addendum sections 2.1 and 2.2). Where some are
+-- From here on slugs are unique whatever their case (contract 0.17 sections 2.1 and 2.2). Where some are
 -- not, nothing is changed, and they are named.
 do $$
 declare

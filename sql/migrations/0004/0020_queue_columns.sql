@@ -1,4 +1,4 @@
--- Queue modes and names (contract addendum sections 2.1 to 2.3), to be filled by 0030. May be run again: on a
+-- Queue modes and names (contract 0.17 sections 2.1 to 2.3), to be filled by 0030. May be run again: on a
 -- large database it runs ahead, in a short transaction of its own.
 
 create or replace function pgflow.is_valid_queue_name(queue_name text)

@@ -1,4 +1,4 @@
--- How a worker is started, which version it has, and where to look for both (contract addendum section 2).
+-- How a worker is started, which version it has, and where to look for both (contract 0.17 section 2).
 alter table pgflow.worker_functions add column start_mode text not null default 'http'
   constraint worker_functions_start_mode_check check (start_mode in ('http', 'process'));
 alter table pgflow.workers add column pgflow_version text;

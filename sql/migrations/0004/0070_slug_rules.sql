@@ -1,5 +1,5 @@
 -- Slugs begin with a letter, end with a letter or a digit, and hold no "__", which joins the two of a step's
--- queue (contract addendum section 3). Those that are here already may stay: they are named in the check.
+-- queue (contract 0.17 section 3). Those that are here already may stay: they are named in the check.
 create or replace function pgflow.is_valid_slug(slug text)
 returns boolean
 language sql
