@@ -1,5 +1,7 @@
 -- Ours: what a worker reports and reads besides its tasks.
 
+-- dead_after is bounded: times are computed with it by whatever looks at all workers, and a promise that has
+-- none of them in range would end that for everybody.
 create or replace function pgflow.register_worker(
   worker_id uuid,
   queue_name text,
@@ -14,6 +16,9 @@ as $$
 #variable_conflict use_column
 declare
   v_queue text := lower(register_worker.queue_name);
+  v_dead_after interval := case
+    when dead_after is not null then least(greatest(dead_after, interval '0'), interval '1000 days')
+  end;
 begin
   perform pgflow._require_flow(
     'register_worker',
@@ -26,7 +31,7 @@ begin
   insert into pgflow.workers as w (worker_id, queue_name, function_name, dead_after, started_at, last_heartbeat_at)
   values (
     register_worker.worker_id, v_queue, register_worker.function_name,
-    register_worker.dead_after, clock_timestamp(), clock_timestamp()
+    v_dead_after, clock_timestamp(), clock_timestamp()
   )
   on conflict on constraint workers_pkey do update
     set last_heartbeat_at = clock_timestamp(),

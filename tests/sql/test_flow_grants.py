@@ -80,7 +80,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "permanent": [True], "lease_seconds": 60, "qty": 5,
         "id_prefix": "", "from_index": 0, "max_rows": 9, "max_bytes": 99,
         "priority": 3, "reason": "no", "function_name": "w", "dead_after": "1 hour",
-        "last_seen": ["2020-01-01"],
+        "last_seen": ["2020-01-01"], "mine": [THEIRS], "tasks": [1],
     }  # fmt: skip
 
 
@@ -111,6 +111,7 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "events": event_names(db, run),
         "workers": db.column("select to_jsonb(w) from pgflow.workers w where worker_id = %s", THEIRS),
         "runs": db.column("select run_id from pgflow.runs where flow_slug = 'b'"),
+        "parked": db.column("select to_jsonb(p) from pgflow.parked p where run_id = %s", run),
     }
 
 
@@ -317,3 +318,25 @@ def test_a_worker_of_one_flow_cannot_take_over_the_registration_of_another_s(lim
     with acting(limited):
         limited.do("select pgflow.register_worker(%s, 'a', 'w', '1 day')", THEIRS)
     assert everything(limited, run_of(limited, "b")) == before
+
+
+PARK = "select * from pgflow.report_parked(%s::uuid[], %s::uuid[], %s::uuid[], %s::int[])"
+
+
+def test_what_others_hold_back_is_not_told_invented_or_forgotten_by_who_may_not_use_the_flow(
+    limited: Db,
+) -> None:
+    runs = [run_of(limited, slug) for slug in ("a", "b")]
+    for worker_id, slug in ((WORKER, "a"), (THEIRS, "b")):
+        limited.do("select pgflow.register_worker(%s, %s, 'w', '1 hour')", worker_id, slug)
+    limited.do(PARK, [THEIRS], [THEIRS], [runs[1]], [2])
+    before = everything(limited, runs[1])
+    with acting(limited):
+        for run_ids in (runs, runs[::-1]):
+            told = limited.rows(PARK, [WORKER, THEIRS], [WORKER] * 2, run_ids, [1, 1])
+            assert [(row.run_id, row.tasks_left) for row in told] == [(runs[0], 3)]
+        assert limited.rows(PARK, [THEIRS], [], [], []) == []
+        assert limited.rows(PARK, [THEIRS], [THEIRS], [runs[0]], [3]) == []
+        assert limited.rows(PARK, None, None, None, None) == []
+    assert everything(limited, runs[1]) == before
+    assert [row.tasks_left for row in limited.rows(PARK, [THEIRS], [THEIRS], [runs[1]], [1])] == [3]

@@ -292,3 +292,28 @@ def test_a_recovered_task_goes_on_in_a_chain(db: Db) -> None:
     claim(db, "f", 1, OTHER)
     complete(db, run, "a", 1)
     assert state(db, run, "b").status == "started"
+
+
+@pytest.mark.parametrize(
+    "promise", ["178000000 years", "-178000000 years", "2147483647 months", "-1 day", "9999999999 seconds"]
+)
+def test_no_promise_of_one_worker_ends_the_upkeep_for_all(db: Db, promise: str) -> None:
+    run = start(db, setup(db, "root_map"), [1])
+    db.do("select pgflow.register_worker(%s, 'root_map', 'w', '1 second')", WORKER)
+    claim(db, "root_map", 1)
+    for _ in range(2):  # a new row, and one that is there
+        db.do("select pgflow.register_worker(%s, 'root_map', 'w', %s)", OTHER, promise)
+        silence(db, OTHER, 60)
+        silence(db, WORKER, 60)
+        recover(db)
+        assert len(db.rows("select * from pgflow.watched_workers()")) <= 2
+        db.rows(
+            "select * from pgflow.report_parked(%s::uuid[], %s::uuid[], %s::uuid[], '{1}')",
+            [OTHER],
+            [OTHER],
+            [run],
+        )
+        db.do("select pgflow.prune_data_older_than('1 second')")
+    assert [task.status for task in tasks(db, run)] == ["queued"]
+    with db.savepoint():
+        db.do("delete from pgflow.workers")
