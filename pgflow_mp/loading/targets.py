@@ -77,7 +77,8 @@ class Target:
     def sys_path(self) -> list[str]:
         """Directories that belong on sys.path where the target is loaded."""
         if self.file is not None:
-            return [package_of(self.file)[0]]
+            where = (package_of(self.file)[0], package_of(os.path.realpath(self.file))[0])
+            return list(dict.fromkeys(where))  # a script finds what is beside the file that a link leads to
         return [self.directory] if self.directory else []
 
     def __str__(self) -> str:

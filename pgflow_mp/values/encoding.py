@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections import deque
+from collections import UserString, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import date, datetime, time, timedelta
@@ -57,6 +57,8 @@ def hook(value: Any) -> Any:
                 return _exact(value, base)
         if isinstance(value, os.PathLike):
             return os.fspath(value)
+        if isinstance(value, UserString):
+            return str(value)
         if isinstance(value, Mapping):
             return _as_dict(value)
         is_list = isinstance(value, list | tuple | set | frozenset)

@@ -47,6 +47,15 @@ def is_table(kind: type) -> bool:
     return library_of(kind) in ("pandas", "polars", "pyarrow") and kind.__name__ in (*_TABLES, "Table")
 
 
+def unwritten(kind: type) -> str | None:
+    """An attribute that msgspec leaves out when it writes objects of this class without a word.
+
+    Those are the ones of attrs classes that start with an underscore; of dataclasses it writes them.
+    """
+    names = (attribute.name for attribute in getattr(kind, "__attrs_attrs__", ()))
+    return next((name for name in names if name.startswith("_")), None)
+
+
 # -- to JSON ---------------------------------------------------------------------------------------
 
 

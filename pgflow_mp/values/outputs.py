@@ -36,18 +36,20 @@ from pgflow_mp.values.encoding import (
     shown,
     type_name,
 )
-from pgflow_mp.values.foreign import Unsupported, is_numpy
+from pgflow_mp.values.foreign import Unsupported, is_numpy, unwritten
 from pgflow_mp.values.jsontext import find_nul, has_longer_number, jsonb_size
 from pgflow_mp.values.keys import is_key, lost_key, same_in_json
 
 MAX_OUTPUT_BYTES: Final = 200 * 1024 * 1024
+_MINUTE: Final = timedelta(minutes=1)
 _JSONB_LIMIT: Final = 0x0FFFFFFF  # bytes of one jsonb container, in PostgreSQL's binary form
 _MAX_DIGITS: Final = 131_072  # of PostgreSQL's numeric, before the decimal point
 _PLAIN: Final[frozenset[type]] = frozenset({int, str, bool, type(None)})
 _SCALARS: Final = _PLAIN | {float}
 _STRINGS: Final[frozenset[type]] = frozenset({str})
 _INTEGERS: Final[frozenset[type]] = frozenset({int})
-_LEAVES: Final[frozenset[type]] = _PLAIN | {datetime, date, time, timedelta, Decimal, UUID}
+_LEAVES: Final[frozenset[type]] = _PLAIN | {date, timedelta, Decimal, UUID}
+_TIMES: Final = (datetime, time)
 _KEY_HINT: Final = "Use str or int, or return a list of pairs."
 _LEAVES_AND_FLOAT: Final = _LEAVES | {float}
 
@@ -132,10 +134,14 @@ def _check_inside(value: Any, body: bytes) -> bytes:
         below: list[Iterable[Any]] = []
         for kind in kinds:
             group = group_of(kind)
-            if group == "leaf" or (kind is float and not may_be_nan):
+            is_time = issubclass(kind, _TIMES)
+            if (group == "leaf" and not is_time) or (kind is float and not may_be_nan):
                 continue
             same: list[Any] = level if len(kinds) == 1 else [item for item in level if type(item) is kind]
-            if group == "list":
+            if is_time:
+                if not all(map(_has_whole_minutes, same)):
+                    raise _odd_offset(value)
+            elif group == "list":
                 below += same
             elif group == "dict":
                 below += map(dict.values, same)
@@ -149,6 +155,8 @@ def _check_inside(value: Any, body: bytes) -> bytes:
                 raise bytes_error(value)
             elif group == "raw":
                 has_raw = True
+            elif hidden := unwritten(kind):
+                raise _unwritten(value, kind, hidden)
             else:
                 below += ([child for _, child in children(item)] for item in same)
         if not below:
@@ -197,6 +205,29 @@ def _not_finite(value: Any) -> OutputError:
     path = find(value, lambda item: isinstance(item, float) and not math.isfinite(item))
     return OutputError(
         f"NaN and Infinity are not JSON{path}", hint="Put None, a string or a number in their place."
+    )
+
+
+def _has_whole_minutes(item: Any) -> bool:
+    """False for a time whose zone is off by seconds, as zones were before 1900: ISO 8601 drops them."""
+    if not isinstance(item, _TIMES) or item.tzinfo is None or (offset := item.utcoffset()) is None:
+        return True
+    return not offset % _MINUTE
+
+
+def _odd_offset(value: Any) -> OutputError:
+    path = find(value, lambda item: not _has_whole_minutes(item))
+    return OutputError(
+        f"A time zone's offset of seconds would be cut to minutes{path}",
+        hint="Convert it with .astimezone(datetime.timezone.utc).",
+    )
+
+
+def _unwritten(value: Any, kind: type, name: str) -> OutputError:
+    path = find(value, lambda item: type(item) is kind)
+    return OutputError(
+        f"The attribute {name} of {kind.__qualname__} would not be written{path}",
+        hint="Of attrs classes those without an underscore at the start are written: rename it.",
     )
 
 

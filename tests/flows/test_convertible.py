@@ -66,6 +66,11 @@ class Typed(TypedDict):
     path: Path
 
 
+class Sparse(msgspec.Struct, omit_defaults=True):
+    number: int | msgspec.UnsetType = msgspec.UNSET
+    text: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
 @dataclasses.dataclass
 class Bad:
     name: str
@@ -113,6 +118,9 @@ SATISFIED: list[tuple[Any, Any]] = [
     (Place, Place(Path("a"))),
     (Struct, Struct(collections.Counter("a"))),
     (Typed, {"path": Path("a")}),
+    (Sparse, Sparse()),
+    (list[Sparse], [Sparse(number=1), Sparse(text=None)]),
+    (collections.UserString, collections.UserString("a")),
     (Iterable[int], [1, 2]),
     (Sequence[Path], [Path("a")]),
     (object, {"a": 1}),

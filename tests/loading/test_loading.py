@@ -100,6 +100,26 @@ def test_a_module_of_the_working_directory_is_loaded(place: Path) -> None:
     )
 
 
+def test_a_link_to_a_script_finds_what_is_beside_the_script_as_python_does(place: Path) -> None:
+    write("tools/beside_the_script.py", "SLUG = 'linked'\n")
+    write("tools/script.py", "from pgflow_mp import Flow\nfrom beside_the_script import SLUG\n"
+          "flow = Flow(SLUG)\n@flow.map\ndef count(line: str) -> int:\n    return len(line)\n")  # fmt: skip
+    (place / "bin").mkdir()
+    (place / "bin" / "linked_script.py").symlink_to(place / "tools" / "script.py")
+    assert slugs("bin/linked_script.py") == ["linked"]
+
+
+def test_files_hide_neither_modules_of_python_nor_packages_that_we_need(place: Path) -> None:
+    for name in ("psutil", "rich"):  # what is not imported yet is imported from where it is installed
+        write(f"{name}.py")
+    assert slugs("rich.py") == ["slug_of_rich"]
+    program = "from pgflow_mp import paths; paths.extend([%r]); import rich, psutil; print(rich.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program % str(place)], capture_output=True, text=True, check=True
+    )
+    assert "__init__" in done.stdout
+
+
 def test_a_file_becomes_the_module_that_its_neighbours_would_import(place: Path) -> None:
     write("jobs/helper_for_lines.py", "import lines_file\nflow = lines_file.flow\n")
     write("jobs/lines_file.py")
