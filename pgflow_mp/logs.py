@@ -53,9 +53,9 @@ class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone()
         when = f"{time:%H:%M:%S}" if sys.stderr.isatty() else f"{time:%Y-%m-%d %H:%M:%S}"
-        text = f"{when} {_level(record):<5} {_task(record)}{_clean(record.getMessage())}"
+        text = f"{when} {_level(record):<5} {_task(record)}{_shown(record.getMessage())}"
         if record.exc_info and record.exc_info[0]:
-            text += "\n" + _clean(self.formatException(record.exc_info))
+            text += "\n" + _shown(self.formatException(record.exc_info))
         return text
 
 
@@ -85,6 +85,16 @@ def _task(record: logging.LogRecord) -> str:
 
 def _level(record: logging.LogRecord) -> str:
     return _NAMES.get(record.levelno, record.levelname.lower())
+
+
+def _shown(text: str) -> str:
+    """What a terminal gets to see. Further lines are set in, so that none passes for a record of its own."""
+    text = _clean(text)
+    if text.isprintable():
+        return text
+    from pgflow_mp.redaction import printable
+
+    return printable(text.rstrip().replace("\r\n", "\n")).replace("\n", "\n    ")
 
 
 def _clean(text: str) -> str:

@@ -1,10 +1,14 @@
-"""Keeping passwords out of everything that is shown or logged."""
+"""Keeping passwords, and what commands a terminal, out of everything that is shown or logged."""
 
 from __future__ import annotations
 
 import re
+from typing import Final
 
 MASK = "***"
+
+# With line and paragraph separators, and what changes the direction of the text around it.
+CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 
 # To the last "@" of the word, since a password that is not percent-encoded may hold "@", "/" or "?":
 # rather hide a host too many than show a part of a password.
@@ -29,3 +33,10 @@ def redact(text: str, *secrets: str | None) -> str:
     text = _IN_AUTHORITY.sub(rf"\1:{MASK}@", text)
     text = _IN_QUERY.sub(rf"\1{MASK}", text)
     return _IN_PAIRS.sub(rf"\1{MASK}", text)
+
+
+def printable(text: str) -> str:
+    """All lines of a text without control characters but tabs: no text of others commands a terminal."""
+    return "\n".join(
+        "\t".join(CONTROL.sub(" ", part) for part in line.split("\t")) for line in text.split("\n")
+    )

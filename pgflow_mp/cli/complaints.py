@@ -10,6 +10,7 @@ import textwrap
 from typing import Final, TextIO
 
 from pgflow_mp.errors import ConfigError, DatabaseError, FlowDefinitionError, InputError, PgflowError
+from pgflow_mp.redaction import printable
 
 OK: Final = 0
 RUN_FAILED: Final = 1
@@ -139,7 +140,7 @@ def _print_traceback(error: BaseException, stream: TextIO) -> None:
     hint = error.hint if isinstance(error, PgflowError) else ""
     if isinstance(error, PgflowError):
         error.hint = ""
-    traceback.print_exception(error, file=stream)
+    stream.write(printable("".join(traceback.format_exception(error))))
     if isinstance(error, PgflowError):
         error.hint = hint
 
@@ -156,7 +157,7 @@ def _place(error: BaseException) -> str:
 
 def _print(message: str, hint: str, stream: TextIO) -> None:
     red, bold, end = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") if has_color(stream) else ("", "", "")
-    message, hint = _sentence(message), _capital(hint)
+    message, hint = _sentence(printable(message)), _capital(printable(hint))
     lines = _wrap(message, len("error: "))
     if len(lines) > _LONGEST:
         lines = [*lines[: _LONGEST - 1], f"       ... ({len(lines) - _LONGEST + 1} more lines)"]

@@ -202,6 +202,7 @@ def _told(args: argparse.Namespace, run: RunRow, task: StoredTask, done: _Replay
         print(f'{json.dumps(told)[:-1]}, "output": {output}}}', file=results)
         return OK if done.completed else RUN_FAILED
     from pgflow_mp.observe.text import duration
+    from pgflow_mp.redaction import printable
 
     place = f"{args.step}[{args.index}]"
     how = "completed" if done.completed else "failed"
@@ -211,7 +212,7 @@ def _told(args: argparse.Namespace, run: RunRow, task: StoredTask, done: _Replay
     if done.completed:
         print(done.body.decode(), file=results, flush=True)
         return OK
-    print(done.body.decode("utf-8", "replace"), file=sys.stderr, flush=True)
+    print(printable(done.body.decode("utf-8", "replace")), file=sys.stderr, flush=True)
     if args.pdb and done.error is not None and done.error.__traceback__ is not None:
         import pdb
 

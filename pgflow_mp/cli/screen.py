@@ -8,7 +8,8 @@ from typing import IO, TYPE_CHECKING, Final
 from rich.console import Console
 from rich.text import Text
 
-from pgflow_mp.observe.text import essence, printable
+from pgflow_mp.observe.text import essence
+from pgflow_mp.redaction import printable
 
 if TYPE_CHECKING:
     from pgflow_mp.db.queries import FailedTask

@@ -193,7 +193,9 @@ def _print_pair(screen: Console, name: str, text: str) -> None:
     """Not wrapped, so that it can be copied in one piece."""
     from rich.text import Text
 
-    first, *others = text.splitlines() or [""]
+    from pgflow_mp.redaction import printable
+
+    first, *others = printable(text).splitlines() or [""]
     screen.print(Text.assemble("  ", (f"{name:<8}", "dim"), "  ", first), soft_wrap=True)
     for line in others:
         screen.print(Text.assemble("            ", line), soft_wrap=True)

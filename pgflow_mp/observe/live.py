@@ -20,6 +20,7 @@ from pgflow_mp.observe.picture import Picture
 from pgflow_mp.observe.plain import failure_line
 from pgflow_mp.observe.terminal import TerminalTakeover
 from pgflow_mp.observe.text import clock, percent, rate, shorten, shorten_middle
+from pgflow_mp.redaction import printable
 
 logger = logging.getLogger("pgflow_mp")
 
@@ -96,7 +97,7 @@ class LiveObserver:
     def on_message(self, level: Level, text: str) -> None:
         """Print it above the picture."""
         if logger.isEnabledFor({"error": 40, "warn": 30, "info": 20, "debug": 10}[level]):
-            self.console.print(Text(text, style=_STYLES[level]))
+            self.console.print(Text(printable(text), style=_STYLES[level]))
 
     def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None:
         """Print the first failures above the picture."""

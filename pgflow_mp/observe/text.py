@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]+")
+from pgflow_mp.redaction import CONTROL
 
 
 def duration(seconds: float) -> str:
@@ -62,17 +59,10 @@ def essence(error: str, limit: int = 200) -> str:
     return shorten(line.strip().removeprefix("pgflow_mp.errors."), limit)
 
 
-def printable(text: str) -> str:
-    """All lines of a text without control characters but tabs."""
-    return "\n".join(
-        "\t".join(_CONTROL.sub(" ", part) for part in line.split("\t")) for line in text.split("\n")
-    )
-
-
 def shorten(text: str, limit: int) -> str:
     """One line of at most ``limit`` characters without control characters."""
     start = text[: 64 * limit]  # of a payload the rest is not looked at
-    line = _CONTROL.sub(" ", start)
+    line = CONTROL.sub(" ", start)
     return line if len(line) <= limit and len(start) == len(text) else line[: limit - 3] + "..."
 
 
