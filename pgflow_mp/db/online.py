@@ -14,7 +14,7 @@ from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 
-from pgflow_mp.db import adoption
+from pgflow_mp.db import adoption, turns
 from pgflow_mp.errors import SchemaError
 
 T = TypeVar("T")
@@ -69,11 +69,12 @@ def prepare(
     if _value(conn, "select pg_relation_size('pgflow.step_tasks')") < LARGE:
         return False
 
-    conn.execute("select pg_advisory_lock(%s)", (_LOCK_KEY,))
+    taken = turns.take(conn, _LOCK_KEY, transaction=False)
     try:
         _work_ahead(conn, run_files)
     finally:
-        conn.execute("select pg_advisory_unlock(%s)", (_LOCK_KEY,))
+        if taken:
+            conn.execute("select pg_advisory_unlock(%s)", (_LOCK_KEY,))
     return True
 
 

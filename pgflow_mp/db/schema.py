@@ -17,7 +17,7 @@ from typing import LiteralString, NamedTuple, cast
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from pgflow_mp.db import adoption, fitness, online, queue
+from pgflow_mp.db import adoption, fitness, online, queue, turns
 from pgflow_mp.errors import SchemaError
 
 # Any constant will do; all installers of one database must agree on it.
@@ -279,10 +279,12 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
 
 def _lock_installation(conn: psycopg.Connection[tuple[object, ...]]) -> None:
     """Wait for other installers, however long they take."""
-    (limit,) = _one_row(conn, "select current_setting('lock_timeout')")
-    conn.execute("set local lock_timeout = 0")
-    conn.execute("select pg_advisory_xact_lock(%s)", (_LOCK_KEY,))
-    conn.execute("select set_config('lock_timeout', %s, true)", (limit,))
+    turns.take(conn, _LOCK_KEY, transaction=True)
+    if _one_row(conn, "select to_regclass('pgflow.schema_version') is not null") == (True,):
+        (limit,) = _one_row(conn, "select current_setting('lock_timeout')")
+        conn.execute("set local lock_timeout = 0")
+        conn.execute("lock table pgflow.schema_version in exclusive mode")  # nobody else can have it
+        conn.execute("select set_config('lock_timeout', %s, true)", (limit,))
 
 
 def _not_newer(conn: psycopg.Connection[tuple[object, ...]], latest: int) -> Installed | None:
