@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import psutil
 import psycopg
-from _soak_stage import Stage
+from _soak_stage import DEAD_AFTER, Stage
 
 
 class Striker:
@@ -32,6 +32,7 @@ class Striker:
             (4, self.cut_connections),
             (1, self.kill_backend),
             (2, self.kill_server),
+            (1, self.cut_off_server),
         ]
         chosen = self.chance.choices([fault for _, fault in kinds], [weight for weight, _ in kinds])[0]
         with contextlib.suppress(psutil.Error, psycopg.Error, OSError, IndexError):
@@ -85,6 +86,17 @@ class Striker:
         self.may_strike_server()
         self.chance.choice(self.postmaster().children()).kill()
         return "a server process killed"
+
+    def cut_off_server(self) -> str:
+        """Nobody gets an answer for longer than a worker may be silent (--dead-after)."""
+        self.may_strike_server()
+        postmaster = self.postmaster()
+        due = time.monotonic() + self.chance.uniform(2.0, 3.0) * DEAD_AFTER
+        for process in [postmaster, *postmaster.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                process.suspend()
+                self.stage.paused.append((due, process))
+        return "server cut off for seconds"
 
     def kill_server(self) -> str:
         self.may_strike_server()

@@ -23,7 +23,17 @@ from pgflow_mp.errors import PgflowError
 
 FLOW = Path(__file__).with_name("_soak_flow.py")
 MARK = "PGFLOW_SOAK_MARK"
-OPTIONS = ("--grace", "3", "--heartbeat-interval", "0.5", "--dead-after", "3", "--progress", "off")
+DEAD_AFTER = 3  # seconds
+OPTIONS = (
+    "--grace",
+    "3",
+    "--heartbeat-interval",
+    "0.5",
+    "--dead-after",
+    str(DEAD_AFTER),
+    "--progress",
+    "off",
+)
 
 
 class Stage:

@@ -2,10 +2,11 @@
 """Run a real flow for minutes while killing everything at random, then count everything again.
 
 Several workers share one embedded PostgreSQL. Meanwhile workers, their processes and the server are
-killed, stopped for seconds, asked to end; connections are cut; handlers raise, crash, hang and kill
-themselves. Then every run is audited: each item one accepted result or one recorded failure, counters
-equal to a recount, outputs equal to a plain computation, the queue empty, the archive complete, and no
-process, connection, file or shared memory left. Exit status 0: clean; 1: not. Examples:
+killed, stopped for seconds (the server for longer than --dead-after), asked to end; connections are cut;
+handlers raise, crash, hang and kill themselves. Then every run is audited: each item one accepted result
+or one recorded failure, counters equal to a recount, outputs equal to a plain computation, the queue empty,
+the archive complete, and no process, connection, file or shared memory left. Exit status 0: clean; 1: not.
+Examples:
 
     scripts/soak.py --minutes 2 --seed 1
     scripts/soak.py --minutes 10 --workers 4 --pause 1

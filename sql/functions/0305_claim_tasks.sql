@@ -160,7 +160,7 @@ $$;
 
 -- The queued suspects of a flow's queue, and of them what this worker may have: all that are condemned, which it
 -- only has to fail, and one other, unless it holds one already; if it dies now, that one is to blame. Those
--- that most workers died with come first. Empty for nearly every claim: one look at an empty index.
+-- that most workers died with come first.
 create or replace function pgflow._suspects(
   flow_slug text,
   queue_name text,
@@ -263,10 +263,16 @@ begin
     end if;
   end if;
 
-  select s.queued, coalesce(s.taken, '{}') into v_suspects, v_ids
-  from pgflow._suspects(
-    _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease
-  ) s;
+  if exists (
+    select 1 from pgflow.step_tasks t
+    where t.flow_slug = _next_messages.flow_slug and t.worker_deaths >= 2 and t.status = 'queued'
+  ) then
+    select s.queued, s.taken into v_suspects, v_ids
+    from pgflow._suspects(
+      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease
+    ) s;
+  end if;
+  v_ids := coalesce(v_ids, '{}');
   if cardinality(v_ids) < qty and (
     select count(*) > 1 from (
       select 1 from pgflow.runs r

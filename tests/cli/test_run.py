@@ -158,7 +158,7 @@ def test_a_run_that_is_deleted_meanwhile_is_not_called_interrupted(cli: Cli) -> 
     assert cli.dsn is not None
     with psycopg.connect(cli.dsn) as conn:
         conn.execute("select pgflow.delete_flow_and_data('slow')")
-    assert_one_screen(finish(process), 1, "was deleted while it was being worked on", "Start a new one")
+    assert_one_screen(finish(process), 1, "was deleted while it was being worked on", "start a new one")
 
 
 def test_a_second_ctrl_c_stops_at_once(cli: Cli) -> None:

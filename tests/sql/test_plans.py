@@ -133,7 +133,7 @@ def test_taking_over_reaches_its_rows_by_index_and_former_workers_cost_nothing(b
     costs = []
     for _ in range(4):  # taken over from, looked at again, and never again
         big.conn.execute(
-            "update pgflow.workers set last_heartbeat_at = now() - interval '1 hour',"
+            "update pgflow.workers set last_heartbeat_at = now() - interval '1 hour', dead_after = '1 s',"
             " stopped_at = stopped_at - interval '1 hour'"
         )
         costs.append(big.cost(lambda: found.append(recovery.recover_dead_workers(big.conn))))
