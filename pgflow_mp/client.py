@@ -9,7 +9,6 @@ Nothing is executed here: a worker that serves the flow does that.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import uuid
@@ -20,9 +19,11 @@ import msgspec
 import psycopg
 
 from pgflow_mp.client_runs import Run, check_step
-from pgflow_mp.db import connection, engine, patience, runs, schema, wire
+from pgflow_mp.db import connection, engine, patience, runs, schema
+from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import Hints
+from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
 from pgflow_mp.loading import reentry
@@ -31,6 +32,7 @@ from pgflow_mp.values.inputs import encode_input
 _POLL: Final = 1.0  # seconds between looks when no event arrives
 _HEED: Final = (0.01, 0.2)  # seconds, least and most, between looks when events arrive
 _RETRY_FOR: Final = 30.0  # seconds to wait for a database that is away
+_PAUSES: Final = (0.05, 1.0)  # seconds, the first and the longest between tries: somebody waits
 
 T = TypeVar("T")
 
@@ -51,7 +53,9 @@ class Client:
             )
             raise ConfigError("there is no database to connect to", hint=hint + "runs: EmbeddedServer().dsn.")
         self._dsn, self._lock = found, threading.RLock()
-        self._conn: Connection | None = None
+        self._keeper = Keeper(
+            found, prepare=schema.check, give_up_after=_RETRY_FOR, backoff=Backoff(*_PAUSES)
+        )
 
     def __enter__(self) -> Client:
         return self
@@ -62,10 +66,7 @@ class Client:
     def close(self) -> None:
         """Close the connection. The next call opens a new one."""
         with self._lock:
-            conn, self._conn = self._conn, None
-            if conn is not None:
-                with contextlib.suppress(psycopg.Error):
-                    conn.close()
+            self._keeper.close()
 
     # -- runs --------------------------------------------------------------------------------------
 
@@ -128,14 +129,15 @@ class Client:
         check_step([row.step_slug for row in view[1]], step, view[0].flow_slug)
 
     def _indexed_results(self, run_id: str, step: str) -> Iterator[tuple[int, Any]]:
-        with self._open() as conn:
-            for index, raw in runs.iter_results(conn, run_id, step):
+        with self._another() as keeper:
+            for index, raw in runs.iter_results(keeper.connection(), run_id, step):
                 yield index, None if raw is None else msgspec.json.decode(raw)
 
     def _map_output(self, run_id: str, step: str) -> list[Any]:
         """The outputs of a completed map, None for failed items, out of its tasks."""
-        with self._open() as conn:
-            return [msgspec.json.decode(raw) for raw in runs.iter_map_output(conn, run_id, step)]
+        with self._another() as keeper:
+            outputs = runs.iter_map_output(keeper.connection(), run_id, step)
+            return [msgspec.json.decode(raw) for raw in outputs]
 
     def _found(self, run_id: str) -> str:
         wanted = _uuid(run_id)
@@ -144,82 +146,65 @@ class Client:
             raise RunNotFound(f"Run not found: {run_id}")
         return status
 
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[Connection]:
-        conn = connection.retrying(self._dsn, give_up_after=_RETRY_FOR, silence=patience.SILENCE)
-        try:
-            wire.adapt(conn)
-            yield conn
-        finally:
-            conn.close()
+    def _another(self) -> Keeper:
+        """One more connection, for what lasts."""
+        return Keeper(self._dsn, give_up_after=_RETRY_FOR, backoff=Backoff(*_PAUSES))
 
     def _call(self, work: Callable[[Connection], T], *, long: bool = False) -> T:
         """Do ``work``, which may be done twice, on our connection or, if that is lost, on a new one.
 
         A server that does not answer is lost, unless the work may take ``long``: a run of a million items.
         """
-        silence = None if long else patience.SILENCE
-        deadline = time.monotonic() + _RETRY_FOR
-        with self._lock:
-            while True:
-                try:
-                    if self._conn is None:
-                        self._conn = self._connected(max(0.0, deadline - time.monotonic()))
-                    patience.limit(self._conn, silence)
-                    return work(self._conn)
-                except psycopg.Error as error:
-                    if not connection.is_transient(error):
-                        raise
-                    if connection.wants_new_connection(error):
-                        self.close()
-                    if time.monotonic() > deadline:
-                        text = str(error).strip().partition("\n")[0]
-                        raise DatabaseUnavailable(
-                            f"the database could not be used for {_RETRY_FOR:g} s: {text}",
-                            hint="Look at the server and the network. What was recorded is not lost.",
-                        ) from error
-                    time.sleep(0.05)
 
-    def _connected(self, give_up_after: float) -> Connection:
-        conn = connection.retrying(self._dsn, give_up_after=give_up_after, silence=patience.SILENCE)
-        try:
-            wire.adapt(conn)
-            schema.check(conn)
-        except BaseException:
-            conn.close()
-            raise
-        return conn
+        def attempt(conn: Connection) -> T:
+            patience.limit(conn, None if long else patience.SILENCE)
+            return work(conn)
+
+        with self._lock:
+            try:
+                return self._keeper.call(attempt)
+            except psycopg.Error as error:
+                if not connection.is_transient(error):
+                    raise
+                raise DatabaseUnavailable(
+                    f"the database could not be used for {_RETRY_FOR:g} s: {first_line(error)}",
+                    hint="Look at the server and the network. What was recorded is not lost.",
+                ) from error
 
     def _wait(self, look: Callable[[], bool], run_id: str, timeout: float) -> bool:
-        """Call ``look`` whenever something may have happened, until it is true or time is up.
-
-        An event is a hint to look. Hints that come again and again are heeded ever less often.
-        """
-        run = run_id.encode()
+        """Call ``look`` whenever something may have happened, until it is true or time is up."""
         if look():
             return True
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                with self._open() as conn:
-                    hints = Hints(conn, "pgflow_events", lambda text: b"" if run in text else None)
-                    pause, most = _HEED
-                    while not look():
-                        looked = time.monotonic()
-                        if looked >= deadline:
-                            return False
-                        hinted = hints.wait(min(_POLL, deadline - looked))
-                        pause = min(most, 1.5 * pause) if hinted else _HEED[0]
-                        if hinted and (early := min(looked + pause, deadline) - time.monotonic()) > 0:
-                            time.sleep(early)
-                    return True
-            except (psycopg.Error, DatabaseUnavailable) as error:
-                over = time.monotonic() > deadline
-                if not connection.is_transient(error) or (over and isinstance(error, DatabaseUnavailable)):
-                    raise
-                if over:
-                    return False
-                time.sleep(0.05)
+        run, deadline = run_id.encode(), time.monotonic() + timeout
+        with self._another() as keeper:
+            while True:
+                try:
+                    return _watch(keeper.connection(), look, run, deadline)
+                except (psycopg.Error, DatabaseUnavailable) as error:
+                    over = time.monotonic() > deadline
+                    if not keeper.passes(error) or (over and isinstance(error, DatabaseUnavailable)):
+                        raise
+                    if over:
+                        return False
+                    keeper.lost(error)
+
+
+def _watch(conn: Connection, look: Callable[[], bool], run: bytes, deadline: float) -> bool:
+    """Call ``look`` until it is true, or false at ``deadline`` (time.monotonic()).
+
+    An event is a hint to look. Hints that come again and again are heeded ever less often.
+    """
+    hints = Hints(conn, "pgflow_events", lambda text: b"" if run in text else None)
+    pause, most = _HEED
+    while not look():
+        looked = time.monotonic()
+        if looked >= deadline:
+            return False
+        hinted = hints.wait(min(_POLL, deadline - looked))
+        pause = min(most, 1.5 * pause) if hinted else _HEED[0]
+        if hinted and (early := min(looked + pause, deadline) - time.monotonic()) > 0:
+            time.sleep(early)
+    return True
 
 
 def _uuid(text: str) -> str | None:

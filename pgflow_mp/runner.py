@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pgflow_mp import redaction
-from pgflow_mp.db import connection, engine, queries, runs, schema, wire
+from pgflow_mp.db import connection, engine, queries, runs, schema
+from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.queries import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
@@ -25,7 +26,6 @@ from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import Target, target_for
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.values.inputs import encode_input
-from pgflow_mp.worker import startup
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.stats import Ending, WorkerReport
 from pgflow_mp.worker.worker import Worker
@@ -165,8 +165,8 @@ def _as_uuid(run_id: str) -> str:
 
 
 def _check_resumable(dsn: str, run_id: str, flow_slug: str) -> None:
-    with startup.open_database(dsn) as conn:
-        run = engine.get_run(conn, run_id)
+    with Keeper(dsn, prepare=schema.check) as keeper:
+        run = engine.get_run(keeper.begin(), run_id)
     if run is None:
         raise RunNotFound(f"Run not found: {run_id}")
     if run.flow_slug != flow_slug:
@@ -174,8 +174,8 @@ def _check_resumable(dsn: str, run_id: str, flow_slug: str) -> None:
 
 
 def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:
-    with connection.connect(database.dsn) as conn:
-        wire.adapt(conn)
+    with Keeper(database.dsn) as keeper:
+        conn = keeper.begin()
         known = engine.run_status(conn, run_id)
         if known is None and report.ending is Ending.RUN_ENDED:
             raise RunDeleted(run_id, flow_slug)
@@ -309,8 +309,8 @@ def _run(
 
 def _output(database: Database, flow: Flow, run_id: str) -> Any:
     """The run's output, put together here where it is too large for one document in the database."""
-    with connection.connect(database.dsn) as conn:
-        wire.adapt(conn)
+    with Keeper(database.dsn) as keeper:
+        conn = keeper.begin()
         leaves, raw = runs.leaves(conn, run_id), runs.run_output(conn, run_id)
         output = typed_output(flow, raw)
         for leaf in leaves:

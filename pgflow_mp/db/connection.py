@@ -35,6 +35,7 @@ __all__ = [
     "discover_dsn",
     "is_connection_lost",
     "is_transient",
+    "passes_by_itself",
     "redact",
     "retrying",
     "wants_new_connection",
@@ -256,6 +257,11 @@ def is_transient(error: BaseException) -> bool:
     if is_connection_lost(error):
         return True
     return isinstance(error, psycopg.Error) and error.sqlstate in _TRANSIENT
+
+
+def passes_by_itself(error: BaseException) -> bool:
+    """True if whoever has time tries again: what is transient, and time limits of the server."""
+    return is_transient(error) or isinstance(error, psycopg.errors.QueryCanceled)
 
 
 def wants_new_connection(error: BaseException) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -11,23 +9,15 @@ from typing import Any
 
 import psycopg
 
-from pgflow_mp.db import claiming, connection, engine, patience, wire
+from pgflow_mp.db import claiming, connection, engine
 from pgflow_mp.db.engine import ClaimedTask, Connection
 from pgflow_mp.db.hints import REST, Hints
-from pgflow_mp.errors import DatabaseError
+from pgflow_mp.db.keeper import first_line
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import Batch
-from pgflow_mp.worker.inbox import (
-    Claimed,
-    ClaimFailed,
-    ClaimLost,
-    ConnectionState,
-    Said,
-    ThreadFailed,
-    WorkHinted,
-)
+from pgflow_mp.worker.database_thread import DatabaseThread
+from pgflow_mp.worker.inbox import Claimed, ClaimFailed, ClaimLost, Said, WorkHinted
 from pgflow_mp.worker.planner import ClaimRequest
-from pgflow_mp.worker.wakeup import Wakeup
 
 
 def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int | None, now: float) -> Batch:
@@ -56,15 +46,19 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
     )
 
 
-class Claimer(threading.Thread):
+class Claimer(DatabaseThread):
     """Claims on a connection of its own, and listens there for announcements of work in ``flows``.
 
     A worker id that it has not used before is registered first. At most one request is under way; its
-    answer, Claimed, ClaimFailed or ClaimLost, goes to ``post``.
+    answer, Claimed, ClaimFailed or ClaimLost, goes to ``post``, also if the thread is to stop meanwhile.
 
-    Threads: the main loop calls request(), stop(), join() and close(); they touch ``_requests`` (a deque that
-    one side appends to and the other pops), the event and the wake-up. All else is the thread's own.
+    Threads: the main loop calls request(), which touches ``_requests`` (a deque that one side appends to and
+    the other pops), and what a DatabaseThread has for others. All else is the thread's own.
     """
+
+    who = "claim"
+    longest_pause = 10.0
+    _hints: Hints
 
     def __init__(
         self,
@@ -76,70 +70,40 @@ class Claimer(threading.Thread):
         lease: int | None,
         flows: Iterable[str],
     ) -> None:
-        super().__init__(name="pgflow-claim", daemon=True)
-        self._dsn = dsn
+        super().__init__(dsn, post)
         self._flows = {flow.encode(): flow for flow in flows}
-        self._post = post
         self._worker_name = worker_name
         self._dead_after = dead_after
         self._lease = lease
         self._registered: set[str] = set()
         self._queue_missed: set[str] = set()
         self._requests: deque[ClaimRequest] = deque()
-        self._stop_event = threading.Event()
-        self._wakeup = Wakeup()
-        self._conn: Connection | None = None
-        self._hints: Hints | None = None
-        self._backoff = connection.Backoff()  # a standby accepts connections, but nothing else
 
     def request(self, request: ClaimRequest) -> None:
         """Claim soon."""
         self._requests.append(request)
-        self._wakeup.wake()
+        self.wake()
 
-    def stop(self) -> None:
-        """End the thread; a claim under way is finished and posted."""
-        self._stop_event.set()
-        self._wakeup.wake()
+    def _prepare(self, conn: Connection) -> None:
+        self._hints = Hints(conn, "pgflow_work", lambda slug: slug if slug in self._flows else None)
 
-    def close(self) -> None:
-        """Free the pipe, after the thread has ended."""
-        self._wakeup.close()
+    def _passes(self, error: BaseException) -> bool:
+        """What is claimed next may be other tasks."""
+        return claiming.concerns_data(error) or super()._passes(error)
 
-    def run(self) -> None:
-        """The thread."""
-        try:
-            while not self._stop_event.is_set():
-                try:
-                    self._serve()
-                except (psycopg.Error, OSError, MemoryError) as error:
-                    timed_out = isinstance(error, psycopg.errors.QueryCanceled)
-                    if claiming.concerns_data(error):  # what is claimed next may be other tasks
-                        self._post(Said("error", f"a claim failed, which is tried again: {_short(error)}"))
-                    elif not (timed_out or connection.is_transient(error)):
-                        raise
-                    self._close()
-                    self._post(ConnectionState("claim", _short(error)))
-                    self._stop_event.wait(self._backoff.next())
-        except BaseException as error:  # noqa: BLE001 - the main loop ends the worker
-            if not self._stop_event.is_set():
-                self._post(ThreadFailed("claim", error))
-        finally:
-            self._close()
-
-    def _serve(self) -> None:
-        conn, hints = self._connect()
+    def _serve(self, conn: Connection) -> None:
+        self._keeper.worked()  # it listens, which a standby does not
         rested = 0.0
-        while not self._stop_event.is_set():
+        while not self._stopping.is_set():
             if self._requests:
                 self._claim(conn, self._requests.popleft())
-                self._pass_on(hints)
+                self._pass_on()
                 continue
             rest = rested - time.monotonic()
             if rest > 0:
                 self._wakeup.wait(rest)
             elif self._wakeup.wait(30.0, conn.fileno()):
-                self._pass_on(hints)
+                self._pass_on()
                 rested = time.monotonic() + REST
 
     def _claim(self, conn: Connection, request: ClaimRequest) -> None:
@@ -155,18 +119,20 @@ class Claimer(threading.Thread):
             self._post(ClaimFailed(queue, worker_id))
             return
         except psycopg.errors.UndefinedTable:  # the flow is being deleted; if it is not, the next claim tells
-            if flow in self._queue_missed:
+            if queue in self._queue_missed:
                 raise
-            self._queue_missed.add(flow)
-            self._post(ClaimFailed(flow, worker_id))
+            self._queue_missed.add(queue)
+            self._post(ClaimFailed(queue, worker_id))
             return
         except BaseException as error:
             if connection.is_connection_lost(error):
                 self._post(ClaimLost(queue, worker_id))
             else:
                 self._post(ClaimFailed(queue, worker_id))
+            if claiming.concerns_data(error):
+                self._post(Said("error", f"a claim failed, which is tried again: {first_line(error)}"))
             raise
-        self._queue_missed.discard(flow)
+        self._queue_missed.discard(queue)
         now = time.monotonic()
         condemned = None
         if tasks and any(task.deaths is not None for task in tasks):
@@ -186,36 +152,9 @@ class Claimer(threading.Thread):
         if queue is not None:
             engine.register_worker(conn, worker_id, queue, self._worker_name, self._dead_after)
 
-    def _pass_on(self, hints: Hints) -> None:
-        if hints.read():
-            heard = hints.take()
+    def _pass_on(self) -> None:
+        if self._hints.read():
+            heard = self._hints.take()
             for slug, flow in self._flows.items():
                 if heard is None or slug in heard:
                     self._post(WorkHinted(flow))
-
-    def _connect(self) -> tuple[Connection, Hints]:
-        if self._conn is None or self._hints is None or self._conn.closed or self._conn.broken:
-
-            def report(error: DatabaseError, pause: float) -> None:
-                self._post(ConnectionState("claim", str(error)))
-
-            conn = connection.retrying(
-                self._dsn, stop=self._stop_event, report=report, silence=patience.SILENCE
-            )
-            self._conn = conn
-            wire.adapt(conn)
-            self._hints = Hints(conn, "pgflow_work", lambda slug: slug if slug in self._flows else None)
-            self._backoff.reset()
-            self._post(ConnectionState("claim", ""))
-        return self._conn, self._hints
-
-    def _close(self) -> None:
-        if self._conn is not None:
-            with contextlib.suppress(psycopg.Error):
-                self._conn.close()
-            self._conn = None
-
-
-def _short(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -8,23 +8,18 @@ watches the served run, and those of which items are parked.
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-import psycopg
-
-from pgflow_mp.db import connection, engine, parking, patience, recovery, runs, wire
+from pgflow_mp.db import engine, parking, recovery, runs
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
-from pgflow_mp.errors import DatabaseError
 from pgflow_mp.worker.batches import Lease
+from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.inbox import (
-    ConnectionState,
     Deprecated,
     LeasesLost,
     ParkedSeen,
@@ -32,12 +27,10 @@ from pgflow_mp.worker.inbox import (
     RunSeen,
     Said,
     TakenForDead,
-    ThreadFailed,
 )
 from pgflow_mp.worker.parking import Question
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.vigil import Vigil
-from pgflow_mp.worker.wakeup import Wakeup
 
 _STATEMENT_LIMIT: Final = 5  # seconds
 _RECOVER_EVERY: Final = 3.0
@@ -49,73 +42,7 @@ _LOOK_EVERY: Final = 0.5
 _UUID: Final = 36  # characters
 
 
-class _Loop(threading.Thread):
-    """A thread with a connection that is opened again whenever it is lost.
-
-    Threads: wake(), stop() and close() are for others; the rest is its own.
-    """
-
-    who = ""
-    silence = patience.SILENCE
-
-    def __init__(self, dsn: str, post: Callable[[Any], None]) -> None:
-        super().__init__(name=f"pgflow-{self.who}", daemon=True)
-        self._dsn = dsn
-        self._post = post
-        self._stopping = threading.Event()
-        self._backoff = connection.Backoff(cap=2.0)
-        self._wakeup = Wakeup()
-
-    def wake(self) -> None:
-        """Have the thread look around now."""
-        self._wakeup.wake()
-
-    def stop(self) -> None:
-        """End the thread."""
-        self._stopping.set()
-        self.wake()
-
-    def close(self) -> None:
-        """Free the pipe, after the thread has ended."""
-        self._wakeup.close()
-
-    def run(self) -> None:
-        """The thread."""
-        try:
-            while not self._stopping.is_set():
-                conn = None
-                try:
-                    conn = self._connect()
-                    self._serve(conn)
-                except (psycopg.Error, OSError) as error:
-                    broken = conn is not None and (conn.broken or conn.closed)
-                    timed_out = isinstance(error, psycopg.errors.QueryCanceled)
-                    if not (broken or timed_out or connection.is_transient(error)):
-                        raise
-                    self._post(ConnectionState(self.who, str(error).strip().partition("\n")[0]))
-                    self._stopping.wait(self._backoff.next())
-                finally:
-                    if conn is not None:
-                        with contextlib.suppress(psycopg.Error):
-                            conn.close()
-        except BaseException as error:  # noqa: BLE001 - the main loop ends the worker
-            if not self._stopping.is_set():
-                self._post(ThreadFailed(self.who, error))
-
-    def _connect(self) -> Connection:
-        def report(error: DatabaseError, pause: float) -> None:
-            self._post(ConnectionState(self.who, str(error)))
-
-        conn = connection.retrying(self._dsn, stop=self._stopping, report=report, silence=self.silence)
-        wire.adapt(conn)
-        self._post(ConnectionState(self.who, ""))
-        return conn
-
-    def _serve(self, conn: Connection) -> None:
-        raise NotImplementedError
-
-
-class Heartbeat(_Loop):
+class Heartbeat(DatabaseThread):
     """Keeps this worker alive in the eyes of the others.
 
     ``worker_ids`` are asked for at every beat, ``held`` knows what is to be extended. Both are called on
@@ -166,7 +93,7 @@ class Heartbeat(_Loop):
     def _beat(self, conn: Connection) -> None:
         wanted = self._worker_ids()
         answers = engine.heartbeat(conn, wanted)
-        self._backoff.reset()
+        self._keeper.worked()
         self.last = time.monotonic()
         known = {answer.worker_id for answer in answers}
         dead = [answer.worker_id for answer in answers if answer.stopped]
@@ -207,7 +134,7 @@ class Heartbeat(_Loop):
             self._post(LeasesLost(lease.worker_id, frozenset(lost)))
 
 
-class Upkeep(_Loop):
+class Upkeep(DatabaseThread):
     """What one worker does for the database, and the looks at the runs that this worker asks about.
 
     ``worker_ids`` are our own, which we never take for dead; ``policies`` reads the options of our steps.
@@ -280,7 +207,7 @@ class Upkeep(_Loop):
             if now >= requeue:
                 self._requeue(conn)
                 requeue = _next(now, _REQUEUE_EVERY * seldom)
-            self._backoff.reset()
+            self._keeper.worked()
             due = min(recover, requeue, watch if self._run_id is not None else recover)
             self._wakeup.wait(due - time.monotonic())
 

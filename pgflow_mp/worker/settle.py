@@ -8,20 +8,19 @@ it had changed before.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, patience, settling, wire
+from pgflow_mp.db import connection, engine, patience, settling
 from pgflow_mp.db.claiming import concerns_data
 from pgflow_mp.db.engine import Connection, Settled
+from pgflow_mp.db.keeper import CAP, Keeper, Stopped, first_line
 from pgflow_mp.db.settling import Call, Completion, Failure
-from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
 from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, Key, parts_of
 from pgflow_mp.worker.inbox import (
     BatchSettled,
@@ -31,6 +30,8 @@ from pgflow_mp.worker.inbox import (
     ThreadFailed,
     WorkAnnounced,
 )
+
+T = TypeVar("T")
 
 MOST: Final = 2000  # items in a transaction
 MOST_BYTES: Final = 16 << 20  # of bodies in a transaction, or one body
@@ -43,12 +44,11 @@ class Settler(threading.Thread):
     """Records outcomes; tells ``post`` BatchSettled for each batch.
 
     Threads: what both sides touch (groups, releases, counters, flags) is touched with ``_changed`` held; a
-    group is the thread's once it is taken, as are connection and ``_tight``. ``released`` is read by anyone.
+    group is the thread's once it is taken, as are ``_keeper`` and ``_tight``. ``released`` is read by anyone.
     """
 
     def __init__(self, dsn: str, post: Callable[[Any], None], *, linger: float) -> None:
         super().__init__(name="pgflow-settle", daemon=True)
-        self._dsn = dsn
         self._post = post
         self._linger = linger
         self._changed = threading.Condition()
@@ -61,10 +61,15 @@ class Settler(threading.Thread):
         self._sending_bytes = 0
         self._urgent = False
         self._closing = False
-        self._deadline: float | None = None
         self._give_up = threading.Event()
         self._farewell: tuple[str, ...] = ()
-        self._conn: Connection | None = None
+        self._keeper = Keeper(
+            dsn,
+            on_state=lambda text: post(ConnectionState("settle", text)),
+            passes=connection.passes_by_itself,
+            stop=self._give_up,
+            backoff=connection.Backoff(initial=0.02, cap=CAP),
+        )
         self._tight = 0
         self.released = 0
         """Items handed back so far."""
@@ -140,7 +145,6 @@ class Settler(threading.Thread):
         with self._changed:
             self._closing = True
             self._farewell = tuple(farewell)
-            self._deadline = time.monotonic() + timeout
             self._changed.notify()
         if self.ident is not None:  # else it was never started
             self.join(timeout)
@@ -166,12 +170,12 @@ class Settler(threading.Thread):
             if self._farewell:
                 self._persist(lambda conn: engine.stop_workers(conn, self._farewell))
                 self._farewell = ()
-        except _GaveUp:
+        except Stopped:
             pass
         except BaseException as error:  # noqa: BLE001 - the main loop ends the worker
             self._post(ThreadFailed("settle", error))
         finally:
-            self._disconnect()
+            self._keeper.close()
 
     def _wait(self) -> bool:
         """Until there is something to do; False at the end."""
@@ -271,12 +275,12 @@ class Settler(threading.Thread):
         self._tight = 0
         if isinstance(call, Completion):
             size = f" ({len(call.outputs[0]) / 1e6:.1f} MB)" if len(call.outputs[0]) >= 1e5 else ""
-            text = f"The database refuses the output{size} of {name}: {_first_line(error)}"
+            text = f"The database refuses the output{size} of {name}: {first_line(error)}"
             self._post(Said("error", text))
             return [Failure(*call[:5], [text], [True])]
         if call.errors[0] != _UNSTORABLE:
             return [call._replace(errors=[_UNSTORABLE])]
-        self._post(Said("error", f"The database does not let {name} fail: {_first_line(error)}"))
+        self._post(Said("error", f"The database does not let {name} fail: {first_line(error)}"))
         return []
 
     def _report(
@@ -290,46 +294,17 @@ class Settler(threading.Thread):
         failures = isinstance(call, Failure)
         return SettledCall(call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds)
 
-    def _persist(self, work: Callable[[Connection], Any]) -> Any:
-        """Do ``work``, again and again while the connection is lost or the error passes by itself."""
-        backoff = connection.Backoff(initial=0.02, cap=5.0)
-        while True:
-            try:
-                return work(self._connect(backoff))
-            except (psycopg.Error, OSError, DatabaseUnavailable) as error:
-                broken = self._conn is None or self._conn.broken or self._conn.closed
-                timed_out = isinstance(error, psycopg.errors.QueryCanceled)
-                if not (broken or timed_out or connection.is_transient(error)):
-                    raise
-                if connection.wants_new_connection(error) or broken:
-                    self._disconnect()
-                late = self._deadline is not None and time.monotonic() > self._deadline
-                if self._give_up.is_set() or late:
-                    raise _GaveUp from error
-                self._post(ConnectionState("settle", _first_line(error)))
-                if self._give_up.wait(backoff.next()):
-                    raise _GaveUp from error
+    def _persist(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work``, again and again while its errors pass. Raises Stopped when there is no time left."""
+        tries = 0
 
-    def _connect(self, backoff: connection.Backoff) -> Connection:
-        if self._conn is None:
+        def attempt(conn: Connection) -> T:
+            nonlocal tries
+            patience.limit(conn, patience.SILENCE * 2 ** min(tries, 5))  # the work may just be slow
+            tries += 1
+            return work(conn)
 
-            def report(error: DatabaseError, pause: float) -> None:
-                self._post(ConnectionState("settle", str(error)))
-
-            silence = patience.SILENCE * 2 ** min(backoff.tries, 5)  # the work may just be slow
-            conn = connection.retrying(
-                self._dsn, stop=self._give_up, backoff=backoff, report=report, silence=silence
-            )
-            wire.adapt(conn)
-            self._conn = conn
-            self._post(ConnectionState("settle", ""))
-        return self._conn
-
-    def _disconnect(self) -> None:
-        conn, self._conn = self._conn, None
-        if conn is not None:
-            with contextlib.suppress(psycopg.Error):
-                conn.close()
+        return self._keeper.call(attempt)
 
 
 def _release(release: tuple[str, str, list[int]], conn: Connection) -> int:
@@ -337,13 +312,4 @@ def _release(release: tuple[str, str, list[int]], conn: Connection) -> int:
     return engine.release_tasks(conn, flow, worker_id, msg_ids)
 
 
-class _GaveUp(Exception):
-    """There is no time left."""
-
-
 _UNSTORABLE: Final = "The task failed with an error that the database cannot store"
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

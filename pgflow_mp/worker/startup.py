@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 import psycopg
 
-from pgflow_mp.db import connection, definitions, engine, fitness, schema, wire
+from pgflow_mp.db import definitions, engine, fitness
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.errors import FlowNotFound
 from pgflow_mp.executors.messages import FlowInfo, Setup
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.worker.settings import Compile, WorkerSettings
-
-T = TypeVar("T")
 
 _PATIENCE: Final = 60.0
 
@@ -57,53 +56,18 @@ def lane_setup(settings: WorkerSettings) -> Setup:
     )
 
 
-class Session:
-    """The database during the start: the first connection must succeed, a lost one is opened again."""
+def session(dsn: str) -> Keeper:
+    """The database during the start: the first connection must succeed, a lost one is opened again.
 
-    def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._conn = connection.connect_when_up(dsn)
-        try:
-            fitness.check_writable(self._conn)
-        except BaseException:
-            self._conn.close()
-            raise
-        wire.adapt(self._conn)
-
-    def __enter__(self) -> Session:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self._conn.close()
-
-    def call(self, work: Callable[[Connection], T]) -> T:
-        """What ``work`` returns; it is done again if the connection is lost, for up to a minute."""
-        deadline = time.monotonic() + _PATIENCE
-        backoff = connection.Backoff()
-        while True:
-            try:
-                return work(self._conn)
-            except psycopg.Error as error:
-                left = deadline - time.monotonic()
-                if not connection.is_transient(error) or left <= 0:
-                    raise
-                time.sleep(backoff.next())
-                if connection.wants_new_connection(error) or self._conn.broken:
-                    self._conn.close()
-                    self._conn = connection.retrying(self._dsn, give_up_after=left)
-                    wire.adapt(self._conn)
-
-
-def open_database(dsn: str) -> Connection:
-    """A connection for the start, to a database whose schema fits. Raises DatabaseError."""
-    conn = connection.connect_when_up(dsn)
+    What is called on it is tried for up to a minute.
+    """
+    keeper = Keeper(dsn, give_up_after=_PATIENCE, silence=math.inf)
     try:
-        wire.adapt(conn)
-        schema.check(conn)
+        fitness.check_writable(keeper.begin())
     except BaseException:
-        conn.close()
+        keeper.close()
         raise
-    return conn
+    return keeper
 
 
 def check_flows(wanted: Iterable[str] | None, found: list[FlowInfo], targets: Iterable[str]) -> None:

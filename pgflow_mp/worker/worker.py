@@ -130,7 +130,7 @@ class Worker:
 
     def _start(self, begin: Begin | None) -> Loop:
         settings, course = self.settings, self._course
-        with self._interruptible(), startup.Session(settings.dsn) as session:
+        with self._interruptible(), startup.session(settings.dsn) as session:
             session.call(schema.check)
             limits = Limits(
                 settings.lanes, settings.max_memory_per_worker, settings.preload, settings.load_timeout
