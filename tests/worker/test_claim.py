@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 from typing import Any
 
+import msgspec
 import psycopg
 from hypothesis import given
 from hypothesis import strategies as st
-from worker_harness import adapted, compiled, eventually, start
+from worker_harness import FLOWS, adapted, compiled, eventually, start
 
 from pgflow_mp.db import engine
+from pgflow_mp.loading.finding import load_flows
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.planner import MOST, MOST_HELD, ClaimPlanner, ClaimRequest, Load
@@ -200,6 +202,22 @@ def test_a_claim_on_a_cut_connection_is_reported_as_lost_and_the_next_one_works(
             engine.start_flow(other, "chain", b"[1]")
         running.claimer.request(ClaimRequest("chain", "chain", WORKER, 2))
         assert len(running.next(inbox.Claimed).batch.items) == 1
+
+
+def test_a_queue_that_is_missing_is_reported_by_its_own_name_and_missed_once(dsn: str) -> None:
+    (flow,) = [found for found in load_flows(str(FLOWS)) if found.slug == "chain"]
+    with adapted(dsn) as conn:
+        engine.ensure_flow_compiled(conn, "chain", msgspec.json.encode(flow.shape()), "step")
+        engine.start_flow(conn, "chain", b"[1]")
+        listed = "select queue_name from pgmq.list_queues() where queue_name ~ 'double'"
+        found = conn.execute(listed).fetchone()
+        assert found is not None
+        conn.execute(f"drop table pgmq.q_{found[0]}".encode())
+    with _Running(dsn) as running:
+        running.claimer.request(ClaimRequest("chain", found[0], WORKER, 1))
+        assert running.next(inbox.ClaimFailed).queue == found[0]
+        running.claimer.request(ClaimRequest("chain", found[0], WORKER, 1))
+        assert running.next(inbox.ThreadFailed).who == "claim"
 
 
 def test_a_worker_row_that_was_deleted_is_written_again(dsn: str) -> None:
