@@ -76,7 +76,11 @@ class Executor(Protocol):
         """Get ready; the flows that it can run. Raises PgflowError, stopped again, if it cannot."""
 
     def rooms(self) -> list[tuple[int, int]]:
-        """(lane, chunks it would take now: 2 when idle) of all lanes that would take one."""
+        """(lane, chunks it would take now) of all lanes that would take one.
+
+        A lane holds two, one that runs and one that waits, so that it never idles over a round trip: an idle
+        one has room for 2.
+        """
 
     def submit(self, lane: int, chunk: Chunk, timeouts: Sequence[float | None]) -> bool:
         """Hand over a chunk; ``timeouts``: seconds per entry of ``chunk.steps``, None for no limit.

@@ -19,9 +19,10 @@ class OptionSpec:
     """One option.
 
     ``kinds`` are where it may be given: ``flow``, ``step``, ``array``, ``map``. ``group`` says what becomes
-    of it: *integers* are bounded by ``minimum`` and passed to ``add_step`` (``create_flow``), *policy* goes
-    to ``set_step_policy``, *conditions* and *graph* have code of their own. ``columns`` are the SQL
-    parameters that it becomes, each with its key in the shape's ``options``. The rest is for people.
+    of it: *integers* are passed to ``add_step`` (``create_flow``), *policy* goes to ``set_step_policy``,
+    *conditions* and *graph* have code of their own. What has a ``minimum`` is an integer, and is checked as
+    one. ``columns`` are the SQL parameters that it becomes, each with its key in the shape's ``options``. The
+    rest is for people.
     """
 
     name: str
@@ -127,7 +128,8 @@ OPTIONS: Final = (
         "at least 1",
         "none",
         "fail the step at once when its first so many items all fail with one error",
-        columns={"stop_after_alike": "stopAfterAlike"},
+        1,
+        {"stop_after_alike": "stopAfterAlike"},
     ),
 )
 
@@ -137,8 +139,15 @@ def names(kind: str) -> list[str]:
     return [spec.name for spec in OPTIONS if kind in spec.kinds]
 
 
-MINIMUM: Final[Mapping[str, int]] = {spec.name: spec.minimum for spec in OPTIONS if spec.minimum is not None}
-"""The least value of each integer option, in the contract's order."""
+def _minimum(group: str) -> Mapping[str, int]:
+    return {spec.name: spec.minimum for spec in OPTIONS if spec.group == group and spec.minimum is not None}
+
+
+MINIMUM: Final = _minimum("integers")
+"""The least value of each integer that add_step takes, in the contract's order."""
+
+POLICY_MINIMUM: Final = _minimum("policy")
+"""The least value of each integer that set_step_policy takes."""
 
 KEYS: Final[Mapping[str, str]] = {column: key for spec in OPTIONS for column, key in spec.columns.items()}
 """Keys of the shape's ``options`` by SQL parameter."""

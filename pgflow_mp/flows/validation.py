@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 from pgflow_mp.errors import FlowDefinitionError
-from pgflow_mp.flows.options import MINIMUM
+from pgflow_mp.flows.options import MINIMUM, POLICY_MINIMUM
 
 MAX_SLUG_LENGTH: Final = 128
 MAX_QUEUE_NAME_LENGTH: Final = 47  # pgmq takes no more
@@ -131,8 +131,12 @@ def check_same_but_for_case(slugs: Iterable[str], slug: str, flow_slug: str) -> 
 
 def check_options(options: Mapping[str, object], where: str) -> dict[str, int]:
     """Return the options that are set (not None), in the contract's order, if all are in bounds."""
+    return _integers(options, MINIMUM, where)
+
+
+def _integers(options: Mapping[str, object], least: Mapping[str, int], where: str) -> dict[str, int]:
     checked: dict[str, int] = {}
-    for name, minimum in MINIMUM.items():
+    for name, minimum in least.items():
         value = options.get(name)
         if value is None:
             continue
@@ -170,15 +174,7 @@ def check_policy(options: Mapping[str, object], where: str) -> dict[str, int | f
                 f"tolerate of {where} must be a share from 0.0 to 1.0, not {tolerate}", hint=_TOLERATE_HINT
             )
         policy["tolerated_share"] = tolerate
-    alike = options.get("stop_after_alike")
-    if alike is not None:
-        if not isinstance(alike, int) or isinstance(alike, bool) or not 1 <= alike <= _MAX_INTEGER:
-            raise FlowDefinitionError(
-                f"stop_after_alike of {where} must be a positive integer, not {alike!r}",
-                hint="It is the number of first items that must all fail with one error to stop the step.",
-            )
-        policy["stop_after_alike"] = alike
-    return policy
+    return policy | _integers(options, POLICY_MINIMUM, where)
 
 
 def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> None:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from pgflow_mp import Flow
-from pgflow_mp.flows.options import ANY_STEP, FLOW, KEYS, OPTIONS, names, table
+from pgflow_mp.flows.options import ANY_STEP, FLOW, KEYS, MINIMUM, OPTIONS, POLICY_MINIMUM, names, table
 from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepOptions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -44,6 +44,12 @@ def test_every_option_that_the_database_keeps_reaches_it(tx: psycopg.Connection[
     shape = flow.shape()["steps"][0]["options"]
     assert shape == {KEYS[column]: 7 for column in KEYS if column != "tolerated_share"}
     assert share.shape()["steps"][0]["options"] == {"toleratedShare": 0.5}
+
+
+def test_the_group_of_an_integer_says_which_function_of_the_database_takes_it() -> None:
+    bounded = {spec.name: spec.group for spec in OPTIONS if spec.minimum is not None}
+    assert set(MINIMUM) == {name for name, group in bounded.items() if group == "integers"}
+    assert set(POLICY_MINIMUM) == {name for name, group in bounded.items() if group == "policy"} != set()
 
 
 def test_every_kind_of_step_has_a_place_in_the_table() -> None:

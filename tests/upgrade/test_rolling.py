@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from db.catalog import catalog
 
 from pgflow_mp.db import schema
 
@@ -144,3 +145,12 @@ def test_a_run_that_the_last_release_left_is_finished_by_this_one(
     told = finished(command(old, project, empty_dsn, "status"))
     assert told[0] != 0
     assert "newer than this pgflow_mp" in told[2]
+
+
+def test_a_schema_of_the_last_release_is_upgraded_to_what_a_fresh_installation_is(
+    old: Path, project: Path, empty_dsn: str, conn: psycopg.Connection[tuple[object, ...]]
+) -> None:
+    assert finished(command(old, project, empty_dsn, "install"))[0] == 0
+    with psycopg.connect(empty_dsn, autocommit=True) as upgraded:
+        schema.install(upgraded)
+        assert catalog(upgraded) == catalog(conn), "also of functions whose parameters have changed"
