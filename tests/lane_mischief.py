@@ -48,6 +48,14 @@ def _excepthook() -> None:
     sys.excepthook = threading.excepthook = print
 
 
+def _arguments() -> None:
+    sys.argv = ["tool", "--quiet"]
+
+
+def _display() -> None:
+    sys.displayhook, sys.dont_write_bytecode = print, not sys.dont_write_bytecode
+
+
 def _redirect() -> None:
     fd = os.open(os.devnull, os.O_WRONLY)
     os.dup2(fd, 1)
@@ -159,6 +167,18 @@ MISCHIEF: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "tempdir": (_tempdir, tempfile.gettempdir),
     "switch interval": (lambda: sys.setswitchinterval(3), sys.getswitchinterval),
     "digits": (lambda: sys.set_int_max_str_digits(700), sys.get_int_max_str_digits),
+    "arguments": (lambda: sys.argv.append("--loud"), lambda: sys.argv),
+    "other arguments": (_arguments, lambda: sys.argv),
+    "display hook": (_display, lambda: [repr(sys.displayhook), sys.dont_write_bytecode]),
+    "stack of threads": (lambda: threading.stack_size(1 << 20), threading.stack_size),
+    "form of stdout": (
+        lambda: sys.stdout.reconfigure(encoding="ascii", errors="strict"),  # type: ignore[union-attr]
+        lambda: [sys.stdout.encoding, sys.stdout.errors, sys.stdout.line_buffering],
+    ),
+    "form of stderr": (
+        lambda: sys.stderr.reconfigure(line_buffering=False),  # type: ignore[union-attr]
+        lambda: sys.stderr.line_buffering,
+    ),
     "start method": (
         lambda: multiprocessing.set_start_method("spawn", force=True),
         multiprocessing.get_start_method,

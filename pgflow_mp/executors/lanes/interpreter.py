@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import decimal
 import gc
+import io
 import locale
 import logging
 import multiprocessing
@@ -35,6 +36,8 @@ def _state(context: Callable[[], decimal.Context] = decimal.getcontext) -> tuple
         sys.stdout,
         sys.stderr,
         sys.excepthook,
+        sys.displayhook,
+        sys.dont_write_bytecode,
         sys.unraisablehook,
         threading.excepthook,
         warnings.showwarning,
@@ -64,6 +67,8 @@ _PUT: Final[tuple[_Put, ...]] = (
     _attribute(sys, "stdout"),
     _attribute(sys, "stderr"),
     _attribute(sys, "excepthook"),
+    _attribute(sys, "displayhook"),
+    _attribute(sys, "dont_write_bytecode"),
     _attribute(sys, "unraisablehook"),
     _attribute(threading, "excepthook"),
     _attribute(warnings, "showwarning"),
@@ -75,7 +80,7 @@ _PUT: Final[tuple[_Put, ...]] = (
     lambda value: setattr(decimal.getcontext(), "prec", value),
     lambda value: setattr(decimal.getcontext(), "rounding", value),
 )
-_TEMPDIR: Final = 7
+_TEMPDIR: Final = 9
 _CALLED: Final[tuple[tuple[Callable[[], Any], str, str], ...]] = (
     (sys.getrecursionlimit, "sys", "setrecursionlimit"),
     (sys.getswitchinterval, "sys", "setswitchinterval"),
@@ -83,6 +88,7 @@ _CALLED: Final[tuple[tuple[Callable[[], Any], str, str], ...]] = (
     (sys.gettrace, "sys", "settrace"),
     (sys.getprofile, "sys", "setprofile"),
     (socket.getdefaulttimeout, "socket", "setdefaulttimeout"),
+    (threading.stack_size, "threading", "stack_size"),
 )
 """(how to look, module and name of what puts it back)."""
 
@@ -93,7 +99,12 @@ class Interpreter:
     def __init__(self) -> None:
         self._before = _state()
         self._path, self._filters, self._handlers = sys.path, warnings.filters, _root.handlers
-        self._copies: list[list[Any]] = [list(sys.path), list(warnings.filters), list(_root.handlers)]
+        self._arguments = sys.argv
+        lists: list[list[Any]] = [sys.path, list(warnings.filters), _root.handlers, sys.argv]
+        self._copies = [list(each) for each in lists]
+        self._streams: list[tuple[Any, dict[str, Any]]] = [
+            (stream, _form_of(stream)) for stream in (sys.stdout, sys.stderr)
+        ]
         self._called = [look() for look, _, _ in _CALLED]
         self._collects = gc.isenabled()
         self._data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
@@ -107,13 +118,14 @@ class Interpreter:
 
     def is_changed(self) -> bool:
         """Whether something is not as it was."""
-        path, filters, handlers = self._copies
+        path, filters, handlers, arguments = self._copies
         return not (
             _state() == self._before
             and decimal.getcontext().traps == self._traps
             and sys.path == path
             and warnings.filters == filters
             and _root.handlers == handlers
+            and sys.argv == arguments
         )
 
     def mend(self) -> bool:
@@ -124,7 +136,7 @@ class Interpreter:
                     put(before)
         found = (*self._before[:_TEMPDIR], tempfile.tempdir, *self._before[_TEMPDIR + 1 :])
         self._before = found
-        path, filters, handlers = self._copies
+        path, filters, handlers, arguments = self._copies
         if sys.path != path:
             sys.path = self._path
             sys.path[:] = path
@@ -135,6 +147,9 @@ class Interpreter:
         if _root.handlers != handlers:
             _root.handlers = self._handlers
             _root.handlers[:] = handlers
+        if sys.argv != arguments:
+            sys.argv = self._arguments
+            sys.argv[:] = arguments
         return True
 
     def mend_rest(self) -> None:
@@ -146,6 +161,9 @@ class Interpreter:
             original("gc", "enable" if self._collects else "disable")()
         if self._data != self._environment:
             self._mend_environment()
+        for stream, form in self._streams:
+            if form and _form_of(stream) != form:
+                io.TextIOWrapper.reconfigure(stream, **form)
         if gc.get_threshold() != self._thresholds:
             original("gc", "set_threshold")(*self._thresholds)
         now, before = decimal.getcontext(), self._decimals
@@ -175,6 +193,13 @@ class Interpreter:
                 put(name, value)
         if zone != data.get(b"TZ"):
             time.tzset()
+
+
+def _form_of(stream: Any) -> dict[str, Any]:
+    """What reconfigure() changes of a stream; nothing where it is none of Python's own."""
+    names = ("encoding", "errors", "line_buffering", "write_through")
+    is_ours = isinstance(stream, io.TextIOWrapper) and not stream.closed
+    return {name: getattr(stream, name) for name in names} if is_ours else {}
 
 
 def _text(setlocale: Callable[..., str]) -> str:

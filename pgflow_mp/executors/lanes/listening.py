@@ -23,6 +23,7 @@ _CALLS: Final = {
     ("gc",): "set_threshold enable disable",
     ("sys",): "setrecursionlimit setswitchinterval set_int_max_str_digits settrace setprofile",
     ("socket", "_socket"): "setdefaulttimeout",
+    ("threading", "_thread"): "stack_size",
     ("random",): "seed setstate",
 }
 
@@ -82,6 +83,11 @@ def begin() -> None:
         modules = [importlib.import_module(name) for name in names]
         for function in functions.split():
             _listen(modules, function)
+    streams: tuple[Any, ...] = (sys.stdout, sys.stderr)
+    for stream in streams:
+        method = getattr(stream, "reconfigure", None)
+        if hasattr(stream, "__dict__") and method is not None and not isinstance(method, Listener):
+            stream.reconfigure = Listener(method, ("sys", ""), seeds=False)
 
 
 def listen_to_numpy() -> None:
