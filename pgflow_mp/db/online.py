@@ -93,6 +93,7 @@ def _work_ahead(conn: psycopg.Connection[tuple[Any, ...]], run_files: Callable[[
         with conn.transaction():
             conn.execute(adoption.SETTINGS)
             conn.execute(_FILL, {"from": f"({page},0)", "to": f"({page + _BATCH_PAGES},0)"})
+    briefly(conn, lambda: run("0035"))
     _build_index(conn)
     if not _value(conn, "select exists (select from pgflow.step_tasks where queue_name is null)"):
         briefly(conn, lambda: run("0040"))

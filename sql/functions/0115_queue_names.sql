@@ -42,7 +42,8 @@ $$;
 
 -- A queue by pgmq, whose table is then made for being claimed from. A claim changes vt: where the page has
 -- room and no B-tree has that column, the row is rewritten in place (from PostgreSQL 16 on). Nothing looks
--- messages up by vt: pgmq reads in the order of msg_id.
+-- messages up by vt: pgmq reads in the order of msg_id. Where a queue was lost, the ids of the new one go on
+-- after those that tasks have: an id is looked for in all of them, and is unique among them.
 create or replace function pgflow._create_queue(queue_name text)
 returns void
 language plpgsql
@@ -51,9 +52,18 @@ set standard_conforming_strings = on
 as $$
 declare
   v_table text := pgmq.format_table_name(queue_name, 'q');
+  v_sequence regclass;
+  v_last_id bigint;
 begin
   perform pgmq.create(queue_name);
   perform pgflow._require_own_queue(queue_name); -- its tables may have been there, though it was not listed
+  select max(t.message_id) into v_last_id
+  from pgflow.step_tasks t
+  where t.queue_name = lower(_create_queue.queue_name);
+  v_sequence := pg_get_serial_sequence(format('pgmq.%I', v_table), 'msg_id');
+  if v_last_id > coalesce(pg_sequence_last_value(v_sequence), 0) then
+    perform setval(v_sequence, v_last_id);
+  end if;
   execute format('drop index if exists pgmq.%I', v_table || '_vt_idx');
   execute format('create index %I on pgmq.%I using brin (vt)', v_table || '_vt_idx', v_table);
   execute format('alter table pgmq.%I set (fillfactor = 50)', v_table);

@@ -171,6 +171,35 @@ def test_slugs_that_differ_only_by_case_are_named_before_anything_changes(
     assert catalog(landed) == before
 
 
+@pytest.mark.parametrize("ahead", [False, True], ids=["at once", "ahead"])
+def test_tasks_with_the_ids_of_a_queue_that_was_lost_are_told_apart(
+    landed: Connection, monkeypatch: pytest.MonkeyPatch, ahead: bool
+) -> None:
+    monkeypatch.setattr(online, "LARGE", 0 if ahead else 1 << 60)
+    landed.execute("select pgflow.create_flow('Lost')")
+    landed.execute("select pgflow.add_step('Lost', 'm', step_type => 'map')")
+    old = start(landed, "Lost", 6)
+    claim(landed, "Lost", 2)
+    landed.execute("select pgflow.complete_task(%s, 'm', 0, '1')", (old,))
+    landed.execute("select pgmq.drop_queue('Lost')")
+    landed.execute("select pgflow.create_flow('Lost')")
+    new = start(landed, "Lost", 4)
+    schema.install(landed)
+
+    def ids(run: uuid.UUID) -> list[int | None]:
+        query = "select message_id from pgflow.step_tasks where run_id = %s order by task_index"
+        return [row[0] for row in landed.execute(query, (run,))]
+
+    assert (ids(new), ids(old)) == ([1, 2, 3, 4], [None, 7, 8, 9, 5, 6])
+    assert ids(start(landed, "Lost", 1)) == [10]
+    held = claim(landed, "Lost", 9)
+    assert sorted(message for _, message in held) == [1, 2, 3, 4, 8, 9, 10]  # 7 is held, 5 and 6 are lost
+    for index in range(4):
+        landed.execute("select pgflow.complete_task(%s, 'm', %s, '1')", (new, index))
+    done = landed.execute("select status from pgflow.runs where run_id = %s", (new,)).fetchone()
+    assert done == ("completed",)
+
+
 def test_an_upgrade_that_was_interrupted_is_gone_on_with(
     landed: Connection, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

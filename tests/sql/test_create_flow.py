@@ -138,3 +138,14 @@ def test_a_mixed_case_flow_can_be_created_again_and_run(plain_db: Db) -> None:
     run = plain_db.value("select run_id from pgflow.start_flow('myFlow', '{}')")
     row = plain_db.row("select * from pgflow_tests.read_and_start('myFlow')")
     assert (row.run_id, row.step_slug) == (run, "stepA")
+
+
+def test_the_ids_of_a_queue_that_was_lost_are_not_given_again(plain_db: Db) -> None:
+    flow(plain_db, "f", "a")
+    first = start(plain_db, "f")
+    plain_db.do("select pgmq.drop_queue('f')")
+    plain_db.do("select pgflow.create_flow('f')")
+    second = start(plain_db, "f")
+    (found,) = claim(plain_db, "f", 9)
+    assert (found.run_id, found.msg_id) == (second, 2)
+    assert run_row(plain_db, first).status == "started"
