@@ -23,7 +23,7 @@ begin
     join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
     join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
     join pgflow.flows f on f.flow_slug = ss.flow_slug
-    where ss.status in ('created', 'started')
+    where ss.status = 'started'
       and t.status = 'started'
       and t.permanently_stalled_at is null
       and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
@@ -44,7 +44,7 @@ begin
       join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
       join pgflow.flows f on f.flow_slug = ss.flow_slug
       where t.run_id = v_run.run_id
-        and ss.status in ('created', 'started')
+        and ss.status = 'started'
         and t.status = 'started'
         and t.permanently_stalled_at is null
         and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)

@@ -124,13 +124,20 @@ def test_a_task_inserted_by_hand_is_found(db: Db) -> None:
     assert task(db, run, "a").status == "queued"
 
 
-def test_a_started_task_of_a_step_inserted_by_hand_is_found(db: Db) -> None:
+def test_a_started_task_inserted_by_hand_is_found_once_its_step_is_started(db: Db) -> None:
     flow(db, "f", "a", timeout=5)
     run = db.value("insert into pgflow.runs (flow_slug, input) values ('f', '{}') returning run_id")
     db.do("insert into pgflow.step_states (flow_slug, run_id, step_slug) values ('f', %s, 'a')", run)
     db.do(
         "insert into pgflow.step_tasks (flow_slug, run_id, step_slug, status, queued_at, started_at)"
         " values ('f', %s, 'a', 'started', now() - interval '2 min', now() - interval '1 min')",
+        run,
+    )
+    assert requeue(db) == 0
+    assert (task(db, run, "a").status, task(db, run, "a").requeued_count) == ("started", 0)
+    db.do(
+        "update pgflow.step_states set status = 'started', initial_tasks = 1, remaining_tasks = 1"
+        " where run_id = %s",
         run,
     )
     assert requeue(db) == 1
