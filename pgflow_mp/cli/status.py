@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgflow_mp.db.engine import RunRow, StepProgress
+    from pgflow_mp.db.queries import EndedTasks
 
 _CANDIDATES: Final = 5
 _NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
@@ -159,9 +160,14 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     run = find_run(conn, args.run)
     steps = queries.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
     failures, failed = queries.failed_tasks(conn, run.run_id, args.limit)
+    ended = queries.ended_with_others(conn, run.run_id, steps)
     if args.json:
         record = run._asdict() | {
-            "steps": [step._asdict() for step in steps],
+            "steps": [
+                {**step._asdict(), "cancelled_tasks": over.cancelled, "skipped_tasks": over.skipped}
+                for step in steps
+                for over in (ended.get(step.step_slug, queries.EndedTasks()),)
+            ],
             "failed_tasks": failed,
             "failures": [failure._asdict() for failure in failures],
         }
@@ -170,17 +176,15 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     from pgflow_mp.cli.screen import console, print_failures, styled
 
     screen = console(sys.stdout)
-    ended = run.completed_at or run.failed_at
+    end = run.completed_at or run.failed_at
     from pgflow_mp.observe.text import duration
 
     spans = worked.worker_spans(conn, run.started_at)
-    until = ended or datetime.now(run.started_at.tzinfo)
+    until = end or datetime.now(run.started_at.tzinfo)
     took = duration(worked.seconds(spans, run.flow_slug, run.started_at, until))
     screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}")
-    screen.print(
-        f"{styled(run.status)}, started {_ago(run.started_at)}, {'took' if ended else 'for'} {took}\n"
-    )
-    screen.print(_steps_table(steps, partial(worked.seconds, spans, run.flow_slug)))
+    screen.print(f"{styled(run.status)}, started {_ago(run.started_at)}, {'took' if end else 'for'} {took}\n")
+    screen.print(_steps_table(steps, ended, partial(worked.seconds, spans, run.flow_slug)))
     print_failures(screen, failed, failures, args.limit, whole=args.errors)
     if failures and not args.errors:
         print(f"See their tracebacks: {command('status', run.run_id, '--errors', *options)}")
@@ -193,7 +197,9 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     return 0
 
 
-def _steps_table(steps: list[StepProgress], seconds: Callable[[datetime, datetime], float]) -> Any:
+def _steps_table(
+    steps: list[StepProgress], ended: dict[str, EndedTasks], seconds: Callable[[datetime, datetime], float]
+) -> Any:
     """``seconds`` tells how much of a time there was somebody to work."""
     from rich.table import Column, Table
     from rich.text import Text
@@ -219,6 +225,10 @@ def _steps_table(steps: list[StepProgress], seconds: Callable[[datetime, datetim
         if step.started_at is not None and step.finished_at is not None:
             took = duration(seconds(step.started_at, step.finished_at))
         remark = (step.error_message if step.status == "failed" else step.skip_reason) or ""
+        over = ended.get(step.step_slug)
+        if over is not None:
+            count = f"{over.cancelled:,} cancelled" if over.cancelled else f"{over.skipped:,} skipped"
+            remark = f"{count}; {remark}" if remark else count
         table.add_row(
             Text(shorten_middle(step.step_slug, _LONGEST_NAME)),
             styled(step.status),

@@ -25,6 +25,13 @@ class FailedTask(NamedTuple):
     error: str
 
 
+class EndedTasks(NamedTuple):
+    """How many tasks of a step ended with their run (cancelled) or their step (skipped)."""
+
+    cancelled: int = 0
+    skipped: int = 0
+
+
 def failed_tasks(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list[FailedTask], int]:
     """The first ``limit`` failed tasks of a run, earliest first, and how many there are."""
     text = "coalesce(error_message, 'Unknown error'), count(*) over ()"
@@ -70,6 +77,30 @@ def with_failed_tasks(conn: Connection, run_id: str | UUID, steps: list[StepProg
     )
     found: dict[str, int] = dict(rows)
     return [step._replace(failed_tasks=found.get(step.step_slug, 0)) for step in steps]
+
+
+def ended_with_others(
+    conn: Connection, run_id: str | UUID, steps: list[StepProgress]
+) -> dict[str, EndedTasks]:
+    """By step, how many of its tasks ended unfinished because the run failed or the step was skipped."""
+    if not any(step.status == "failed" or (step.status == "skipped" and step.started_at) for step in steps):
+        return {}
+    counts = "count(*) filter (where t.status = 'cancelled'), count(*) filter (where t.status = 'skipped')"
+    rows = rights.read(
+        conn,
+        lambda conn: conn.execute(
+            f"select t.step_slug, {counts} from pgflow.step_tasks t "  # noqa: S608
+            "where t.run_id = %s::uuid and t.status in ('cancelled', 'skipped') group by t.step_slug",
+            (str(run_id),),
+        ).fetchall(),
+        lambda conn: conn.execute(
+            f"select p.step_slug, {counts} from pgflow.run_progress(%(run)s::uuid) p "  # noqa: S608
+            "cross join lateral pgflow.run_results(%(run)s::uuid, p.step_slug, 0, 2147483647) t "
+            "where t.status in ('cancelled', 'skipped') group by p.step_slug",
+            {"run": str(run_id)},
+        ).fetchall(),
+    )
+    return {slug: EndedTasks(cancelled, skipped) for slug, cancelled, skipped in rows}
 
 
 def unfinished_runs(

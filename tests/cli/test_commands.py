@@ -186,6 +186,18 @@ def test_status_shows_failures_with_their_place(cli: Cli) -> None:
     assert cli("status", "abcdef").code == 2
 
 
+def test_status_counts_what_ended_with_its_run(cli: Cli) -> None:
+    (cli.cwd / "ending.py").write_text(
+        "from pgflow_mp import Flow\n\nflow = Flow('ending')\n\n\n"
+        "@flow.map\ndef check(n: int) -> int:\n    return n\n"
+    )
+    run_id = cli("start", "ending.py", "--input", "[1, 2, 3]", "--json").json["run_id"]
+    assert cli("cancel", run_id).code == 0
+    assert re.search(r"check +failed +0/3 .*3 cancelled; Run cancelled", cli("status", run_id).out)
+    (step,) = cli("status", run_id, "--json").json["steps"]
+    assert (step["cancelled_tasks"], step["skipped_tasks"], step["failed_tasks"]) == (3, 0, 0)
+
+
 def test_status_shows_the_whole_text_of_errors_when_asked_to(cli: Cli) -> None:
     (cli.cwd / "parts.py").write_text(
         "from pgflow_mp import Flow\n\nflow = Flow('parts', max_attempts=1)\n\n\n"

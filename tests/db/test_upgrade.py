@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,3 +242,49 @@ def test_an_upgrade_waits_for_nobody_for_long_and_says_so(
         released.start()
         assert schema.install(landed).changed
         released.join()
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        ("select array_agg(task_index) from pgflow.claim_tasks('f', %(worker)s, 2)", [0, 1]),
+        ("select status from pgflow.cancel_run(%(run)s)", "failed"),
+        ("select rejected from pgflow.complete_tasks(%(skipped)s, 'm', '{0}', '{1}')", [0]),
+    ],
+    ids=["claim", "cancel", "complete"],
+)
+def test_a_call_that_begins_while_the_schema_is_upgraded_goes_on(
+    landed: Connection, empty_dsn: str, monkeypatch: pytest.MonkeyPatch, call: str, answer: object
+) -> None:
+    """It has to wait, and goes on in the body that it began with, which calls others as they were then."""
+    landed.execute("select pgflow.create_flow('f')")
+    landed.execute("select pgflow.add_step('f', 'm', step_type => 'map')")
+    values = {"worker": WORKER, "run": start(landed, "f", 2), "skipped": start(landed, "f", 1)}
+    landed.execute(
+        "update pgflow.step_states set status = 'skipped', skip_reason = 'x', remaining_tasks = null"
+        " where run_id = %s",
+        (values["skipped"],),
+    )
+    claim(landed, "f", 0)
+    answers: list[object] = []
+
+    def work() -> None:
+        with psycopg.connect(empty_dsn, autocommit=True) as other:
+            answers.append((other.execute(call.encode(), values).fetchone() or (None,))[0])
+
+    thread = threading.Thread(target=work)
+    real = schema._run_migration
+
+    def then_call(conn: Connection, version: int, prefix: str = "") -> None:
+        real(conn, version, prefix)
+        if version == schema.latest_version():  # the tables are changed, the functions are not yet
+            thread.start()
+            deadline = time.monotonic() + 10
+            waiting = "select count(*) from pg_locks where not granted"
+            while conn.execute(waiting.encode()).fetchone() == (0,) and time.monotonic() < deadline:
+                time.sleep(0.01)
+
+    monkeypatch.setattr(schema, "_run_migration", then_call)
+    assert schema.install(landed).changed
+    thread.join(20)
+    assert answers == [answer]
