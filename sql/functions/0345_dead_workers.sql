@@ -39,8 +39,8 @@ begin
 end;
 $$;
 
--- How many deaths condemn a task of this run: three, and more where workers die again and again for reasons
--- of their own. A death that led to a condemned task is explained.
+-- How many deaths condemn a task of this run: three, and from a dozen deaths on one more with each doubling:
+-- there, workers die for reasons of their own. A death that led to a condemned task is explained.
 create or replace function pgflow._deaths_to_condemn(flow_slug text, run_id uuid)
 returns int
 language plpgsql
@@ -66,7 +66,7 @@ begin
     and t.run_id = _deaths_to_condemn.run_id
     and t.condemned;
 
-  return 3 + floor(log(2.0, greatest(v_deaths - v_explained, 3) / 3.0));
+  return 3 + floor(log(2.0, greatest(v_deaths - v_explained, 6) / 6.0));
 end;
 $$;
 

@@ -118,7 +118,7 @@ def test_where_workers_die_all_the_time_it_takes_more_to_condemn(db: Db) -> None
     db.do(
         "insert into pgflow.workers (worker_id, queue_name, function_name, died_at, recovered_at)"
         " select gen_random_uuid(), 'f', 'w', clock_timestamp(), clock_timestamp()"
-        " from generate_series(1, 20)"
+        " from generate_series(1, 40)"
     )
     db.do("update pgflow.step_tasks set worker_deaths = 2")
     for expected in (3, 4, 5):
