@@ -143,6 +143,12 @@ def test_the_defaults_of_the_pages_are_those_of_the_database(
     assert (int(told[1]), int(told[3]), int(told[2])) == stored
 
 
-def test_every_set_of_rights_is_on_the_page_of_servers() -> None:
+def test_every_set_of_rights_is_on_the_page_of_servers(tx: psycopg.Connection[tuple[object, ...]]) -> None:
+    with pytest.raises(psycopg.errors.InvalidParameterValue, match="use ") as refused:
+        tx.execute("select pgflow.grant_access('nobody', 'none of them')")
+    there = re.findall(
+        r"\w+", str(refused.value).partition(", use ")[2].partition("\n")[0].replace(" or ", " ")
+    )
     statements = "".join(text for language, text in blocks(DOCS / "server.md") if language == "sql")
-    assert set(re.findall(r"grant_access\('\w+', '(\w+)'", statements)) == set(ACCESS.values())
+    assert set(re.findall(r"grant_access\('\w+', '(\w+)'", statements)) == set(there)
+    assert set(ACCESS.values()) <= set(there)
