@@ -58,7 +58,21 @@ _LIVENESS = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
 }
+_LIMITS: Final[Mapping[str, str]] = dict.fromkeys(
+    (
+        "statement_timeout",
+        "lock_timeout",
+        "transaction_timeout",
+        "idle_in_transaction_session_timeout",
+        "idle_session_timeout",
+    ),
+    "0",
+)
+"""Limits that a role or a database may have for its people. A large step takes its time to start or to end:
+cut off, it would be tried again for ever. Nor may a session that listens end for its silence. A worker
+watches its connections itself (patience)."""
 SESSION: Final[Mapping[str, str]] = {
+    **_LIMITS,
     "DateStyle": "ISO, MDY",
     "IntervalStyle": "postgres",
     "TimeZone": "UTC",
@@ -83,11 +97,17 @@ _KEPT_BY_POOLERS: Final = ("DateStyle", "IntervalStyle", "TimeZone", "standard_c
 """What a transaction pooler carries from one server process to the next. All else would stay with a server
 process and reach strangers, so it is not set there: no statement may depend on it."""
 _APPLY: Final = """
-select pg_catalog.set_config(name, value, false)
+select pg_catalog.set_config(name, value, false), pg_catalog.pg_backend_pid()
 from unnest(%s::pg_catalog.text[], %s::pg_catalog.text[], %s::pg_catalog.bool[]) s (name, value, kept)
 where (kept or pg_catalog.pg_backend_pid() operator(pg_catalog.=) %s::pg_catalog.int4)
   and pg_catalog.current_setting(name, true) is not null
 """
+_LIMITED: Final = "select 1 from unnest(%s::text[]) name where current_setting(name, true) <> '0' limit 1"
+_RELAX: Final = (
+    "select set_config(name, '0', true) from unnest(array['statement_timeout', 'lock_timeout', "
+    "'transaction_timeout', 'idle_in_transaction_session_timeout']) name "
+    "where current_setting(name, true) <> '0'"
+)
 # admin_shutdown, crash_shutdown, cannot_connect_now, idle_session_timeout, idle_in_transaction_...
 _LOST = {"57P01", "57P02", "57P03", "57P05", "25P03"}
 # serialization_failure, deadlock_detected, too_many_connections, lock_not_available,
@@ -202,13 +222,17 @@ def connect(
     return conn
 
 
-def _set_up(conn: psycopg.Connection[TupleRow]) -> None:
+def _set_up(conn: PatientConnection[TupleRow]) -> None:
     """Give a new session what SESSION says, in one statement.
 
-    A pooler shows another process id than the server has: it hands out made-up ones.
+    A pooler shows another process id than the server has: it hands out made-up ones. There limits are lifted
+    transaction by transaction, if there are any.
     """
-    kept = [name in _KEPT_BY_POOLERS for name in SESSION]
-    conn.execute(_APPLY, (list(SESSION), list(SESSION.values()), kept, conn.info.backend_pid))
+    kept, shown = [name in _KEPT_BY_POOLERS for name in SESSION], conn.info.backend_pid
+    row = conn.execute(_APPLY, (list(SESSION), list(SESSION.values()), kept, shown)).fetchone()
+    conn.pooled = row is not None and row[1] != shown
+    if conn.pooled and conn.execute(_LIMITED, (list(_LIMITS),)).fetchone():
+        conn.relax = _RELAX
     if not conn.autocommit:
         conn.commit()
 

@@ -7,8 +7,9 @@ nothing: a frozen proxy, a stopped server, a load balancer that forgot the conne
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
-from typing import Any, Final, TypeVar
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString, TypeVar
 
 import psycopg
 from psycopg.pq import TransactionStatus
@@ -28,6 +29,28 @@ class PatientConnection(psycopg.Connection[Row]):
     """
 
     silence: float | None = None
+    pooled = False
+    """Whether it leads to a pooler, so that each transaction may run in another session of the server."""
+    relax: LiteralString | None = None
+    """Behind a pooler: the statement that lifts the limits of the server's sessions for its transaction."""
+
+    def execute(self, query: Any, params: Any = None, **options: Any) -> psycopg.Cursor[Row]:
+        """Execute a statement, without the limits of the server's session."""
+        idle = self.info.transaction_status == TransactionStatus.IDLE and self._pipeline is None
+        if self.relax is None or not (self.autocommit and idle):
+            return super().execute(query, params, **options)
+        with self.pipeline(), self.transaction():
+            return super().execute(query, params, **options)
+
+    @contextmanager
+    def transaction(
+        self, savepoint_name: str | None = None, force_rollback: bool = False
+    ) -> Iterator[psycopg.Transaction]:
+        """A transaction without the limits of the server's session."""
+        with super().transaction(savepoint_name, force_rollback) as transaction:
+            if self.relax is not None:
+                super().execute(self.relax)
+            yield transaction
 
     def wait(self, gen: Generator[Any, Any, R], *args: Any, **options: Any) -> R:
         """Wait for an answer. Raises OperationalError, and closes the connection, if it fails to come."""
@@ -52,6 +75,12 @@ class PatientConnection(psycopg.Connection[Row]):
         except StopIteration as stop:
             result: R = stop.value
             return result
+
+
+def limit_statements(conn: psycopg.Connection[Any], seconds: int) -> None:
+    """Have the server end statements after so long; not behind a pooler, where others would get the limit."""
+    if not (isinstance(conn, PatientConnection) and conn.pooled):
+        conn.execute("select set_config('statement_timeout', %s, false)", (f"{seconds}s",))
 
 
 def limit(conn: psycopg.Connection[Any], silence: float | None) -> None:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
-from pgflow_mp.db import engine, parking, recovery, runs
+from pgflow_mp.db import engine, parking, patience, recovery, runs
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.worker.batches import Lease
@@ -72,7 +72,7 @@ class Heartbeat(DatabaseThread):
         """When the last heartbeat was confirmed."""
 
     def _serve(self, conn: Connection) -> None:
-        conn.execute(f"set statement_timeout = '{_STATEMENT_LIMIT}s'")
+        patience.limit_statements(conn, _STATEMENT_LIMIT)
         hints = Hints(conn, "pgflow_cancelled", lambda run: run if len(run) == _UUID else None)
         due = look = rested = 0.0
         while not self._stopping.is_set():

@@ -1,0 +1,100 @@
+"""Time limits that a database or a role has for its people: they end nothing of ours, and reach nobody."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from tcp_proxy import TcpProxy
+from worker_harness import compiled, eventually, output, serve, start
+
+from pgflow_mp.db import connection
+
+SLOW = """
+create function public.slow() returns trigger language plpgsql as $$
+begin perform pg_sleep(0.3); return new; end $$;
+create trigger slow before update on pgflow.step_states for each row execute function public.slow();
+"""
+LIMITS = ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "idle_session_timeout")
+
+
+@pytest.fixture
+def hurried_dsn(dsn: str) -> str:
+    """A database whose sessions end what takes 200 ms, where each step takes longer than that to settle."""
+    compiled(dsn, "single")
+    with psycopg.connect(dsn, autocommit=True) as admin:
+        admin.execute(SLOW)
+        for name in LIMITS:
+            admin.execute(f"alter database {conninfo_to_dict(dsn)['dbname']} set {name} = '200ms'".encode())
+    return dsn
+
+
+def test_a_run_whose_steps_take_longer_than_a_statement_may_completes(hurried_dsn: str) -> None:
+    run_id = start(hurried_dsn, "single", "ann")
+    serve(hurried_dsn, "single", run_id)
+    assert output(hurried_dsn, run_id) == {"greet": {"greeting": "Hello ANN"}}
+
+
+@pytest.fixture
+def pooled_dsn(hurried_dsn: str, tmp_path: Path) -> Iterator[str]:
+    """The same through a transaction pooler, which may not run as root, nor see the server's socket."""
+    if (program := shutil.which("pgbouncer")) is None:
+        pytest.skip("no pgbouncer here")
+    at = conninfo_to_dict(hurried_dsn)
+    with TcpProxy(hurried_dsn) as proxy, (tmp_path / "log").open("w") as log:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        settings = tmp_path / "pgbouncer.ini"
+        settings.write_text(
+            f"[databases]\n{at['dbname']} = host=127.0.0.1 port={proxy.port} user={at['user']}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nquery_wait_timeout = 5\n"
+        )
+        command = [program, str(settings)]
+        if os.geteuid() == 0:
+            for path in (tmp_path, *list(tmp_path.parents)[:2]):
+                path.chmod(0o755)
+            command[1:1] = ["-u", "nobody"]
+        pooler = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            dsn = make_conninfo(host="127.0.0.1", port=port, dbname=at["dbname"], user=at["user"])
+            eventually(lambda: answers(dsn))
+            yield dsn
+        finally:
+            pooler.kill()
+            pooler.wait()
+
+
+def answers(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn, connect_timeout=6).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_behind_a_transaction_pooler_limits_are_lifted_for_our_transactions_only(pooled_dsn: str) -> None:
+    with connection.connect(pooled_dsn) as conn:
+        assert conn.execute("select pg_sleep(0.4), 1").fetchone() == ("", 1)
+        with conn.transaction():
+            conn.execute("select pg_sleep(0.4)")
+        with conn.pipeline(), conn.transaction():
+            cursor = conn.execute("select pg_sleep(0.4), 2")
+        assert cursor.fetchone() == ("", 2)
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            conn.execute("select 1 / 0")
+        assert conn.execute("select 3").fetchone() == (3,)
+    run_id = start(pooled_dsn, "single", "bob")
+    serve(pooled_dsn, "single", run_id)
+    assert output(pooled_dsn, run_id) == {"greet": {"greeting": "Hello BOB"}}
+    with psycopg.connect(pooled_dsn, autocommit=True) as other:
+        for _ in range(10):
+            assert other.execute("show statement_timeout").fetchone() == ("200ms",)
