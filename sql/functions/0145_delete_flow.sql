@@ -21,13 +21,15 @@ begin
     where exists (select 1 from pgflow.flows f where f.flow_slug = p_flow_slug)
     order by q.queue_name collate "C"
   );
-  -- Runs first, as everywhere: whoever settles has its run's lock, and will want the queue.
+  -- In the order of everybody else's locks: who starts a run has the flow's, who settles its run's and its tasks',
+  -- who claims its tasks', and all of them want the queue after that.
+  perform 1 from pgflow.flows f where f.flow_slug = p_flow_slug for update;
   perform 1 from pgflow.runs r where r.flow_slug = p_flow_slug order by r.run_id for update;
+  delete from pgflow.step_tasks t using pgflow.runs r
+  where r.flow_slug = p_flow_slug and t.run_id = r.run_id;
   foreach v_queue in array v_queues loop
     perform pgmq.drop_queue(v_queue);
   end loop;
-  delete from pgflow.step_tasks t using pgflow.runs r
-  where r.flow_slug = p_flow_slug and t.run_id = r.run_id;
   delete from pgflow.step_states s where s.flow_slug = p_flow_slug;
   delete from pgflow.runs r where r.flow_slug = p_flow_slug;
   delete from pgflow.deps d where d.flow_slug = p_flow_slug;

@@ -54,3 +54,34 @@ def test_a_callback_that_waited_while_the_run_failed_changes_nothing(
     assert run_row(db, run).status == "failed"
     assert task(db, run, "b").status == "cancelled"
     assert db.value("select count(*) from pgmq.q_f") == 0
+
+
+def test_a_flow_is_deleted_after_the_claim_that_has_its_tasks(
+    conn: psycopg.Connection[Any], dsn: str
+) -> None:
+    """A claim locks tasks, then their messages: the queue must not go between the two."""
+    db = Db(conn)
+    flow(db, "f", "a")
+    start(db, "f")
+    errors: list[Exception] = []
+
+    def delete() -> None:
+        try:
+            with psycopg.connect(dsn, autocommit=True) as other:
+                other.execute("select pgflow.delete_flow_and_data('f')")
+        except psycopg.Error as error:
+            errors.append(error)
+
+    with conn.transaction():
+        db.do("select from pgflow.step_tasks where flow_slug = 'f' for update")
+        thread = threading.Thread(target=delete)
+        thread.start()
+        waiting = "select count(*) from pg_locks where not granted"
+        deadline = time.monotonic() + 10
+        while db.value(waiting) == 0 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert db.do("update pgmq.q_f set vt = vt + interval '1 minute'") == 1
+    thread.join(10)
+    assert errors == []
+    assert db.value("select to_regclass('pgmq.q_f')") is None
+    assert db.value("select count(*) from pgflow.flows") == 0
