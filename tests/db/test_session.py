@@ -9,7 +9,7 @@ from database_server import DatabaseServer
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from pgflow_mp.db import connection, engine, reports, runs, schema, wire
+from pgflow_mp.db import connection, engine, reports, runs, schema, session, wire
 
 ODD = {
     "DateStyle": "SQL, DMY",
@@ -51,7 +51,7 @@ def test_what_a_database_or_its_role_has_set_does_not_reach_us(server: DatabaseS
         make_odd(admin, "database", str(conninfo_to_dict(dsn)["dbname"]))
     with connection.connect(dsn) as conn:
         wire.adapt(conn)
-        for name, value in connection.SESSION.items():
+        for name, value in session.SESSION.items():
             (found,) = conn.execute("select current_setting(%s, true)", (name,)).fetchone() or (None,)
             assert found == value or (name == "transaction_timeout" and found is None)
         assert conn.info.encoding == "utf-8"
