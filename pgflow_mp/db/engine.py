@@ -6,7 +6,8 @@ JSON in bytes, ids are text. Every function here is one round trip and one trans
 What an item of a map costs the server, in batches of 500: seven row writes (the queue's row is inserted,
 updated in place and moved to the archive; the task's row is inserted and updated twice, in place), 15 WAL
 records, 1.6 kB of WAL and 18 to 27 microseconds of CPU. A call costs 0.4 ms besides, counters included: they
-are updated once a call. 40 % of the WAL is written when the step is spawned.
+are updated once a call. 40 % of the WAL is written when the step is spawned. That each task's row and its
+entry in the index name the queue (contract 0.17 section 2.3) is 1.6 % of the WAL and 5 % of the CPU.
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ LARGE: Final = 64 << 20
 """Bytes of task rows from which on an upgrade works ahead: at less, all of it takes a second."""
 _BATCH_PAGES: Final = 1000  # 8 MB of task rows, a few tens of milliseconds
 _ATTEMPTS: Final = 20
-_LOCK_TIMEOUT: Final = "2s"  # whoever comes after us waits as long as we do
+_LOCK_TIMEOUT: Final = (
+    "500ms"  # whoever comes after us waits as long; less than deadlock_timeout: we give way
+)
 _INDEX: Final = "idx_step_tasks_queue_message"
 _LOCK_KEY: Final = 0x7067666C6F77_01  # one at a time works ahead
 
@@ -119,6 +121,17 @@ def briefly(conn: psycopg.Connection[tuple[Any, ...]], work: Callable[[], T]) ->
                 ) from error
             time.sleep(0.1 * (attempt + 1))
     raise AssertionError("unreachable")
+
+
+def lock_tables(conn: psycopg.Connection[tuple[Any, ...]]) -> None:
+    """Take all tables at once, before any work: what changes them one by one meets others half-way."""
+    rows = conn.execute(
+        "select format('pgflow.%I', c.relname) from pg_class c "
+        "where c.relnamespace = 'pgflow'::regnamespace and c.relkind = 'r' "
+        "order by array_position('{flows,runs,step_states,step_tasks}', c.relname::text), c.relname"
+    ).fetchall()
+    tables = ", ".join(row[0] for row in rows)
+    conn.execute(f"lock table {tables} in access exclusive mode".encode())
 
 
 def _build_index(conn: psycopg.Connection[tuple[Any, ...]]) -> None:

@@ -247,6 +247,8 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
             return InstallResult(before, latest, False, "unchanged")
         if latest < latest_version():
             conn.execute("set local check_function_bodies = off")  # they are those of newer tables
+        if 0 < before < latest:
+            online.lock_tables(conn)
         origin = queue.install(conn)
         for version in migrations():
             if before < version <= latest:
