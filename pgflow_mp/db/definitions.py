@@ -51,7 +51,10 @@ def ensure(
 
 def mismatch(flow_slug: str, found: Definition, *, hint: str) -> ShapeMismatch:
     """The error about a flow that differs from the code's."""
-    listed = "\n".join(f"  - {text}" for text in found.differences)
+    told = found.differences
+    if found.kind == "shape":  # other steps have other routes: that is no second difference
+        told = [text for text in told if not text.startswith("Step routes differ")] or told
+    listed = "\n".join(f"  - {text}" for text in told)
     if found.kind == "routing":
         text = (
             f"Flow '{flow_slug}' queue routing mismatch with database.\n"

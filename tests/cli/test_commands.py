@@ -29,7 +29,7 @@ def test_install_is_safe_to_repeat_and_needed_once(tmp_path: Path, empty_dsn: st
 def test_the_sql_for_a_dba_can_be_printed_without_a_database(bare_cli: Cli) -> None:
     text = bare_cli("install", "--print").out
     assert "create schema" in text
-    assert text.count("\nbegin;") == text.count("\ncommit;") == 1
+    assert text.count("\nbegin isolation level read committed;") == text.count("\ncommit;") == 1
     assert "create extension pgmq;" in text
     assert "pgmq.send_batch" in text
     always = bare_cli("migrate", "--print", "--with-queue").out
