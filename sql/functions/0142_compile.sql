@@ -79,26 +79,24 @@ begin
 end;
 $$;
 
-create or replace function pgflow._create_flow_from_shape(
+-- A flow with the routes that were derived for it, while an older one of its slug may still have been there: a
+-- slug that was valid once stays so for the flow that replaces its own.
+create or replace function pgflow._create_routed_flow(
   p_flow_slug text,
   p_shape jsonb,
-  p_queue_mode text default 'flow'
+  p_queue_mode text,
+  p_routes jsonb
 )
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_mode text := coalesce(p_queue_mode, 'flow');
   v_options jsonb := p_shape -> 'options';
-  v_routes jsonb;
   v_step jsonb;
 begin
-  perform pgflow._lock_definition(p_flow_slug);
-  v_routes := pgflow._derive_queue_routes(p_flow_slug, p_shape, v_mode);
-
-  if v_mode = 'step' then
-    perform pgflow._create_step_queued_flow(p_flow_slug, p_shape, v_routes);
+  if p_queue_mode = 'step' then
+    perform pgflow._create_step_queued_flow(p_flow_slug, p_shape, p_routes);
   else
     perform pgflow.create_flow(
       p_flow_slug,
@@ -133,6 +131,25 @@ begin
     end loop;
   end if;
   perform pgflow._set_policies_from_shape(p_flow_slug, p_shape);
+end;
+$$;
+
+create or replace function pgflow._create_flow_from_shape(
+  p_flow_slug text,
+  p_shape jsonb,
+  p_queue_mode text default 'flow'
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_mode text := coalesce(p_queue_mode, 'flow');
+begin
+  perform pgflow._lock_definition(p_flow_slug);
+  perform pgflow._create_routed_flow(
+    p_flow_slug, p_shape, v_mode, pgflow._derive_queue_routes(p_flow_slug, p_shape, v_mode)
+  );
 end;
 $$;
 
@@ -229,7 +246,7 @@ begin
   end if;
 
   if not exists (select 1 from pgflow.flows f where f.flow_slug = p_flow_slug) then
-    perform pgflow._create_flow_from_shape(p_flow_slug, p_shape, v_mode);
+    perform pgflow._create_routed_flow(p_flow_slug, p_shape, v_mode, v_routes);
     return '{"status": "compiled", "differences": [], "mismatchKind": null}';
   end if;
 
@@ -252,7 +269,7 @@ begin
     and exists (select 1 from pgflow.flows f where f.flow_slug = p_flow_slug and f.queue_mode = 'flow')
   ) then
     perform pgflow.delete_flow_and_data(p_flow_slug);
-    perform pgflow._create_flow_from_shape(p_flow_slug, p_shape, v_mode);
+    perform pgflow._create_routed_flow(p_flow_slug, p_shape, v_mode, v_routes);
     return jsonb_build_object('status', 'recompiled', 'differences', v_differences, 'mismatchKind', null);
   end if;
   return jsonb_build_object(

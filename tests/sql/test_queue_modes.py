@@ -336,6 +336,20 @@ def test_old_slugs_that_are_stored_are_still_compiled(plain_db: Db) -> None:
     flow(plain_db, "old__flow", step("_a"))
     found = compile_(plain_db, {"steps": [shape_step("_a")]}, "flow", slug="old__flow")
     assert found == answer("verified")
+    # And so are those of the flow that takes its place, as far as it had them; new ones are looked at.
+    changed = {"steps": [shape_step("_a"), shape_step("b")]}
+    found = plain_db.value(
+        "select pgflow.ensure_flow_compiled('old__flow', %s, allow_data_loss => true)", Jsonb(changed)
+    )
+    assert found["status"] == "recompiled"
+    changed["steps"].append(shape_step("_c"))
+    refused = plain_db.refused(
+        "select pgflow.ensure_flow_compiled('old__flow', %s, allow_data_loss => true)", Jsonb(changed)
+    )
+    assert refused.message == 'Step slug "_c" in flow "old__flow" is not valid.'
+    plain_db.do("select set_config('app.settings.jwt_secret', %s, true)", LOCAL_SECRET)
+    del changed["steps"][1:]
+    assert compile_(plain_db, changed, "flow", slug="old__flow")["status"] == "recompiled"
 
 
 def test_setups_of_other_tests_are_in_flow_mode(plain_db: Db) -> None:
