@@ -83,6 +83,12 @@ def limit_statements(conn: psycopg.Connection[Any], seconds: int) -> None:
         conn.execute("select set_config('statement_timeout', %s, false)", (f"{seconds}s",))
 
 
+def limit_locks(conn: psycopg.Connection[Any], seconds: float) -> None:
+    """Have the server end statements that wait for a lock so long; not behind a pooler."""
+    if not (isinstance(conn, PatientConnection) and conn.pooled):
+        conn.execute("select set_config('lock_timeout', %s, false)", (f"{round(1000 * seconds)}ms",))
+
+
 def limit(conn: psycopg.Connection[Any], silence: float | None) -> None:
     """Change how long a connection bears silence from now on."""
     if isinstance(conn, PatientConnection):

@@ -8,10 +8,13 @@ watches the served run, and those of which items are parked.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
+
+import psycopg
 
 from pgflow_mp.db import engine, parking, patience, recovery, runs
 from pgflow_mp.db.engine import Connection
@@ -73,6 +76,7 @@ class Heartbeat(DatabaseThread):
 
     def _serve(self, conn: Connection) -> None:
         patience.limit_statements(conn, _STATEMENT_LIMIT)
+        patience.limit_locks(conn, 1.0)
         hints = Hints(conn, "pgflow_cancelled", lambda run: run if len(run) == _UUID else None)
         due = look = rested = 0.0
         while not self._stopping.is_set():
@@ -117,13 +121,24 @@ class Heartbeat(DatabaseThread):
             return
         over = {run.run_id for run in runs.run_heads(conn, named) if run.status != "started"}
         for lease in self._held.leases_of(over):
-            self._extend_one(conn, lease)
+            with contextlib.suppress(psycopg.errors.LockNotAvailable):
+                self._extend_one(conn, lease)
 
     def _extend(self, conn: Connection) -> float:
-        """Extend leases that are half used up; seconds until the next look."""
+        """Extend leases that are half used up; seconds until the next look.
+
+        Where somebody keeps tasks locked, those of the same worker id wait for the next beat: the others'
+        leases, and the beat itself, do not.
+        """
         leases, next_look = self._held.leases(time.monotonic(), self._interval)
+        locked: set[str] = set()
         for lease in leases:
-            self._extend_one(conn, lease)
+            if lease.worker_id in locked:
+                continue
+            try:
+                self._extend_one(conn, lease)
+            except psycopg.errors.LockNotAvailable:
+                locked.add(lease.worker_id)
         return max(0.2, next_look)
 
     def _extend_one(self, conn: Connection, lease: Lease) -> None:

@@ -16,20 +16,20 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, patience, settling
-from pgflow_mp.db.claiming import concerns_data
-from pgflow_mp.db.engine import Connection, Settled
-from pgflow_mp.db.keeper import CAP, Keeper, Stopped, first_line
-from pgflow_mp.db.settling import Call, Completion, Failure
-from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, Key, parts_of
+from pgflow_mp.db import connection, engine, patience
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.keeper import CAP, Keeper, Stopped
+from pgflow_mp.db.settling import Call
+from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, Key
 from pgflow_mp.worker.inbox import (
     BatchSettled,
     ConnectionState,
-    Said,
     SettledCall,
     ThreadFailed,
     WorkAnnounced,
 )
+from pgflow_mp.worker.locked import PATIENCE, as_group
+from pgflow_mp.worker.recording import Recorder
 
 T = TypeVar("T")
 
@@ -37,14 +37,14 @@ MOST: Final = 2000  # items in a transaction
 MOST_BYTES: Final = 16 << 20  # of bodies in a transaction, or one body
 MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
 MOST_UNSETTLED_BYTES: Final = 64 << 20  # ... nor hands anything more to a lane
-_TIGHT: Final = 5  # times that one item may run the server out of memory
 
 
 class Settler(threading.Thread):
     """Records outcomes; tells ``post`` BatchSettled for each batch.
 
     Threads: what both sides touch (groups, releases, counters, flags) is touched with ``_changed`` held; a
-    group is the thread's once it is taken, as are ``_keeper`` and ``_tight``. ``released`` is read by anyone.
+    group is the thread's once it is taken, as are ``_keeper`` and ``_recorder``. ``released``, and whether
+    anything is locked, is read by anyone.
     """
 
     def __init__(self, dsn: str, post: Callable[[Any], None], *, linger: float) -> None:
@@ -65,12 +65,14 @@ class Settler(threading.Thread):
         self._farewell: tuple[str, ...] = ()
         self._keeper = Keeper(
             dsn,
+            prepare=_prepare,
             on_state=lambda text: post(ConnectionState("settle", text)),
             passes=connection.passes_by_itself,
             stop=self._give_up,
             backoff=connection.Backoff(initial=0.02, cap=CAP),
         )
-        self._tight = 0
+        self._recorder = Recorder(post)
+        self._locked = self._recorder.locked
         self.released = 0
         """Items handed back so far."""
 
@@ -81,22 +83,25 @@ class Settler(threading.Thread):
         count = sum(len(group.indexes) for group in groups)
         due = time.monotonic() + patience * self._linger
         with self._changed:
-            for group in groups:
-                key = (group.run, group.step, group.worker_id, group.failures)
-                known = self._groups.setdefault(key, group)
-                if known is not group:
-                    known.indexes += group.indexes
-                    known.attempts += group.attempts
-                    known.bodies += group.bodies
-                    known.permanent += group.permanent
             first = not self._waiting
-            self._waiting += count
-            self._waiting_bytes += size
+            self._put(groups, count, size)
             if first or due < self._due:
                 self._due = due
                 self._changed.notify()
-            elif self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES:
+            elif self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES or self._locked:
                 self._changed.notify()
+
+    def _put(self, groups: Sequence[Group], count: int, size: int) -> None:
+        for group in groups:
+            key = (group.run, group.step, group.worker_id, group.failures)
+            known = self._groups.setdefault(key, group)
+            if known is not group:
+                known.indexes += group.indexes
+                known.attempts += group.attempts
+                known.bodies += group.bodies
+                known.permanent += group.permanent
+        self._waiting += count
+        self._waiting_bytes += size
 
     def release(self, flow: str, worker_id: str, msg_ids: list[int]) -> None:
         """Hand tasks back."""
@@ -163,10 +168,16 @@ class Settler(threading.Thread):
                 if calls:
                     self._record(calls)
                 for release in releases:
-                    self.released += self._persist(functools.partial(_release, release))
+                    released = self._persist(functools.partial(_release, release))
                     with self._changed:
                         self._releases.pop(0)
+                        if released is None:  # the others first
+                            self._releases.append(release)
+                            continue
+                        self.released += released
                         self._post(WorkAnnounced(release[0]))
+                if self._give_up.is_set() and self._releases:
+                    raise Stopped
             if self._farewell:
                 self._persist(lambda conn: engine.stop_workers(conn, self._farewell))
                 self._farewell = ()
@@ -183,7 +194,11 @@ class Settler(threading.Thread):
             while True:
                 if self._releases:
                     return True
-                if self._waiting:
+                if self._waiting and (rest := self._rest()):
+                    if self._give_up.is_set():
+                        return False
+                    self._changed.wait(rest)
+                elif self._waiting:
                     full = self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES
                     left = self._due - time.monotonic()
                     if full or self._urgent or self._closing or left <= 0:
@@ -194,12 +209,22 @@ class Settler(threading.Thread):
                 else:
                     self._changed.wait()
 
+    def _rest(self) -> float:
+        """Seconds until anything of what waits may be tried again."""
+        if not self._locked or (self._closing and not self._give_up.is_set()):
+            return 0.0
+        now = time.monotonic()
+        return min((self._locked.rest(key[0], now) for key in self._groups), default=0.0)
+
     def _take(self) -> tuple[list[tuple[str, str, list[int]]], list[Group]]:
         """The next batch: groups up to MOST items or MOST_BYTES, at least one outcome."""
         with self._changed:
             taken: list[Group] = []
             count = size = 0
+            now = time.monotonic()
             for key, group in list(self._groups.items()):
+                if self._locked.rest(key[0], now) and not self._closing:
+                    continue
                 if taken and (count + len(group.indexes) > MOST or size >= MOST_BYTES):
                     break
                 taken.append(self._groups.pop(key))
@@ -218,81 +243,20 @@ class Settler(threading.Thread):
 
     def _record(self, calls: list[Call]) -> None:
         replays = 0
+        locked: list[Call] = []
 
         def attempt(conn: Connection) -> list[SettledCall]:
             nonlocal replays
             replays += 1
-            return self._settle(conn, calls, replayed=replays > 1)
+            locked.clear()
+            return self._recorder.settle(conn, calls, locked, replayed=replays > 1)
 
         settled = self._persist(attempt)
         with self._changed:
             self._sending = self._sending_bytes = 0
+            for group in map(as_group, locked):
+                self._put([group], len(group.indexes), group.size)
             self._post(BatchSettled(settled, replays > 1))
-
-    def _settle(self, conn: Connection, calls: list[Call], *, replayed: bool) -> list[SettledCall]:
-        done: list[SettledCall] = []
-        while calls:
-            refused: list[Call] = []
-            done += self._settle_all(conn, calls, refused, replayed=replayed)
-            calls = refused  # last, since a failure may end its run
-        return done
-
-    def _settle_all(
-        self, conn: Connection, calls: list[Call], refused: list[Call], *, replayed: bool
-    ) -> list[SettledCall]:
-        started = time.monotonic()
-        try:
-            results = settling.settle(conn, calls)
-        except (psycopg.Error, MemoryError) as error:
-            parts = parts_of(calls)
-            if self._passes(conn, error, alone=not parts):
-                raise
-            if not parts and not concerns_data(error):
-                raise
-            if not parts:
-                refused += self._refused(calls[0], error)
-            return [
-                done for part in parts for done in self._settle_all(conn, part, refused, replayed=replayed)
-            ]
-        seconds = (time.monotonic() - started) / len(calls)
-        return [
-            self._report(conn, call, result, seconds, replayed=replayed)
-            for call, result in zip(calls, results, strict=True)
-        ]
-
-    def _passes(self, conn: Connection, error: psycopg.Error | MemoryError, *, alone: bool) -> bool:
-        """Whether it may pass by itself: of memory that is short, other items may have been the cause."""
-        if isinstance(error, MemoryError) or conn.broken:
-            return conn.broken
-        if not isinstance(error, psycopg.errors.OutOfMemory):
-            return connection.is_transient(error)
-        self._tight += alone
-        return alone and self._tight < _TIGHT
-
-    def _refused(self, call: Call, error: psycopg.Error | MemoryError) -> list[Call]:
-        """What to record for the one item of a call that the database refuses to record."""
-        name = f'step "{call.step_slug}" task {call.indexes[0]}'
-        self._tight = 0
-        if isinstance(call, Completion):
-            size = f" ({len(call.outputs[0]) / 1e6:.1f} MB)" if len(call.outputs[0]) >= 1e5 else ""
-            text = f"The database refuses the output{size} of {name}: {first_line(error)}"
-            self._post(Said("error", text))
-            return [Failure(*call[:5], [text], [True])]
-        if call.errors[0] != _UNSTORABLE:
-            return [call._replace(errors=[_UNSTORABLE])]
-        self._post(Said("error", f"The database does not let {name} fail: {first_line(error)}"))
-        return []
-
-    def _report(
-        self, conn: Connection, call: Call, result: Settled, seconds: float, *, replayed: bool
-    ) -> SettledCall:
-        late = len(result.rejected)
-        if late and replayed:
-            before = settling.already_settled(conn, call, result.rejected)
-            late -= before
-            result = result._replace(accepted=result.accepted + before)
-        failures = isinstance(call, Failure)
-        return SettledCall(call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds)
 
     def _persist(self, work: Callable[[Connection], T]) -> T:
         """Do ``work``, again and again while its errors pass. Raises Stopped when there is no time left."""
@@ -307,9 +271,14 @@ class Settler(threading.Thread):
         return self._keeper.call(attempt)
 
 
-def _release(release: tuple[str, str, list[int]], conn: Connection) -> int:
+def _prepare(conn: Connection) -> None:
+    patience.limit_locks(conn, PATIENCE)
+
+
+def _release(release: tuple[str, str, list[int]], conn: Connection) -> int | None:
+    """How many were handed back; None: somebody keeps them locked."""
     flow, worker_id, msg_ids = release
-    return engine.release_tasks(conn, flow, worker_id, msg_ids)
-
-
-_UNSTORABLE: Final = "The task failed with an error that the database cannot store"
+    try:
+        return engine.release_tasks(conn, flow, worker_id, msg_ids)
+    except psycopg.errors.LockNotAvailable:
+        return None
