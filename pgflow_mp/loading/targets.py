@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pgflow_mp import paths
 from pgflow_mp.errors import ConfigError, FlowNotFound
 
 FORMS: Final = "module:flow, module, path.py:flow, path.py or the name of a bundled example"
@@ -43,7 +44,7 @@ class Target:
     def parse(cls, text: str, *, cwd: str | Path | None = None, source: str = "argument") -> Target:
         """Read a target's text form; relative paths start at ``cwd``. Raises FlowNotFound."""
         text = text.strip()
-        base = Path(cwd or Path.cwd())
+        base = Path(cwd or here())
         place, flow = text, None
         if match := re.fullmatch(r"(.*):([^:/\\]*)", text):
             place, flow = match[1], match[2] or None
@@ -86,6 +87,13 @@ class Target:
         return f"{place}:{self.flow}" if self.flow else place
 
 
+def here() -> str:
+    """The working directory. Raises ConfigError where it has been deleted: nothing can be started there."""
+    if paths.is_gone():
+        raise ConfigError("The working directory has been deleted", hint=paths.GONE)
+    return os.getcwd()
+
+
 def package_of(file: str) -> tuple[str, str]:
     """The directory to import ``file`` from, and its dotted name there: packages are followed upwards."""
     path = Path(file)
@@ -111,7 +119,7 @@ def resolve_app(
     or a list of them, relative to that file. ``source`` of each target says which it was.
     Raises ConfigError or FlowNotFound.
     """
-    base = Path(cwd or Path.cwd()).absolute()
+    base = Path(cwd or here()).absolute()
     if positional:
         return [Target.parse(positional, cwd=base)]
     for directory in (base, *base.parents):

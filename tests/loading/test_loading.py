@@ -109,6 +109,20 @@ def test_a_link_to_a_script_finds_what_is_beside_the_script_as_python_does(place
     assert slugs("bin/linked_script.py") == ["linked"]
 
 
+def test_a_working_directory_that_is_gone_is_told_where_plain_python_needs_none(place: Path) -> None:
+    script = write("gone.py", FLOW.format(slug="gone") + "if __name__ == '__main__':\n"
+                   "    from pgflow_mp import run\n    run(flow, [])\n")  # fmt: skip
+    (place / "deleted").mkdir()
+    shell = 'cd deleted && rmdir "$PWD" && exec "$@"'
+    for words in ([str(script)], ["-m", "pgflow_mp", "run", str(script), "--input", "[]"]):
+        command = ["sh", "-c", shell, "sh", sys.executable, *words]
+        (place / "deleted").mkdir(exist_ok=True)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert "The working directory has been deleted" in done.stderr
+        assert "starting run" not in done.stderr
+        assert done.returncode == (1 if len(words) == 1 else 2)
+
+
 def test_files_hide_neither_modules_of_python_nor_packages_that_we_need(place: Path) -> None:
     for name in ("psutil", "rich"):  # what is not imported yet is imported from where it is installed
         write(f"{name}.py")
