@@ -43,7 +43,8 @@ def audit_run(conn: psycopg.Connection[Any], run_id: str) -> list[str]:
 
     Every task of a completed step is recorded exactly once, as completed or as failed with an error;
     remaining_tasks, failed_tasks and remaining_steps equal a recount; a map's output is its tasks'; of a run
-    that has ended nothing is queued, and each of its tasks' messages is in the archive once.
+    that has ended nothing is queued or under way, and each of its tasks' messages is in the archive once.
+    Steps that had begun beside the one that failed a run stay as they were.
     The role needs rights on pgflow's and the queue's tables.
     """
     from psycopg import sql
@@ -99,8 +100,10 @@ def _step_problems(row: Any, run_status: str) -> list[str]:
     elif status == "started" and run_status == "started":
         if remaining != initial - completed - failed:
             problems.append(f"remaining_tasks is {remaining}, recounted {initial - completed - failed}")
-    elif status == "started":
-        problems.append(f"started in a run that is {run_status}")
+    elif status == "started" and run_status == "completed":
+        problems.append("started in a run that is completed")
+    if run_status == "failed" and started:
+        problems.append(f"{started} tasks under way in a run that is failed")
     if status in ("completed", "started") and step_type == "map" and failed_tasks != failed:
         problems.append(f"failed_tasks is {failed_tasks}, recounted {failed}")
     return problems
