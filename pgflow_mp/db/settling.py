@@ -67,20 +67,24 @@ def already_settled(conn: Connection, call: Call, indexes: Sequence[int]) -> int
     attempts = dict(zip(call.indexes, call.attempts, strict=True))
     try:
         rows = conn.execute(
-            "select task_index, status, attempts_count, last_worker_id from pgflow.step_tasks "
+            "select task_index, status, attempts_count, last_worker_id, error_message from pgflow.step_tasks "
             "where run_id = %s::uuid and step_slug = %s and task_index = any (%s)",
             (call.run_id, call.step_slug, Int4Array(indexes)),
         ).fetchall()
     except psycopg.errors.InsufficientPrivilege:
         return len(indexes)
-    completion = isinstance(call, Completion)
+    errors = {} if isinstance(call, Completion) else dict(zip(call.indexes, call.errors, strict=True))
     count = 0
-    for index, status, attempt, worker_id in rows:
-        ours, mine = attempts[index], worker_id == call.worker_id
-        if completion:
-            count += status == "completed" and mine and attempt == ours
-        else:  # a recorded failure is failed, queued for a retry, or on its next attempt by now
-            count += (status in ("failed", "queued") and mine and attempt == ours) or attempt > ours
+    for index, status, attempt, worker_id, error in rows:
+        mine = worker_id == call.worker_id and attempt == attempts[index]
+        if isinstance(call, Completion):
+            count += status == "completed" and mine
+        # A recorded failure is failed, queued for a retry, on its next attempt by now, or ended with its step
+        # or run while it was queued.
+        elif status in ("cancelled", "skipped"):
+            count += mine and error == errors[index]
+        else:
+            count += (status in ("failed", "queued") and mine) or attempt > attempts[index]
     return count
 
 

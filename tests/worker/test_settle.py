@@ -123,6 +123,19 @@ def test_what_was_recorded_before_is_told_from_what_is_late(dsn: str) -> None:
         assert settling.already_settled(conn, late, [3]) == 0
 
 
+def test_a_failure_that_ended_with_its_run_was_recorded_before(dsn: str) -> None:
+    """One of a batch ended the run, another of it, to be tried again, is cancelled now with all others."""
+    run_id, _ = claimed(dsn, "mischief", [["echo", i] for i in range(3)])
+    call = Failure(run_id, "act", WORKER, [0, 1], [1, 1], ["last", "again"], [True, False])
+    with adapted(dsn) as conn:
+        assert settling.settle(conn, [call])[0].accepted == 2
+        assert Tasks(dsn, run_id).statuses("act") == {"failed": 1, "cancelled": 2}
+        assert settling.settle(conn, [call])[0].rejected == [0, 1]
+        assert settling.already_settled(conn, call, [0, 1]) == 2
+        late = Failure(run_id, "act", WORKER, [2], [1], ["late"], [False])
+        assert settling.already_settled(conn, late, [2]) == 0
+
+
 def test_late_results_are_counted_and_change_nothing(dsn: str) -> None:
     run_id, tasks = claimed(dsn, "chain", [1, 2])
     with adapted(dsn) as conn:
