@@ -89,6 +89,9 @@ declare
   v_queues text[];
   v_ids bigint[];
   v_recovered int := 0;
+  v_timeout text := current_setting('lock_timeout');
+  v_locked boolean;
+  v_left boolean := false;
 begin
   update pgflow.workers w
   set stopped_at = coalesce(w.stopped_at, clock_timestamp()),
@@ -112,8 +115,17 @@ begin
     group by r.flow_slug, h.run_id
     order by h.run_id
   loop
-    perform 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status = 'started' for update;
-    continue when not found;
+    -- Somebody may keep a run locked: that holds up the tasks of others no longer than this.
+    begin
+      perform set_config('lock_timeout', '500ms', true);
+      perform 1 from pgflow.runs r where r.run_id = v_run.run_id and r.status = 'started' for update;
+      v_locked := found;
+      perform set_config('lock_timeout', v_timeout, true);
+    exception when lock_not_available then
+      v_left := true;
+      v_locked := false;
+    end;
+    continue when not v_locked;
     v_needed := pgflow._deaths_to_condemn(v_run.flow_slug, v_run.run_id);
 
     -- Locked by one statement, changed by the next, each row looked up by its key: see _claim.
@@ -170,6 +182,9 @@ begin
       v_recovered := v_recovered + cardinality(v_ids);
     end if;
   end loop;
+  if v_left then
+    update pgflow.workers w set recovered_at = null where w.worker_id = any (worker_ids);
+  end if;
   return v_recovered;
 end;
 $$;
