@@ -28,6 +28,7 @@ returns table (
 )
 language sql
 set search_path = pg_catalog, pg_temp
+set jit = off
 as $$
   select c.run_id, c.step_slug, c.task_index, c.msg_id, c.attempt, c.input, c.flow_input, c.timeout
   from pgflow._claim(_claim.flow_slug, _claim.msg_ids, _claim.worker_id, lower(_claim.flow_slug)) c;
