@@ -7,6 +7,7 @@ returns int
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set jit = off
 as $$
 declare
@@ -36,7 +37,8 @@ begin
     for update skip locked;
     continue when not found;
 
-    -- Locked by this statement, changed by later ones: those see what others did before the lock.
+    -- Locked by this statement, changed by later ones: those see what others did before the lock. What has no
+    -- queue any more is left: no other flow's tasks should wait because of it.
     for v_task in
       select t.run_id, t.step_slug, t.task_index, t.queue_name, t.message_id, t.requeued_count
       from pgflow.step_tasks t
@@ -49,6 +51,7 @@ begin
         and t.permanently_stalled_at is null
         and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
         and (t.lease_until is null or t.lease_until < clock_timestamp())
+        and to_regclass(format('pgmq.%I', pgmq.format_table_name(t.queue_name, 'q'))) is not null
       order by t.step_slug collate "C", t.task_index
       for update of t skip locked
     loop

@@ -514,3 +514,18 @@ def test_installing_where_pg_cron_is_schedules_the_job(empty_dsn: str) -> None:
         schema.install(conn)
         found = conn.execute("select jobname, schedule from cron.job").fetchall()
     assert found == [(JOB, "15 seconds")]
+
+
+def test_a_flow_whose_queue_is_lost_does_not_hold_up_the_others(db: Db) -> None:
+    for slug in ("gone", "there"):
+        flow(db, slug, "a", timeout=5)
+        run = start(db, slug)
+        claim(db, slug)
+        db.do(
+            "update pgflow.step_tasks set queued_at = now() - interval '2 min',"
+            " started_at = now() - interval '1 min' where run_id = %s",
+            run,
+        )
+    db.do("select pgmq.drop_queue('gone')")
+    assert requeue(db) == 1
+    assert task(db, run, "a").status == "queued"
