@@ -134,7 +134,7 @@ def _lines(told: Told) -> list[tuple[str, str]]:
             lines.append(("reason", BY_OPERATOR))
         work = f"{plural(done.items, 'item')} in {duration(done.wall)}"
         work += f", {rate(done.rate)}" if done.items else ""
-        lines.append(("work", f"{work}; {plural(done.lanes, 'worker')}, CPU {done.utilisation:.0%}"))
+        lines.append(("work", f"{work}; {plural(done.lanes, 'worker')}, used {done.utilisation:.0%}"))
         troubles = [
             f"{number:,} {what}"
             for number, what in (

@@ -173,7 +173,7 @@ class LiveObserver:
         words = [elapsed]
         if snapshot is not None:
             words.append(f"{snapshot.lanes_busy}/{snapshot.lanes} workers busy")
-            words.append(f"CPU {snapshot.utilisation:.0%}")
+            words.append(f"used {snapshot.utilisation:.0%}")
             if snapshot.queued:
                 words.append(f"{snapshot.queued:,} queued")
             if snapshot.unsettled:

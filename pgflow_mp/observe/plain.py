@@ -73,7 +73,7 @@ class PlainObserver:
     def _line(self, snapshot: ProgressSnapshot) -> str:
         steps = [step for step in snapshot.steps if step.status == "started" or step.total is None]
         parts = [self._step(step) for step in steps if step.done or step.total] or ["waiting for work"]
-        parts.append(f"{snapshot.lanes_busy}/{snapshot.lanes} busy, CPU {snapshot.utilisation:.0%}")
+        parts.append(f"{snapshot.lanes_busy}/{snapshot.lanes} busy, used {snapshot.utilisation:.0%}")
         return "; ".join(parts)
 
     def _step(self, step: StepSnapshot) -> str:

@@ -75,7 +75,7 @@ def test_short_work_is_quiet_and_long_work_has_a_line_every_few_seconds(lines: L
             assert lines() == []
     said = lines()
     assert len(said) == 3
-    assert said[0].endswith("info  count 500/4,000 (12%) 100/s, 20.0 s left, 2 failed; 2/4 busy, CPU 83%")
+    assert said[0].endswith("info  count 500/4,000 (12%) 100/s, 20.0 s left, 2 failed; 2/4 busy, used 83%")
 
 
 def test_an_idle_worker_says_nothing(lines: Lines) -> None:
@@ -126,7 +126,7 @@ def test_the_picture_has_a_line_per_step_and_one_for_the_worker(live: LiveObserv
     assert second.endswith("500/2,000 25% 123/s 1:15 left 3 failed")
     assert "skipped" in third
     assert fourth.startswith("· report")
-    assert "2/4 workers busy · CPU 83% · 12 queued · 3 to record" in status
+    assert "2/4 workers busy · used 83% · 12 queued · 3 to record" in status
     assert max(map(len, drawn(live))) <= 80
 
 

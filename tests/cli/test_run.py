@@ -55,7 +55,7 @@ def test_an_example_runs_by_name_with_its_own_input(cli: Cli) -> None:
     status, work, state, output = done.out.splitlines()
     assert status.startswith("completed  simple  run ")
     assert "3 items in " in work
-    assert "CPU" in work
+    assert "used" in work
     assert "PostgreSQL at " in state
     assert output == '  output    {"thirdStep": "32 + 10 = 42"}'
     assert len(done.err.splitlines()) <= 2
@@ -227,7 +227,7 @@ def test_progress_is_drawn_on_a_terminal_and_interrupted_there(cli: Cli) -> None
     screen = OnTerminal(cli, "run", f"{FLOWS}:slow", "-i", json.dumps([0.1] * 100), "--workers", "2")
     screen.wait_for(r"slow  run [0-9a-f-]{36}")
     screen.wait_for(r"▸ nap .*\d+/100 +\d+%.*/s.*left")
-    screen.wait_for(r"2/2 workers busy · CPU \d+%")
+    screen.wait_for(r"2/2 workers busy · used \d+%")
     screen.interrupt()
     screen.wait_for(r"Stopping: what runs may finish within 30 s\. Ctrl-C again stops at once\.")
     done = screen.finish()
