@@ -44,6 +44,7 @@ __all__ = [
 
 _log = logging.getLogger("pgflow_mp.db.connection")
 _SAY_EVERY = 10.0  # seconds
+_reached: set[str] = set()
 
 APPLICATION_NAME = "pgflow_mp"
 OLDEST_VERSION = 15
@@ -156,6 +157,7 @@ def connect(
         failure, cause = explain(error, parameters)
         raise failure from cause
     conn.silence = silence
+    _reached.add(dsn)
     version = conn.info.server_version
     if version < OLDEST_VERSION * 10_000:
         where = f"{conn.info.host}:{conn.info.port}"
@@ -176,12 +178,15 @@ def connect(
 def connect_when_up(dsn: str, *, give_up_after: float = 60.0, **options: Any) -> psycopg.Connection[TupleRow]:
     """Connect; to a server that is starting, in crash recovery or shutting down as soon as it is up again.
 
-    Such a server is waited for ``give_up_after`` seconds at most, and the log says so, now and then. All
-    else is raised at once, as by :func:`connect`, whose ``options`` these are.
+    Such a server is waited for ``give_up_after`` seconds at most, and the log says so, now and then; and so
+    is one that this process has reached before: it is away for the moment. All else is raised at once, as
+    by :func:`connect`, whose ``options`` these are.
     """
     try:
         return connect(dsn, **options)
-    except ServerStarting as error:
+    except DatabaseUnavailable as error:
+        if not (isinstance(error, ServerStarting) or dsn in _reached):
+            raise
         _log.warning("waiting for the database, up to %g s: %s", give_up_after, error)
     began = said = time.monotonic()
 

@@ -51,6 +51,8 @@ logger = logging.getLogger(__name__)
 
 _STOP_LIMIT = 90.0
 _REVIVALS, _REVIVAL_WINDOW = 5, 60.0
+_FIRST_PAUSE, _LAST_PAUSE = 0.5, 10.0  # seconds between tries to start a server that cannot start now
+_SAY_EVERY = 30.0
 
 
 class EmbeddedServer:
@@ -202,13 +204,19 @@ class EmbeddedServer:
         """Listen to the supervisor until we leave; get a new one if it dies (runs in a thread)."""
         revived: deque[float] = deque(maxlen=_REVIVALS)
         while (lease := self._lease) is not None:
+            failed = False
             for message in lease.messages():
-                if message["event"] == "error":
+                if message["event"] == "error" and plan.throwaway:
                     error = as_error(message, Path(plan.home))
                     logger.error("the embedded PostgreSQL is gone: %s", error)
                     return
+                failed = failed or message["event"] == "error"
             if self._stopping.is_set():
                 return
+            if failed:  # it has said why, and says it again
+                if not self._revive(plan, lease):
+                    return
+                continue
             if len(revived) == _REVIVALS and time.monotonic() - revived[0] < _REVIVAL_WINDOW:
                 logger.error(
                     "the supervisor of the embedded PostgreSQL in %s dies again and again", plan.home
@@ -218,16 +226,41 @@ class EmbeddedServer:
             logger.warning(
                 "the supervisor of the embedded PostgreSQL in %s died; starting another", plan.home
             )
-            try:
-                successor = obtain(plan)
-            except (EmbeddedServerError, OSError) as error:
-                logger.error("the embedded PostgreSQL is gone: %s", error)
+            if not self._revive(plan, lease):
                 return
-            lease.close()
+
+    def _revive(self, plan: Plan, lease: Lease) -> bool:
+        """Get a server again in the place of one that is gone; False if we stop, or it cannot be.
+
+        One that cannot start now, mostly for want of space on its disk, is tried again until it can: all that
+        was recorded is in its directory. Of a throw-away one nothing is left.
+        """
+        pause, said, last = _FIRST_PAUSE, "", 0.0
+        while not self._stopping.is_set():
+            try:
+                with _mapped_errors(self.data_dir):
+                    successor = obtain(plan)
+            except EmbeddedServerError as error:
+                if plan.throwaway:
+                    logger.error("the embedded PostgreSQL is gone: %s", error)
+                    return False
+                text = str(error).partition("; its last lines")[0]
+                if text != said or time.monotonic() - last > _SAY_EVERY:
+                    said, last = text, time.monotonic()
+                    hint = error.hint or f"look into {self.log_file}"
+                    logger.error("the embedded PostgreSQL is down, it is tried again: %s (%s)", text, hint)
+                self._stopping.wait(pause)
+                pause = min(_LAST_PAUSE, 2 * pause)
+                continue
             if self._stopping.is_set():
                 successor.close()
-                return
+                return False
+            lease.close()
             self._lease = successor
+            if said:
+                logger.warning("the embedded PostgreSQL is up again")
+            return True
+        return False
 
     def _ensure_database(self) -> None:
         try:

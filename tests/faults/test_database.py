@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -244,20 +245,34 @@ def test_a_server_without_free_connections_is_waited_for(log: Path) -> None:
         check(server.dsn, run_id, 150, log)
 
 
+@contextlib.contextmanager
+def mounted(place: Path, size: str) -> Iterator[Path]:
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size},mode=0777", "tmpfs", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        done = False
+    if not done:
+        pytest.skip("a file system can only be mounted by root")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(disk: Path, ballast: Path) -> None:
+    """Leave no byte free."""
+    with contextlib.suppress(OSError), ballast.open("ab", buffering=0) as file:
+        while file.write(b"\0" * 4096):
+            pass
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 64 MB."""
-    place = tmp_path / "small"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64m,mode=0777", "tmpfs", str(place)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, check=False).returncode == 0
-    except OSError:
-        mounted = False
-    if not mounted:
-        pytest.skip("a file system can only be mounted by root")
-    yield place
-    subprocess.run(["umount", "-l", str(place)], check=True)
+    with mounted(tmp_path / "small", "64m") as place:
+        yield place
 
 
 @pytest.mark.slow
@@ -291,3 +306,45 @@ def test_a_full_disk_is_waited_for(small_disk: Path, log: Path) -> None:
             running.join(60)
         with psycopg.connect(dsn) as conn:
             assert audit_run(conn, run_id) == []
+
+
+@pytest.fixture
+def own_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 260 MB, which holds a cluster and little else."""
+    with mounted(tmp_path / "disk", "260m") as place:
+        yield place
+
+
+@pytest.mark.slow
+def test_a_disk_so_full_that_the_server_cannot_recover_is_waited_for(
+    own_disk: Path, log: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings_of_server = {"max_wal_size": "32MB", "min_wal_size": "32MB", "checkpoint_timeout": "30s"}
+    with EmbeddedServer(own_disk, settings=settings_of_server) as server:
+        with connection.connect(server.dsn) as conn:
+            schema.install(conn)
+        run_id = start(server.dsn, "mischief", [["echo", "x" * 3000]] * 1200)
+        ballast, worker = own_disk / "ballast", Worker(settings(server.dsn, "mischief", **QUICK))
+        with threaded(worker, run_id=run_id) as running:
+            eventually(lambda: worker.stats.settled >= 20, 30)
+            fill(own_disk, ballast)
+            server_pid = (server.data_dir / "data" / "postmaster.pid").read_text().split()[0]
+            for process in psutil.Process(int(server_pid)).children():
+                if "checkpointer" in " ".join(process.cmdline()):
+                    process.kill()  # it crashes, and cannot recover
+            said = "the embedded PostgreSQL is down, it is tried again"
+
+            def is_down() -> bool:
+                fill(own_disk, ballast)
+                return said in caplog.text
+
+            eventually(is_down, 60)
+            assert "no space left on the disk" in caplog.text
+            time.sleep(3.0)
+            assert running.error is None
+            assert running.report is None
+            ballast.unlink()
+            running.join(90)
+        with psycopg.connect(server.dsn) as conn:
+            assert audit_run(conn, run_id) == []
+    assert max(Counter(line for line in log.read_text().splitlines()).values()) == 1

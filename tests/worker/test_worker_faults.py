@@ -249,3 +249,11 @@ def test_the_worker_waits_for_a_run_that_others_finish(dsn: str) -> None:
             one.join()
             assert two.join().run_status == "completed"
     assert threading.active_count() < 20
+
+
+def test_a_worker_that_starts_in_the_instant_of_a_crash_waits(own_server: EmbeddedServer, log: Path) -> None:
+    run_id = start(own_server.dsn, "naps", [0.0] * 5)
+    postmaster = int((own_server.data_dir / "data" / "postmaster.pid").read_text().split()[0])
+    psutil.Process(postmaster).kill()
+    serve(own_server.dsn, "naps", run_id)
+    assert output(own_server.dsn, run_id) == {"count": 5}
