@@ -21,8 +21,10 @@ begin
     where exists (select 1 from pgflow.flows f where f.flow_slug = p_flow_slug)
     order by q.queue_name collate "C"
   );
-  -- In the order of everybody else's locks: who starts a run has the flow's, who settles its run's and its tasks',
-  -- who claims its tasks', and all of them want the queue after that.
+  -- In the order of everybody else's locks: who settles has its run's and its tasks', who claims its tasks', and
+  -- both want the queue after that. Whoever has changed a run twice looks whether its flow is there, so the flow
+  -- comes after the runs; and once more those that were being started while we had not locked it.
+  perform 1 from pgflow.runs r where r.flow_slug = p_flow_slug order by r.run_id for update;
   perform 1 from pgflow.flows f where f.flow_slug = p_flow_slug for update;
   perform 1 from pgflow.runs r where r.flow_slug = p_flow_slug order by r.run_id for update;
   delete from pgflow.step_tasks t using pgflow.runs r

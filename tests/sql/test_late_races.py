@@ -56,10 +56,25 @@ def test_a_callback_that_waited_while_the_run_failed_changes_nothing(
     assert db.value("select count(*) from pgmq.q_f") == 0
 
 
-def test_a_flow_is_deleted_after_the_claim_that_has_its_tasks(
-    conn: psycopg.Connection[Any], dsn: str
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        pytest.param(
+            "select from pgflow.step_tasks for update", "update pgmq.q_f set vt = vt", id="a claim goes on"
+        ),
+        pytest.param(
+            "select from pgflow.flows for key share", "select pgflow.start_flow('f', '{}')", id="a run starts"
+        ),
+        pytest.param(
+            "select from pgflow.runs for update",
+            "select from pgflow.flows for key share",  # as the second change of a run in one transaction does
+            id="a run ends",
+        ),
+    ],
+)
+def test_a_flow_is_deleted_after_whoever_is_at_work_on_it(
+    conn: psycopg.Connection[Any], dsn: str, first: str, then: str
 ) -> None:
-    """A claim locks tasks, then their messages: the queue must not go between the two."""
     db = Db(conn)
     flow(db, "f", "a")
     start(db, "f")
@@ -73,14 +88,14 @@ def test_a_flow_is_deleted_after_the_claim_that_has_its_tasks(
             errors.append(error)
 
     with conn.transaction():
-        db.do("select from pgflow.step_tasks where flow_slug = 'f' for update")
+        db.do(first)
         thread = threading.Thread(target=delete)
         thread.start()
         waiting = "select count(*) from pg_locks where not granted"
         deadline = time.monotonic() + 10
         while db.value(waiting) == 0 and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert db.do("update pgmq.q_f set vt = vt + interval '1 minute'") == 1
+        assert db.do(then) == 1
     thread.join(10)
     assert errors == []
     assert db.value("select to_regclass('pgmq.q_f')") is None
