@@ -19,7 +19,7 @@ FLOW = "bench_map"
 def prepare(dsn: str) -> tuple[engine.Connection, str]:
     """A connection to a database that knows the flow, and a worker id that is registered there."""
     conn = connected(dsn)
-    (flow,) = (flow for flow in load_flows("pgflow_mp.bench.flows") if flow.slug == FLOW)
+    (flow,) = (flow for flow in load_flows("pgflow_mp.bench.bench_flows") if flow.slug == FLOW)
     engine.ensure_flow_compiled(conn, FLOW, msgspec.json.encode(flow.shape()))
     worker_id = str(uuid.uuid4())
     engine.register_worker(conn, worker_id, FLOW, "benchmark")

@@ -22,7 +22,7 @@ LANES, TOTAL = 2, 4_000
 def pool() -> Iterator[tuple[LanePool, queue.SimpleQueue[Any]]]:
     """Two lanes that are ready."""
     events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    with LanePool(Setup("pgflow_mp.bench.flows"), LANES, events.put) as pool:
+    with LanePool(Setup("pgflow_mp.bench.bench_flows"), LANES, events.put) as pool:
         pool.start()
         ready = 0
         while ready < LANES:

@@ -35,7 +35,7 @@ BY_OPERATOR = "stopped by an operator (its worker was deprecated)"
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class StateDatabase:
     """Where the state lives: the connection string to use, and a text without secrets to show."""
 
     dsn: str
@@ -78,7 +78,7 @@ class RunSummary:
 
 
 @contextlib.contextmanager
-def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> Iterator[Database]:
+def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> Iterator[StateDatabase]:
     """The database to use: ``dsn``, else the environment's, else the embedded server, which ends with us.
 
     The embedded server gets the schema installed, and what a worker that was killed there held is
@@ -87,18 +87,18 @@ def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> It
     """
     found = connection.discover_dsn(dsn) if dsn is not None or data_dir is None else None
     if found is not None:
-        yield Database(found, redaction.redact(found) or "the server of the libpq environment", None)
+        yield StateDatabase(found, redaction.redact(found) or "the server of the libpq environment", None)
         return
     with EmbeddedServer(data_dir) as server:
         with connection.connect(server.dsn) as conn:
             schema.install(conn)
             if not server.attached:
                 queries.free_tasks_of_all_workers(conn)
-        yield Database(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server.data_dir)
+        yield StateDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server.data_dir)
 
 
 def execute(
-    database: Database,
+    database: StateDatabase,
     target: Target,
     flow_slug: str,
     *,
@@ -173,7 +173,7 @@ def _check_resumable(dsn: str, run_id: str, flow_slug: str) -> None:
         raise InputError(f"Run {run_id} is one of flow '{run.flow_slug}', not of '{flow_slug}'")
 
 
-def _summary(database: Database, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:
+def _summary(database: StateDatabase, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:
     with Keeper(database.dsn) as keeper:
         conn = keeper.begin()
         known = engine.run_status(conn, run_id)
@@ -307,7 +307,7 @@ def _run(
     raise KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
 
 
-def _output(database: Database, flow: Flow, run_id: str) -> Any:
+def _output(database: StateDatabase, flow: Flow, run_id: str) -> Any:
     """The run's output, put together here where it is too large for one document in the database."""
     with Keeper(database.dsn) as keeper:
         conn = keeper.begin()

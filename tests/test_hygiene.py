@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,8 @@ EXCEPTIONS = {
     "sql/functions/0310_complete_tasks.sql",
 }
 """Files of one subject that is better not cut in two."""
+VERBS = {("bench", "cli/bench.py")}
+"""Modules of a command's verb, which is the name of what it works with."""
 LONGEST_TEST = 620
 TOP_LEVEL = {"pyproject.toml", "pgflow_mp", "sql", "tests", "benchmarks", "scripts", "docs"}
 TOP_LEVEL |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
@@ -77,6 +80,46 @@ def test_every_module_says_what_it_is_for() -> None:
         if text.strip() and not ast.get_docstring(ast.parse(text)):
             silent.append(path.relative_to(ROOT).as_posix())
     assert silent == []
+
+
+def _named_by(paths: list[Path]) -> Iterator[tuple[str, str]]:
+    """Classes and type aliases, which are written in camel case, with the module that has them."""
+    for path in paths:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            name = ""
+            if isinstance(node, ast.ClassDef):
+                name = node.name
+            elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+                name = node.targets[0].id
+            if re.fullmatch(r"[A-Z]\w*[a-z]\w*", name):
+                yield name, path.relative_to(PACKAGE).as_posix()
+
+
+def _several(names: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+    """What more than one place has, with the places."""
+    places: dict[str, list[str]] = {}
+    for name, place in names:
+        places.setdefault(name, []).append(place)
+    return {name: found for name, found in places.items() if len(found) > 1}
+
+
+def _modules() -> list[Path]:
+    paths = [path for path in sorted(PACKAGE.rglob("*.py")) if path.name != "__init__.py"]
+    return [path for path in paths if path.parent.name != "examples"]
+
+
+def test_no_two_classes_have_one_name() -> None:
+    assert _several(_named_by(_modules())) == {}
+
+
+def test_no_two_modules_have_one_name_nor_a_package_and_a_module_of_another() -> None:
+    modules = {(path.stem, path.relative_to(PACKAGE).as_posix()) for path in _modules()}
+    packages = [
+        (path.parent.name, path.parent.relative_to(PACKAGE).as_posix())
+        for path in sorted(PACKAGE.rglob("*/__init__.py"))
+    ]
+    own = {(name, f"{place}/{name}.py") for name, place in packages}  # the module that a package is there for
+    assert _several([*(modules - own - VERBS), *packages]) == {}
 
 
 def test_sql_files_are_numbered_and_never_twice() -> None:

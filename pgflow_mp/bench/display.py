@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Column
 from rich.table import Table as RichTable
 
-from pgflow_mp.bench.results import Bar, SuiteResult
+from pgflow_mp.bench.findings import Bar, SuiteResult
 
 
 def show(console: Console, result: SuiteResult) -> None:

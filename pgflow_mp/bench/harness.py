@@ -12,7 +12,7 @@ from rich.console import Console
 
 from pgflow_mp.bench import burning, display, environment, page, suites
 from pgflow_mp.bench.arena import connected
-from pgflow_mp.bench.results import SuiteResult
+from pgflow_mp.bench.findings import SuiteResult
 from pgflow_mp.bench.stage import Stage, open_server
 from pgflow_mp.executors.cpus import available_cpus
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from pgflow_mp.bench.charts import svg
-from pgflow_mp.bench.results import Bar, SuiteResult, Table
+from pgflow_mp.bench.findings import Bar, SuiteResult, Table
 
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1f2937; --paper: #ffffff; --faint: #6b7280; --line: #e5e7eb; }

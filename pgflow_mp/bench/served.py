@@ -13,7 +13,7 @@ import psutil
 
 from pgflow_mp.errors import PgflowError
 
-FLOWS: Final = "pgflow_mp.bench.flows"
+FLOWS: Final = "pgflow_mp.bench.bench_flows"
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ import signal
 import sys
 from pathlib import Path
 
-from pgflow_mp.cli import values
-from pgflow_mp.cli.options import Parser, UsageError, command, program
+from pgflow_mp.cli import converters
+from pgflow_mp.cli.parser import Parser, UsageError, command, program
 
 _SUITES = "scaling item-times payloads lanes workers memory fairness spawn latency overhead"
 _ASKED = "million peers"
@@ -42,7 +42,7 @@ def configure(parser: Parser, verb: str) -> None:
         "--workers",
         "-w",
         env="PGFLOW_WORKERS",
-        convert=values.workers,
+        convert=converters.workers,
         metavar="N",
         help="lanes; auto (the default): one for each CPU that may be used",
     )

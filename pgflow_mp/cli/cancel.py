@@ -6,8 +6,8 @@ import argparse
 import json
 
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
-from pgflow_mp.cli.options import Parser, add_database, add_json, command
-from pgflow_mp.cli.runs import open_run
+from pgflow_mp.cli.known_runs import open_run
+from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.errors import InputError
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pgflow_mp.cli.options import UsageError, command
+from pgflow_mp.cli.parser import UsageError, command
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable, SchemaError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _SPARE: Final = 20
 
 
 @dataclass(frozen=True)
-class Database:
+class OpenDatabase:
     """A database that is ready for use.
 
     ``place`` says where it is, without a password. ``options`` are what another command line needs to
@@ -63,7 +63,7 @@ def named_dsn(args: argparse.Namespace) -> str | None:
 @contextlib.contextmanager
 def open_database(
     args: argparse.Namespace, *, workers: int | None = None, check: bool = True, writes: bool = True
-) -> Iterator[Database]:
+) -> Iterator[OpenDatabase]:
     """The command's database, for the length of a ``with`` block.
 
     The embedded server is started and its schema installed. Elsewhere the schema has to be there
@@ -91,11 +91,11 @@ def open_database(
         if workers is not None:
             _check_connections(conn, workers, place)
     options = ["--dsn", redact(dsn)] if "dsn" in args.given else []
-    yield Database(dsn, place, None, options)
+    yield OpenDatabase(dsn, place, None, options)
 
 
 @contextlib.contextmanager
-def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[Database]:
+def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[OpenDatabase]:
     from pgflow_mp.db import connection, queries, schema
     from pgflow_mp.embedded.parameters import MAX_CONNECTIONS
     from pgflow_mp.embedded.server import EmbeddedServer
@@ -116,7 +116,7 @@ def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[Databas
             if workers is not None and server.attached:
                 _check_connections(conn, workers, "the embedded server")
         options = ["--data-dir", str(args.data_dir)] if "data_dir" in args.given else []
-        yield Database(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, options)
+        yield OpenDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, options)
 
 
 def connect(dsn: str, args: argparse.Namespace) -> psycopg.Connection[tuple[Any, ...]]:

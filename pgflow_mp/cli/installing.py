@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
+from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 
 if TYPE_CHECKING:
     from pgflow_mp.db.schema import InstallResult

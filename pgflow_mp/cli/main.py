@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 
 from pgflow_mp import __version__, streams
 from pgflow_mp.cli.complaints import EXIT_CODES, report
-from pgflow_mp.cli.options import Parser, UsageError, add_common, program
-from pgflow_mp.cli.values import boolean
+from pgflow_mp.cli.converters import boolean
+from pgflow_mp.cli.parser import Parser, UsageError, add_common, program
 from pgflow_mp.loading import reentry
 
 

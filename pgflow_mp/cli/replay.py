@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pgflow_mp.cli import values
+from pgflow_mp.cli import converters
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
-from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
-from pgflow_mp.cli.runs import open_run
+from pgflow_mp.cli.known_runs import open_run
+from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def configure(parser: Parser, verb: str) -> None:
         "index",
         nargs="?",
         metavar="INDEX",
-        type=values.natural,
+        type=converters.natural,
         default=0,
         help="the item's position in a map, from 0 on",
     )

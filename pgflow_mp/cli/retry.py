@@ -6,10 +6,10 @@ import argparse
 import json
 from typing import TYPE_CHECKING
 
-from pgflow_mp.cli import values
+from pgflow_mp.cli import converters
 from pgflow_mp.cli.complaints import OK
-from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json
-from pgflow_mp.cli.runs import open_run, resume_command
+from pgflow_mp.cli.known_runs import open_run, resume_command
+from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json
 from pgflow_mp.cli.working import add_work
 from pgflow_mp.errors import InputError
 
@@ -49,7 +49,7 @@ def configure(parser: Parser, verb: str) -> None:
         "--timeout",
         env="PGFLOW_TIMEOUT",
         metavar="S",
-        convert=values.seconds,
+        convert=converters.seconds,
         help="with --work: stop after so long, in order (exit status 124)",
     )
     add_json(parser)

@@ -8,14 +8,14 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pgflow_mp.cli import values
+from pgflow_mp.cli import converters
 from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
-from pgflow_mp.cli.options import Parser, UsageError, add_database, add_input, add_json, command, program
+from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_input, add_json, command, program
 from pgflow_mp.cli.working import add_work, watching, worker_options
 from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
-    from pgflow_mp.cli.connecting import Database
+    from pgflow_mp.cli.connecting import OpenDatabase
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.loading.targets import Target
@@ -51,7 +51,7 @@ def configure(parser: Parser, verb: str) -> None:
     parser.option(
         "--timeout",
         env="PGFLOW_TIMEOUT",
-        convert=values.seconds,
+        convert=converters.seconds,
         metavar="S",
         help="stop after so long, in order; the run can be resumed (exit status 124)",
     )
@@ -130,10 +130,10 @@ def _prepare(args: argparse.Namespace) -> _Job:
     return _Job(targets, flows, flow, given)
 
 
-def _find(args: argparse.Namespace, job: _Job, database: Database) -> tuple[FlowFacts, RunRow | None]:
+def _find(args: argparse.Namespace, job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
     """The flow, and the run to go on with, if there is one. Raises RunNotFound, FlowNotFound."""
+    from pgflow_mp.cli.known_runs import find_run
     from pgflow_mp.cli.output import check_output
-    from pgflow_mp.cli.status import find_run
 
     if args.resume is None:
         assert job.flow is not None  # noqa: S101 - _prepare has chosen it
@@ -157,7 +157,7 @@ def _work(
     job: _Job,
     flow: FlowFacts,
     run: RunRow | None,
-    database: Database,
+    database: OpenDatabase,
     options: dict[str, Any],
 ) -> tuple[int, RunSummary]:
     """Start or go on with the run and serve it; the exit status, and what was done."""
@@ -178,7 +178,7 @@ def _work(
 
         try:
             done = runner.execute(
-                runner.Database(database.dsn, database.place, None),
+                runner.StateDatabase(database.dsn, database.place, None),
                 job.targets[flow.target],
                 flow.slug,
                 input=None if job.given is None else job.given.json,
@@ -204,7 +204,7 @@ def _work(
     return (STOPPED if done.by_operator else TIMED_OUT), done
 
 
-def _last_picture(database: Database, done: RunSummary) -> ProgressSnapshot:
+def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:
     """The run as it was left; the worker's own last snapshot is a moment older."""
     from collections import Counter
 

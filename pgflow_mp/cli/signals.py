@@ -15,7 +15,7 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
-class Heard:
+class HeardSignals:
     """Signals that asked for a stop, in order."""
 
     numbers: list[int] = field(default_factory=list)
@@ -27,12 +27,12 @@ class Heard:
 
 
 @contextlib.contextmanager
-def listening(react: Callable[[int, int], None]) -> Iterator[Heard]:
+def listening(react: Callable[[int, int], None]) -> Iterator[HeardSignals]:
     """Call ``react(number, how many so far)`` in a thread for each SIGINT and SIGTERM. Main thread only.
 
     The signals themselves are handled by whoever has installed a handler.
     """
-    heard = Heard()
+    heard = HeardSignals()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
 

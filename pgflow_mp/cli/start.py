@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
-from pgflow_mp.cli.options import Parser, add_database, add_input, add_json, command
+from pgflow_mp.cli.parser import Parser, add_database, add_input, add_json, command
 from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:

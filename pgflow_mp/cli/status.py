@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
-from pgflow_mp.cli import values
-from pgflow_mp.cli.options import Parser, UsageError, add_database, add_json, command
-from pgflow_mp.cli.runs import resume_command, retry_advice
+from pgflow_mp.cli import converters
+from pgflow_mp.cli.known_runs import find_run, resume_command, retry_advice
+from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import RunNotFound
 
 if TYPE_CHECKING:
     import psycopg
 
-    from pgflow_mp.db.engine import RunRow, StepProgress
+    from pgflow_mp.db.engine import StepProgress
     from pgflow_mp.db.queries import EndedTasks
 
-_CANDIDATES: Final = 5
 _NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
 _LONGEST_NAME: Final = 28
 
@@ -39,7 +36,7 @@ def configure(parser: Parser, verb: str) -> None:
         env="PGFLOW_LIMIT",
         metavar="N",
         default=20,
-        convert=values.count,
+        convert=converters.count,
         help="how many runs, or failures of one run, to show (20)",
     )
     parser.option(
@@ -119,39 +116,6 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
     screen.width = max(screen.width, _NARROWEST)
     screen.print(table)
     return 0
-
-
-def _dashed(text: str) -> str:
-    """The beginning of an id as it is written, also where it was given without dashes."""
-    text = text.strip().lower()
-    if not re.fullmatch("[0-9a-f]{9,}", text):
-        return text
-    parts = (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
-    return "-".join(part for part in parts if part)
-
-
-def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
-    """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
-    from pgflow_mp.db import engine, reports
-
-    run_id: str | None = None
-    try:
-        run_id = str(UUID(text))
-    except ValueError:
-        found = reports.find_runs(conn, _dashed(text), _CANDIDATES + 1) if text.strip() else []
-        if len(found) > 1:
-            more = ", ..." if len(found) > _CANDIDATES else ""
-            raise RunNotFound(
-                f"{text!r} begins the ids of several runs",
-                hint="They are: " + ", ".join(found[:_CANDIDATES]) + more,
-            ) from None
-        run_id = found[0] if found else None
-    run = engine.get_run(conn, run_id) if run_id else None
-    if run is None:
-        raise RunNotFound(
-            f"There is no run {text} in this database", hint=f"List the runs: {command('status')}"
-        )
-    return run
 
 
 def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], options: list[str]) -> int:

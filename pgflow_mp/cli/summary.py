@@ -7,13 +7,13 @@ import json
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from pgflow_mp.cli.options import command
-from pgflow_mp.cli.runs import retry_advice
+from pgflow_mp.cli.known_runs import retry_advice
+from pgflow_mp.cli.parser import command
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from pgflow_mp.cli.connecting import Database
+    from pgflow_mp.cli.connecting import OpenDatabase
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import RunRow
     from pgflow_mp.runner import RunSummary
@@ -54,7 +54,11 @@ class Told:
 
 
 def of(
-    args: argparse.Namespace, flow: FlowFacts, run: RunRow | None, done: RunSummary | None, database: Database
+    args: argparse.Namespace,
+    flow: FlowFacts,
+    run: RunRow | None,
+    done: RunSummary | None,
+    database: OpenDatabase,
 ) -> Told:
     """Collect what there is to tell about a run that was executed, or had completed before."""
     if done is not None:
@@ -70,7 +74,7 @@ def of(
     return told
 
 
-def _look_at_output(told: Told, database: Database) -> None:
+def _look_at_output(told: Told, database: OpenDatabase) -> None:
     from pgflow_mp.db import runs
 
     with database.connect() as conn:
@@ -80,7 +84,7 @@ def _look_at_output(told: Told, database: Database) -> None:
             told.output = runs.beginning_of_output(conn, told.run_id, _READABLE, 4 * _GLIMPSE)
 
 
-def _progress(database: Database, run_id: str) -> tuple[int, int]:
+def _progress(database: OpenDatabase, run_id: str) -> tuple[int, int]:
     from pgflow_mp.db import engine
 
     with database.connect() as conn:

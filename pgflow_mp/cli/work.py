@@ -7,7 +7,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
-from pgflow_mp.cli.options import Parser, add_database, program
+from pgflow_mp.cli.parser import Parser, add_database, program
 from pgflow_mp.cli.working import add_work, watching, worker_options
 
 if TYPE_CHECKING:

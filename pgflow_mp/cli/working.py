@@ -10,12 +10,12 @@ import signal
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
-from pgflow_mp.cli import values
-from pgflow_mp.cli.options import Parser, UsageError
+from pgflow_mp.cli import converters
+from pgflow_mp.cli.parser import Parser, UsageError
 from pgflow_mp.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pgflow_mp.cli.signals import Heard
+    from pgflow_mp.cli.signals import HeardSignals
     from pgflow_mp.observe.live import LiveObserver
     from pgflow_mp.observe.plain import PlainObserver
 
@@ -32,7 +32,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("-w", "--workers"),
         "PGFLOW_WORKERS",
         {
-            "convert": values.workers,
+            "convert": converters.workers,
             "metavar": "N",
             "help": "processes that run your code; auto (the default): one for each CPU that may be used",
         },
@@ -41,7 +41,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--batch-size",),
         "PGFLOW_BATCH_SIZE",
         {
-            "convert": values.count_or_auto,
+            "convert": converters.count_or_auto,
             "metavar": "N",
             "help": "most tasks to claim at once; auto (the default) goes by how long they take",
         },
@@ -50,7 +50,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--max-poll-seconds",),
         "PGFLOW_MAX_POLL_SECONDS",
         {
-            "convert": values.seconds,
+            "convert": converters.seconds,
             "default": 2.0,
             "metavar": "S",
             "help": "longest wait for new work (2)",
@@ -60,7 +60,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--poll-interval-ms",),
         "PGFLOW_POLL_INTERVAL_MS",
         {
-            "convert": values.count,
+            "convert": converters.count,
             "default": 100,
             "metavar": "MS",
             "help": "pause between looks for work (100)",
@@ -70,7 +70,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--visibility-timeout",),
         "PGFLOW_VISIBILITY_TIMEOUT",
         {
-            "convert": values.whole_seconds,
+            "convert": converters.whole_seconds,
             "metavar": "S",
             "help": "lease of a claimed task, extended while it is held (the flow's longest timeout + 2)",
         },
@@ -79,7 +79,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--grace",),
         "PGFLOW_GRACE",
         {
-            "convert": values.seconds,
+            "convert": converters.seconds,
             "default": 30.0,
             "metavar": "S",
             "help": "when stopped, how long running tasks may go on (30)",
@@ -89,7 +89,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--threads",),
         "PGFLOW_THREADS",
         {
-            "convert": values.natural,
+            "convert": converters.natural,
             "default": 1,
             "metavar": "N",
             "help": "threads that numeric libraries may use in a process (1); 0: as many as they like",
@@ -99,7 +99,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--preload",),
         "PGFLOW_PRELOAD",
         {
-            "convert": values.modules,
+            "convert": converters.modules,
             "default": (),
             "metavar": "WHAT",
             "help": "import once what all processes then share: flow (your module), or names of modules, "
@@ -110,7 +110,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--load-timeout",),
         "PGFLOW_LOAD_TIMEOUT",
         {
-            "convert": values.seconds,
+            "convert": converters.seconds,
             "default": 300.0,
             "metavar": "S",
             "help": "how long a process may take to import your module (300)",
@@ -120,7 +120,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--max-memory-per-worker",),
         "PGFLOW_MAX_MEMORY_PER_WORKER",
         {
-            "convert": values.size,
+            "convert": converters.size,
             "metavar": "SIZE",
             "help": "kill and replace a process that needs more, e.g. 2GB",
         },
@@ -148,7 +148,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--heartbeat-interval",),
         "PGFLOW_HEARTBEAT_INTERVAL",
         {
-            "convert": values.seconds,
+            "convert": converters.seconds,
             "default": 2.0,
             "metavar": "S",
             "help": "pause between signs of life (2)",
@@ -158,7 +158,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--dead-after",),
         "PGFLOW_DEAD_AFTER",
         {
-            "convert": values.seconds,
+            "convert": converters.seconds,
             "default": 10.0,
             "metavar": "S",
             "help": "without a sign of life for so long, others take the tasks over (10)",
@@ -180,7 +180,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
 @contextlib.contextmanager
 def watching(
     args: argparse.Namespace, title: str, begin: str, *, names_flows: bool, preliminary: str | None = None
-) -> Iterator[tuple[LiveObserver | PlainObserver, Heard]]:
+) -> Iterator[tuple[LiveObserver | PlainObserver, HeardSignals]]:
     """The observer that ``--progress`` asks for, and the signals that arrive meanwhile.
 
     ``title`` stands above a live picture, ``begin`` is logged otherwise; both once there is something to

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import psycopg
-
-Connection = psycopg.Connection[tuple[Any, ...]]
+from pgflow_mp.db.engine import Connection
 
 
 class RecentRun(NamedTuple):

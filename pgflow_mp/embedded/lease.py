@@ -41,7 +41,7 @@ from pgflow_mp.embedded.supervisor import main
 main()
 """
 
-_open_leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+_open_leases: weakref.WeakSet[ServerLease] = weakref.WeakSet()
 
 
 def _close_after_fork() -> None:
@@ -53,7 +53,7 @@ def _close_after_fork() -> None:
 os.register_at_fork(after_in_child=_close_after_fork)
 
 
-class Lease:
+class ServerLease:
     """One connection to a supervisor. The server runs while it is open, or another one is."""
 
     def __init__(self, connection: socket.socket, home: Path, *, attached: bool) -> None:
@@ -115,7 +115,7 @@ class Lease:
         self._connection.close()
 
 
-def obtain(plan: Plan) -> Lease:
+def obtain(plan: Plan) -> ServerLease:
     """Return a lease on a running server: the one there is, or one started for us.
 
     Raises EmbeddedServerError, or OSError about the data directory.
@@ -147,7 +147,7 @@ def obtain(plan: Plan) -> Lease:
         time.sleep(0.03)
 
 
-def _connect(home: Path) -> Lease | None:
+def _connect(home: Path) -> ServerLease | None:
     socket_dir = read_state(home).get("socket_dir")
     if not isinstance(socket_dir, str):
         return None
@@ -160,14 +160,14 @@ def _connect(home: Path) -> Lease | None:
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ECONNRESET, errno.EAGAIN):
             return None
         raise
-    return Lease(connection, home, attached=True)
+    return ServerLease(connection, home, attached=True)
 
 
-def _spawn(plan: Plan, home: Path) -> Lease:
+def _spawn(plan: Plan, home: Path) -> ServerLease:
     package = str(Path(__file__).resolve().parents[1])
     log = os.open(home / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     ours, theirs = socket.socketpair()
-    lease = Lease(ours, home, attached=False)
+    lease = ServerLease(ours, home, attached=False)
     ours.settimeout(SILENCE_LIMIT)
     command = [sys.executable, "-I", "-S", "-c", _BOOT, str(theirs.fileno()), package, str(home)]
     try:

@@ -40,7 +40,7 @@ from pgflow_mp.embedded.binaries import (
     throwaway_dir,
 )
 from pgflow_mp.embedded.cluster import SUPERUSER, Plan
-from pgflow_mp.embedded.lease import Lease, as_error, obtain
+from pgflow_mp.embedded.lease import ServerLease, as_error, obtain
 from pgflow_mp.embedded.parameters import server_settings
 from pgflow_mp.errors import EmbeddedServerError
 
@@ -81,7 +81,7 @@ class EmbeddedServer:
         self._throwaway = throwaway
         self._bin_dir = Path(bin_dir) if bin_dir is not None else None
         self._home: Path | None = None
-        self._lease: Lease | None = None
+        self._lease: ServerLease | None = None
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
         self.attached = False
@@ -229,7 +229,7 @@ class EmbeddedServer:
             if not self._revive(plan, lease):
                 return
 
-    def _revive(self, plan: Plan, lease: Lease) -> bool:
+    def _revive(self, plan: Plan, lease: ServerLease) -> bool:
         """Get a server again in the place of one that is gone; False if we stop, or it cannot be.
 
         One that cannot start now, mostly for want of space on its disk, is tried again until it can: all that

@@ -29,7 +29,8 @@ FAILED: Final = 1
 FAILED_FOR_GOOD: Final = 2
 _NO_ITERATORS: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})  # nearly all results
 
-Call = Callable[[bytes, "bytes | None", Context], Any]
+Invocation = Callable[[bytes, "bytes | None", Context], Any]
+"""A handler's call with an item's input, the flow's input where it is wanted, and the context."""
 _Get = Callable[[bytes, "bytes | None", Context, "dict[str, msgspec.Raw]"], Any]
 _decode_parents: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -71,7 +72,7 @@ class PreparedHandler:
     def __init__(self, step: StepDefinition, max_output: int = MAX_OUTPUT_BYTES) -> None:
         self.step = step
         self.wants_flow_input = wants_flow_input(step.arguments, step.facts)
-        self.call: Call = _compile(step)
+        self.call: Invocation = _compile(step)
         self._max_output = max_output
 
     def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]:
@@ -106,7 +107,7 @@ class PreparedHandler:
         return f"OutputError: {where} cannot be stored: {error}{hint}"
 
 
-def _compile(step: StepDefinition) -> Call:
+def _compile(step: StepDefinition) -> Invocation:
     """A function that gets the arguments and calls the handler, specialised for the common signatures."""
     handler = step.handler
     is_root = not step.dependencies and step.step_type == "single"
@@ -122,7 +123,7 @@ def _compile(step: StepDefinition) -> Call:
     return _general(step, is_root)
 
 
-def _general(step: StepDefinition, is_root: bool) -> Call:
+def _general(step: StepDefinition, is_root: bool) -> Invocation:
     handler = step.handler
     by_position: list[_Get] = []
     by_name: list[tuple[str, _Get]] = []

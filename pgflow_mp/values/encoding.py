@@ -105,11 +105,11 @@ def group_of(kind: type) -> str:
     return known
 
 
-Step = int | str | tuple[Any] | None
+PathStep = int | str | tuple[Any] | None
 """How a container leads to a member: index, attribute, (key,), or None for what it is converted to."""
 
 
-def children(item: Any) -> Iterator[tuple[Step, Any]]:
+def children(item: Any) -> Iterator[tuple[PathStep, Any]]:
     """The members of a container, each with the step of a path that leads to it."""
     kind = type(item)
     if isinstance(item, dict):
@@ -137,8 +137,8 @@ def find(value: Any, is_trouble: Callable[[Any], bool]) -> str:
 
 def search(value: Any, is_trouble: Callable[[Any], bool]) -> str | None:
     """Like :func:`find`, but None if there is no trouble. Needs memory for the depth, not for the width."""
-    steps: list[Step] = []
-    waiting: list[Iterator[tuple[Step, Any]]] = [iter([(None, value)])]
+    steps: list[PathStep] = []
+    waiting: list[Iterator[tuple[PathStep, Any]]] = [iter([(None, value)])]
     while waiting:
         try:
             step, item = next(waiting[-1])
@@ -157,7 +157,7 @@ def search(value: Any, is_trouble: Callable[[Any], bool]) -> str | None:
     return None
 
 
-def _in_path(step: Step) -> str:
+def _in_path(step: PathStep) -> str:
     if step is None:
         return ""
     if isinstance(step, int):

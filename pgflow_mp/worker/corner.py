@@ -19,7 +19,7 @@ from pgflow_mp.worker.parking import Parked
 ALONE: Final = 2  # losses after which an item runs without other suspects
 TO_BLAME: Final = 3  # losses after which it is not run again
 
-Key = tuple[str, str, int]
+Suspect = tuple[str, str, int]
 """Run, step, index."""
 
 
@@ -29,7 +29,7 @@ class Corner:
     def __init__(self, dispatcher: Dispatcher, park: Callable[[Parked], None]) -> None:
         self._dispatcher = dispatcher
         self._park = park
-        self._losses: dict[Key, int] = {}
+        self._losses: dict[Suspect, int] = {}
         self._waiting: deque[Batch] = deque()
         self._out: Batch | None = None
 
@@ -48,7 +48,7 @@ class Corner:
             if outcome.kind != Kind.NOT_RUN:
                 self.clear(_key(flight, outcome.position))
 
-    def clear(self, key: Key) -> None:
+    def clear(self, key: Suspect) -> None:
         """This item has ended, or is not run again."""
         self._losses.pop(key, None)
 
@@ -90,7 +90,7 @@ class Corner:
         return batches
 
 
-def _key(flight: Flight, position: int) -> Key:
+def _key(flight: Flight, position: int) -> Suspect:
     chunk = flight.chunk
     item = chunk.items[position]
     return chunk.runs[item.run], chunk.steps[item.step], item.index

@@ -72,7 +72,7 @@ class Group:
         return Failure(self.run, self.step, self.worker_id, indexes, attempts, errors, permanent)
 
 
-Key = tuple[str, str, str, bool]  # run, step, worker id, failures
+GroupKey = tuple[str, str, str, bool]  # run, step, worker id, failures
 
 
 def parts_of(calls: list[Call]) -> list[list[Call]]:

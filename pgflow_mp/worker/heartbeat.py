@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import engine, parking, patience, recovery, runs
+from pgflow_mp.db import engine, parked, patience, recovery, runs
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.worker.batches import Lease
@@ -209,7 +209,7 @@ class Upkeep(DatabaseThread):
                 self._policies_told = wanted
             while self._questions:
                 question = self._questions[0]
-                left = parking.report_parked(conn, self._worker_ids(), question.held)
+                left = parked.report_parked(conn, self._worker_ids(), question.held)
                 self._post(ParkedSeen(question.number, question.runs, left))
                 self._questions.popleft()
             if self._run_id is not None and now >= watch:

@@ -20,7 +20,7 @@ from pgflow_mp.db import connection, engine, patience
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import CAP, Keeper, Stopped
 from pgflow_mp.db.settling import Call
-from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, Key
+from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, GroupKey
 from pgflow_mp.worker.inbox import (
     BatchSettled,
     ConnectionState,
@@ -52,7 +52,7 @@ class Settler(threading.Thread):
         self._post = post
         self._linger = linger
         self._changed = threading.Condition()
-        self._groups: dict[Key, Group] = {}
+        self._groups: dict[GroupKey, Group] = {}
         self._releases: list[tuple[str, str, list[int]]] = []
         self._due = 0.0  # when what waits is recorded, full or not
         self._waiting = 0

@@ -13,7 +13,7 @@ import pytest
 from database_server import DatabaseServer
 
 from pgflow_mp.bench.peers import MODULES
-from pgflow_mp.bench.suites import SUITES, peers
+from pgflow_mp.bench.suites import SUITES, side_by_side
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,18 +53,18 @@ def test_help_names_every_suite() -> None:
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_peer_tells_what_it_is_without_being_installed(name: str) -> None:
-    peer = peers._load(name)
+    peer = side_by_side._load(name)
     assert peer.variants
     assert peer.lacks
     assert set(peer.slow) <= set(peer.variants)
 
 
 def test_a_peer_that_is_not_installed_is_skipped_with_the_reason() -> None:
-    peer = peers._load("celery_redis")
+    peer = side_by_side._load("celery_redis")
     if missing := [name for name in peer.packages if not _installed(name)]:
-        assert peers._missing(peer, "/socket") == f"{', '.join(missing)} is not installed"
+        assert side_by_side._missing(peer, "/socket") == f"{', '.join(missing)} is not installed"
     else:
-        assert peers._missing(peer, "") == "there is no redis-server"
+        assert side_by_side._missing(peer, "") == "there is no redis-server"
 
 
 def _installed(name: str) -> bool:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from pgflow_mp.bench.charts import number, svg
+from pgflow_mp.bench.findings import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.page import render
-from pgflow_mp.bench.results import Bar, Chart, Series, SuiteResult, Table
 
 ENVIRONMENT: dict[str, Any] = {
     "time": "2030-01-01T00:00:00+00:00",

@@ -41,7 +41,7 @@ def test_the_bare_pool_is_not_left_with_an_idle_process_by_its_last_chunk() -> N
 
 
 def test_every_flow_of_the_benchmark_can_be_loaded() -> None:
-    assert len(load_flows("pgflow_mp.bench.flows")) == 8
+    assert len(load_flows("pgflow_mp.bench.bench_flows")) == 8
 
 
 def _seconds(loops: int) -> float:

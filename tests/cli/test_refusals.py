@@ -17,9 +17,9 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from pgflow_mp.cli.complaints import report
+from pgflow_mp.cli.known_runs import find_run
 from pgflow_mp.cli.output import check_output
 from pgflow_mp.cli.preflight import FlowFacts, StepOutline
-from pgflow_mp.cli.status import find_run
 from pgflow_mp.db import connection, engine, schema, wire
 from pgflow_mp.db.fitness import check_writable
 from pgflow_mp.errors import ConfigError, InputError, PgflowError, RunNotFound, UnfitDatabase

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from cli_harness import environment
 
+from pgflow_mp.cli import converters
 from pgflow_mp.cli import main as cli_main
-from pgflow_mp.cli import values
 from pgflow_mp.cli.main import VERBS, main
-from pgflow_mp.cli.options import Parser
+from pgflow_mp.cli.parser import Parser
 
 
 @pytest.fixture(autouse=True)
@@ -149,7 +149,7 @@ def test_options_may_stand_before_the_command() -> None:
     [("30", 30.0), ("0.5", 0.5), ("500ms", 0.5), ("10s", 10.0), ("5m", 300.0), ("2h", 7200.0)],
 )
 def test_times_have_units(text: str, value: float) -> None:
-    assert values.seconds(text) == value
+    assert converters.seconds(text) == value
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_times_have_units(text: str, value: float) -> None:
     ],
 )
 def test_sizes_have_units(text: str, value: int) -> None:
-    assert values.size(text) == value
+    assert converters.size(text) == value
 
 
 def test_a_bug_of_ours_is_called_one_and_shows_no_traceback_unless_asked(

@@ -51,7 +51,12 @@ LAST = ("closes_files", "changed")
 
 def executed(dsn: str, flow: str, input: bytes, **settings: Any) -> tuple[str, runner.RunSummary]:
     summary = runner.execute(
-        runner.Database(dsn, "here", None), Target.parse(str(HERE)), flow, input=input, workers=2, **settings
+        runner.StateDatabase(dsn, "here", None),
+        Target.parse(str(HERE)),
+        flow,
+        input=input,
+        workers=2,
+        **settings,
     )
     return summary.run_id, summary
 

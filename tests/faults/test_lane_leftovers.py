@@ -18,7 +18,7 @@ import pytest
 from lane_harness import FLOWS, eventually, gone, kinds, lanes
 
 from pgflow_mp.executors.lanes import processes
-from pgflow_mp.executors.lanes.zygote import Preload
+from pgflow_mp.executors.lanes.preloaded import Preload
 
 PARENT = """
 import queue, sys, time

@@ -18,7 +18,7 @@ from worker_flows import LOG
 from worker_harness import Tasks, adapted, eventually, kill, process, run_row, settings, start, threaded
 
 from pgflow_mp.db import engine
-from pgflow_mp.db.parking import report_parked
+from pgflow_mp.db.parked import report_parked
 from pgflow_mp.executors.messages import Item, Kind, Outcome
 from pgflow_mp.worker import planner
 from pgflow_mp.worker.batches import Batch

@@ -35,7 +35,7 @@ PEER: Final = Peer(
 def measure(task: PeerTask) -> float:
     """Seconds from start_flow to completed."""
     with connected(task.dsn) as conn:
-        (flow,) = (flow for flow in load_flows("pgflow_mp.bench.flows") if flow.slug == "bench_burn")
+        (flow,) = (flow for flow in load_flows("pgflow_mp.bench.bench_flows") if flow.slug == "bench_burn")
         engine.ensure_flow_compiled(conn, flow.slug, msgspec.json.encode(flow.shape()))
         worker_id = str(uuid.uuid4())
         engine.register_worker(conn, worker_id, flow.slug, "reference")

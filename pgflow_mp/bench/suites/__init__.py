@@ -6,7 +6,7 @@ import importlib
 import time
 from typing import Final, NamedTuple, cast
 
-from pgflow_mp.bench.results import SuiteResult
+from pgflow_mp.bench.findings import SuiteResult
 from pgflow_mp.bench.stage import Stage
 
 
@@ -32,7 +32,7 @@ SUITES: Final = {
     "latency": Suite("latency", "one item from start_flow to completed; start of a worker"),
     "overhead": Suite("overhead", "CPU per no-op item of the worker's parent and of the server"),
     "million": Suite("million", "cost per item and memory at 1,000,000 items over 10,000", asked=True),
-    "peers": Suite("peers", "other task queues and pools, side by side", asked=True),
+    "peers": Suite("side_by_side", "other task queues and pools, side by side", asked=True),
 }
 
 

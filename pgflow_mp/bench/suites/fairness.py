@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from pgflow_mp.bench.findings import Bar, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples
-from pgflow_mp.bench.results import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 from pgflow_mp.db import engine
 

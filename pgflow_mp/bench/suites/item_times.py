@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 from pgflow_mp.bench import burning
 from pgflow_mp.bench.arena import Arena
+from pgflow_mp.bench.findings import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, interleave, ratio
 from pgflow_mp.bench.pools import BarePool, same_chunks
-from pgflow_mp.bench.results import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 
 

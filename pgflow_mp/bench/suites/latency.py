@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
+from pgflow_mp.bench.findings import Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, percentile
-from pgflow_mp.bench.results import Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.served import ServedWorker
 from pgflow_mp.bench.stage import Stage
 

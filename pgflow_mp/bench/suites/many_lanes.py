@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 from pgflow_mp.bench import burning
+from pgflow_mp.bench.findings import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, interleave
 from pgflow_mp.bench.pools import BarePool, same_chunks
-from pgflow_mp.bench.results import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 
 ITEM: Final = 0.01

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pgflow_mp.bench.arena import Timing
+from pgflow_mp.bench.findings import Bar, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples
-from pgflow_mp.bench.results import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 
 LIMIT = 40.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pgflow_mp.bench.results import Bar, SuiteResult, Table
+from pgflow_mp.bench.findings import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 
 BAR_BYTES: Final = 50 << 20

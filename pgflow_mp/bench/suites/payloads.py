@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 
+from pgflow_mp.bench.findings import Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples
-from pgflow_mp.bench.results import Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 
 _TOTAL = 40 << 20

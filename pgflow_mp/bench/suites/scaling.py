@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from pgflow_mp.bench.arena import Arena
+from pgflow_mp.bench.findings import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, interleave, slope
-from pgflow_mp.bench.results import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 
 

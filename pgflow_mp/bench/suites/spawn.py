@@ -8,8 +8,8 @@ from typing import Final
 import msgspec
 
 from pgflow_mp.bench.arena import connected
+from pgflow_mp.bench.findings import Bar, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples
-from pgflow_mp.bench.results import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 from pgflow_mp.db import engine
 from pgflow_mp.loading.finding import load_flows
@@ -27,7 +27,7 @@ def run(stage: Stage) -> SuiteResult:
     sizes = [WINDOW, 100_000] if stage.quick else [WINDOW, 100_000, 1_000_000]
     rows = []
     with stage.database() as dsn, connected(dsn) as conn:
-        (flow,) = (f for f in load_flows("pgflow_mp.bench.flows") if f.slug == "bench_map")
+        (flow,) = (f for f in load_flows("pgflow_mp.bench.bench_flows") if f.slug == "bench_map")
         engine.ensure_flow_compiled(conn, flow.slug, msgspec.json.encode(flow.shape()))
         engine.start_flow(conn, flow.slug, msgspec.json.encode(list(range(1000))))
         for size in sizes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from pgflow_mp.bench.findings import SuiteResult, Table
 from pgflow_mp.bench.measure import Samples
-from pgflow_mp.bench.results import SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 
 

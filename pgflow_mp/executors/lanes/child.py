@@ -23,8 +23,8 @@ import msgspec
 from pgflow_mp import logs, streams
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import cpus
-from pgflow_mp.executors.execution import Loadable, Prepared, describe, error_text, flows_of
-from pgflow_mp.executors.lanes import descriptors, lifeline, listening, zygote
+from pgflow_mp.executors.execution import Prepared, describe, error_text
+from pgflow_mp.executors.lanes import descriptors, lifeline, listening, preloaded
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import Surroundings
 from pgflow_mp.executors.messages import Hello, Kind, Outcome, Setup, decode_chunk, encode
@@ -34,17 +34,8 @@ from pgflow_mp.loading import reentry
 
 _CUT_OFF: Final = 4  # exit code
 
-_flows: dict[str, Flow] | None = None  # loaded once, perhaps before the fork
 _lane: Lane | None = None
 _hello: bytes = b""
-
-
-def load(target: Loadable) -> dict[str, Flow]:
-    """Import the target's flows, once per process. Raises whatever the import raises."""
-    global _flows
-    if _flows is None:
-        _flows = flows_of(target, may_be_main=True)
-    return _flows
 
 
 def begin(setup: bytes, files: SlotFiles) -> None:
@@ -57,11 +48,11 @@ def begin(setup: bytes, files: SlotFiles) -> None:
         descriptors.restore(orders.open_files)
     os.environ.update(cpus.thread_environment(orders.threads))
     started = time.perf_counter()
-    hello = Hello([], "", "", 0.0, zygote.loaded, zygote.why_not)
+    hello = Hello([], "", "", 0.0, preloaded.before_fork, preloaded.why_not)
     reentry.become_lane()
     listening.begin()
     try:
-        flows = load(orders)
+        flows = preloaded.load(orders)
         _reseed()
         hello.flows = [describe(flow) for flow in flows.values()]
     except PgflowError as error:
@@ -201,5 +192,5 @@ def _set_up_logging(level: str, form: str) -> None:
 def _reseed() -> None:
     """Lanes forked from one process must not draw the same "random" numbers (Python reseeds its own)."""
     random: Any = sys.modules.get("numpy.random")
-    if random is not None and zygote.loaded:
+    if random is not None and preloaded.before_fork:
         random.seed()

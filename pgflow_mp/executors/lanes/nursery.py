@@ -18,8 +18,8 @@ import psutil
 
 from pgflow_mp import streams
 from pgflow_mp.executors.lanes.lane import LaneProcess
+from pgflow_mp.executors.lanes.preloaded import Preload
 from pgflow_mp.executors.lanes.processes import LaneContext, lane_context
-from pgflow_mp.executors.lanes.zygote import Preload
 from pgflow_mp.executors.messages import PRELOAD_FLOW, Setup, encode
 
 Failed = Callable[[LaneProcess, BaseException, bool], None]

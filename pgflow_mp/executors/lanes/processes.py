@@ -37,8 +37,8 @@ from multiprocessing.context import (
 )
 from typing import Any, Final
 
+from pgflow_mp.executors.lanes.preloaded import Preload
 from pgflow_mp.executors.lanes.slots import SharedFile
-from pgflow_mp.executors.lanes.zygote import Preload
 from pgflow_mp.executors.messages import encode
 
 _EXIT_UNKNOWN: Final = 255

@@ -16,7 +16,6 @@ import os
 import re
 import signal
 import sys
-import time
 from multiprocessing import forkserver
 from typing import Final
 
@@ -24,34 +23,16 @@ import msgspec
 
 from pgflow_mp import streams
 from pgflow_mp.executors import cpus
-from pgflow_mp.executors.lanes import lifeline
-from pgflow_mp.executors.messages import Message
+from pgflow_mp.executors.lanes import lifeline, preloaded
+from pgflow_mp.executors.lanes.preloaded import Preload
 
 _WHY_NOT: Final = "PGFLOW_MP_NOT_PRELOADED"
-
-
-class Preload(Message):
-    """What the forkserver is told, without secrets. ``target`` (if any) and ``modules`` it loads."""
-
-    target: str
-    flows: list[str]
-    sys_path: list[str]
-    main_path: str | None
-    threads: int
-    modules: list[str]
-    argv: list[str]
-    lifeline: str = ""  # a pipe that ends with the parent
-
-
-loaded: bool = False
-seconds: float = 0.0
-why_not: str = ""
 
 
 def _orders() -> Preload | None:
     """What the forkserver's command line points to; None if this is none of ours or cannot be read."""
     if getattr(multiprocessing.current_process(), "_inheriting", False):
-        return None  # a lane of a forkserver that has not found this module
+        return None  # a lane
     command = sys.orig_argv[-1] if len(sys.orig_argv) > 1 else ""
     if not (found := re.search(r"forkserver import main; main\(\d+,.*'(/proc/\d+/fd/\d+)'", command)):
         return None
@@ -96,7 +77,6 @@ def _tie_to_parent(path: str) -> None:
 
 
 def _prepare() -> None:
-    global loaded, seconds, why_not
     if (orders := _orders()) is None:
         return
     streams.forgive()
@@ -105,13 +85,12 @@ def _prepare() -> None:
     lifeline.outlast_sigterm()
     _tie_to_parent(orders.lifeline)
     os.environ.update(cpus.thread_environment(orders.threads))
-    from pgflow_mp.executors.lanes import child, listening  # every lane needs it
+    from pgflow_mp.executors.lanes import child, listening  # noqa: F401 - every lane needs it
 
-    why_not = os.environ.pop(_WHY_NOT, "")
-    if why_not or not (orders.target or orders.modules) or not os.path.isdir("/proc/self/task"):
+    preloaded.why_not = os.environ.pop(_WHY_NOT, "")
+    if preloaded.why_not or not (orders.target or orders.modules) or not os.path.isdir("/proc/self/task"):
         return
     listening.begin()
-    started = time.perf_counter()
     before = _open_files()
     sys.argv = orders.argv
     sys.path[:0] = [path for path in orders.sys_path if path not in sys.path]
@@ -119,13 +98,12 @@ def _prepare() -> None:
         for name in orders.modules:
             importlib.import_module(name)
         if orders.target:
-            child.load(orders)
+            preloaded.load(orders)
     except BaseException as error:  # noqa: BLE001 - the lane that loads it reports it
         _restart(f"importing it fails with {type(error).__name__}: {error}")
     if reason := _unsafe(before):
         _restart(reason)
-    seconds = time.perf_counter() - started
-    loaded = True
+    preloaded.before_fork = True
     streams.flush()  # or every lane would print it again
     gc.collect()
     gc.freeze()  # what was loaded stays shared: the collector does not touch it

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgflow_mp.cli.values import boolean
+from pgflow_mp.cli.converters import boolean
 from pgflow_mp.errors import ConfigError
 
 

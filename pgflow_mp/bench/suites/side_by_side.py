@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Callable
 from typing import Final
 
+from pgflow_mp.bench.findings import Bar, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, interleave
 from pgflow_mp.bench.peers import MODULES, Peer, PeerTask
 from pgflow_mp.bench.peers.redis_server import redis_server
-from pgflow_mp.bench.results import Bar, SuiteResult, Table
 from pgflow_mp.bench.stage import Stage
 from pgflow_mp.errors import PgflowError
 
