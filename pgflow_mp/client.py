@@ -19,11 +19,12 @@ import msgspec
 import psycopg
 
 from pgflow_mp.client_runs import Run, check_step
-from pgflow_mp.db import connection, engine, patience, runs, schema
+from pgflow_mp.db import connection, engine, patience, schema
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import Hints
 from pgflow_mp.db.keeper import Keeper, first_line
+from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
 from pgflow_mp.loading import reentry
@@ -130,13 +131,13 @@ class Client:
 
     def _indexed_results(self, run_id: str, step: str) -> Iterator[tuple[int, Any]]:
         with self._another() as keeper:
-            for index, raw in runs.iter_results(keeper.connection(), run_id, step):
+            for index, raw in documents.iter_results(keeper.connection(), run_id, step):
                 yield index, None if raw is None else msgspec.json.decode(raw)
 
     def _map_output(self, run_id: str, step: str) -> list[Any]:
         """The outputs of a completed map, None for failed items, out of its tasks."""
         with self._another() as keeper:
-            outputs = runs.iter_map_output(keeper.connection(), run_id, step)
+            outputs = documents.iter_map_output(keeper.connection(), run_id, step)
             return [msgspec.json.decode(raw) for raw in outputs]
 
     def _found(self, run_id: str) -> str:

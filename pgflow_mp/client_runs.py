@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
-from pgflow_mp.db import queries, runs
 from pgflow_mp.db.engine import RunRow
-from pgflow_mp.db.runs import StepRow
+from pgflow_mp.db.reads import documents, runs, tasks
+from pgflow_mp.db.reads.runs import StepRow
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Step:
             return None
         if self._output is None:
             client, run_id, slug = self._run._client, self._run.run_id, self.slug
-            raw = client._call(lambda conn: runs.step_output(conn, run_id, slug), long=True)
+            raw = client._call(lambda conn: documents.step_output(conn, run_id, slug), long=True)
             if raw is None and self.step_type == "map":  # too large for one document
                 self._output = (client._map_output(run_id, slug),)
             else:
@@ -118,7 +118,7 @@ class Run:
     def input(self) -> Any:
         """What the run was started with."""
         if self._input is None:
-            raw = self._client._call(lambda conn: runs.run_input(conn, self.run_id), long=True)
+            raw = self._client._call(lambda conn: documents.run_input(conn, self.run_id), long=True)
             if raw is None:
                 raise RunNotFound(f"Run not found: {self.run_id}")
             self._input = (msgspec.json.decode(raw),)
@@ -135,8 +135,8 @@ class Run:
 
     def _read_output(self) -> Any:
         client, run_id = self._client, self.run_id
-        leaves = client._call(lambda conn: runs.leaves(conn, run_id))
-        raw = client._call(lambda conn: runs.run_output(conn, run_id), long=True)
+        leaves = client._call(lambda conn: documents.leaves(conn, run_id))
+        raw = client._call(lambda conn: documents.run_output(conn, run_id), long=True)
         if not leaves:
             return None if raw is None else msgspec.json.decode(raw)
         output: dict[str, Any] = {} if raw is None else msgspec.json.decode(raw)
@@ -241,7 +241,7 @@ class Run:
         return count
 
     def _failure(self) -> RunFailed:
-        failed, count = self._client._call(lambda conn: queries.failed_tasks(conn, self.run_id, 1))
+        failed, count = self._client._call(lambda conn: tasks.failed_tasks(conn, self.run_id, 1))
         where = f"Run {self.run_id} of flow {self.flow_slug!r} failed: "
         if not failed:
             return RunFailed(where + (self.error or UNKNOWN_ERROR), run_id=self.run_id)

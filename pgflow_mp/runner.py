@@ -12,9 +12,10 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from pgflow_mp import redaction
-from pgflow_mp.db import connection, engine, queries, runs, schema
+from pgflow_mp.db import connection, engine, recovery, schema
 from pgflow_mp.db.keeper import Keeper
-from pgflow_mp.db.queries import FailedTask
+from pgflow_mp.db.reads import documents, tasks
+from pgflow_mp.db.reads.tasks import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import InputError, RunDeleted, RunFailed, RunNotFound, WaitTimeout
@@ -93,7 +94,7 @@ def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> It
         with connection.connect(server.dsn) as conn:
             schema.install(conn)
             if not server.attached:
-                queries.free_tasks_of_all_workers(conn)
+                recovery.free_tasks_of_all_workers(conn)
         yield StateDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server.data_dir)
 
 
@@ -184,9 +185,9 @@ def _summary(database: StateDatabase, run_id: str, flow_slug: str, report: Worke
         count, error, unmet = 0, "", None
         steps = engine.run_progress(conn, run_id)
         if status == "failed" or any(step.failed_tasks for step in steps):  # also before we came
-            failures, count = queries.failed_tasks(conn, run_id, FAILURES_SHOWN)
+            failures, count = tasks.failed_tasks(conn, run_id, FAILURES_SHOWN)
         if status == "failed":
-            unmet = queries.unmet_step(steps)
+            unmet = tasks.unmet_step(steps)
             error = next((step.error_message for step in steps if step.error_message), "")
             error = error if unmet is None else f'condition of step "{unmet}" not met'
     return RunSummary(
@@ -311,7 +312,7 @@ def _output(database: StateDatabase, flow: Flow, run_id: str) -> Any:
     """The run's output, put together here where it is too large for one document in the database."""
     with Keeper(database.dsn) as keeper:
         conn = keeper.begin()
-        leaves, raw = runs.leaves(conn, run_id), runs.run_output(conn, run_id)
+        leaves, raw = documents.leaves(conn, run_id), documents.run_output(conn, run_id)
         output = typed_output(flow, raw)
         for leaf in leaves:
             slug = leaf.step_slug
@@ -319,9 +320,9 @@ def _output(database: StateDatabase, flow: Flow, run_id: str) -> Any:
                 continue
             output = {} if output is None else output
             if leaf.is_map:
-                whole = b"[" + b",".join(runs.iter_map_output(conn, run_id, slug)) + b"]"
+                whole = b"[" + b",".join(documents.iter_map_output(conn, run_id, slug)) + b"]"
             else:
-                whole = runs.step_output(conn, run_id, slug) or b"null"
+                whole = documents.step_output(conn, run_id, slug) or b"null"
             output[slug] = typed_leaf(flow, slug, whole)
     return output
 

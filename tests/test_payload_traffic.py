@@ -14,7 +14,7 @@ from tcp_proxy import TcpProxy
 from worker_harness import adapted, start
 
 from pgflow_mp.client import Client
-from pgflow_mp.db import runs
+from pgflow_mp.db.reads import documents
 from pgflow_mp.errors import WaitTimeout
 
 LARGE = 5_000_000
@@ -86,12 +86,14 @@ def test_pages_of_results_are_bounded_by_bytes(
 ) -> None:
     run_id = start(dsn, "chain", list(range(len(sizes))))
     finished(dsn, run_id, "double", sizes)
-    monkeypatch.setattr(runs, "PAGE_BYTES", 2_500_000)
-    monkeypatch.setattr(runs, "PAGE_ROWS", 200)
+    monkeypatch.setattr(documents, "PAGE_BYTES", 2_500_000)
+    monkeypatch.setattr(documents, "PAGE_ROWS", 200)
     with adapted(dsn) as conn:
         tracemalloc.start()
         try:
-            found = [(index, len(raw or b"") - 2) for index, raw in runs.iter_results(conn, run_id, "double")]
+            found = [
+                (index, len(raw or b"") - 2) for index, raw in documents.iter_results(conn, run_id, "double")
+            ]
             most = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -112,8 +114,8 @@ def test_the_next_page_begins_where_the_last_one_ended_whatever_failed(
         )
     with adapted(dsn) as conn:
         for rows in (1, 7, 30, 31):
-            monkeypatch.setattr(runs, "PAGE_ROWS", rows)
-            indexes = [index for index, _ in runs.iter_results(conn, run_id, "double")]
+            monkeypatch.setattr(documents, "PAGE_ROWS", rows)
+            indexes = [index for index, _ in documents.iter_results(conn, run_id, "double")]
             assert indexes == [index for index in range(30) if index % 3]
-            whole = [*runs.iter_map_output(conn, run_id, "double")]
+            whole = [*documents.iter_map_output(conn, run_id, "double")]
             assert whole == [b"null" if index % 3 == 0 else b'"xxxxx"' for index in range(30)]

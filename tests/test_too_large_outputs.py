@@ -21,7 +21,7 @@ import pgflow_mp
 from pgflow_mp import Flow
 from pgflow_mp.cli.output import write_output
 from pgflow_mp.client import Client
-from pgflow_mp.db import runs
+from pgflow_mp.db.reads import documents
 from pgflow_mp.errors import RunFailed
 
 SOURCE = """
@@ -179,7 +179,7 @@ def test_outputs_past_the_real_limit_are_written_in_little_memory(dsn: str, tmp_
             "update pgflow.step_tasks set status = 'started', started_at = now() where task_index = 9"
         )
         conn.execute("select pgflow.complete_task(%s, 'act', 9, '7')", (run_id,))
-        assert [tuple(leaf) for leaf in runs.leaves(conn, run_id)] == [("act", True, False)]
+        assert [tuple(leaf) for leaf in documents.leaves(conn, run_id)] == [("act", True, False)]
         tracemalloc.start()
         try:
             path = tmp_path / "out.json"

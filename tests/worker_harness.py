@@ -18,7 +18,8 @@ from typing import Any, cast
 import msgspec
 import psycopg
 
-from pgflow_mp.db import connection, engine, runs, wire
+from pgflow_mp.db import connection, engine, wire
+from pgflow_mp.db.reads import documents
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.stats import WorkerReport
 from pgflow_mp.worker.worker import Worker
@@ -109,7 +110,7 @@ def output(dsn: str, run_id: str) -> Any:
     row = run_row(dsn, run_id)
     assert row.status == "completed", row
     with adapted(dsn) as conn:
-        found = runs.run_output(conn, run_id)
+        found = documents.run_output(conn, run_id)
     assert found is not None
     return json.loads(found)
 

@@ -96,7 +96,7 @@ def open_database(
 
 @contextlib.contextmanager
 def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[OpenDatabase]:
-    from pgflow_mp.db import connection, queries, schema
+    from pgflow_mp.db import connection, recovery, schema
     from pgflow_mp.embedded.parameters import MAX_CONNECTIONS
     from pgflow_mp.embedded.server import EmbeddedServer
 
@@ -112,7 +112,7 @@ def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[OpenDat
         with connection.connect(server.dsn) as conn:
             schema.install(conn)
             if not server.attached:  # whoever held tasks here is dead
-                queries.free_tasks_of_all_workers(conn)
+                recovery.free_tasks_of_all_workers(conn)
             if workers is not None and server.attached:
                 _check_connections(conn, workers, "the embedded server")
         options = ["--data-dir", str(args.data_dir)] if "data_dir" in args.given else []

@@ -51,13 +51,14 @@ def _dashed(text: str) -> str:
 
 def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
     """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
-    from pgflow_mp.db import engine, reports
+    from pgflow_mp.db import engine
+    from pgflow_mp.db.reads import runs
 
     run_id: str | None = None
     try:
         run_id = str(UUID(text))
     except ValueError:
-        found = reports.find_runs(conn, _dashed(text), _CANDIDATES + 1) if text.strip() else []
+        found = runs.find_runs(conn, _dashed(text), _CANDIDATES + 1) if text.strip() else []
         if len(found) > 1:
             more = ", ..." if len(found) > _CANDIDATES else ""
             raise RunNotFound(

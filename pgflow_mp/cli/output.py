@@ -115,18 +115,18 @@ def _write(
     leaves: list[tuple[str, bool]],
     lines: bool,
 ) -> int:
-    from pgflow_mp.db import runs
+    from pgflow_mp.db.reads import documents
 
     if lines:
-        return sum(file.write(item + b"\n") for item in runs.iter_map_output(conn, run_id, leaves[0][0]))
+        return sum(file.write(item + b"\n") for item in documents.iter_map_output(conn, run_id, leaves[0][0]))
     written = file.write(b"{")
-    for number, leaf in enumerate(runs.leaves(conn, run_id)):
+    for number, leaf in enumerate(documents.leaves(conn, run_id)):
         written += file.write(b", " * bool(number) + f'"{leaf.step_slug}": '.encode())
         if not leaf.is_map:
-            written += file.write(runs.step_output(conn, run_id, leaf.step_slug) or b"null")
+            written += file.write(documents.step_output(conn, run_id, leaf.step_slug) or b"null")
             continue
         written += file.write(b"[")
-        for index, item in enumerate(runs.iter_map_output(conn, run_id, leaf.step_slug)):
+        for index, item in enumerate(documents.iter_map_output(conn, run_id, leaf.step_slug)):
             written += file.write(b", " * bool(index) + item)
         written += file.write(b"]")
     return written + file.write(b"}\n")

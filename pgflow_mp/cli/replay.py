@@ -17,7 +17,7 @@ from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow
-    from pgflow_mp.db.tasks import StoredTask
+    from pgflow_mp.db.reads.tasks import StoredTask
     from pgflow_mp.flows.handlers import PreparedHandler
 
 
@@ -69,7 +69,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.json and args.pdb:
         raise UsageError("--json and --pdb exclude each other", hint="The debugger needs the terminal.")
     with open_run(args, writes=False) as (database, conn, run):
-        from pgflow_mp.db.tasks import stored_task
+        from pgflow_mp.db.reads.tasks import stored_task
 
         _check_step(conn, run, args.step, args.index)
         task = stored_task(conn, run.run_id, args.step, args.index)

@@ -239,10 +239,10 @@ class _Others:
 
     def mention(self, conn: Connection) -> None:
         """Look for other runs, and name the first ones."""
-        from pgflow_mp.db import queries
+        from pgflow_mp.db.reads import runs
         from pgflow_mp.observe.text import plural
 
-        ids, count = queries.unfinished_runs(conn, self._flow_slug, self._run_id)
+        ids, count = runs.unfinished_runs(conn, self._flow_slug, self._run_id)
         if ids and self._observer is not None:
             have = "has" if count == 1 else "have"
             names = ", ".join(ids) + (", ..." if count > len(ids) else "")

@@ -12,7 +12,7 @@ from pgflow_mp.observe.text import essence
 from pgflow_mp.redaction import printable
 
 if TYPE_CHECKING:
-    from pgflow_mp.db.queries import FailedTask
+    from pgflow_mp.db.reads.tasks import FailedTask
 
 _UNSEEN: Final = 200
 STYLES: Final = {"completed": "green", "failed": "red", "started": "cyan"}

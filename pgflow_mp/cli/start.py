@@ -129,10 +129,10 @@ def _check_known(
 ) -> None:
     import psycopg
 
-    from pgflow_mp.db import reports
+    from pgflow_mp.db.reads import runs
 
     try:
-        known = reports.known_flows(conn)
+        known = runs.known_flows(conn)
     except psycopg.errors.InsufficientPrivilege:  # starting will tell
         return
     if slug not in known:

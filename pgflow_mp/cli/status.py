@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgflow_mp.db.engine import StepProgress
-    from pgflow_mp.db.queries import EndedTasks
+    from pgflow_mp.db.reads.tasks import EndedTasks
 
 _NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
 _LONGEST_NAME: Final = 28
@@ -74,9 +74,10 @@ def _embedded_exists(args: argparse.Namespace) -> bool:
 
 
 def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], place: str) -> int:
-    from pgflow_mp.db import reports, worked
+    from pgflow_mp.db.reads import worked
+    from pgflow_mp.db.reads.runs import recent_runs
 
-    runs = reports.recent_runs(conn, args.limit, args.flow)
+    runs = recent_runs(conn, args.limit, args.flow)
     if args.json:
         print(json.dumps([run._asdict() for run in runs], default=_json_value))
         return 0
@@ -119,18 +120,19 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
 
 
 def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], options: list[str]) -> int:
-    from pgflow_mp.db import engine, queries, worked
+    from pgflow_mp.db import engine
+    from pgflow_mp.db.reads import tasks, worked
 
     run = find_run(conn, args.run)
-    steps = queries.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
-    failures, failed = queries.failed_tasks(conn, run.run_id, args.limit)
-    ended = queries.ended_with_others(conn, run.run_id, steps)
+    steps = tasks.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
+    failures, failed = tasks.failed_tasks(conn, run.run_id, args.limit)
+    ended = tasks.ended_with_others(conn, run.run_id, steps)
     if args.json:
         record = run._asdict() | {
             "steps": [
                 {**step._asdict(), "cancelled_tasks": over.cancelled, "skipped_tasks": over.skipped}
                 for step in steps
-                for over in (ended.get(step.step_slug, queries.EndedTasks()),)
+                for over in (ended.get(step.step_slug, tasks.EndedTasks()),)
             ],
             "failed_tasks": failed,
             "failures": [failure._asdict() for failure in failures],
@@ -155,7 +157,7 @@ def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], o
     if run.status == "started":
         print(f"\nGo on with it here: {resume_command(None, run.run_id, *options)}")
     elif run.status == "failed" and (
-        advice := retry_advice([failure.error for failure in failures], queries.unmet_step(steps))
+        advice := retry_advice([failure.error for failure in failures], tasks.unmet_step(steps))
     ):
         print(f"\n{advice}: {resume_command(None, run.run_id, *options)}")
     return 0

@@ -75,13 +75,13 @@ def of(
 
 
 def _look_at_output(told: Told, database: OpenDatabase) -> None:
-    from pgflow_mp.db import runs
+    from pgflow_mp.db.reads import documents
 
     with database.connect() as conn:
-        leaves = runs.leaves(conn, told.run_id)
+        leaves = documents.leaves(conn, told.run_id)
         told.empty = not leaves
         if all(leaf.whole for leaf in leaves):
-            told.output = runs.beginning_of_output(conn, told.run_id, _READABLE, 4 * _GLIMPSE)
+            told.output = documents.beginning_of_output(conn, told.run_id, _READABLE, 4 * _GLIMPSE)
 
 
 def _progress(database: OpenDatabase, run_id: str) -> tuple[int, int]:

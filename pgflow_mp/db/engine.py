@@ -86,7 +86,7 @@ class StepProgress(NamedTuple):
 
 
 class RunRow(NamedTuple):
-    """A row of ``pgflow.runs`` without input and output, which ``db.runs`` reads when they are wanted."""
+    """A row of ``pgflow.runs`` without input and output, which ``db.reads`` has for when they are wanted."""
 
     run_id: str
     flow_slug: str

@@ -60,3 +60,13 @@ def retire_worker(conn: Connection, worker_id: str) -> int:
     """Requeue what a worker id that was given up still holds; how many tasks."""
     row = conn.execute("select pgflow.retire_worker(%s::uuid)", (worker_id,)).fetchone()
     return cast(int, cast("tuple[Any, ...]", row)[0])
+
+
+def free_tasks_of_all_workers(conn: Connection) -> int:
+    """Queue again what any worker holds, where it is certain that none is alive; how many."""
+    row = conn.execute(
+        "select pgflow._take_over(array_agg(w.worker_id), "
+        "array_agg(w.worker_id) filter (where w.stopped_at is null)) "
+        "from pgflow.workers w where w.recovered_at is null"
+    ).fetchone()
+    return int(row[0]) if row is not None else 0

@@ -16,9 +16,10 @@ from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import engine, parked, patience, recovery, runs
+from pgflow_mp.db import engine, parked, patience, recovery
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
+from pgflow_mp.db.reads import runs
 from pgflow_mp.worker.batches import Lease
 from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.dispatch import Dispatcher

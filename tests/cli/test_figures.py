@@ -13,8 +13,9 @@ import pytest
 from cli_harness import Cli, OnTerminal
 from rich.console import Console
 
-from pgflow_mp.db import connection, engine, wire, worked
-from pgflow_mp.db.worked import Span
+from pgflow_mp.db import connection, engine, wire
+from pgflow_mp.db.reads import worked
+from pgflow_mp.db.reads.worked import Span
 from pgflow_mp.executors.lanes.lifeline import TERMINATE
 from pgflow_mp.executors.verdicts import describe_exit
 from pgflow_mp.observe.picture import Picture

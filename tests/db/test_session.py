@@ -9,7 +9,8 @@ from database_server import DatabaseServer
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from pgflow_mp.db import connection, engine, reports, runs, schema, session, wire
+from pgflow_mp.db import connection, engine, schema, session, wire
+from pgflow_mp.db.reads import runs
 
 ODD = {
     "DateStyle": "SQL, DMY",
@@ -73,7 +74,7 @@ def test_times_are_read_right_where_no_setting_sticks(
     assert view is not None
     began = view[1][0].started_at
     assert began is not None
-    found = [engine.run_progress(conn, run)[0].started_at, reports.recent_runs(conn, 5)[0].started_at, began]
+    found = [engine.run_progress(conn, run)[0].started_at, runs.recent_runs(conn, 5)[0].started_at, began]
     row = engine.get_run(conn, run)
     assert row is not None
     for moment in [row.started_at, *found]:

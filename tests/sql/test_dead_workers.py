@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow_mp.db import engine, queries, recovery, wire
+from pgflow_mp.db import engine, recovery, wire
 
 from .helpers import Db, claim, complete, flow, map_step, run_row, start, task, tasks
 from .test_leases import recover, register, silence
@@ -188,9 +188,9 @@ def test_where_no_worker_can_be_alive_all_are_taken_over_from_at_once(tx: psycop
     run = mapped(db, 2)
     life(db, 1)
     claim(db, "f", 1)  # a client that promised no signs of life
-    assert queries.free_tasks_of_all_workers(tx) == 2
+    assert recovery.free_tasks_of_all_workers(tx) == 2
     assert deaths(db, run) == [1, 1]
-    assert queries.free_tasks_of_all_workers(tx) == 0
+    assert recovery.free_tasks_of_all_workers(tx) == 0
 
 
 # -- rows that go ------------------------------------------------------------------------------------------

@@ -7,7 +7,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow_mp.db import engine, recovery, runs, wire
+from pgflow_mp.db import engine, recovery, wire
+from pgflow_mp.db.reads import documents
 
 WORKER = "11111111-1111-1111-1111-111111111111"
 
@@ -78,7 +79,7 @@ def test_tolerated_failures_complete_the_step_with_null_in_their_places(driver: 
     run = driver.flow(4, tolerated_failures=2)
     done = driver.work(run, {1: "broken", 3: "broken too"})
     assert (done.accepted, done.step_status, done.run_status) == (2, "completed", "completed")
-    assert runs.run_output(driver.conn, run) == b'{"m": [1, null, 1, null]}'
+    assert documents.run_output(driver.conn, run) == b'{"m": [1, null, 1, null]}'
     assert driver.step(run).failed_tasks == 2
 
 

@@ -1,34 +1,20 @@
-"""Reading runs: heads and steps, which are small and asked for often, and payloads when they are wanted."""
+"""Inputs and outputs of runs, steps and tasks, as raw JSON: large, and read only when they are wanted.
+
+Everybody with any access but "client" may, each of their flows.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from pgflow_mp.db import rights
-from pgflow_mp.db.engine import RUN_COLUMNS, Connection, RunRow
+from pgflow_mp.db.engine import Connection
 
 PAGE_ROWS: Final = 5000
 PAGE_BYTES: Final = 8 << 20
 """Of output in a page of results, as stored. A larger one is a page by itself."""
-
-
-class StepRow(NamedTuple):
-    """A step of a run without its output."""
-
-    step_slug: str
-    step_type: str
-    status: str
-    initial_tasks: int | None
-    remaining_tasks: int | None
-    error_message: str | None
-    skip_reason: str | None
-    started_at: datetime | None
-    completed_at: datetime | None
-    failed_at: datetime | None
-    skipped_at: datetime | None
 
 
 class Leaf(NamedTuple):
@@ -37,48 +23,6 @@ class Leaf(NamedTuple):
     step_slug: str
     is_map: bool
     whole: bool
-
-
-_VIEW: Final = """
-select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at,
-  ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.error_message,
-  ss.skip_reason, ss.started_at, ss.completed_at, ss.failed_at, ss.skipped_at
-from pgflow.runs r
-left join (pgflow.step_states ss join pgflow.steps s using (flow_slug, step_slug)) on ss.run_id = r.run_id
-where r.run_id = %s::uuid
-order by s.step_index
-"""
-_VIEW_BY_FUNCTIONS: Final = """
-select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at,
-  s.step_slug, s.step_type, s.status, s.initial_tasks, s.remaining_tasks, s.error_message, s.skip_reason,
-  s.started_at,
-  case when s.status = 'completed' then s.finished_at end,
-  case when s.status = 'failed' then s.finished_at end,
-  case when s.status = 'skipped' then s.finished_at end
-from pgflow.run_heads(array[%s]::uuid[]) r
-left join lateral pgflow.run_progress(r.run_id) with ordinality s on true
-order by s.ordinality
-"""
-_HEAD_COLUMNS: Final = len(RunRow._fields)
-
-
-def run_heads(conn: Connection, run_ids: Collection[str]) -> list[RunRow]:
-    """Those runs that there are, without their payloads."""
-    query = f"select {RUN_COLUMNS} from pgflow.run_heads(%s::uuid[])"  # noqa: S608
-    return [RunRow._make(row) for row in conn.execute(query, (list(run_ids),), binary=True).fetchall()]
-
-
-def run_view(conn: Connection, run_id: str | UUID) -> tuple[RunRow, list[StepRow]] | None:
-    """The run and its steps in definition order, as of one moment; None for an unknown run."""
-    rows: list[tuple[Any, ...]] = rights.read(
-        conn,
-        lambda conn: conn.execute(_VIEW, (str(run_id),), binary=True).fetchall(),
-        lambda conn: conn.execute(_VIEW_BY_FUNCTIONS, (str(run_id),), binary=True).fetchall(),
-    )
-    if not rows:
-        return None
-    steps = [StepRow._make(row[_HEAD_COLUMNS:]) for row in rows if row[_HEAD_COLUMNS] is not None]
-    return RunRow._make(rows[0][:_HEAD_COLUMNS]), steps
 
 
 def run_input(conn: Connection, run_id: str | UUID) -> bytes | None:

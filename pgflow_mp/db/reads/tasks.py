@@ -1,4 +1,7 @@
-"""Reads for reports, and the rare statement that needs rights on the tables."""
+"""What became of tasks: failures with their texts, what ended with its run, one task as it is stored.
+
+Everybody with any access but "client" may, each of their flows; what says so needs rights on tables.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,17 @@ class EndedTasks(NamedTuple):
 
     cancelled: int = 0
     skipped: int = 0
+
+
+class StoredTask(NamedTuple):
+    """A task. ``input`` and ``flow_input`` are what a claim answers (raw JSON)."""
+
+    status: str
+    attempts: int
+    message_id: int | None
+    error: str | None
+    input: bytes | None
+    flow_input: bytes
 
 
 def failed_tasks(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list[FailedTask], int]:
@@ -103,37 +117,29 @@ def ended_with_others(
     return {slug: EndedTasks(cancelled, skipped) for slug, cancelled, skipped in rows}
 
 
-def unfinished_runs(
-    conn: Connection, flow_slug: str, but: str | UUID, limit: int = 2
-) -> tuple[list[str], int]:
-    """The first ``limit`` runs of a flow that have not ended, without one of them, and how many there are.
-
-    Nothing where our role has no rights on the tables.
-    """
-    rows = rights.read(
-        conn,
-        lambda conn: conn.execute(
-            "select run_id::text, count(*) over () from pgflow.runs "
-            "where flow_slug = %s and status = 'started' and run_id <> %s::uuid "
-            "order by started_at, run_id limit %s",
-            (flow_slug, str(but), limit),
-        ).fetchall(),
-        lambda conn: [],
-    )
-    return [row[0] for row in rows], (rows[0][1] if rows else 0)
-
-
 def unmet_step(steps: Iterable[StepProgress]) -> str | None:
     """The step that has failed its run because its condition was not met, if there is one."""
     failed = (step for step in steps if step.status == "failed" and step.error_message == _UNMET)
     return next((step.step_slug for step in failed), None)
 
 
-def free_tasks_of_all_workers(conn: Connection) -> int:
-    """Queue again what any worker holds, where it is certain that none is alive; how many."""
+def stored_task(conn: Connection, run_id: str | UUID, step_slug: str, task_index: int) -> StoredTask | None:
+    """The task with the input that a worker would get; None if the run has no such task (yet).
+
+    For the schema's owner only.
+    """
     row = conn.execute(
-        "select pgflow._take_over(array_agg(w.worker_id), "
-        "array_agg(w.worker_id) filter (where w.stopped_at is null)) "
-        "from pgflow.workers w where w.recovered_at is null"
+        "select t.status, t.attempts_count, t.message_id, t.error_message,"
+        " case"
+        "   when s.step_type = 'map' then coalesce(t.input,"
+        "     (select e from pgflow._map_elements(t.run_id, t.step_slug, t.task_index, t.task_index + 1) e))"
+        "   when s.deps_count = 0 then '{}'::jsonb"
+        "   else pgflow._deps_outputs(t.flow_slug, t.run_id, t.step_slug)"
+        " end, r.input"
+        " from pgflow.step_tasks t"
+        " join pgflow.runs r on r.run_id = t.run_id"
+        " join pgflow.steps s on s.flow_slug = t.flow_slug and s.step_slug = t.step_slug"
+        " where t.run_id = %s::uuid and t.step_slug = %s and t.task_index = %s::int",
+        (str(run_id), step_slug, task_index),
     ).fetchone()
-    return int(row[0]) if row is not None else 0
+    return None if row is None else StoredTask._make(row)

@@ -1,4 +1,7 @@
-"""How long a run was worked on: a night between an interruption and the resume is not its duration."""
+"""How long a run was worked on: a night between an interruption and the resume is not its duration.
+
+Everybody may ask; the answer needs rights on tables.
+"""
 
 from __future__ import annotations
 
