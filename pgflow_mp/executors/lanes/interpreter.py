@@ -162,7 +162,7 @@ class Interpreter:
         if self._data != self._environment:
             self._mend_environment()
         for stream, form in self._streams:
-            if form and _form_of(stream) != form:
+            if form and not stream.closed and _form_of(stream) != form:
                 io.TextIOWrapper.reconfigure(stream, **form)
         if gc.get_threshold() != self._thresholds:
             original("gc", "set_threshold")(*self._thresholds)
