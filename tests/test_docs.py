@@ -27,7 +27,12 @@ BOOKS = [page for page in PAGES if page.parent.name == "contract" or page.name =
 """What is read, and shows no code to copy."""
 
 
-@pytest.mark.parametrize("page", RUN, ids=name_of)
+LONG = ("failures.md", "flows.md", "python.md", "running.md")
+"""Pages that take many seconds."""
+RUN_OR_SLOW = [pytest.param(page, marks=pytest.mark.slow) if page.name in LONG else page for page in RUN]
+
+
+@pytest.mark.parametrize("page", RUN_OR_SLOW, ids=name_of)
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     installs = any("pgflow_mp install" in text for language, text in blocks(page) if language == "sh")
     dsn = request.getfixturevalue("empty_dsn" if installs else "dsn")

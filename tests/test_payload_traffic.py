@@ -57,6 +57,7 @@ def test_starting_a_run_sends_its_input_and_reads_it_never(dsn: str) -> None:
         assert proxy.answered < 200_000
 
 
+@pytest.mark.slow
 def test_a_command_line_run_reads_input_and_output_once(dsn: str, tmp_path: Path) -> None:
     (tmp_path / "flow.py").write_text(
         "from pgflow_mp import Flow\n"

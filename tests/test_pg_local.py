@@ -38,6 +38,7 @@ def test_a_throwaway_server_runs_until_it_is_told_to_stop(stop: signal.Signals) 
         psycopg.connect(dsn)
 
 
+@pytest.mark.slow
 def test_by_tcp_it_asks_for_the_password_that_it_made_up(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -128,6 +128,7 @@ def test_a_flow_without_a_file_is_refused() -> None:
         run(Flow("nowhere"), [])
 
 
+@pytest.mark.slow
 def test_time_runs_out_and_the_run_can_be_resumed(dsn: str) -> None:
     flow = flow_of("naps")
     with pytest.raises(WaitTimeout, match="Timeout waiting for run") as caught:

@@ -21,6 +21,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
 
 
+@pytest.mark.slow
 def test_a_suite_prints_its_bar_and_writes_figures_and_page(server: DatabaseServer, tmp_path: Path) -> None:
     figures, page = tmp_path / "b.json", tmp_path / "b.html"
     done = bench("overhead", "--quick", "--dsn", server.dsn, "--json", str(figures), "--html", str(page))

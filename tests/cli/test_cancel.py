@@ -7,9 +7,11 @@ import time
 from pathlib import Path
 
 import psycopg
+import pytest
 from cli_harness import FLOWS, Cli, assert_one_screen, finish
 
 
+@pytest.mark.slow
 def test_running_items_are_stopped_and_the_run_can_be_gone_on_with(cli: Cli) -> None:
     run_id = cli("start", f"{FLOWS}:slow", "--input", "[30, 30, 0]").out.strip()
     worker = cli.start(f"{FLOWS}:slow", "--workers", "2")

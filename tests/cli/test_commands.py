@@ -49,6 +49,7 @@ def test_compile_writes_the_flow_as_sql(bare_cli: Cli) -> None:
     assert (done.code, "nowhere/x.sql cannot be written" in done.err) == (1, True)
 
 
+@pytest.mark.slow
 def test_options_that_changed_in_the_code_hold_from_the_next_start_on(cli: Cli) -> None:
     source = "from pgflow_mp import Flow\nf = Flow('f')\n\n"
     source += "@f.map{}\ndef double(x: int) -> int:\n    return 2 * x\n"
@@ -79,6 +80,7 @@ def test_sql_is_utf_8_whatever_the_encoding_of_the_terminal(bare_cli: Cli) -> No
     assert '{"drink": "caf\u00e9 \u2603"}' in done.out.replace('":"', '": "')
 
 
+@pytest.mark.slow
 def test_start_prints_the_id_of_a_run_that_a_worker_then_executes(cli: Cli) -> None:
     done = cli("start", f"{FLOWS}:square", "--input", "[2, 3]")
     assert re.fullmatch(r"[0-9a-f-]{36}\n", done.out)
@@ -168,6 +170,7 @@ def test_status_of_nothing_makes_no_database(bare_cli: Cli) -> None:
     assert list(bare_cli.cwd.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_status_shows_failures_with_their_place(cli: Cli) -> None:
     assert cli("run", f"{FLOWS}:picky", "--input", "[1, 3]").code == 1
     (run,) = cli("status", "--json").json

@@ -42,6 +42,7 @@ def assert_harmless(text: str, *words: str) -> None:
         assert word in text, text
 
 
+@pytest.mark.slow
 def test_errors_reasons_and_names_reach_no_terminal_as_they_are(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "evil.py").write_text(FLOW)
     done = cli("run", "evil.py", "--input", json.dumps([EVIL]), "--log-level", "debug")

@@ -67,6 +67,7 @@ def test_pdb_opens_at_the_line_that_raised(cli: Cli) -> None:
     assert screen.finish().code == 1
 
 
+@pytest.mark.slow
 def test_misuse_is_one_screen(cli: Cli, tmp_path: Path) -> None:
     run_id = failed_run(cli)
     assert_one_screen(cli("replay", run_id, "chekc", "0", PICKY), 2, 'no step "chekc"', "steps are check")

@@ -17,6 +17,7 @@ def failed_run(cli: Cli) -> str:
     return str(run["run_id"])
 
 
+@pytest.mark.slow
 def test_only_unfinished_items_are_queued_and_the_command_that_runs_them_is_printed(cli: Cli) -> None:
     run_id = failed_run(cli)
     done_before = cli("status", run_id, "--json").json["steps"][0]

@@ -144,6 +144,7 @@ def test_a_worker_tells_retries_as_the_database_decides(cli: Cli, dsn: str, tmp_
     assert "is now" not in done.err
 
 
+@pytest.mark.slow
 def test_a_worker_is_told_who_creates_a_flow_and_how(cli: Cli, dsn: str, tmp_path: Path) -> None:
     new = f"{FLOWS}:sums"
     with role_with(dsn, "worker") as restricted:

@@ -91,6 +91,7 @@ def test_the_summary_as_json(cli: Cli) -> None:
     assert "not allowed" in told["failures"][0]["error"]
 
 
+@pytest.mark.slow
 def test_a_failed_run_says_what_failed_and_how_to_go_on_and_that_works(cli: Cli) -> None:
     done = cli("run", f"{FLOWS}:picky", "--input", "[3]")
     assert done.code == 1
@@ -109,6 +110,7 @@ def test_a_failed_run_says_what_failed_and_how_to_go_on_and_that_works(cli: Cli)
     assert runs(cli) == [(run_id, "completed")]
 
 
+@pytest.mark.slow
 def test_a_completed_run_is_not_run_again_but_its_output_can_be_had(cli: Cli) -> None:
     assert cli("run", "simple").code == 0
     ((run_id, _),) = runs(cli)
@@ -161,6 +163,7 @@ def test_a_run_that_is_deleted_meanwhile_is_not_called_interrupted(cli: Cli) -> 
     assert_one_screen(finish(process), 1, "was deleted while it was being worked on", "start a new one")
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_stops_at_once(cli: Cli) -> None:
     process = cli.start("run", f"{FLOWS}:slow", "--input", "[30, 30]", "--workers", "2")
     wait_for_naps(cli, 2, process)
@@ -194,6 +197,7 @@ def test_a_timeout_ends_the_work_in_order(cli: Cli) -> None:
     assert "Go on with it: " in done.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [(), ("--timeout", "60s")])
 def test_an_operator_who_ends_the_worker_is_named_and_has_a_status(
     cli: Cli, options: tuple[str, ...]
@@ -248,6 +252,7 @@ def test_what_handlers_print_stays_readable_on_a_terminal(cli: Cli, size: tuple[
     assert 'output    {"total": 12}' in lines
 
 
+@pytest.mark.slow
 def test_colours_are_for_terminals_that_want_them(cli: Cli) -> None:
     def on_terminal(*arguments: str, **env: Any) -> str:
         screen = OnTerminal(cli, *arguments, **env)
@@ -291,6 +296,7 @@ def test_a_run_without_an_input_is_refused_where_nothing_does_not_fit(cli: Cli) 
     assert cli("run", "wants.py", "--input", '{"numbers": 3}').code == 0
 
 
+@pytest.mark.slow
 def test_other_runs_of_the_flow_that_are_worked_on_as_well_are_mentioned(cli: Cli) -> None:
     older = [cli("start", f"{FLOWS}:square", "--input", "[1]").out.strip() for _ in range(3)]
     cli("start", f"{FLOWS}:sums", "--input", "[1]")
@@ -303,6 +309,7 @@ def test_other_runs_of_the_flow_that_are_worked_on_as_well_are_mentioned(cli: Cl
     assert "also working" not in cli("run", f"{FLOWS}:slow", "--input", "[0]").err
 
 
+@pytest.mark.slow
 def test_a_completed_run_says_where_its_tolerated_failures_are_listed(cli: Cli) -> None:
     done = cli("run", f"{FLOWS}:lenient", "--input", "[1, 3]")
     assert done.code == 0, done
@@ -313,6 +320,7 @@ def test_a_completed_run_says_where_its_tolerated_failures_are_listed(cli: Cli) 
     assert "See what failed" not in cli("run", f"{FLOWS}:lenient", "--input", "[1]").out
 
 
+@pytest.mark.slow
 def test_trying_again_is_advised_where_it_can_help(cli: Cli) -> None:
     done = cli("run", f"{FLOWS}:barred", "--input", "{}")
     assert done.code == 1, done
@@ -357,6 +365,7 @@ def test_the_id_of_a_run_is_told_once_the_run_is_there(cli: Cli, terminal: bool)
     assert f"run {run_id}" in (done.out if terminal else done.err)
 
 
+@pytest.mark.slow
 def test_nothing_is_said_to_start_where_it_is_refused(cli: Cli) -> None:
     source = "from pgflow_mp import Flow\nf = Flow('f')\nf.step('a', lambda x: 1)\n"
     (cli.cwd / "f.py").write_text(source)

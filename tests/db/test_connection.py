@@ -353,6 +353,7 @@ def test_pauses_grow_to_the_cap_stay_jittered_and_begin_again_after_a_reset() ->
         Backoff(initial=0)
 
 
+@pytest.mark.slow
 def test_retrying_connects_as_soon_as_the_server_is_there(tmp_path: Path) -> None:
     script = """
 import sys, time

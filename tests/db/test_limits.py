@@ -81,6 +81,7 @@ def answers(dsn: str) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_behind_a_transaction_pooler_limits_are_lifted_for_our_transactions_only(pooled_dsn: str) -> None:
     with connection.connect(pooled_dsn) as conn:
         assert conn.execute("select pg_sleep(0.4), 1").fetchone() == ("", 1)

@@ -67,6 +67,7 @@ def test_the_last_one_out_stops_the_server(base: Path) -> None:
     wait_until(lambda: is_quiet(home))
 
 
+@pytest.mark.slow
 def test_two_processes_that_start_at_once_on_nothing_share_one_server(tmp_path: Path) -> None:
     clients = [Client(tmp_path / "base") for _ in range(3)]
     reports = [client.report for client in clients]

@@ -162,6 +162,7 @@ def test_a_kill_in_the_middle_of_initdb_leaves_no_half_cluster(tmp_path: Path, d
     assert list(home.glob("initdb-*")) == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_initdb_left_running_is_waited_for(tmp_path: Path) -> None:
     home = tmp_path / "postgres-18"
     client = Client(tmp_path)

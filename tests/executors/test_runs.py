@@ -51,6 +51,7 @@ def test_a_run_on_threads_inline_and_on_processes_gives_what_lanes_give(dsn: str
         assert run(flow_of("chain"), [1], dsn=dsn, executor=pool) == {"joined": "#2"}
 
 
+@pytest.mark.slow
 def test_an_item_that_kills_its_process_fails_alone_where_the_executor_can_be_made_anew(dsn: str) -> None:
     orders = [["echo", 1], ["segfault", 0], ["echo", 2]]
     with pytest.raises(RunFailed, match="quarantined after 2 crashes") as caught:
@@ -58,6 +59,7 @@ def test_an_item_that_kills_its_process_fails_alone_where_the_executor_can_be_ma
     assert caught.value.run_id
 
 
+@pytest.mark.slow
 def test_a_broken_executor_that_is_not_ours_ends_the_worker_and_the_run_can_go_on(dsn: str) -> None:
     run_id = "6a0c38c5-19be-4d1c-a1a5-8b4ac6b0d6c4"
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))

@@ -116,6 +116,7 @@ def test_a_worker_that_hears_no_announcement_ends_only_when_nothing_is_left(dsn:
     assert output(dsn, run_id) == {"joined": "#2 #4"}
 
 
+@pytest.mark.slow
 def test_a_database_out_of_reach_is_waited_for_and_said(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.02] * 100)
     listener = Listener()
@@ -145,6 +146,7 @@ def set_for_all(dsn: str, setting: str) -> None:
         )
 
 
+@pytest.mark.slow
 def test_a_read_only_server_is_waited_for(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.02] * 100)
     listener = Listener()

@@ -85,6 +85,7 @@ def test_a_signal_to_all_processes_lets_what_runs_finish_and_charges_nobody(
         assert audit_run(conn, run_id) == []
 
 
+@pytest.mark.slow
 def test_an_item_that_made_its_process_end_by_sigterm_is_not_charged_for_the_worker_s_stop(
     dsn: str, log: Path
 ) -> None:

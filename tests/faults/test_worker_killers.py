@@ -65,6 +65,7 @@ def test_several_workers_at_once_corner_it_together(
     settled(dsn, run_id, 30, {5})
 
 
+@pytest.mark.slow
 def test_an_item_that_kills_the_lanes_parent_is_put_aside_after_three_deaths(dsn: str) -> None:
     said: list[str] = []
 

@@ -69,6 +69,7 @@ def stopped(running: subprocess.Popen[str]) -> dict[str, Any]:
 # -- with workers ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_fails_soon_though_other_runs_of_its_flow_go_on(dsn: str) -> None:
     others = [start(dsn, "mischief", naps(300, 0.05)) for _ in range(3)]
     with worker(dsn):
@@ -105,6 +106,7 @@ def test_what_other_workers_hold_completes_first(dsn: str, log: Path, inflow: bo
     assert Tasks(dsn, run_id).statuses("act") == {"completed": 199, "failed": 1}
 
 
+@pytest.mark.slow
 def test_workers_that_each_hold_back_a_crash_do_not_wait_for_each_other(dsn: str, log: Path) -> None:
     run_id = start(dsn, "mischief", [*naps(4, 0.5), CRASH, CRASH, CRASH, CRASH, *naps(20, 0.05)])
     one = {"workers": 1, "batch_size": 1}
@@ -128,6 +130,7 @@ def test_what_is_parked_takes_no_room_from_what_can_still_run(
     assert Tasks(dsn, run_id).statuses("act") == {"completed": 8, "failed": 8}
 
 
+@pytest.mark.slow
 def test_the_attempts_of_a_crash_are_those_that_the_step_has_now(dsn: str, log: Path) -> None:
     """Not those that it had when the worker started."""
     run_id = start(dsn, "mischief", [["sleep", 1.0], CRASH])

@@ -86,6 +86,7 @@ def test_a_permanent_error_ends_the_run_at_its_first_attempt(dsn: str) -> None:
     assert tasks.error("act", 0).startswith("pgflow_mp.errors.PermanentError: bad address")
 
 
+@pytest.mark.slow
 def test_a_task_over_its_timeout_is_killed_charged_and_retried(own_dsn: str) -> None:
     dsn = own_dsn
     items = [["echo", i] for i in range(40)] + [["spin", 1]]

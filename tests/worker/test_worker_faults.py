@@ -81,6 +81,7 @@ def test_two_workers_share_a_run_and_each_item_is_recorded_once(dsn: str, log: P
     assert sum(report.stats.late for report in reports) == 0
 
 
+@pytest.mark.slow
 def test_results_survive_connections_that_are_cut_every_200_ms(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.01] * 400)
     worker = Worker(settings(dsn, "naps", **QUICK))
@@ -160,6 +161,7 @@ def test_a_deprecated_worker_finishes_what_runs_and_ends(dsn: str) -> None:
         assert conn.execute("select count(*) from pgflow.workers where stopped_at is null").fetchone() == (0,)
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_taken_for_dead_goes_on_under_a_new_identity(dsn: str) -> None:
     run_id = start(dsn, "naps", [0.05] * 100)
     worker = Worker(settings(dsn, "naps", **QUICK))
@@ -197,6 +199,7 @@ def test_a_worker_that_is_stopped_for_a_while_and_woken_records_nothing_twice(ds
     assert {row[3] for row in Tasks(dsn, run_id).rows} == {1}  # a pause is nobody's fault
 
 
+@pytest.mark.slow
 def test_a_flow_that_is_deleted_under_a_worker_ends_nothing_but_its_runs(dsn: str) -> None:
     gone, stays = start(dsn, "naps", [0.1] * 200), start(dsn, "single", "ada")
     options: Any = {"flows": ("naps", "single"), "visibility_timeout": 30, **QUICK}

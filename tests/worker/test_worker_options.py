@@ -63,6 +63,7 @@ def options(dsn: str) -> Any:
         ).fetchone()
 
 
+@pytest.mark.slow
 def test_a_worker_brings_the_options_in_line_and_says_so(dsn: str) -> None:
     run_id = start(dsn, "mischief", [["flaky", 2]])
     change(dsn, "update pgflow.flows set opt_max_attempts = 1")
