@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor as Pool
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -24,58 +23,15 @@ from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.results import typed_leaf, typed_output
 from pgflow_mp.loading import reentry
-from pgflow_mp.loading.finding import Target, target_for
+from pgflow_mp.loading.finding import target_for
 from pgflow_mp.observe.observer import Observer
+from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
-from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.stats import Ending, WorkerReport
 from pgflow_mp.worker.worker import Worker
 
 FAILURES_SHOWN = 20
 BY_OPERATOR = "stopped by an operator (its worker was deprecated)"
-
-
-@dataclass(frozen=True, slots=True)
-class StateDatabase:
-    """Where the state lives: the connection string to use, and a text without secrets to show."""
-
-    dsn: str
-    place: str
-    data_dir: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class RunSummary:
-    """What became of a run that was executed here.
-
-    ``status`` is the run's: "completed", "failed", or "started" if we stopped before its end; then
-    ``interrupted`` or ``timed_out`` is set, and ``by_operator`` if our worker was deprecated.
-    ``items`` were recorded here, in ``wall`` seconds; ``utilisation`` is the share of the lanes' time in
-    which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items.
-    ``unmet`` is the step whose condition was not met, if that was the reason.
-    ``place`` says where the state lives.
-    """
-
-    run_id: str
-    flow: str
-    status: str
-    interrupted: bool
-    timed_out: bool
-    items: int
-    rate: float
-    wall: float
-    utilisation: float
-    lanes: int
-    late: int
-    retried: int
-    crashed: int
-    failures: list[FailedTask] = field(default_factory=list)
-    failure_count: int = 0
-    error: str = ""
-    unmet: str | None = None
-    place: str = ""
-    data_dir: Path | None = None
-    by_operator: bool = False
 
 
 @contextlib.contextmanager
@@ -100,57 +56,40 @@ def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> It
 
 def execute(
     database: StateDatabase,
-    target: Target,
-    flow_slug: str,
+    request: RunRequest,
     *,
-    input: bytes | None = None,
-    run_id: str | None = None,
-    resume: bool = False,
     observer: Observer | None = None,
-    timeout: float | None = None,
-    priority: int = 0,
     begun: Callable[[engine.Connection], None] | None = None,
-    executor: Pool | Callable[[], Pool] | str | None = None,
-    **settings: Any,
 ) -> RunSummary:
-    """Start a run with ``input`` (raw JSON), or go on with ``run_id`` if ``resume``; serve it to its end.
+    """Start the run, or go on with it; serve it to its end.
 
-    A ``run_id`` of your own that exists already is gone on with, too, whatever its input. ``begun`` is called
-    once there is a run to work on, and perhaps again where the connection is lost.
-
-    ``settings`` are fields of WorkerSettings. A run that is interrupted (SIGINT, SIGTERM, an operator) or
-    takes longer than ``timeout`` seconds is left in order: ``interrupted`` or ``timed_out`` is set then.
-    Raises RunNotFound, InputError, what Worker.run raises, and KeyboardInterrupt where we were
-    interrupted before there was a run.
+    ``begun`` is called once there is a run to work on, and perhaps again where the connection is lost. A run
+    that is interrupted (SIGINT, SIGTERM, an operator) or takes longer than its timeout is left in order:
+    ``interrupted`` or ``timed_out`` is set then. Raises RunNotFound, InputError, what Worker.run raises, and
+    KeyboardInterrupt where we were interrupted before there was a run.
     """
     reentry.refuse("execute()")
-    worker_settings = WorkerSettings(
-        dsn=database.dsn,
-        targets=(str(target),),
-        flows=(flow_slug,),
-        sys_path=tuple(target.sys_path),
-        main_path=target.main_path,
-        **settings,
-    )
-    wanted = str(uuid4()) if run_id is None else _as_uuid(run_id)
-    if resume:
+    settings, flow_slug = request.worker_settings(database.dsn), request.flow
+    wanted = str(uuid4()) if request.run_id is None else _as_uuid(request.run_id)
+    if request.resume:
         _check_resumable(database.dsn, wanted, flow_slug)
-    started = resume
+    started = request.resume
 
     def begin(conn: engine.Connection) -> str:
         nonlocal started
-        if not resume:
-            start_once(conn, flow_slug, b"{}" if input is None else input, wanted, priority=priority)
+        if not request.resume:
+            input = b"{}" if request.input is None else request.input
+            start_once(conn, flow_slug, input, wanted, priority=request.priority)
             started = True
         if begun is not None:
             begun(conn)
         return wanted
 
-    deadline = None if timeout is None else time.monotonic() + timeout
+    deadline = None if request.timeout is None else time.monotonic() + request.timeout
     until = None if deadline is None else lambda: time.monotonic() > deadline
-    make = lanes if executor is None else factory(executor, worker_settings.workers)
+    make = lanes if request.executor is None else factory(request.executor, settings.workers)
     while True:
-        report = Worker(worker_settings, observer=observer, executor=make).run(until, begin=begin)
+        report = Worker(settings, observer=observer, executor=make).run(until, begin=begin)
         if not started:
             raise KeyboardInterrupt("interrupted before the run was started")
         summary = _summary(database, wanted, flow_slug, report)
@@ -225,6 +164,7 @@ def run(
     data_dir: Path | str | None = None,
     timeout: float | None = None,
     run_id: str | None = None,
+    priority: int = 0,
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
     **settings: Any,
@@ -233,7 +173,8 @@ def run(
 
     The output is an object of the leaf steps' outputs by slug; each is converted to its handler's return
     annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that a handler
-    could return. State is kept in ``dsn``, or the environment's database, or the embedded server.
+    could return. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
+    shared, runs of the highest ``priority`` are worked on first.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
     that makes one, or ``"inline"`` (executors/futures.py). ``settings`` are further fields of WorkerSettings,
     such as ``preload`` and ``load_timeout``. Raises InputError, RunFailed with step, index and error of the
@@ -241,21 +182,18 @@ def run(
     then be resumed.
     """
     reentry.refuse("run()")
-    return _run(
-        flow,
+    settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
+    request = RunRequest(
+        target_for(flow),
+        flow.slug,
         input=encode_input(input),
         run_id=run_id,
-        resume=False,
-        workers=workers,
-        batch_size=batch_size,
-        max_poll_seconds=max_poll_seconds,
-        dsn=dsn,
-        data_dir=data_dir,
         timeout=timeout,
-        observer=observer,
+        priority=priority,
         executor=executor,
-        **settings,
+        settings=settings,
     )
+    return _run(flow, request, dsn, data_dir, observer)
 
 
 def resume(
@@ -274,29 +212,28 @@ def resume(
 ) -> Any:
     """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read."""
     reentry.refuse("resume()")
-    return _run(
-        flow,
-        input=None,
+    settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
+    request = RunRequest(
+        target_for(flow),
+        flow.slug,
         run_id=run_id,
         resume=True,
-        workers=workers,
-        batch_size=batch_size,
-        max_poll_seconds=max_poll_seconds,
-        dsn=dsn,
-        data_dir=data_dir,
         timeout=timeout,
-        observer=observer,
         executor=executor,
-        **settings,
+        settings=settings,
     )
+    return _run(flow, request, dsn, data_dir, observer)
 
 
 def _run(
-    flow: Flow, *, dsn: str | None, data_dir: Path | str | None, timeout: float | None, **arguments: Any
+    flow: Flow,
+    request: RunRequest,
+    dsn: str | None,
+    data_dir: Path | str | None,
+    observer: Observer | None,
 ) -> Any:
-    target = target_for(flow)
     with open_state(dsn, data_dir) as database:
-        summary = execute(database, target, flow.slug, timeout=timeout, **arguments)
+        summary = execute(database, request, observer=observer)
         if summary.status == "completed":
             return _output(database, flow, summary.run_id)
     if summary.status == "failed":

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pgflow_mp.cli.main import VERBS
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "pgflow_mp"
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.name.startswith("_"))
@@ -24,7 +26,7 @@ EXCEPTIONS = {
     "sql/functions/0310_complete_tasks.sql",
 }
 """Files of one subject that is better not cut in two."""
-VERBS = {("bench", "cli/bench.py")}
+OF_A_VERB = {("bench", "cli/bench.py")}
 """Modules of a command's verb, which is the name of what it works with."""
 LONGEST_TEST = 620
 TOP_LEVEL = {"pyproject.toml", "pgflow_mp", "sql", "tests", "benchmarks", "scripts", "docs"}
@@ -119,7 +121,34 @@ def test_no_two_modules_have_one_name_nor_a_package_and_a_module_of_another() ->
         for path in sorted(PACKAGE.rglob("*/__init__.py"))
     ]
     own = {(name, f"{place}/{name}.py") for name, place in packages}  # the module that a package is there for
-    assert _several([*(modules - own - VERBS), *packages]) == {}
+    assert _several([*(modules - own - OF_A_VERB), *packages]) == {}
+
+
+MAKES_DATA = "cli/command_line.py"
+ARGPARSE_RESULT = {("cli/parser.py", "parse")}
+"""Where it is made."""
+
+
+def test_the_command_line_s_arguments_do_not_travel_past_it() -> None:
+    """What argparse found is for the verbs' execute(), and for what makes plain data of it."""
+    verbs = {f"cli/{verb.module}.py" for verb in VERBS.values()}
+    travelling = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        place = path.relative_to(PACKAGE).as_posix()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                parameters = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+                written = [each.annotation for each in parameters] + [node.returns]
+                takes = place.startswith("cli/") and any(each.arg == "args" for each in parameters)
+                if place == MAKES_DATA or (place in verbs and node.name == "execute"):
+                    continue
+            elif isinstance(node, ast.AnnAssign):  # of a class, or a variable
+                written, takes = [node.annotation], False
+            else:
+                continue
+            if takes or any("argparse.Namespace" in ast.unparse(each) for each in written if each):
+                travelling.append((place, getattr(node, "name", ast.unparse(node))))
+    assert set(travelling) == ARGPARSE_RESULT
 
 
 def test_sql_files_are_numbered_and_never_twice() -> None:

@@ -21,6 +21,7 @@ from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, W
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.results import typed_output
 from pgflow_mp.loading.finding import Target, load_flows
+from pgflow_mp.run_request import RunRequest
 from pgflow_mp.runner import execute, open_state, resume, run
 
 
@@ -144,7 +145,7 @@ def test_a_finished_run_is_only_read(dsn: str) -> None:
     flow = flow_of("chain")
     with open_state(dsn) as database:
         target = Target.parse(str(FLOWS))
-        first = execute(database, target, "chain", input=b"[1]", workers=1)
+        first = execute(database, RunRequest(target, "chain", b"[1]", settings={"workers": 1}))
     assert (first.status, first.items, first.failure_count, first.interrupted) == ("completed", 3, 0, False)
     assert resume(flow, first.run_id, dsn=dsn, workers=1) == {"joined": "#2"}
 
@@ -155,7 +156,8 @@ def test_the_summary_lists_failures_and_where_the_state_lives(dsn: str) -> None:
     with open_state(secret) as database:
         assert "hunter22" not in database.place
         target = Target.parse(str(FLOWS))
-        summary = execute(database, target, "mischief", input=msgspec.json.encode(items), workers=1)
+        request = RunRequest(target, "mischief", msgspec.json.encode(items), settings={"workers": 1})
+        summary = execute(database, request)
     assert (summary.status, summary.failure_count) == ("failed", 1)
     (failure,) = summary.failures
     assert (failure.step, failure.task_index, failure.attempts) == ("act", 5, 1)
@@ -194,12 +196,13 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
             f"""
             import sys
             from pgflow_mp.loading.finding import Target
+            from pgflow_mp.run_request import RunRequest
             from pgflow_mp.runner import execute, open_state
             if __name__ == "__main__":
                 with open_state(None, sys.argv[1]) as database:
                     print(database.dsn, flush=True)
-                    execute(database, Target.parse({str(FLOWS)!r}), "naps", input=sys.argv[2].encode(),
-                            run_id=sys.argv[3], workers=2)
+                    execute(database, RunRequest(Target.parse({str(FLOWS)!r}), "naps", sys.argv[2].encode(),
+                            run_id=sys.argv[3], settings={{"workers": 2}}))
             """
         )
     )
@@ -215,7 +218,9 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
         recorded = Tasks(database.dsn, run_id).statuses("nap")
         assert recorded["completed"] >= 10
         assert recorded["started"] == 0  # freed as soon as the server was ours
-        summary = execute(database, Target.parse(str(FLOWS)), "naps", run_id=run_id, resume=True, workers=2)
+        target, settings = Target.parse(str(FLOWS)), {"workers": 2}
+        request = RunRequest(target, "naps", run_id=run_id, resume=True, settings=settings)
+        summary = execute(database, request)
         assert summary.status == "completed"
         assert summary.items == 61 - recorded["completed"]
         assert output(database.dsn, run_id) == {"count": 60}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
+from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
 from pgflow_mp.cli.known_runs import open_run
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
@@ -36,7 +37,7 @@ def execute(args: argparse.Namespace) -> int:
 
     if "\0" in args.reason:
         raise InputError("--reason must not contain a NUL character")
-    with open_run(args) as (database, conn, found):
+    with open_run(database_choice(args), args.run) as (database, conn, found):
         cancelled = found.status == "started"
         run = engine.cancel_run(conn, found.run_id, args.reason) if cancelled else found
         steps = engine.run_progress(conn, run.run_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -10,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from pgflow_mp.cli.parser import UsageError, command
+from pgflow_mp.cli.command_line import DatabaseChoice
+from pgflow_mp.cli.parser import command
 from pgflow_mp.errors import ConfigError, DatabaseError, DatabaseUnavailable, SchemaError
 
 if TYPE_CHECKING:
@@ -44,58 +44,53 @@ class OpenDatabase:
         return conn
 
 
-def named_dsn(args: argparse.Namespace) -> str | None:
-    """The connection string that the options or the environment name; None: the embedded server.
-
-    Raises UsageError for both --dsn and --data-dir.
-    """
+def named_dsn(choice: DatabaseChoice) -> str | None:
+    """The connection string that the options or the environment name; None: the embedded server."""
     from pgflow_mp.db.connection import discover_dsn
 
-    if {"dsn", "data_dir"} <= args.given:
-        raise UsageError(
-            "--dsn and --data-dir exclude each other", hint="--data-dir is for the embedded server."
-        )
-    if "data_dir" in args.given:
-        return None
-    return discover_dsn(args.dsn if "dsn" in args.given else None)
+    return None if choice.data_dir_given else discover_dsn(choice.dsn)
+
+
+def never_used(choice: DatabaseChoice) -> bool:
+    """Whether it is an embedded server that does not exist yet; asking makes none."""
+    from pgflow_mp.embedded.server import EmbeddedServer
+
+    return named_dsn(choice) is None and not EmbeddedServer(choice.data_dir).data_dir.exists()
 
 
 @contextlib.contextmanager
 def open_database(
-    args: argparse.Namespace, *, workers: int | None = None, check: bool = True, writes: bool = True
+    choice: DatabaseChoice, *, workers: int | None = None, check: bool = True, writes: bool = True
 ) -> Iterator[OpenDatabase]:
     """The command's database, for the length of a ``with`` block.
 
     The embedded server is started and its schema installed. Elsewhere the schema has to be there
     (unless ``check`` is false). ``workers`` is the number of processes that may ask for connections.
-    ``writes``: refuse a database in which nothing can be written. Raises DatabaseError, SchemaError,
-    UsageError.
+    ``writes``: refuse a database in which nothing can be written. Raises DatabaseError, SchemaError.
     """
-    dsn = named_dsn(args)
+    dsn = named_dsn(choice)
     if dsn is None:
-        with _embedded(args, workers) as database:
+        with _embedded(choice, workers) as database:
             yield database
         return
     from pgflow_mp.db import fitness, schema
-    from pgflow_mp.redaction import redact
 
     place = describe(dsn)
-    with connect(dsn, args) as conn:
+    with connect(dsn, choice) as conn:
         if writes:
             fitness.check_writable(conn)
         if check:
             try:
                 schema.check(conn)
             except SchemaError as error:
-                raise _with_command(error, args) from None
+                raise _with_command(error, choice) from None
         if workers is not None:
             _check_connections(conn, workers, place)
-    options = ["--dsn", redact(dsn)] if "dsn" in args.given else []
-    yield OpenDatabase(dsn, place, None, options)
+    yield OpenDatabase(dsn, place, None, choice.options)
 
 
 @contextlib.contextmanager
-def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[OpenDatabase]:
+def _embedded(choice: DatabaseChoice, workers: int | None) -> Iterator[OpenDatabase]:
     from pgflow_mp.db import connection, recovery, schema
     from pgflow_mp.embedded.parameters import MAX_CONNECTIONS
     from pgflow_mp.embedded.server import EmbeddedServer
@@ -103,10 +98,10 @@ def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[OpenDat
     settings: dict[str, str] = {}
     if workers is not None and workers + _SPARE > MAX_CONNECTIONS:
         settings["max_connections"] = str(workers + _SPARE)
-    server = EmbeddedServer(args.data_dir, settings=settings)
+    server = EmbeddedServer(choice.data_dir, settings=settings)
     if not server.data_dir.exists():
         logging.getLogger("pgflow_mp").info("setting up the embedded PostgreSQL in %s", server.data_dir)
-    if args.log_level == "info":  # that it starts is no news
+    if choice.quiet:
         logging.getLogger("pgflow_mp.embedded.lease").setLevel(logging.WARNING)
     with server:
         with connection.connect(server.dsn) as conn:
@@ -115,11 +110,10 @@ def _embedded(args: argparse.Namespace, workers: int | None) -> Iterator[OpenDat
                 recovery.free_tasks_of_all_workers(conn)
             if workers is not None and server.attached:
                 _check_connections(conn, workers, "the embedded server")
-        options = ["--data-dir", str(args.data_dir)] if "data_dir" in args.given else []
-        yield OpenDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, options)
+        yield OpenDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, choice.options)
 
 
-def connect(dsn: str, args: argparse.Namespace) -> psycopg.Connection[tuple[Any, ...]]:
+def connect(dsn: str, choice: DatabaseChoice) -> psycopg.Connection[tuple[Any, ...]]:
     """Connect; a server that is starting is waited for, for up to a minute.
 
     An error says who named the server, unless the command line did.
@@ -129,8 +123,8 @@ def connect(dsn: str, args: argparse.Namespace) -> psycopg.Connection[tuple[Any,
     try:
         return connection.connect_when_up(dsn)
     except (DatabaseError, ConfigError) as error:
-        if "dsn" not in args.given:
-            error.hint = f"{error.hint}. This server is named by {source_of_dsn(args)}".removeprefix(". ")
+        if choice.dsn is None:
+            error.hint = f"{error.hint}. This server is named by {source_of_dsn(choice)}".removeprefix(". ")
         raise
 
 
@@ -142,21 +136,22 @@ def describe(dsn: str) -> str:
     return f"PostgreSQL at {location(parse(dsn))}"
 
 
-def source_of_dsn(args: argparse.Namespace) -> str:
+def source_of_dsn(choice: DatabaseChoice) -> str:
     """Which option or variable named the database."""
     from pgflow_mp.db.connection import DSN_VARIABLES
 
-    if "dsn" in args.given:
+    if choice.dsn is not None:
         return "--dsn"
     found = [name for name in DSN_VARIABLES if os.environ.get(name, "").strip()]
     return found[0] if found else "the PG* variables"
 
 
-def _with_command(error: SchemaError, args: argparse.Namespace) -> SchemaError:
+def _with_command(error: SchemaError, choice: DatabaseChoice) -> SchemaError:
     for verb in ("install", "migrate"):
         if f"pgflow_mp {verb}" in error.hint:
-            words = [verb, "--dsn", "..."] if "dsn" in args.given else [verb]
-            source = "" if "dsn" in args.given else f" (The database is named by {source_of_dsn(args)}.)"
+            named = choice.dsn is not None
+            words = [verb, "--dsn", "..."] if named else [verb]
+            source = "" if named else f" (The database is named by {source_of_dsn(choice)}.)"
             does = "Install it" if verb == "install" else "Upgrade it"
             return SchemaError(str(error), hint=f"{does}: {command(*words)}{source}")
     return error

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pgflow_mp.cli.command_line import DatabaseChoice, database_choice
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 
 if TYPE_CHECKING:
@@ -53,13 +54,20 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.verb == "compile":
-        return _compile(args)
+        _compile(args.target, args.output)
+        return 0
     if args.print:
         from pgflow_mp.db import schema
 
         _write(schema.sql_text(bundled_queue=args.with_queue) + "\n")
         return 0
-    return _install(args)
+    result, place = _install(database_choice(args), migrates=args.verb == "migrate")
+    if args.json:
+        told = {"before": result.before, "version": result.after, "changed": result.changed}
+        print(json.dumps({**told, "database": place}))
+    else:
+        print(_in_words(result, place))
+    return 0
 
 
 def _write(sql: str) -> None:
@@ -69,57 +77,53 @@ def _write(sql: str) -> None:
     sys.stdout.buffer.flush()
 
 
-def _install(args: argparse.Namespace) -> int:
+def _install(choice: DatabaseChoice, *, migrates: bool) -> tuple[InstallResult, str]:
+    """Install or upgrade the schema; what that did, and where."""
     from pgflow_mp.cli.connecting import connect, describe, named_dsn, open_database
     from pgflow_mp.db import schema
     from pgflow_mp.db.fitness import check_writable
 
-    dsn = named_dsn(args)
+    dsn = named_dsn(choice)
     if dsn is None:
-        with open_database(args) as database, database.connect() as conn:
+        with open_database(choice) as database, database.connect() as conn:
             found = schema.installed(conn)
         version = found.version if found else 0
-        return _say(args, schema.InstallResult(version, version, False, "unchanged"), database.place)
+        return schema.InstallResult(version, version, False, "unchanged"), database.place
     place = describe(dsn)
-    with connect(dsn, args) as conn:
+    with connect(dsn, choice) as conn:
         check_writable(conn)
-        if args.verb == "migrate" and schema.installed(conn) is None:
+        if migrates and schema.installed(conn) is None:
             raise UsageError(
                 f"{place} has no pgflow schema to migrate", hint=f"Install it: {command('install')}"
             )
         result = schema.install(conn)
-    return _say(args, result, place)
+    return result, place
 
 
-def _say(args: argparse.Namespace, result: InstallResult, place: str) -> int:
+def _in_words(result: InstallResult, place: str) -> str:
     before, after, changed, queue = result
-    if args.json:
-        print(json.dumps({"before": before, "version": after, "changed": changed, "database": place}))
-    elif not changed:
-        print(f"Up to date: pgflow schema version {after} ({place}).")
-    elif not before:
-        print(f"Installed pgflow schema version {after} ({place}).")
-    elif queue != "present":
-        print(f"Added the queue, which was missing, to pgflow schema version {after} ({place}).")
-    elif before == after:
-        print(f"Renewed the functions of pgflow schema version {after} ({place}).")
-    else:
-        print(f"Upgraded the pgflow schema from version {before} to {after} ({place}).")
-    return 0
+    if not changed:
+        return f"Up to date: pgflow schema version {after} ({place})."
+    if not before:
+        return f"Installed pgflow schema version {after} ({place})."
+    if queue != "present":
+        return f"Added the queue, which was missing, to pgflow schema version {after} ({place})."
+    if before == after:
+        return f"Renewed the functions of pgflow schema version {after} ({place})."
+    return f"Upgraded the pgflow schema from version {before} to {after} ({place})."
 
 
-def _compile(args: argparse.Namespace) -> int:
+def _compile(target: str, output: str | None) -> None:
     from pgflow_mp.loading import finding
 
-    flows = finding.load_flows(finding.Target.parse(args.target))
+    flows = finding.load_flows(finding.Target.parse(target))
     text = "\n".join(flow.to_sql() for flow in flows)
-    if args.output in (None, "-"):
+    if output is None or output == "-":
         _write(text)
-        return 0
+        return
     from pgflow_mp.cli.output import write_atomically
 
-    with write_atomically(Path(args.output)) as file:
+    with write_atomically(Path(output)) as file:
         file.write(text.encode())
     names = ", ".join(flow.slug for flow in flows)
-    print(f"Wrote {args.output}: {names}.", file=sys.stderr)
-    return 0
+    print(f"Wrote {output}: {names}.", file=sys.stderr)

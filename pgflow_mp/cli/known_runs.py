@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import re
 from collections.abc import Iterable, Iterator
@@ -15,6 +14,7 @@ from pgflow_mp.errors import RunNotFound
 if TYPE_CHECKING:
     import psycopg
 
+    from pgflow_mp.cli.command_line import DatabaseChoice
     from pgflow_mp.cli.connecting import OpenDatabase
     from pgflow_mp.db.engine import RunRow
 
@@ -76,19 +76,18 @@ def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
 
 @contextlib.contextmanager
 def open_run(
-    args: argparse.Namespace, *, writes: bool = True
+    choice: DatabaseChoice, run: str, *, writes: bool = True
 ) -> Iterator[tuple[OpenDatabase, psycopg.Connection[tuple[Any, ...]], RunRow]]:
-    """The database, a connection to it, and the run that ``args.run`` names by its id or how it begins.
+    """The database, a connection to it, and the ``run`` that is named by its id or how it begins.
 
     Raises RunNotFound, also where no embedded database was ever made; none is made for the question.
     """
-    from pgflow_mp.cli.connecting import named_dsn, open_database
-    from pgflow_mp.embedded.server import EmbeddedServer
+    from pgflow_mp.cli.connecting import never_used, open_database
 
-    if named_dsn(args) is None and not EmbeddedServer(args.data_dir).data_dir.exists():
+    if never_used(choice):
         raise RunNotFound(
-            f"There is no run {args.run}: no run was ever started here",
+            f"There is no run {run}: no run was ever started here",
             hint=f"Name the database with --dsn or --data-dir, or start a run: {command('run', 'simple')}",
         )
-    with open_database(args, writes=writes) as database, database.connect() as conn:
-        yield database, conn, find_run(conn, args.run)
+    with open_database(choice, writes=writes) as database, database.connect() as conn:
+        yield database, conn, find_run(conn, run)

@@ -7,9 +7,11 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgflow_mp.cli import converters
+from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
 from pgflow_mp.cli.known_runs import open_run
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
@@ -55,6 +57,16 @@ def configure(parser: Parser, verb: str) -> None:
     add_database(parser)
 
 
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One item of a run, as it is recorded."""
+
+    run: RunRow
+    step: str
+    index: int
+    task: StoredTask
+
+
 class _Replayed(NamedTuple):
     completed: bool
     body: bytes
@@ -68,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
 
     if args.json and args.pdb:
         raise UsageError("--json and --pdb exclude each other", hint="The debugger needs the terminal.")
-    with open_run(args, writes=False) as (database, conn, run):
+    with open_run(database_choice(args), args.run, writes=False) as (database, conn, run):
         from pgflow_mp.db.reads.tasks import stored_task
 
         _check_step(conn, run, args.step, args.index)
@@ -79,11 +91,19 @@ def execute(args: argparse.Namespace) -> int:
                 hint="Its items are made when the step starts, in windows if there are very many.",
             )
         conn.close()
-        prepared = _prepare(args, run)
+        item = _Item(run, args.step, args.index, task)
+        again = command("replay", args.run, args.step, str(args.index))
+        prepared = _prepare(item, args.flow, again)
         if args.pdb:
-            return _told(args, run, task, _replay(prepared, args, run, task, database.dsn), sys.stdout)
-        with stdout_for_results() as results:  # what the handler prints goes to standard error
-            return _told(args, run, task, _replay(prepared, args, run, task, database.dsn), results)
+            done = _replay(prepared, item, database.dsn)
+            _tell(item, done, sys.stdout)
+            if not done.completed:
+                _debug(done)
+        else:
+            with stdout_for_results() as results:  # what the handler prints goes to standard error
+                done = _replay(prepared, item, database.dsn)
+                (_tell_programs if args.json else _tell)(item, done, results)
+    return OK if done.completed else RUN_FAILED
 
 
 def _check_step(conn: Any, run: RunRow, step: str, index: int) -> None:
@@ -106,12 +126,16 @@ def _check_step(conn: Any, run: RunRow, step: str, index: int) -> None:
         raise InputError(f'Step "{step}" of run {run.run_id} has no item {index}', hint=f"It has {has}.")
 
 
-def _prepare(args: argparse.Namespace, run: RunRow) -> PreparedHandler:
-    """Load the flow into this process, the step's handler ready to run."""
+def _prepare(item: _Item, flow: str | None, again: str) -> PreparedHandler:
+    """Load the flow into this process, the step's handler ready to run.
+
+    ``again`` is this command, to which FLOW can be added.
+    """
     from pgflow_mp.flows import handlers
     from pgflow_mp.loading import finding
 
-    targets = finding.resolve_app(args.flow)
+    run = item.run
+    targets = finding.resolve_app(flow)
     here: list[str] = []
     for target in targets:
         try:
@@ -123,25 +147,23 @@ def _prepare(args: argparse.Namespace, run: RunRow) -> PreparedHandler:
                 raise
             text = f"Loading {target} failed with {type(error).__name__}: {error}"
             raise FlowNotFound(text, hint="Import it in Python to see why.") from error
-        for flow in flows:
-            if flow.slug == run.flow_slug:
-                return handlers.prepare(flow, args.step)
-            here.append(flow.slug)
-    again = command("replay", args.run, args.step, str(args.index))
+        for found in flows:
+            if found.slug == run.flow_slug:
+                return handlers.prepare(found, item.step)
+            here.append(found.slug)
     raise FlowNotFound(
         f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {', '.join(here)})",
         hint=f"Name the file or module that holds it: {again} FLOW",
     )
 
 
-def _replay(
-    prepared: PreparedHandler, args: argparse.Namespace, run: RunRow, task: StoredTask, dsn: str
-) -> _Replayed:
+def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
     """Execute by the rules of a lane, keeping the exception itself for the debugger."""
     from pgflow_mp.flows.context import Context, Runtime
     from pgflow_mp.flows.handlers import COMPLETED
     from pgflow_mp.loading import reentry
 
+    run, task = item.run, item.task
     raised: list[BaseException] = []
     call = prepared.call
 
@@ -158,8 +180,8 @@ def _replay(
     ctx = Context(
         str(run.run_id),
         run.flow_slug,
-        args.step,
-        args.index,
+        item.step,
+        item.index,
         max(1, task.attempts),
         task.message_id or 0,
         task.input or b"null",
@@ -186,35 +208,40 @@ def _read_only(dsn: str) -> str:
     return make_conninfo(dsn, options=f"{options} -c default_transaction_read_only=on".strip())
 
 
-def _told(args: argparse.Namespace, run: RunRow, task: StoredTask, done: _Replayed, results: Any) -> int:
-    if args.json:
-        told = {
-            "run_id": str(run.run_id),
-            "flow": run.flow_slug,
-            "step": args.step,
-            "index": args.index,
-            "recorded": task.status,
-            "status": "completed" if done.completed else "failed",
-            "seconds": round(done.seconds, 6),
-            "error": None if done.completed else done.body.decode("utf-8", "replace"),
-        }
-        output = done.body.decode() if done.completed else "null"
-        print(f'{json.dumps(told)[:-1]}, "output": {output}}}', file=results)
-        return OK if done.completed else RUN_FAILED
+def _tell_programs(item: _Item, done: _Replayed, results: Any) -> None:
+    """One JSON object."""
+    told = {
+        "run_id": str(item.run.run_id),
+        "flow": item.run.flow_slug,
+        "step": item.step,
+        "index": item.index,
+        "recorded": item.task.status,
+        "status": "completed" if done.completed else "failed",
+        "seconds": round(done.seconds, 6),
+        "error": None if done.completed else done.body.decode("utf-8", "replace"),
+    }
+    output = done.body.decode() if done.completed else "null"
+    print(f'{json.dumps(told)[:-1]}, "output": {output}}}', file=results)
+
+
+def _tell(item: _Item, done: _Replayed, results: Any) -> None:
     from pgflow_mp.observe.text import duration
     from pgflow_mp.redaction import printable
 
-    place = f"{args.step}[{args.index}]"
-    how = "completed" if done.completed else "failed"
+    place, how = f"{item.step}[{item.index}]", "completed" if done.completed else "failed"
     print(
-        f"{place} {how} here after {duration(done.seconds)}; the run has it as {task.status}", file=sys.stderr
+        f"{place} {how} here after {duration(done.seconds)}; the run has it as {item.task.status}",
+        file=sys.stderr,
     )
     if done.completed:
         print(done.body.decode(), file=results, flush=True)
-        return OK
-    print(printable(done.body.decode("utf-8", "replace")), file=sys.stderr, flush=True)
-    if args.pdb and done.error is not None and done.error.__traceback__ is not None:
+    else:
+        print(printable(done.body.decode("utf-8", "replace")), file=sys.stderr, flush=True)
+
+
+def _debug(done: _Replayed) -> None:
+    """Look around where the handler failed."""
+    if done.error is not None and done.error.__traceback__ is not None:
         import pdb
 
         pdb.post_mortem(done.error.__traceback__)
-    return RUN_FAILED

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pgflow_mp.cli import converters
+from pgflow_mp.cli.command_line import database_choice, run_order
 from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.known_runs import open_run, resume_command
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json
@@ -59,14 +61,20 @@ def configure(parser: Parser, verb: str) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Queue the items, and execute them if asked to."""
-    if args.work:
-        return _work(args)
+    choice = database_choice(args)
+    if args.work:  # run --resume retries a failed run before it works on it
+        from pgflow_mp.cli import run as run_verb
+
+        order = run_order(args, resume=args.run)
+        with open_run(choice, args.run) as (database, _, run):
+            _check(run, args.flow, database.options)
+        return run_verb.perform(replace(order, resume=run.run_id))
     from pgflow_mp.db import engine
 
     for name in ("output", "timeout"):
         if name in args.given:
             raise UsageError(f"--{name} is for --work", hint="Workers know nothing of this command.")
-    with open_run(args) as (database, conn, run):
+    with open_run(choice, args.run) as (database, conn, run):
         _check(run, args.flow, database.options)
         queued = engine.retry_failed_tasks(conn, run.run_id)
         status = engine.run_status(conn, run.run_id) or "started"
@@ -80,16 +88,6 @@ def execute(args: argparse.Namespace) -> int:
     if status == "started":
         print(f"Workers will execute it, or here: {resume_command(args.flow, run.run_id, *options)}")
     return OK
-
-
-def _work(args: argparse.Namespace) -> int:
-    """Leave the rest to ``run --resume``, which retries a failed run before it works on it."""
-    from pgflow_mp.cli import run as run_verb
-
-    with open_run(args) as (database, _, run):
-        _check(run, args.flow, database.options)
-    args.resume, args.input, args.jsonl, args.priority = str(run.run_id), None, None, 0
-    return run_verb.execute(args)
 
 
 def _check(run: RunRow, flow: str | None, options: list[str]) -> None:

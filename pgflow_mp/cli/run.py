@@ -6,12 +6,13 @@ import argparse
 import logging
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pgflow_mp.cli import converters
+from pgflow_mp.cli.command_line import RunOrder, run_order
 from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
-from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_input, add_json, command, program
-from pgflow_mp.cli.working import add_work, watching, worker_options
+from pgflow_mp.cli.parser import Parser, add_database, add_input, add_json, command
+from pgflow_mp.cli.working import add_work, watching
 from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.loading.targets import Target
     from pgflow_mp.observe.observer import Observer, ProgressSnapshot
-    from pgflow_mp.runner import RunSummary
+    from pgflow_mp.run_request import RunSummary
     from pgflow_mp.values.inputs import RunInput
 
 logger = logging.getLogger("pgflow_mp")
@@ -64,6 +65,7 @@ def configure(parser: Parser, verb: str) -> None:
 class _Job:
     """What is known before the database is opened. ``flow`` is None if only the run can tell."""
 
+    order: RunOrder
     targets: list[Target]
     flows: list[FlowFacts]
     flow: FlowFacts | None
@@ -72,74 +74,67 @@ class _Job:
 
 def execute(args: argparse.Namespace) -> int:
     """Execute the run and tell how it went; 0 if it completed."""
+    return perform(run_order(args))
+
+
+def perform(order: RunOrder) -> int:
+    """The same of an order, whichever command gave it."""
     from pgflow_mp.cli import summary
     from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.cli.output import stdout_for_results, write_output
 
-    options = worker_options(args)
-    job = _prepare(args)
-    with stdout_for_results() as results, open_database(args, workers=args.workers or 1) as database:
-        flow, run = _find(args, job, database)
+    job = _prepare(order)
+    workers = order.work.processes
+    with stdout_for_results() as results, open_database(order.database, workers=workers) as database:
+        flow, run = _find(job, database)
         code, done = OK, None
         if run is None or run.status != "completed":
-            code, done = _work(args, job, flow, run, database, options)
-        told = summary.of(args, flow, run, done, database)
-        if args.output and code == OK:
+            code, done = _work(job, flow, run, database)
+        told = summary.of(order, flow, run, done, database)
+        if order.output and code == OK:
             leaves = [(step.slug, step.is_map) for step in flow.leaves]
             with database.connect() as conn:
-                told.written = write_output(conn, told.run_id, args.output, leaves, results, told.resume)
+                told.written = write_output(conn, told.run_id, order.output, leaves, results, told.resume)
         summary.tell(told, results)
     return code
 
 
-def _prepare(args: argparse.Namespace) -> _Job:
-    """Everything that can be wrong is found here, before anything is started."""
+def _prepare(order: RunOrder) -> _Job:
+    """Everything that can be wrong with flow and input is found here, before anything is started."""
     from pgflow_mp.cli import preflight
     from pgflow_mp.cli.output import check_output
-    from pgflow_mp.loading.targets import Target, bundled_examples, resolve_app
+    from pgflow_mp.loading.targets import Target, resolve_app
     from pgflow_mp.values.inputs import read_input
 
-    if args.resume is None and args.flow is None:
-        examples = ", ".join(bundled_examples())
-        raise UsageError(
-            f"Which flow? {program()} run FLOW",
-            hint=f"FLOW is path.py, module:flow or an example: {examples}.",
-        )
-    if args.resume is not None and "input" in args.given:
-        raise UsageError(
-            "--resume and --input exclude each other", hint="A run keeps the input that it was started with."
-        )
-    if args.json and args.output == "-":
-        raise UsageError(
-            "--json and --output - both want standard output", hint="Write the output to a file."
-        )
-    targets = [Target.parse(args.flow)] if args.flow is not None else resolve_app(None)
-    if args.resume is not None:
+    targets = [Target.parse(order.flow)] if order.flow is not None else resolve_app(None)
+    if order.resume is not None:
         flows = preflight.look_at(targets)
         flow = flows[0] if len(flows) == 1 else None
-        if flow is not None and args.output:
-            check_output(args.output, flow)
-        return _Job(targets, flows, flow, None)
-    given = read_input(args.input, jsonl=args.jsonl) if args.input is not None else None
+        if flow is not None and order.output:
+            check_output(order.output, flow)
+        return _Job(order, targets, flows, flow, None)
+    given = read_input(order.input, jsonl=order.jsonl) if order.input is not None else None
     flows = preflight.look_at(targets, given)
-    flow = preflight.choose(flows, args.flow)
+    assert order.flow is not None  # noqa: S101 - run_order sees to it
+    flow = preflight.choose(flows, order.flow)
     given = given or preflight.missing_input(flow)
     preflight.check_input(flow, given)
-    if args.output:
-        check_output(args.output, flow)
-    return _Job(targets, flows, flow, given)
+    if order.output:
+        check_output(order.output, flow)
+    return _Job(order, targets, flows, flow, given)
 
 
-def _find(args: argparse.Namespace, job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
+def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
     """The flow, and the run to go on with, if there is one. Raises RunNotFound, FlowNotFound."""
     from pgflow_mp.cli.known_runs import find_run
     from pgflow_mp.cli.output import check_output
 
-    if args.resume is None:
+    order = job.order
+    if order.resume is None:
         assert job.flow is not None  # noqa: S101 - _prepare has chosen it
         return job.flow, None
     with database.connect() as conn:
-        run = find_run(conn, args.resume)
+        run = find_run(conn, order.resume)
     flow = next((flow for flow in job.flows if flow.slug == run.flow_slug), None)
     if flow is None:
         here = ", ".join(flow.slug for flow in job.flows)
@@ -147,26 +142,31 @@ def _find(args: argparse.Namespace, job: _Job, database: OpenDatabase) -> tuple[
             f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})",
             hint=f"Name the file or module that holds it: {command('run')} FLOW --resume {run.run_id}",
         )
-    if args.output:
-        check_output(args.output, flow)
+    if order.output:
+        check_output(order.output, flow)
     return flow, run
 
 
-def _work(
-    args: argparse.Namespace,
-    job: _Job,
-    flow: FlowFacts,
-    run: RunRow | None,
-    database: OpenDatabase,
-    options: dict[str, Any],
-) -> tuple[int, RunSummary]:
+def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase) -> tuple[int, RunSummary]:
     """Start or go on with the run and serve it; the exit status, and what was done."""
     from pgflow_mp import runner
+    from pgflow_mp.run_request import RunRequest, StateDatabase
 
+    order = job.order
     run_id = str(uuid.uuid4()) if run is None else run.run_id
     begin = f"{'resuming' if run else 'starting'} run {run_id} of {flow.slug} on {database.place}"
     title = f"{flow.slug}  run {run_id}"
-    with watching(args, title, begin, names_flows=False, preliminary=flow.slug) as (observer, heard):
+    request = RunRequest(
+        job.targets[flow.target],
+        flow.slug,
+        input=None if job.given is None else job.given.json,
+        run_id=run_id,
+        resume=run is not None,
+        timeout=order.timeout,
+        priority=order.priority,
+        settings=order.work.settings,
+    )
+    with watching(order.work, title, begin, names_flows=False, preliminary=flow.slug) as (observer, heard):
         others = _Others(flow.slug, run_id, observer, database.options)
 
         def begun(conn: Connection) -> None:
@@ -177,19 +177,8 @@ def _work(
             others.mention(conn)
 
         try:
-            done = runner.execute(
-                runner.StateDatabase(database.dsn, database.place, None),
-                job.targets[flow.target],
-                flow.slug,
-                input=None if job.given is None else job.given.json,
-                run_id=run_id,
-                resume=run is not None,
-                observer=observer,
-                timeout=args.timeout,
-                priority=args.priority,
-                begun=begun,
-                **options,
-            )
+            state = StateDatabase(database.dsn, database.place, None)
+            done = runner.execute(state, request, observer=observer, begun=begun)
         except Exception:
             if heard.numbers:  # while it was starting
                 raise KeyboardInterrupt from None

@@ -8,6 +8,7 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.parser import Parser, add_database, add_input, add_json, command
 from pgflow_mp.errors import FlowNotFound
 
@@ -59,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
         if not args.flow.isidentifier():
             raise
         missing = error  # perhaps the database knows a flow of this name
-    with open_database(args) as database, database.connect() as conn:
+    with open_database(database_choice(args)) as database, database.connect() as conn:
         slug = args.flow if flow is None else flow.slug
         if flow is None:
             _check_known(conn, slug, missing, database.place)

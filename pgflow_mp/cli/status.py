@@ -6,20 +6,21 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import converters
+from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.known_runs import find_run, resume_command, retry_advice
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import RunNotFound
 
 if TYPE_CHECKING:
-    import psycopg
-
-    from pgflow_mp.db.engine import StepProgress
-    from pgflow_mp.db.reads.tasks import EndedTasks
+    from pgflow_mp.db.engine import Connection, RunRow, StepProgress
+    from pgflow_mp.db.reads.runs import RecentRun
+    from pgflow_mp.db.reads.tasks import EndedTasks, FailedTask
 
 _NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
 _LONGEST_NAME: Final = 28
@@ -52,42 +53,41 @@ def configure(parser: Parser, verb: str) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Print it."""
-    from pgflow_mp.cli.connecting import named_dsn, open_database
+    from pgflow_mp.cli.connecting import never_used, open_database
+    from pgflow_mp.db.reads.runs import recent_runs
 
+    choice = database_choice(args)
     if args.run is None and "errors" in args.given:
         raise UsageError("--errors is for one run", hint=f"Name it: {command('status')} RUN_ID --errors")
-    if named_dsn(args) is None and not _embedded_exists(args):
+    if never_used(choice):
         if args.run is not None:
             raise RunNotFound(f"There is no run {args.run}: no run was ever started here")
         print("[]" if args.json else f"No runs yet. Start one: {command('run', 'simple')}")
         return 0
-    with open_database(args, writes=False) as database, database.connect() as conn:
+    with open_database(choice, writes=False) as database, database.connect() as conn:
         if args.run is None:
-            return _list(args, conn, database.place)
-        return _show(args, conn, database.options)
+            runs = recent_runs(conn, args.limit, args.flow)
+            if args.json:
+                print(json.dumps([run._asdict() for run in runs], default=_json_value))
+            elif runs:
+                _list(conn, runs)
+            else:
+                print(f"No runs in {database.place}.")
+            return 0
+        found = _read(conn, find_run(conn, args.run), args.limit)
+        if args.json:
+            print(json.dumps(_record(found), default=_json_value))
+        else:
+            _show(conn, found, database.options, limit=args.limit, whole=args.errors)
+    return 0
 
 
-def _embedded_exists(args: argparse.Namespace) -> bool:
-    from pgflow_mp.embedded.server import EmbeddedServer
-
-    return EmbeddedServer(args.data_dir).data_dir.exists()
-
-
-def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], place: str) -> int:
-    from pgflow_mp.db.reads import worked
-    from pgflow_mp.db.reads.runs import recent_runs
-
-    runs = recent_runs(conn, args.limit, args.flow)
-    if args.json:
-        print(json.dumps([run._asdict() for run in runs], default=_json_value))
-        return 0
-    if not runs:
-        print(f"No runs in {place}.")
-        return 0
+def _list(conn: Connection, runs: list[RecentRun]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
     from pgflow_mp.cli.screen import console, styled
+    from pgflow_mp.db.reads import worked
     from pgflow_mp.observe.text import duration
 
     table = Table(
@@ -116,51 +116,65 @@ def _list(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], p
     screen = console(sys.stdout)
     screen.width = max(screen.width, _NARROWEST)
     screen.print(table)
-    return 0
 
 
-def _show(args: argparse.Namespace, conn: psycopg.Connection[tuple[Any, ...]], options: list[str]) -> int:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A run with what there is to say of it; ``failures`` are the first of its ``failed`` tasks."""
+
+    run: RunRow
+    steps: list[StepProgress]
+    failures: list[FailedTask]
+    failed: int
+    ended: dict[str, EndedTasks]
+
+
+def _read(conn: Connection, run: RunRow, limit: int) -> _Shown:
     from pgflow_mp.db import engine
-    from pgflow_mp.db.reads import tasks, worked
+    from pgflow_mp.db.reads import tasks
 
-    run = find_run(conn, args.run)
     steps = tasks.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
-    failures, failed = tasks.failed_tasks(conn, run.run_id, args.limit)
-    ended = tasks.ended_with_others(conn, run.run_id, steps)
-    if args.json:
-        record = run._asdict() | {
-            "steps": [
-                {**step._asdict(), "cancelled_tasks": over.cancelled, "skipped_tasks": over.skipped}
-                for step in steps
-                for over in (ended.get(step.step_slug, tasks.EndedTasks()),)
-            ],
-            "failed_tasks": failed,
-            "failures": [failure._asdict() for failure in failures],
-        }
-        print(json.dumps(record, default=_json_value))
-        return 0
-    from pgflow_mp.cli.screen import console, print_failures, styled
+    failures, failed = tasks.failed_tasks(conn, run.run_id, limit)
+    return _Shown(run, steps, failures, failed, tasks.ended_with_others(conn, run.run_id, steps))
 
-    screen = console(sys.stdout)
-    end = run.completed_at or run.failed_at
+
+def _record(shown: _Shown) -> dict[str, Any]:
+    from pgflow_mp.db.reads.tasks import EndedTasks
+
+    return shown.run._asdict() | {
+        "steps": [
+            {**step._asdict(), "cancelled_tasks": over.cancelled, "skipped_tasks": over.skipped}
+            for step in shown.steps
+            for over in (shown.ended.get(step.step_slug, EndedTasks()),)
+        ],
+        "failed_tasks": shown.failed,
+        "failures": [failure._asdict() for failure in shown.failures],
+    }
+
+
+def _show(conn: Connection, shown: _Shown, options: list[str], *, limit: int, whole: bool) -> None:
+    """``limit`` failures at most, with the ``whole`` text of their errors if asked to."""
+    from pgflow_mp.cli.screen import console, print_failures, styled
+    from pgflow_mp.db.reads import tasks, worked
     from pgflow_mp.observe.text import duration
 
+    run, screen = shown.run, console(sys.stdout)
+    end = run.completed_at or run.failed_at
     spans = worked.worker_spans(conn, run.started_at)
     until = end or datetime.now(run.started_at.tzinfo)
     took = duration(worked.seconds(spans, run.flow_slug, run.started_at, until))
     screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}")
     screen.print(f"{styled(run.status)}, started {_ago(run.started_at)}, {'took' if end else 'for'} {took}\n")
-    screen.print(_steps_table(steps, ended, partial(worked.seconds, spans, run.flow_slug)))
-    print_failures(screen, failed, failures, args.limit, whole=args.errors)
-    if failures and not args.errors:
+    screen.print(_steps_table(shown.steps, shown.ended, partial(worked.seconds, spans, run.flow_slug)))
+    print_failures(screen, shown.failed, shown.failures, limit, whole=whole)
+    if shown.failures and not whole:
         print(f"See their tracebacks: {command('status', run.run_id, '--errors', *options)}")
     if run.status == "started":
         print(f"\nGo on with it here: {resume_command(None, run.run_id, *options)}")
     elif run.status == "failed" and (
-        advice := retry_advice([failure.error for failure in failures], tasks.unmet_step(steps))
+        advice := retry_advice([failure.error for failure in shown.failures], tasks.unmet_step(shown.steps))
     ):
         print(f"\n{advice}: {resume_command(None, run.run_id, *options)}")
-    return 0
 
 
 def _steps_table(

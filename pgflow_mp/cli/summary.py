@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -13,10 +12,11 @@ from pgflow_mp.cli.parser import command
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from pgflow_mp.cli.command_line import RunOrder
     from pgflow_mp.cli.connecting import OpenDatabase
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import RunRow
-    from pgflow_mp.runner import RunSummary
+    from pgflow_mp.run_request import RunSummary
 
 _FAILURES_SHOWN: Final = 10
 _PREVIEW: Final = 600
@@ -34,7 +34,7 @@ class Told:
     output in characters and its text, or how it begins; None: not looked at, or too large for one document.
     """
 
-    args: argparse.Namespace
+    order: RunOrder
     run_id: str
     flow: str
     status: str
@@ -49,12 +49,12 @@ class Told:
     @property
     def resume(self) -> str:
         """The command that goes on with the run."""
-        flow = [self.args.flow] if self.args.flow is not None else []
+        flow = [self.order.flow] if self.order.flow is not None else []
         return command("run", *flow, "--resume", self.run_id, *self.options)
 
 
 def of(
-    args: argparse.Namespace,
+    order: RunOrder,
     flow: FlowFacts,
     run: RunRow | None,
     done: RunSummary | None,
@@ -66,10 +66,10 @@ def of(
     else:
         assert run is not None  # noqa: S101 - one of them is there
         run_id, status = run.run_id, run.status
-    told = Told(args, run_id, flow.slug, status, done, None, database.place, database.options)
+    told = Told(order, run_id, flow.slug, status, done, None, database.place, database.options)
     if status == "started":
         told.items = _progress(database, run_id)
-    if status == "completed" and not args.output and not args.json:
+    if status == "completed" and not order.output and not order.json:
         _look_at_output(told, database)
     return told
 
@@ -100,10 +100,10 @@ def tell(told: Told, results: IO[str]) -> None:
     """Print it: JSON to ``results``; text there, too, unless the run's output goes there."""
     from pgflow_mp.cli.screen import console, print_failures
 
-    if told.args.json:
+    if told.order.json:
         print(json.dumps(_record(told), ensure_ascii=False), file=results, flush=True)
         return
-    screen = console(None if told.args.output == "-" else results)
+    screen = console(None if told.order.output == "-" else results)
     style = {"completed": "bold green", "failed": "bold red"}.get(told.status, "bold yellow")
     word = told.status
     if told.status == "started":
@@ -156,8 +156,8 @@ def _lines(told: Told) -> list[tuple[str, str]]:
     if told.items is not None:
         lines.append(("so far", f"{told.items[0]:,} of {told.items[1]:,} items ({percent(*told.items)})"))
     lines.append(("state", told.place))
-    if told.written is not None and told.args.output != "-":
-        lines.append(("output", f"{size(told.written)} in {told.args.output}"))
+    if told.written is not None and told.order.output != "-":
+        lines.append(("output", f"{size(told.written)} in {told.order.output}"))
     elif told.written is None and told.status == "completed":
         lines.append(("output", _preview(told)))
     return lines
@@ -234,5 +234,5 @@ def _record(told: Told) -> dict[str, Any]:
             "error": done.error,
         }
     if told.written is not None:
-        record |= {"output_file": told.args.output, "output_bytes": told.written}
+        record |= {"output_file": told.order.output, "output_bytes": told.written}
     return record

@@ -7,8 +7,9 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
+from pgflow_mp.cli.command_line import database_choice, work_options
 from pgflow_mp.cli.parser import Parser, add_database, program
-from pgflow_mp.cli.working import add_work, watching, worker_options
+from pgflow_mp.cli.working import add_work, watching
 
 if TYPE_CHECKING:
     from pgflow_mp.loading.targets import Target
@@ -37,10 +38,10 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.loading.targets import resolve_app
 
-    options = worker_options(args)
+    options, choice = work_options(args), database_choice(args)
     targets = resolve_app(args.target)
     flows = [flow.slug for flow in preflight.look_at(targets)]
-    with open_database(args, workers=args.workers or 1) as database:
+    with open_database(choice, workers=options.processes) as database:
         from pgflow_mp.worker.settings import WorkerSettings
         from pgflow_mp.worker.stats import Ending
         from pgflow_mp.worker.worker import Worker
@@ -50,12 +51,12 @@ def execute(args: argparse.Namespace) -> int:
             targets=tuple(map(str, targets)),
             flows=tuple(flows),
             sys_path=tuple(dict.fromkeys(path for target in targets for path in target.sys_path)),
-            **options,
+            **options.settings,
         )
         banner = _banner(flows, targets, settings.lanes, database.place)
         title = f"worker for {len(flows)} flows" if len(flows) > 1 else f"worker for {flows[0]}"
         title += f", {database.place}"
-        with watching(args, title, banner, names_flows=len(flows) > 1) as (observer, heard):
+        with watching(options, title, banner, names_flows=len(flows) > 1) as (observer, heard):
             report = Worker(settings, observer=observer).run()
     logger.info("%s", _goodbye(report))
     if heard.numbers[:1] == [signal.SIGTERM] and report.ending is not Ending.FORCED:

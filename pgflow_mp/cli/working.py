@@ -1,20 +1,18 @@
-"""What all commands that work have in common: options, the settings they become, progress."""
+"""What all commands that work have in common: options, and showing progress."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
-import re
 import signal
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import converters
-from pgflow_mp.cli.parser import Parser, UsageError
-from pgflow_mp.errors import ConfigError
+from pgflow_mp.cli.parser import Parser
 
 if TYPE_CHECKING:
+    from pgflow_mp.cli.command_line import WorkOptions
     from pgflow_mp.cli.signals import HeardSignals
     from pgflow_mp.observe.live import LiveObserver
     from pgflow_mp.observe.plain import PlainObserver
@@ -179,7 +177,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
 
 @contextlib.contextmanager
 def watching(
-    args: argparse.Namespace, title: str, begin: str, *, names_flows: bool, preliminary: str | None = None
+    options: WorkOptions, title: str, begin: str, *, names_flows: bool, preliminary: str | None = None
 ) -> Iterator[tuple[LiveObserver | PlainObserver, HeardSignals]]:
     """The observer that ``--progress`` asks for, and the signals that arrive meanwhile.
 
@@ -192,9 +190,9 @@ def watching(
     from pgflow_mp.cli.signals import listening
     from pgflow_mp.observe.plain import PlainObserver
 
-    how = args.progress
+    how = options.progress
     if how == "auto":
-        how = "live" if args.log_format == "text" and _is_terminal() else "plain"
+        how = "live" if options.log_is_text and _is_terminal() else "plain"
     watcher: LiveObserver | PlainObserver
     live = None
     if how == "live":
@@ -208,7 +206,7 @@ def watching(
         again = "Ctrl-C again" if number == signal.SIGINT else "A second signal"
         text = "Stopping at once: what runs is handed back and will run again."
         if times == 1:
-            text = f"Stopping: what runs may finish within {args.grace:g} s. {again} stops at once."
+            text = f"Stopping: what runs may finish within {options.grace:g} s. {again} stops at once."
         if live is not None:
             live.note("stopping")
         watcher.on_message("warn", text)
@@ -225,43 +223,3 @@ def _is_terminal() -> bool:
     import sys
 
     return sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb")
-
-
-def worker_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options as fields of WorkerSettings. Raises ConfigError for combinations that make no sense."""
-    from pgflow_mp.executors.lanes import descriptors
-    from pgflow_mp.worker.settings import WorkerSettings
-
-    if args.progress == "live" and not any(map(os.isatty, (1, 2))):
-        raise UsageError(
-            "--progress live draws on a terminal, and neither standard output nor standard error is one",
-            hint="Leave it away, or give --progress plain or --progress off.",
-        )
-    options = {
-        name: getattr(args, name)
-        for name in (
-            "workers",
-            "batch_size",
-            "max_poll_seconds",
-            "poll_interval_ms",
-            "visibility_timeout",
-            "grace",
-            "name",
-            "compile",
-            "max_memory_per_worker",
-            "threads",
-            "preload",
-            "load_timeout",
-            "heartbeat_interval",
-            "dead_after",
-            "log_level",
-            "log_format",
-        )
-    }
-    try:
-        settings = WorkerSettings(dsn="", targets=("any",), **options)
-    except ConfigError as error:
-        text = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: "--" + name[0].replace("_", "-"), str(error))
-        raise ConfigError(text, hint=error.hint) from None
-    descriptors.check(settings.lanes)
-    return options

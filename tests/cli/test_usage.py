@@ -172,7 +172,7 @@ def test_a_bug_of_ours_is_called_one_and_shows_no_traceback_unless_asked(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr("pgflow_mp.cli.status._embedded_exists", broken)
+    monkeypatch.setattr("pgflow_mp.cli.connecting.never_used", broken)
     assert main(["status", "--data-dir", "x"]) == 70
     text = said(capsys)
     assert "Unexpected ZeroDivisionError: oops" in text

@@ -14,6 +14,7 @@ from worker_harness import Tasks, adapted, output
 from pgflow_mp import runner
 from pgflow_mp.db import engine
 from pgflow_mp.loading.finding import Target, load_flows
+from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.testing import audit_run
 from pgflow_mp.testing.inline import execute_inline
 
@@ -49,15 +50,9 @@ LAST = ("closes_files", "changed")
 """They change the process for whatever runs in it afterwards, so nothing that prints does."""
 
 
-def executed(dsn: str, flow: str, input: bytes, **settings: Any) -> tuple[str, runner.RunSummary]:
-    summary = runner.execute(
-        runner.StateDatabase(dsn, "here", None),
-        Target.parse(str(HERE)),
-        flow,
-        input=input,
-        workers=2,
-        **settings,
-    )
+def executed(dsn: str, flow: str, input: bytes, **settings: Any) -> tuple[str, RunSummary]:
+    request = RunRequest(Target.parse(str(HERE)), flow, input, settings={"workers": 2, **settings})
+    summary = runner.execute(StateDatabase(dsn, "here", None), request)
     return summary.run_id, summary
 
 

@@ -18,7 +18,7 @@ from pgflow_mp.testing import run_inline
 CALLS = {
     "run()": "run(flow, [1])",
     "resume()": "runner.resume(flow, 'id')",
-    "execute()": "runner.execute(None, None, 'same')",
+    "execute()": "runner.execute(None, None)",
     "Worker()": "Worker(WorkerSettings(dsn='', targets=('a.py',)))",
     "start_flow()": "Client.start_flow(None, 'same', [1])",
     "the command line of pgflow_mp": "main(['run', __file__, '--input', '[1]'])",
@@ -73,7 +73,7 @@ def test_a_module_that_another_one_imports_is_named_itself(place: Path) -> None:
 
 
 def test_calls_are_allowed_again_after_the_import() -> None:
-    file = write("fine.py", MODULE.format(call="runner.execute(None, None, 'same')"))
+    file = write("fine.py", MODULE.format(call="runner.execute(None, None)"))
     (flow,) = load_flows(str(file))
     with pytest.raises(AttributeError):  # nothing of ours refuses: the call fails for lack of a database
         sys.modules["fine"].call()

@@ -10,6 +10,7 @@ import pytest
 from pgflow_mp import FlowDefinitionError
 from pgflow_mp.executors.lanes import pool
 from pgflow_mp.loading.targets import Target
+from pgflow_mp.run_request import RunRequest
 from pgflow_mp.runner import execute, open_state
 
 FLOW = """
@@ -36,5 +37,5 @@ def test_a_worker_none_of_whose_processes_starts_any_more_ends_with_the_reason(
         open_state(dsn) as database,
         pytest.raises(FlowDefinitionError, match=r"No process of this worker starts any more.*only once"),
     ):
-        execute(database, Target.parse(str(file)), "one_import", input=b"[1]", workers=1)
+        execute(database, RunRequest(Target.parse(str(file)), "one_import", b"[1]", settings={"workers": 1}))
     assert time.monotonic() - began < 20

@@ -1,0 +1,171 @@
+"""What a command line asks for, as plain data; made here of what argparse found, which goes no further.
+
+Only the verbs' ``execute`` see argparse's result besides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pgflow_mp.cli.parser import UsageError, program
+from pgflow_mp.errors import ConfigError
+
+_SETTINGS: Final = (
+    "workers",
+    "batch_size",
+    "max_poll_seconds",
+    "poll_interval_ms",
+    "visibility_timeout",
+    "grace",
+    "name",
+    "compile",
+    "max_memory_per_worker",
+    "threads",
+    "preload",
+    "load_timeout",
+    "heartbeat_interval",
+    "dead_after",
+    "log_level",
+    "log_format",
+)
+"""Options that are fields of WorkerSettings."""
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseChoice:
+    """Which database is to be used: ``dsn`` if --dsn was given, else where the embedded server has its data.
+
+    ``data_dir_given``: by --data-dir, so that the environment's servers do not count. ``quiet``: that the
+    embedded server starts is no news.
+    """
+
+    dsn: str | None
+    data_dir: str | None
+    data_dir_given: bool
+    quiet: bool
+
+    @property
+    def options(self) -> list[str]:
+        """What another command line needs to choose the same, without a password."""
+        from pgflow_mp.redaction import redact
+
+        if self.dsn is not None:
+            return ["--dsn", redact(self.dsn)]
+        return ["--data-dir", str(self.data_dir)] if self.data_dir_given else []
+
+
+def database_choice(args: argparse.Namespace) -> DatabaseChoice:
+    """What ``add_database`` has found. Raises UsageError for both of its options."""
+    if {"dsn", "data_dir"} <= args.given:
+        raise UsageError(
+            "--dsn and --data-dir exclude each other", hint="--data-dir is for the embedded server."
+        )
+    dsn = args.dsn if "dsn" in args.given else None
+    return DatabaseChoice(dsn, args.data_dir, "data_dir" in args.given, args.log_level == "info")
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOptions:
+    """How a worker is to work: fields of WorkerSettings, and how progress is shown."""
+
+    settings: Mapping[str, Any]
+    progress: str
+
+    @property
+    def processes(self) -> int:
+        """How many may ask for connections to the database, at least."""
+        return self.settings["workers"] or 1
+
+    @property
+    def grace(self) -> float:
+        """Seconds that running tasks have when the worker is stopped."""
+        return float(self.settings["grace"])
+
+    @property
+    def log_is_text(self) -> bool:
+        """Whether the log is for people."""
+        return bool(self.settings["log_format"] == "text")
+
+
+def work_options(args: argparse.Namespace) -> WorkOptions:
+    """What ``add_work`` has found. Raises ConfigError for combinations that make no sense."""
+    from pgflow_mp.executors.lanes import descriptors
+    from pgflow_mp.worker.settings import WorkerSettings
+
+    if args.progress == "live" and not any(map(os.isatty, (1, 2))):
+        raise UsageError(
+            "--progress live draws on a terminal, and neither standard output nor standard error is one",
+            hint="Leave it away, or give --progress plain or --progress off.",
+        )
+    options = {name: getattr(args, name) for name in _SETTINGS}
+    try:
+        settings = WorkerSettings(dsn="", targets=("any",), **options)
+    except ConfigError as error:
+        text = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: "--" + name[0].replace("_", "-"), str(error))
+        raise ConfigError(text, hint=error.hint) from None
+    descriptors.check(settings.lanes)
+    return WorkOptions(options, args.progress)
+
+
+@dataclass(frozen=True, slots=True)
+class RunOrder:
+    """A run to start, or to go on with (``resume``: its id, or how that begins), and to execute here.
+
+    ``flow`` and ``input`` are the words of the command line. ``output``: where the run's output goes, a file
+    or ``-``; ``json``: whether the summary is for programs. ``timeout`` is in seconds.
+    """
+
+    flow: str | None
+    input: str | None
+    jsonl: bool | None
+    resume: str | None
+    priority: int
+    timeout: float | None
+    output: str | None
+    json: bool
+    work: WorkOptions
+    database: DatabaseChoice
+
+
+def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrder:
+    """What ``run`` has found, or ``retry``, which names the run to ``resume``.
+
+    Raises UsageError and ConfigError for what makes no sense, whatever flow and database.
+    """
+    work = work_options(args)
+    if resume is None:
+        flow, given, jsonl, priority, resume = args.flow, args.input, args.jsonl, args.priority, args.resume
+    else:
+        flow, given, jsonl, priority = args.flow, None, None, 0
+    if resume is None and flow is None:
+        from pgflow_mp.loading.targets import bundled_examples
+
+        raise UsageError(
+            f"Which flow? {program()} run FLOW",
+            hint=f"FLOW is path.py, module:flow or an example: {', '.join(bundled_examples())}.",
+        )
+    if resume is not None and "input" in args.given:
+        raise UsageError(
+            "--resume and --input exclude each other", hint="A run keeps the input that it was started with."
+        )
+    if args.json and args.output == "-":
+        raise UsageError(
+            "--json and --output - both want standard output", hint="Write the output to a file."
+        )
+    return RunOrder(
+        flow,
+        given,
+        jsonl,
+        resume,
+        priority,
+        args.timeout,
+        args.output,
+        args.json,
+        work,
+        database_choice(args),
+    )

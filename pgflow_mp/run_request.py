@@ -1,0 +1,88 @@
+"""What is executed here, and what became of it: RunRequest in, RunSummary out, state in a StateDatabase."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import Executor as Pool
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pgflow_mp.db.reads.tasks import FailedTask
+from pgflow_mp.loading.targets import Target
+from pgflow_mp.worker.settings import WorkerSettings
+
+
+@dataclass(frozen=True, slots=True)
+class StateDatabase:
+    """Where the state lives: the connection string to use, and a text without secrets to show."""
+
+    dsn: str
+    place: str
+    data_dir: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunRequest:
+    """A run of ``flow`` (its slug), which is in ``target``, to be started and served here to its end.
+
+    ``input`` is raw JSON; None: ``{}``. ``run_id``: an id of your own, a uuid; one that exists already is
+    gone on with, whatever its input. With ``resume`` it has to exist. ``timeout``: seconds after which it is
+    left, in order. Among the runs of a flow, those of the highest ``priority`` are worked on first.
+    ``executor`` is as of :func:`pgflow_mp.run`; ``settings`` are fields of WorkerSettings.
+    """
+
+    target: Target
+    flow: str
+    input: bytes | None = None
+    run_id: str | None = None
+    resume: bool = False
+    timeout: float | None = None
+    priority: int = 0
+    executor: Pool | Callable[[], Pool] | str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def worker_settings(self, dsn: str) -> WorkerSettings:
+        """Those of a worker that serves this flow only. Raises ConfigError."""
+        return WorkerSettings(
+            dsn=dsn,
+            targets=(str(self.target),),
+            flows=(self.flow,),
+            sys_path=tuple(self.target.sys_path),
+            main_path=self.target.main_path,
+            **self.settings,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """What became of a run that was executed here.
+
+    ``status`` is the run's: "completed", "failed", or "started" if we stopped before its end; then
+    ``interrupted`` or ``timed_out`` is set, and ``by_operator`` if our worker was deprecated.
+    ``items`` were recorded here, in ``wall`` seconds; ``utilisation`` is the share of the lanes' time in
+    which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items.
+    ``unmet`` is the step whose condition was not met, if that was the reason.
+    ``place`` says where the state lives.
+    """
+
+    run_id: str
+    flow: str
+    status: str
+    interrupted: bool
+    timed_out: bool
+    items: int
+    rate: float
+    wall: float
+    utilisation: float
+    lanes: int
+    late: int
+    retried: int
+    crashed: int
+    failures: list[FailedTask] = field(default_factory=list)
+    failure_count: int = 0
+    error: str = ""
+    unmet: str | None = None
+    place: str = ""
+    data_dir: Path | None = None
+    by_operator: bool = False
