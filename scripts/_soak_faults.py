@@ -33,6 +33,7 @@ class Striker:
             (1, self.kill_backend),
             (2, self.kill_server),
             (1, self.cut_off_server),
+            (1, self.fill_disk),
         ]
         chosen = self.chance.choices([fault for _, fault in kinds], [weight for weight, _ in kinds])[0]
         with contextlib.suppress(psutil.Error, psycopg.Error, OSError, IndexError):
@@ -97,6 +98,22 @@ class Striker:
                 process.suspend()
                 self.stage.paused.append((due, process))
         return "server cut off for seconds"
+
+    def fill_disk(self) -> str:
+        """There is no room left where the database is, for seconds; the server mostly dies of it."""
+        if self.stage.disk is None:
+            raise OSError("the server's disk is everybody's")
+        self.may_strike_server()
+        filler = self.stage.disk / "filler"
+        self.stage.full.append((time.monotonic() + self.chance.uniform(2.0, 6.0), filler))
+        with open(filler, "wb", buffering=0) as file:
+            size = 1 << 26
+            while size:
+                try:
+                    file.write(bytes(size))
+                except OSError:
+                    size //= 2
+        return "disk full for seconds"
 
     def kill_server(self) -> str:
         self.may_strike_server()

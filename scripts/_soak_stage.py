@@ -24,6 +24,7 @@ from pgflow_mp.errors import PgflowError
 FLOW = Path(__file__).with_name("_soak_flow.py")
 MARK = "PGFLOW_SOAK_MARK"
 DEAD_AFTER = 3  # seconds
+DISK = "1500m"
 OPTIONS = (
     "--grace",
     "3",
@@ -34,6 +35,21 @@ OPTIONS = (
     "--progress",
     "off",
 )
+
+
+def mounted(place: Path) -> bool:
+    """Whether ``place`` has a file system of its own now; only root can have one mounted."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK},mode=0755", "tmpfs", str(place)]
+    try:
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def unmounted(place: Path) -> None:
+    """Undo ``mounted``."""
+    with contextlib.suppress(OSError):
+        subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)
 
 
 class Stage:
@@ -55,6 +71,10 @@ class Stage:
         self.paused: list[tuple[float, psutil.Process]] = []
         self.runs: list[tuple[str, list[int]]] = []
         self.problems: list[str] = []
+        self.full: list[tuple[float, Path]] = []
+        (home / "state").mkdir()
+        self.disk = home / "state" if mounted(home / "state") else None
+        """Where the server's data has a small file system of its own, which may be filled."""
         self.server = EmbeddedServer(home / "state")
         (home / "tmp").mkdir()
         (home / "logs").mkdir()
@@ -94,6 +114,10 @@ class Stage:
         while len(self.workers) < self.arguments.workers:
             self.start_worker()
         now = time.monotonic()
+        for due, filler in list(self.full):
+            if now >= due:
+                self.full.remove((due, filler))
+                filler.unlink(missing_ok=True)
         for due, process in list(self.paused):
             if now >= due:
                 self.paused.remove((due, process))
@@ -132,6 +156,8 @@ class Stage:
 
     def stop_workers(self) -> None:
         """Ask workers to end, as a process manager does."""
+        for _, filler in self.full:
+            filler.unlink(missing_ok=True)
         for _, process in self.paused:
             with contextlib.suppress(psutil.Error):
                 process.send_signal(signal.SIGCONT)

@@ -2,10 +2,11 @@
 """Run a real flow for minutes while killing everything at random, then count everything again.
 
 Several workers share one embedded PostgreSQL. Meanwhile workers, their processes and the server are
-killed, stopped for seconds (the server for longer than --dead-after), asked to end; connections are cut;
-handlers raise, crash, hang and kill themselves. Then every run is audited: each item one accepted result
-or one recorded failure, counters equal to a recount, outputs equal to a plain computation, the queue empty,
-the archive complete, and no process, connection, file or shared memory left. Exit status 0: clean; 1: not.
+killed, stopped for seconds (the server for longer than --dead-after), asked to end; connections are cut; the
+disk is full for a while (as root, who can give the server a small one); handlers raise, crash, hang and kill
+themselves. Then every run is audited: each item one accepted result or one recorded failure, counters equal
+to a recount, outputs equal to a plain computation, the queue empty, the archive complete, and no process,
+connection, file or shared memory left. Exit status 0: clean; 1: not.
 Examples:
 
     scripts/soak.py --minutes 2 --seed 1
@@ -15,6 +16,7 @@ Examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -27,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from _soak_audit import Audit
 from _soak_faults import Striker
-from _soak_stage import MARK, Stage
+from _soak_stage import MARK, Stage, unmounted
 
 
 def soak(arguments: argparse.Namespace, home: Path) -> int:
@@ -120,6 +122,10 @@ def main() -> int:
     try:
         status = soak(arguments, home)
     finally:
+        if arguments.keep or status:
+            with contextlib.suppress(OSError, shutil.Error):
+                shutil.copytree(home / "state", home / "state-kept")
+        unmounted(home / "state")
         if arguments.keep or status:
             print(f"kept: {home}", file=sys.stderr)
         else:
