@@ -36,20 +36,26 @@ class Flow:
     ``slug`` names the flow and its queue: at most 47 letters, digits and underscores. ``max_attempts``
     (at least 1, default 3), ``base_delay`` (seconds, at least 1, default 5) and ``timeout`` (seconds,
     at least 3, default 60) hold for every step that does not set its own. ``queues="step"`` gives each
-    step a queue of its own, named ``<flow>__<step>``, instead of one for all of them.
-    Raises FlowDefinitionError.
+    step a queue of its own, named ``<flow>__<step>``, instead of one for all of them. ``former_slugs=True``
+    lets slugs begin or end with an underscore or have two in a row, for a flow that a database has from
+    before this was refused. Raises FlowDefinitionError.
     """
 
     def __init__(
-        self, slug: str, *, queues: Literal["flow", "step"] = "flow", **options: Unpack[FlowOptions]
+        self,
+        slug: str,
+        *,
+        queues: Literal["flow", "step"] = "flow",
+        former_slugs: bool = False,
+        **options: Unpack[FlowOptions],
     ) -> None:
-        self.slug = validation.check_flow_slug(slug)
+        self.slug = validation.check_flow_slug(slug, former=former_slugs and queues == "flow")
         self.queues: Literal["flow", "step"] = validation.check_queues(queues, self.slug)
         where = f'Flow "{self.slug}"'
-        known = ("queues", *option_names(FLOW))
+        known = ("queues", "former_slugs", *option_names(FLOW))
         validation.check_unknown([name for name in options if name not in known], known, where)
         self.options: Mapping[str, int] = MappingProxyType(validation.check_options(options, where))
-        self._steps = Steps(self.slug, self.queues)
+        self._steps = Steps(self.slug, self.queues, former_slugs=former_slugs and queues == "flow")
         caller = _caller()
         self.module: str = caller.f_globals.get("__name__", "__main__")
         """``__name__`` of the module that made the flow."""

@@ -75,9 +75,10 @@ class StepDefinition:
 class Steps(dict[str, StepDefinition]):
     """The steps of one flow by slug, in definition order. Looking up an unknown slug raises FlowNotFound."""
 
-    def __init__(self, flow_slug: str, queue_mode: str = "flow") -> None:
+    def __init__(self, flow_slug: str, queue_mode: str = "flow", *, former_slugs: bool = False) -> None:
         super().__init__()
         self.flow_slug = flow_slug
+        self.former_slugs = former_slugs
         self.queue_mode = queue_mode
 
     def __missing__(self, slug: str) -> StepDefinition:
@@ -97,7 +98,7 @@ def build_step(
     flow_slug = steps.flow_slug
     if slug is None:
         slug = _default_slug(validation.check_handler(handler, f'a step of flow "{flow_slug}"'), flow_slug)
-    slug = validation.check_slug(slug)
+    slug = validation.check_slug(slug, former=steps.former_slugs)
     where = f'step "{slug}" of flow "{flow_slug}"'
     known = option_names(kind)
     unknown = [name for name in options if name not in known]

@@ -45,10 +45,11 @@ _OTHER_NAMES: Final = {  # what people who know pgflow or another task queue typ
 }
 
 
-def check_slug(slug: object) -> str:
+def check_slug(slug: object, *, former: bool = False) -> str:
     """Return ``slug`` if it is a valid flow or step slug, else raise with the contract's text.
 
-    Two underscores in a row join a flow's and a step's slug in the name of a queue.
+    Two underscores in a row join a flow's and a step's slug in the name of a queue. ``former``: underscores
+    as pgflow 0.14 allowed them, for what a database has from then.
     """
     if not isinstance(slug, str):
         raise FlowDefinitionError(f"Slug must be a string, not {type(slug).__name__}")
@@ -66,18 +67,19 @@ def check_slug(slug: object) -> str:
             f"Slug '{slug}' can only contain letters, numbers, and underscores",
             hint=f"For example '{suggestion}'." if suggestion else "",
         )
-    if slug.startswith("_") or slug.endswith("_") or "__" in slug:
+    if not former and (slug.startswith("_") or slug.endswith("_") or "__" in slug):
         better = re.sub(r"_+", "_", slug).strip("_")
         raise FlowDefinitionError(
             f"Slug '{slug}' cannot start or end with an underscore, nor have two in a row",
-            hint=f"For example '{better}'. Without a slug, a step is named like its function.",
+            hint=f"For example '{better}'. Without a slug, a step is named like its function. A flow that a "
+            "database has from before keeps its slugs with Flow(..., former_slugs=True).",
         )
     return slug
 
 
-def check_flow_slug(slug: object) -> str:
+def check_flow_slug(slug: object, *, former: bool = False) -> str:
     """Like check_slug, with the shorter limit that the queue's name sets."""
-    checked = check_slug(slug)
+    checked = check_slug(slug, former=former)
     if len(checked) > MAX_FLOW_SLUG_LENGTH:
         raise FlowDefinitionError(
             f"Flow slug '{checked}' cannot be longer than {MAX_FLOW_SLUG_LENGTH} characters",

@@ -163,6 +163,18 @@ def test_underscores_join_words_and_no_more(slug: str) -> None:
         Flow("demo").step(slug, nothing)
 
 
+def test_a_flow_from_before_keeps_its_slugs_where_that_is_said() -> None:
+    with pytest.raises(FlowDefinitionError) as caught:
+        Flow("old__flow")
+    assert "former_slugs=True" in caught.value.hint
+    flow = Flow("old__flow", former_slugs=True).step("_a", nothing)
+    assert list(flow.steps) == ["_a"]
+    with pytest.raises(FlowDefinitionError, match="cannot start or end with an underscore"):
+        Flow("old__flow", former_slugs=True, queues="step")
+    with pytest.raises(FlowDefinitionError, match="can only contain letters"):
+        flow.step("a-b", nothing)
+
+
 def test_a_step_queue_that_no_name_fits_is_refused_where_it_is_defined() -> None:
     with pytest.raises(FlowDefinitionError, match="must be 'flow' or 'step', not 'steps'"):
         Flow("demo", queues="steps")  # type: ignore[arg-type]

@@ -154,3 +154,34 @@ def test_a_schema_of_the_last_release_is_upgraded_to_what_a_fresh_installation_i
     with psycopg.connect(empty_dsn, autocommit=True) as upgraded:
         schema.install(upgraded)
         assert catalog(upgraded) == catalog(conn), "also of functions whose parameters have changed"
+
+
+def test_a_run_of_a_flow_whose_slugs_are_refused_by_now_goes_on_where_that_is_said(
+    old: Path, project: Path, empty_dsn: str
+) -> None:
+    former = FLOWS.replace('Flow("moving", ', 'Flow("moving__on", ').replace("def more(", "def more_(")
+    former = (
+        former.replace("[more]", "[more_]")
+        .replace("more: list", "more_: list")
+        .replace("in more)", "in more_)")
+    )
+    (project / "moving.py").write_text(former)
+    assert finished(command(old, project, empty_dsn, "install"))[0] == 0
+    started = finished(command(old, project, empty_dsn, "start", "moving.py", "--input", "[1, 2]"))
+    assert started[0] == 0, started
+    assert finished(command(None, project, empty_dsn, "migrate"))[0] == 0
+    (project / "moving.py").write_text(former.replace("base_delay=1)", "base_delay=1, former_slugs=True)"))
+    status, _, err = finished(
+        command(
+            None, project, empty_dsn, "run", "moving.py", "--resume", started[1].strip(), "--workers", "1"
+        )
+    )
+    assert status == 0, err
+    (project / "moving.py").write_text(
+        former.replace("moving__on", "other__one").replace(
+            "base_delay=1)", "base_delay=1, former_slugs=True)"
+        )
+    )
+    refused = finished(command(None, project, empty_dsn, "start", "moving.py", "--input", "[1]"))
+    assert refused[0] not in (0, 70)
+    assert "is not valid" in refused[2]
