@@ -32,6 +32,8 @@ def run(harness: Harness, *orders: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("what", lane_mischief.MISCHIEF)
 def test_the_next_item_finds_it_as_it_was(lane: Harness, what: str) -> None:
+    if what == "nice" and os.geteuid() != 0:
+        pytest.skip("only root can be less nice again: others get another process")
     before, _, after = run(lane, [what, "look"], [what, "do"], [what, "look"])
     assert after == before
     assert lane.deaths == []
