@@ -166,3 +166,12 @@ def test_every_script_has_help(script: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "usage:" in done.stdout.lower()
     assert os.access(script, os.X_OK), "a script can be executed"
+
+
+def test_every_sql_file_says_which_rule_it_is() -> None:
+    silent = []
+    for path in (ROOT / "sql" / "functions").glob("*.sql"):
+        header = " ".join(path.read_text(encoding="utf-8").splitlines()[:4])
+        if not re.search(r"\(contract|\bOurs\b|contract section", header):
+            silent.append(path.name)
+    assert silent == []

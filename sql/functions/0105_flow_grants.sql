@@ -1,4 +1,4 @@
--- Roles that may use some flows only (pgflow.grant_access with flows). Every function that is granted asks
+-- Ours: roles that may use some flows only (pgflow.grant_access with flows). Every function that is granted asks
 -- here; where no role is limited, that is one look at an empty table.
 
 -- The flows that the caller of the function with this name may use; NULL: all.

@@ -1,4 +1,4 @@
--- Pieces of a shape that 0140_shapes.sql reads and writes.
+-- Ours: pieces of a shape that 0140_shapes.sql reads and writes.
 
 create or replace function pgflow._pattern_shape(pattern jsonb)
 returns jsonb

@@ -1,4 +1,4 @@
--- The outputs of a step's parents, which together may be more than one JSON value can hold.
+-- Ours: the outputs of a step's parents, which together may be more than one JSON value can hold.
 
 -- Whether a completed map has outputs that its state does not hold, since they pass the limit of jsonb.
 create or replace function pgflow._array_is_missing(run_id uuid, step_slug text)

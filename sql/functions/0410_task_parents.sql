@@ -1,4 +1,4 @@
--- What the reference from step_tasks to step_states means for whoever deletes by hand, without a foreign
+-- Ours: what the reference from step_tasks to step_states means for whoever deletes by hand, without a foreign
 -- key that would be checked for every spawned row: no task is left without its step. As a foreign key's,
 -- the check needs no right of who deletes.
 create or replace function pgflow._keep_tasks_with_their_steps()

@@ -1,4 +1,4 @@
--- What functions of the last release call that has other arguments now. A call that was under way when the
+-- Ours: what functions of the last release call that has other arguments now. A call that was under way when the
 -- schema was upgraded goes on in the body that it began with: without these, the worker that made it would end.
 -- In that release a flow's queue had the flow's slug.
 

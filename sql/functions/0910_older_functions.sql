@@ -1,4 +1,4 @@
--- What an earlier release defined and no file defines any more stays in the database, with the empty
+-- Ours: what an earlier release defined and no file defines any more stays in the database, with the empty
 -- search_path of its time: there a caller's temporary types and tables are found before ours.
 do $$
 declare
