@@ -204,16 +204,17 @@ class EmbeddedServer:
         """Listen to the supervisor until we leave; get a new one if it dies (runs in a thread)."""
         revived: deque[float] = deque(maxlen=_REVIVALS)
         while (lease := self._lease) is not None:
-            failed = False
+            failed: Exception | None = None
             for message in lease.messages():
-                if message["event"] == "error" and plan.throwaway:
-                    error = as_error(message, Path(plan.home))
-                    logger.error("the embedded PostgreSQL is gone: %s", error)
-                    return
-                failed = failed or message["event"] == "error"
+                if message["event"] == "error":
+                    failed = as_error(message, Path(plan.home))
+                    if plan.throwaway:
+                        logger.error("the embedded PostgreSQL is gone: %s", failed)
+                        return
             if self._stopping.is_set():
                 return
-            if failed:  # it has said why, and says it again
+            if failed is not None:
+                logger.warning("the embedded PostgreSQL is started once more: %s", failed)
                 if not self._revive(plan, lease):
                     return
                 continue

@@ -106,3 +106,17 @@ immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
 as $$ select 268435455::bigint $$;
+
+-- Ours: a standby that lags does not know what it has not heard of: no answer about it is true there.
+create or replace function pgflow._refuse_standby()
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_is_in_recovery() then
+    raise exception 'cannot record results during recovery' using errcode = 'read_only_sql_transaction';
+  end if;
+end;
+$$;

@@ -303,6 +303,7 @@ begin
     perform pgflow._require_flow('complete_tasks', v_flow_slug);
   end if;
   if v_flow_slug is null or v_run_status = 'failed' then
+    perform pgflow._refuse_standby();
     return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
   end if;
   select r.flow_slug, r.status into v_flow_slug, v_run_status

@@ -2,7 +2,7 @@
 -- Workers that promised signs of life (ours) stay until nothing that they held is left: those that live, and
 -- those that died but were not yet taken over from. A run is locked before it goes, and looked at again
 -- once it is locked: somebody may just have started it again. What others hold at the moment is left for
--- the next call.
+-- the next call: so are workers, whose tasks forget them, which touches tasks of runs that are not locked.
 create or replace function pgflow.prune_data_older_than(retention_interval interval)
 returns void
 language plpgsql
@@ -11,12 +11,19 @@ set standard_conforming_strings = on
 as $$
 declare
   v_cutoff timestamptz := now() - retention_interval;
+  v_patience text := current_setting('lock_timeout');
   v_runs uuid[];
   v_queue record;
   v_archive text;
 begin
-  delete from pgflow.workers w
-  where w.last_heartbeat_at < v_cutoff and (w.dead_after is null or w.recovered_at is not null);
+  begin
+    perform set_config('lock_timeout', '100ms', true);
+    delete from pgflow.workers w
+    where w.last_heartbeat_at < v_cutoff and (w.dead_after is null or w.recovered_at is not null);
+    perform set_config('lock_timeout', v_patience, true);
+  exception when lock_not_available then
+    null;
+  end;
 
   select array_agg(l.run_id) into v_runs
   from (

@@ -102,12 +102,12 @@ def test_the_order_does_not_follow_the_database_s_language(server: Any) -> None:
             schema.install(conn)
             db = Db(conn)
             assert db.value("select 'a' < 'B'") is True
-            names = ["b", "B", "a", "A1"]
+            names = ["b", "C", "a", "A1"]
             flow(db, "f", *names, step("join", *names))
-            assert shape(db, "f")["steps"][-1]["dependencies"] == ["A1", "B", "a", "b"]
+            assert shape(db, "f")["steps"][-1]["dependencies"] == ["A1", "C", "a", "b"]
             run = db.value("select run_id from pgflow.start_flow('f', '{}')")
             rows = db.rows("select message from pgmq.q_f order by msg_id")
-            assert [r.message["step_slug"] for r in rows] == ["A1", "B", "a", "b"]
+            assert [r.message["step_slug"] for r in rows] == ["A1", "C", "a", "b"]
             assert run is not None
     finally:
         server.drop_database(name)
