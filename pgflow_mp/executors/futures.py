@@ -32,11 +32,10 @@ from pgflow_mp.executors.messages import (
     decode_outcomes,
     encode,
 )
-from pgflow_mp.executors.protocol import Abilities, ExecutorFactory, Limits, OnEvent
+from pgflow_mp.executors.protocol import IN_FLIGHT, Abilities, ExecutorFactory, Limits, OnEvent
 
 T = TypeVar("T")
 
-IN_FLIGHT: Final = 2  # chunks a lane holds: one running, one waiting
 _LAST_WAIT: Final = 0.02
 
 

@@ -18,6 +18,9 @@ from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Setup
 OnEvent = Callable[[LaneEvent | ExecutorLost], None]
 """Told what happens; quick, and does not call back."""
 
+IN_FLIGHT: Final = 2
+"""Chunks that a lane holds at most: one running, one waiting."""
+
 _WITHOUT: Final = {
     "kill": "a step's timeout is not enforced, and cancelling waits for what runs",
     "blame": "an item that crashes its process is found by running its chunk again in halves",

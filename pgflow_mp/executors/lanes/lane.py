@@ -22,12 +22,12 @@ from pgflow_mp.executors.lanes.processes import forget_semaphores, semaphore_nam
 from pgflow_mp.executors.lanes.slots import MAX_ITEMS, SlotFiles, SlotReader
 from pgflow_mp.executors.lanes.trees import ProcessTree, signal_group
 from pgflow_mp.executors.messages import Chunk, Hello, Kind, Outcome, decode_hello
+from pgflow_mp.executors.protocol import IN_FLIGHT
 from pgflow_mp.executors.verdicts import KillReason
 
 _IN_SIGHT: Final = 0.02  # seconds in which a store of ours has surely reached the child
 _EARLY: Final = 0.3  # seconds without a report after which outcomes of a running chunk are reported
 _HEARSAY: Final = 0.15  # seconds between signals that a process manager sends to all of us at once
-IN_FLIGHT: Final = 2  # chunks a lane holds: one running, one waiting
 
 
 @dataclass(frozen=True, slots=True)
