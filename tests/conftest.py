@@ -18,6 +18,7 @@ import psutil
 import psycopg
 import pytest
 from database_server import DatabaseServer
+from worker_harness import end_processes
 
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.executors.cpus import available_cpus
@@ -130,6 +131,13 @@ def _left_behind() -> list[psutil.Process]:
             if marked and not any("from multiprocessing." in part for part in process.cmdline()):
                 left.append(process)
     return left
+
+
+@pytest.fixture(autouse=True)
+def _no_worker_left() -> Iterator[None]:
+    """A test that fails leaves no worker running."""
+    yield
+    end_processes()
 
 
 @pytest.hookimpl(trylast=True)

@@ -25,6 +25,7 @@ from pgflow_mp.worker.stats import WorkerReport
 from pgflow_mp.worker.worker import Worker
 
 FLOWS = Path(__file__).with_name("worker_flows.py")
+_started: list[subprocess.Popen[str]] = []
 
 
 def settings(dsn: str, flow: str, **options: Any) -> WorkerSettings:
@@ -168,13 +169,23 @@ def process(
 ) -> subprocess.Popen[str]:
     """A worker in a process of its own; it prints its report as its last line."""
     command = [sys.executable, __file__, json.dumps([dsn, flow, run_id, options])]
-    return subprocess.Popen(
+    running = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
         text=True,
         env=dict(os.environ),
         process_group=0 if in_new_group else None,
     )
+    _started.append(running)
+    return running
+
+
+def end_processes() -> None:
+    """End what a test that failed has left running."""
+    while _started:
+        running = _started.pop()
+        if running.poll() is None:
+            kill(running)
 
 
 def kill(running: subprocess.Popen[str]) -> None:

@@ -323,6 +323,7 @@ def test_whatever_changes_a_definition_first_takes_its_lock(
         assert conn.execute(
             "select count(*) from pg_locks l join pg_class c on c.oid = l.relation"
             " join pg_namespace n on n.oid = c.relnamespace where l.pid <> pg_backend_pid()"
+            " and l.database = (select oid from pg_database where datname = current_database())"
             " and n.nspname in ('pgflow', 'pgmq')"
         ).fetchone() == (0,)
         assert not done.is_set()
