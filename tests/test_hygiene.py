@@ -22,7 +22,6 @@ LONGEST_EXCEPTION = 480
 EXCEPTIONS = {
     "pgflow_mp/executors/lanes/lane.py",
     "pgflow_mp/executors/lanes/pool.py",
-    "sql/functions/0310_complete_tasks.sql",
 }
 """Files of one subject that is better not cut in two."""
 OF_A_VERB = {("bench", "cli/bench.py")}

@@ -296,8 +296,9 @@ begin
 end;
 $$;
 
--- Claims up to qty tasks from the queue that the worker serves, fewer where their input is large (_claim_bytes), answered in message order.
--- lease_seconds is the visibility timeout of the claim; by default that of the flow's slowest step.
+-- Claims up to qty tasks from the queue that the worker serves, fewer where their input is large (_claim_bytes),
+-- answered in message order. lease_seconds is the visibility timeout of the claim; by default that of the flow's
+-- slowest step.
 -- jit is off here and in what settles: a plan that avoids a method at any price looks expensive enough
 -- to compile, which takes longer than the call.
 create or replace function pgflow.claim_tasks(

@@ -1,0 +1,240 @@
+-- What follows from tasks that are done (contract section 8): the counter of their step, the completion of the step
+-- with its output and of what depends on it, or the run's failure where no map can be made of the output.
+
+-- The array of a finished map's outputs in index order; NULL where it would pass the 256 MB limit of
+-- jsonb: the step still completes and its outputs stay readable in the task rows. A value alone takes up to
+-- 8 bytes more than within the array; their sum costs a tenth of what building the array does.
+create or replace function pgflow._collect_map_output(run_id uuid, step_slug text)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_output jsonb;
+begin
+  if (
+    select sum(pg_column_size(t.output)) - 8 * count(*) > pgflow._largest_json()
+    from pgflow.step_tasks t
+    where t.run_id = _collect_map_output.run_id and t.step_slug = _collect_map_output.step_slug
+  ) then
+    return null;
+  end if;
+  v_output := (
+    select coalesce(jsonb_agg(coalesce(t.output, 'null'::jsonb) order by t.task_index), '[]'::jsonb)
+    from pgflow.step_tasks t
+    where t.run_id = _collect_map_output.run_id and t.step_slug = _collect_map_output.step_slug
+  );
+  return case when pg_column_size(v_output) <= pgflow._largest_json() then v_output end;
+exception
+  when program_limit_exceeded or out_of_memory then
+    return null;
+end;
+$$;
+
+-- The slug of a dependent map whose size this single step's output should tell but cannot.
+create or replace function pgflow._map_starved_by(flow_slug text, run_id uuid, step_slug text, output jsonb)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select child.step_slug
+  from pgflow.deps d
+  join pgflow.steps child
+    on child.flow_slug = d.flow_slug and child.step_slug = d.step_slug and child.step_type = 'map'
+  join pgflow.step_states ss
+    on ss.run_id = _map_starved_by.run_id and ss.step_slug = child.step_slug and ss.initial_tasks is null
+  where d.flow_slug = _map_starved_by.flow_slug
+    and d.dep_slug = _map_starved_by.step_slug
+    and (_map_starved_by.output is null or jsonb_typeof(_map_starved_by.output) <> 'array')
+  order by child.step_index
+  limit 1;
+$$;
+
+-- The step has just completed with this many tasks: its dependents lose one dependency, and a map over
+-- it learns its size. Caller holds the run's lock.
+create or replace function pgflow._release_dependents_of_completed(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  tasks int
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform 1
+  from pgflow.step_states ss
+  join pgflow.deps d on d.flow_slug = ss.flow_slug and d.step_slug = ss.step_slug
+  where ss.run_id = _release_dependents_of_completed.run_id
+    and d.dep_slug = _release_dependents_of_completed.step_slug
+  order by ss.step_slug collate "C"
+  for update of ss;
+
+  update pgflow.step_states ss
+  set remaining_deps = ss.remaining_deps - 1,
+      initial_tasks = case
+        when s.step_type = 'map' and ss.initial_tasks is null then _release_dependents_of_completed.tasks
+        else ss.initial_tasks
+      end
+  from pgflow.deps d
+  join pgflow.steps s on s.flow_slug = d.flow_slug and s.step_slug = d.step_slug
+  where d.flow_slug = _release_dependents_of_completed.flow_slug
+    and d.dep_slug = _release_dependents_of_completed.step_slug
+    and ss.run_id = _release_dependents_of_completed.run_id
+    and ss.step_slug = d.step_slug;
+end;
+$$;
+
+-- Counts tasks of a started step as done: the counter once a batch, then the next spawn window, or,
+-- when nothing is left, the completion of the step and all that follows from it.
+-- single_output is the output of a single step. Caller holds the locks of the run and the step.
+create or replace function pgflow._count_done(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  done int,
+  single_output jsonb
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_state record;
+  v_spawn_to int;
+  v_output jsonb;
+  v_completed_at timestamptz;
+begin
+  select ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks, s.step_type,
+    coalesce(s.opt_start_delay, 0) as start_delay
+  into v_state
+  from pgflow.step_states ss
+  join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+
+  -- Two states that only rows written by hand are in: it is unknown how many tasks are left, so that
+  -- none of them is the last one; or none was spawned, so that the rows that exist are all.
+  if v_state.remaining is null then
+    return;
+  end if;
+  if v_state.remaining > 0 then
+    v_spawn_to := case
+      when v_state.spawned_tasks = 0 then 0
+      else pgflow._spawn_target(
+        v_state.initial_tasks, v_state.spawned_tasks, v_state.initial_tasks - v_state.remaining
+      )
+    end;
+    if v_spawn_to > v_state.spawned_tasks then
+      perform pgflow._spawn_tasks(
+        _count_done.flow_slug, _count_done.run_id, _count_done.step_slug,
+        v_state.spawned_tasks, v_spawn_to, 0
+      );
+    end if;
+    update pgflow.step_states ss
+    set remaining_tasks = v_state.remaining, spawned_tasks = v_spawn_to
+    where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+    return;
+  end if;
+
+  v_output := case
+    when v_state.step_type = 'single' then single_output
+    else pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
+  end;
+  update pgflow.step_states ss
+  set status = 'completed',
+      completed_at = greatest(now(), ss.started_at),
+      remaining_tasks = 0,
+      output = v_output
+  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug
+  returning ss.completed_at into v_completed_at;
+
+  perform pgflow._release_dependents_of_completed(
+    _count_done.flow_slug,
+    _count_done.run_id,
+    _count_done.step_slug,
+    case
+      when v_state.step_type = 'map' then v_state.initial_tasks
+      when jsonb_typeof(v_output) = 'array' then jsonb_array_length(v_output)
+    end
+  );
+  update pgflow.runs r
+  set remaining_steps = r.remaining_steps - 1
+  where r.run_id = _count_done.run_id;
+
+  perform pgflow._emit_step_event(
+    _count_done.run_id,
+    _count_done.step_slug,
+    'completed',
+    jsonb_build_object('completed_at', v_completed_at),
+    'output',
+    v_output
+  );
+  perform pgflow._advance_run(_count_done.run_id);
+end;
+$$;
+
+-- A single step whose output cannot be mapped over ends its run, whatever its options say. The run's event
+-- comes before the step's (contract). Caller holds the locks of the run and the step.
+create or replace function pgflow._fail_by_type_violation(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  output jsonb,
+  child_slug text
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_produced text := coalesce(jsonb_typeof(output), 'null');
+  v_error text := format(
+    '[TYPE_VIOLATION] Map step %s expects array input but dependency %s produced %s',
+    child_slug, step_slug, v_produced
+  );
+  v_failed_at timestamptz;
+begin
+  update pgflow.step_tasks t
+  set status = 'failed',
+      failed_at = greatest(now(), t.started_at),
+      output = _fail_by_type_violation.output,
+      error_message = format('[TYPE_VIOLATION] Produced %s instead of array', v_produced)
+  where t.run_id = _fail_by_type_violation.run_id
+    and t.step_slug = _fail_by_type_violation.step_slug
+    and t.task_index = 0;
+
+  update pgflow.runs r
+  set status = 'failed', failed_at = greatest(now(), r.started_at)
+  where r.run_id = _fail_by_type_violation.run_id
+  returning r.failed_at into v_failed_at;
+  perform pgflow._emit_run_event(
+    _fail_by_type_violation.run_id,
+    'failed',
+    jsonb_build_object('flow_slug', _fail_by_type_violation.flow_slug, 'failed_at', v_failed_at)
+  );
+
+  update pgflow.step_states ss
+  set status = 'failed', failed_at = greatest(now(), ss.started_at), error_message = v_error
+  where ss.run_id = _fail_by_type_violation.run_id and ss.step_slug = _fail_by_type_violation.step_slug
+  returning ss.failed_at into v_failed_at;
+  perform pgflow._emit_step_event(
+    _fail_by_type_violation.run_id,
+    _fail_by_type_violation.step_slug,
+    'failed',
+    jsonb_build_object('error_message', v_error, 'failed_at', v_failed_at)
+  );
+
+  perform pgflow._end_open_tasks(_fail_by_type_violation.run_id, 'cancelled');
+  perform pgflow._archive_task_message(
+    _fail_by_type_violation.run_id, _fail_by_type_violation.step_slug, 0
+  );
+end;
+$$;
