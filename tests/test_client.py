@@ -13,8 +13,7 @@ from database_server import DatabaseServer
 from worker_harness import adapted, compiled, eventually, settings, start, threaded
 
 from pgflow_mp import Flow
-from pgflow_mp.client import Client
-from pgflow_mp.client_runs import Run
+from pgflow_mp.client import Client, Run
 from pgflow_mp.db import engine, wire
 from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.worker.settings import WorkerState

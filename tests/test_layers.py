@@ -54,7 +54,7 @@ ALLOWED = {
 }
 """What a room may import besides itself."""
 ROOMS = tuple(name for name in ALLOWED if name not in ("client", API))
-CLIENTS = ("client", "client_runs", "runner", "run_request")
+CLIENTS = ("client", "runner", "run_request")
 VERSION = f"{API}.__version__"
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 import psycopg
 
-from pgflow_mp.client_runs import Run, check_step
+from pgflow_mp.client.run_handles import Run, check_step
 from pgflow_mp.db import connection, engine, patience, schema
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection

@@ -17,7 +17,7 @@ from pgflow_mp.db.reads.runs import StepRow
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 
 if TYPE_CHECKING:
-    from pgflow_mp.client import Client
+    from pgflow_mp.client.client import Client
 
 RunStatus = Literal["started", "completed", "failed"]
 WaitedFor = Literal["started", "completed", "failed", "skipped"]
