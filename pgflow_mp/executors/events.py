@@ -4,7 +4,7 @@ A lane's events name it and its generation: the number of its process, counted o
 where there is no telling).
 For each chunk the owner sees any number of Outcomes with ``done`` false, then one with ``done`` true: after
 that the chunk is forgotten. Each item is reported exactly once: in an Outcomes, or as the verdict of a
-LaneDied.
+LaneDied. Of a RangeChunk it sees RangeOutcomes instead.
 """
 
 from __future__ import annotations
@@ -85,6 +85,39 @@ class Outcomes(LaneEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class Piece:
+    """Outputs of ``count`` completed items from ``position`` of their chunk on.
+
+    ``body`` is their JSON joined by commas, without brackets: pieces that follow each other can be joined.
+    """
+
+    position: int
+    count: int
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RangeOutcomes(LaneEvent):
+    """Items of RangeChunk ``seq`` that ended, each list in the order of positions.
+
+    ``exceptions`` are those that failed. ``not_run`` are stretches (position, count) that are handed back
+    without a charge. ``seconds`` is what the completed items of this report took together.
+    """
+
+    seq: int
+    pieces: list[Piece]
+    exceptions: list[messages.Outcome]
+    not_run: list[tuple[int, int]]
+    seconds: float
+    done: bool
+
+    @property
+    def completed(self) -> int:
+        """Items in the pieces."""
+        return sum(piece.count for piece in self.pieces)
+
+
+@dataclass(frozen=True, slots=True)
 class LaneDied(LaneEvent):
     """A process ended other than by retirement; the pool has begun to replace it.
 
@@ -93,6 +126,9 @@ class LaneDied(LaneEvent):
     nothing ran or the item is handed back; ``suspect`` names the one that ran, (chunk, position), where the
     lanes' parent died. ``trace`` is faulthandler's. The chunks it held are closed by
     the Outcomes that follow.
+
+    A batch of several items that would be to blame together is not charged: it is among what was not run,
+    the verdict is None, and ``suspects`` names it (position in chunk ``seq``, items): run its halves.
     """
 
     cause: Cause
@@ -101,6 +137,7 @@ class LaneDied(LaneEvent):
     verdict: messages.Outcome | None
     trace: str
     suspect: tuple[int, int] | None = None
+    suspects: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,14 +63,80 @@ class Item(Message):
     flow_input: bytes | None
 
 
-class Chunk(Message):
-    """What a lane receives at once; transport only. ``seq`` is the sender's name for it."""
+Address = tuple[str, str, int, int]
+"""Whose an item of a chunk is: run, step slug, position of the step in the chunk's timeouts, task index."""
+
+
+class Chunk(Message, tag=0):
+    """What a lane receives at once; transport only. ``seq`` is the sender's name for it.
+
+    ``batch`` is the most items that a handler of batches takes at once (0: what its step says).
+    """
 
     seq: int
     flow: str
     runs: list[str]
     steps: list[str]
     items: list[Item]
+    batch: int = 0
+
+    @property
+    def size(self) -> int:
+        """Items."""
+        return len(self.items)
+
+    def locate(self, position: int) -> Address:
+        """Whose the item at ``position`` is."""
+        item = self.items[position]
+        return self.runs[item.run], self.steps[item.step], item.step, item.index
+
+
+class Segment(Message):
+    """``count`` elements of a page, from the one at position ``first`` of it.
+
+    ``page`` is the page's whole JSON array; ``page_id`` names it, so that it is decoded once.
+    """
+
+    page: bytes
+    page_id: int
+    first: int
+    count: int
+
+
+class RangeChunk(Message, tag=1):
+    """What a lane receives of a range: items ``first_index``.. of one step; else as a Chunk.
+
+    The segments hold ``count`` elements together.
+    """
+
+    seq: int
+    flow: str
+    run: str
+    step: str
+    first_index: int
+    count: int
+    segments: list[Segment]
+    batch: int = 0
+
+    @property
+    def size(self) -> int:
+        """Items."""
+        return self.count
+
+    @property
+    def steps(self) -> list[str]:
+        """The one step."""
+        return [self.step]
+
+    def locate(self, position: int) -> Address:
+        """Whose the item at ``position`` is."""
+        if not 0 <= position < self.count:
+            raise IndexError(f"a chunk of {self.count} items has none at {position}")
+        return self.run, self.step, 0, self.first_index + position
+
+
+AnyChunk = Chunk | RangeChunk
+"""What executors take; they ask both for ``seq``, ``size``, ``steps`` and ``locate``."""
 
 
 class Outcome(Message):
