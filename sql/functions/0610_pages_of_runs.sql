@@ -1,0 +1,78 @@
+-- Ours: what a map in ranges has besides its step's state goes with that state, however that is deleted. The tables
+-- have no foreign keys, whose locks would make whoever claims wait for whoever settles. As a foreign key's, the
+-- action needs no right of who deletes.
+
+-- Who leases items holds the lock of the map's row, and writes its range before it lets go: so the map goes first,
+-- and the next statement sees the ranges of those that were waited for.
+create or replace function pgflow._delete_ranges_of_steps()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id and m.step_slug = d.step_slug;
+  delete from pgflow.ranges g using deleted d where g.run_id = d.run_id and g.step_slug = d.step_slug;
+  delete from pgflow.pages p using deleted d where p.run_id = d.run_id and p.step_slug = d.step_slug;
+  return null;
+end;
+$$;
+
+-- Pages may be written before their step has a state, and stay behind where states were truncated by hand.
+create or replace function pgflow._delete_ranges_of_runs()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id;
+  delete from pgflow.ranges g using deleted d where g.run_id = d.run_id;
+  delete from pgflow.pages p using deleted d where p.run_id = d.run_id;
+  return null;
+end;
+$$;
+
+-- What is empty is left alone: the lock would be in the way of whoever reads it.
+create or replace function pgflow._truncate_ranges()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if exists (select 1 from pgflow.range_maps) then
+    truncate pgflow.range_maps;
+  end if;
+  if exists (select 1 from pgflow.ranges) then
+    truncate pgflow.ranges;
+  end if;
+  if exists (select 1 from pgflow.pages) then
+    truncate pgflow.pages;
+  end if;
+  return null;
+end;
+$$;
+
+create or replace trigger delete_ranges
+  after delete on pgflow.step_states
+  referencing old table as deleted
+  for each statement
+  execute function pgflow._delete_ranges_of_steps();
+
+create or replace trigger delete_ranges
+  after delete on pgflow.runs
+  referencing old table as deleted
+  for each statement
+  execute function pgflow._delete_ranges_of_runs();
+
+create or replace trigger truncate_ranges
+  after truncate on pgflow.step_states
+  for each statement
+  execute function pgflow._truncate_ranges();
