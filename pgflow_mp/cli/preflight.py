@@ -180,11 +180,13 @@ def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
 
 
 def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
+    from pgflow_mp.flows.shapes import definition
+
     steps = [
         StepOutline(step.slug, step.step_type == "map", list(step.dependencies))
         for step in flow.steps.values()
     ]
-    facts = FlowFacts(flow.slug, steps, msgspec.json.encode(flow.shape()), flow.queues, target)
+    facts = FlowFacts(flow.slug, steps, msgspec.json.encode(definition(flow)), flow.queues, target)
     module = sys.modules.get(flow.module)
     default = getattr(module, "DEFAULT_INPUT", None)
     if default is not None and flow.module.startswith("pgflow_mp.examples."):

@@ -13,6 +13,7 @@ from pgflow_mp.executors.messages import FlowInfo, Kind, StepInfo
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.shapes import definition
 from pgflow_mp.loading import finding
 
 Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
@@ -57,7 +58,7 @@ def describe(flow: Flow) -> FlowInfo:
         )
         for step in flow.steps.values()
     ]
-    return FlowInfo(flow.slug, flow.queues, msgspec.json.encode(flow.shape()), steps)
+    return FlowInfo(flow.slug, flow.queues, msgspec.json.encode(definition(flow)), steps)
 
 
 class Prepared:

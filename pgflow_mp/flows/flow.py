@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from pgflow_mp.flows import validation
+from pgflow_mp.flows import storage, validation
 from pgflow_mp.flows.options import FLOW
 from pgflow_mp.flows.options import names as option_names
 from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepDefinition, StepOptions, Steps, build_step
@@ -36,7 +36,8 @@ class Flow:
     ``slug`` names the flow and its queue: at most 47 letters, digits and underscores. ``max_attempts``
     (at least 1, default 3), ``base_delay`` (seconds, at least 1, default 5) and ``timeout`` (seconds,
     at least 3, default 60) hold for every step that does not set its own. ``queues="step"`` gives each
-    step a queue of its own, named ``<flow>__<step>``, instead of one for all of them. ``former_slugs=True``
+    step a queue of its own, named ``<flow>__<step>``, instead of one for all of them. ``storage`` holds for
+    every map that does not set its own: "tasks" or "ranges" (docs/ranges.md). ``former_slugs=True``
     lets slugs begin or end with an underscore or have two in a row, for a flow that a database has from
     before this was refused. Raises FlowDefinitionError.
     """
@@ -55,7 +56,12 @@ class Flow:
         known = ("queues", "former_slugs", *option_names(FLOW))
         validation.check_unknown([name for name in options if name not in known], known, where)
         self.options: Mapping[str, int] = MappingProxyType(validation.check_options(options, where))
-        self._steps = Steps(self.slug, self.queues, former_slugs=former_slugs and queues == "flow")
+        self._steps = Steps(
+            self.slug,
+            self.queues,
+            former_slugs=former_slugs and queues == "flow",
+            storage=storage.check_storage(options.get("storage"), where),
+        )
         caller = _caller()
         self.module: str = caller.f_globals.get("__name__", "__main__")
         """``__name__`` of the module that made the flow."""
@@ -118,6 +124,9 @@ class Flow:
         The handler receives one element; ``ctx.task_index`` is its position. ``tolerate`` is how many
         items may fail for good, as a count (int) or a share (float) of all; their outputs are null.
         ``stop_after_alike=K`` fails the step at once when its first K items all fail with one error.
+        ``batch=N`` gives the handler a list of up to N elements, which it answers with as many results.
+        ``storage`` is "tasks" or "ranges"; ``barrier=False`` lets a map over a map, both in ranges, begin
+        with what its parent has done.
         """
         return self._define("map", slug, handler, options)
 

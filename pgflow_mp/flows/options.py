@@ -1,6 +1,6 @@
 """Every option of flows and steps, in one table, from which definition, shape, SQL and documentation are fed.
 
-Sources: contract: worker section 6; ``tolerate`` and ``stop_after_alike`` are ours.
+Sources: contract: worker section 6; the group *policy* is ours.
 """
 
 from __future__ import annotations
@@ -12,6 +12,10 @@ from typing import Final, Literal
 
 FLOW: Final = "flow"
 ANY_STEP: Final = ("step", "array", "map")
+Storage = Literal["tasks", "ranges"]
+STORAGES: Final = ("tasks", "ranges")
+DEFAULT_STORAGE: Final[Storage] = "tasks"
+"""How maps of a new flow are stored where neither they nor the flow say it; a stored flow keeps its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +25,8 @@ class OptionSpec:
     ``kinds`` are where it may be given: ``flow``, ``step``, ``array``, ``map``. ``group`` says what becomes
     of it: *integers* are passed to ``add_step`` (``create_flow``), *policy* goes to ``set_step_policy``,
     *conditions* and *graph* have code of their own. What has a ``minimum`` is an integer, and is checked as
-    one. ``columns`` are the SQL parameters that it becomes, each with its key in the shape's ``options``. The
-    rest is for people.
+    one; what has ``choices`` is one of these texts. ``columns`` are the SQL parameters that it becomes, each
+    with its key in the shape's ``options``. The rest is for people.
     """
 
     name: str
@@ -33,6 +37,7 @@ class OptionSpec:
     help: str
     minimum: int | None = None
     columns: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    choices: tuple[str, ...] = ()
 
 
 OPTIONS: Final = (
@@ -131,6 +136,35 @@ OPTIONS: Final = (
         1,
         {"stop_after_alike": "stopAfterAlike"},
     ),
+    OptionSpec(
+        "storage",
+        (FLOW, "map"),
+        "policy",
+        "`tasks` or `ranges`",
+        f"`{DEFAULT_STORAGE}`",
+        "whether an item has a row of its own, or many share one",
+        choices=STORAGES,
+        columns={"storage": "storage"},
+    ),
+    OptionSpec(
+        "batch",
+        ("map",),
+        "policy",
+        "at least 1",
+        "none",
+        "how many items the function is given at once, as a list",
+        1,
+        columns={"batch": "batch"},
+    ),
+    OptionSpec(
+        "barrier",
+        ("map",),
+        "policy",
+        "`True` or `False`",
+        "`True`",
+        "whether a map over a map waits for all of its items, or begins with the first that are done",
+        columns={"barrier": "barrier"},
+    ),
 )
 
 
@@ -148,6 +182,9 @@ MINIMUM: Final = _minimum("integers")
 
 POLICY_MINIMUM: Final = _minimum("policy")
 """The least value of each integer that set_step_policy takes."""
+
+DEFAULT_KEY: Final = "defaultStorage"
+"""Key of the flow's ``options`` that says how a new flow's maps are stored that do not say it themselves."""
 
 KEYS: Final[Mapping[str, str]] = {column: key for spec in OPTIONS for column, key in spec.columns.items()}
 """Keys of the shape's ``options`` by SQL parameter."""

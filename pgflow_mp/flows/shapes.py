@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from pgflow_mp.flows.options import KEYS
+from pgflow_mp.flows.options import DEFAULT_KEY, DEFAULT_STORAGE, KEYS, Storage
+from pgflow_mp.flows.storage import asked, when_new
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.flow import Flow
@@ -14,9 +15,20 @@ if TYPE_CHECKING:
 
 def shape(flow: Flow) -> dict[str, Any]:
     """The JSON shape of ``flow``, keys as in the contract. Options are there only where they are set."""
-    result: dict[str, Any] = {"steps": [_step_shape(step) for step in flow.steps.values()]}
+    storages = asked(flow)
+    result: dict[str, Any] = {
+        "steps": [_step_shape(step, storages.get(step.slug)) for step in flow.steps.values()]
+    }
     if flow.options:
         result["options"] = {KEYS[name]: value for name, value in flow.options.items()}
+    return result
+
+
+def definition(flow: Flow) -> dict[str, Any]:
+    """The shape, and what only matters where the flow is created: how maps are stored that do not say it."""
+    result = shape(flow)
+    if when_new(flow) != asked(flow) and DEFAULT_STORAGE != "tasks":
+        result["options"] = {**result.get("options", {}), DEFAULT_KEY: DEFAULT_STORAGE}
     return result
 
 
@@ -26,7 +38,7 @@ def to_sql(flow: Flow) -> str:
     A flow with a queue for each step is made by one call: steps cannot be added to it one by one.
     """
     if flow.queues == "step":
-        whole = json.dumps(shape(flow), ensure_ascii=False, separators=(",", ":"))
+        whole = json.dumps(definition(flow), ensure_ascii=False, separators=(",", ":"))
         return f"SELECT pgflow.ensure_flow_compiled({_text(flow.slug)}, {_text(whole)}, 'step');\n"
     arguments = [_text(flow.slug), *(f"{name} => {value}" for name, value in flow.options.items())]
     statements = [f"SELECT pgflow.create_flow({', '.join(arguments)});"]
@@ -34,15 +46,18 @@ def to_sql(flow: Flow) -> str:
         f"SELECT pgflow.add_step({', '.join(_step_arguments(flow.slug, step))});"
         for step in flow.steps.values()
     ]
-    statements += [
-        f"SELECT pgflow.set_step_policy({', '.join(_policy_arguments(flow.slug, step))});"
-        for step in flow.steps.values()
-        if step.policy
-    ]
+    storages = when_new(flow)
+    for step in flow.steps.values():
+        storage = storages.get(step.slug)
+        policy = _policy(step, None if storage == "tasks" and step.storage is None else storage)
+        if policy:
+            arguments = [_text(flow.slug), _text(step.slug)]
+            arguments += [f"{name} => {_literal(value)}" for name, value in policy.items()]
+            statements.append(f"SELECT pgflow.set_step_policy({', '.join(arguments)});")
     return "\n".join(statements) + "\n"
 
 
-def _step_shape(step: StepDefinition) -> dict[str, Any]:
+def _step_shape(step: StepDefinition, storage: Storage | None) -> dict[str, Any]:
     result: dict[str, Any] = {
         "slug": step.slug,
         "stepType": step.step_type,
@@ -52,7 +67,7 @@ def _step_shape(step: StepDefinition) -> dict[str, Any]:
         "requiredInputPattern": _pattern(step.when),
         "forbiddenInputPattern": _pattern(step.unless),
     }
-    options = {**step.options, **step.policy}
+    options = {**step.options, **_policy(step, storage)}
     if options:
         result["options"] = {KEYS[name]: value for name, value in options.items()}
     return result
@@ -78,12 +93,18 @@ def _step_arguments(flow_slug: str, step: StepDefinition) -> list[str]:
     return arguments
 
 
-def _policy_arguments(flow_slug: str, step: StepDefinition) -> list[str]:
-    return [
-        _text(flow_slug),
-        _text(step.slug),
-        *(f"{name} => {value}" for name, value in step.policy.items()),
-    ]
+def _policy(step: StepDefinition, storage: Storage | None) -> dict[str, int | float | str]:
+    """What set_step_policy is given of a step, by its parameters."""
+    policy: dict[str, int | float | str] = dict(step.policy)
+    if storage is not None:
+        policy["storage"] = storage
+    if not step.barrier:
+        policy["barrier"] = False
+    return policy
+
+
+def _literal(value: int | float | str) -> str:
+    return _text(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _json(pattern: Any) -> str | None:

@@ -9,9 +9,10 @@ from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypedDict, cast
 
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
-from pgflow_mp.flows import validation
+from pgflow_mp.flows import storage, validation
 from pgflow_mp.flows.binding import Argument, StepFacts, bind
 from pgflow_mp.flows.checks import check_annotations
+from pgflow_mp.flows.options import Storage
 from pgflow_mp.flows.options import names as option_names
 
 Mode = Literal["fail", "skip", "skip-cascade"]
@@ -19,15 +20,19 @@ Parent = str | Callable[..., Any]
 Pattern = Mapping[str, Any]
 
 
-class FlowOptions(TypedDict, total=False):
-    """Options of a flow, the defaults of its steps."""
-
+class _Options(TypedDict, total=False):
     max_attempts: int | None
     base_delay: int | None
     timeout: int | None
 
 
-class _AnyStepOptions(FlowOptions, total=False):
+class FlowOptions(_Options, total=False):
+    """Options of a flow, the defaults of its steps."""
+
+    storage: Storage | None
+
+
+class _AnyStepOptions(_Options, total=False):
     start_delay: int | None
     when: Pattern | None
     unless: Pattern | None
@@ -47,14 +52,18 @@ class MapOptions(_AnyStepOptions, total=False):
     over: Parent | None
     tolerate: float | None
     stop_after_alike: int | None
+    storage: Storage | None
+    batch: int | None
+    barrier: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class StepDefinition:
     """One step. ``options``, ``policy`` and the modes hold only what was set.
 
-    ``policy`` is a map step's failure policy by the names of its SQL columns; ``arguments`` say what the
-    handler gets.
+    ``policy`` is a map's failure policy and its ``batch``, by the names of their SQL columns. ``storage`` is
+    how the map asks to be stored, by itself or by its flow; None where neither says it. ``barrier``: it waits
+    for all of its parent. ``arguments`` say what the handler gets.
     """
 
     slug: str
@@ -63,6 +72,8 @@ class StepDefinition:
     dependencies: tuple[str, ...]
     options: Mapping[str, int]
     policy: Mapping[str, int | float]
+    storage: Storage | None
+    barrier: bool
     when: Mapping[str, Any] | None
     unless: Mapping[str, Any] | None
     when_unmet: Mode | None
@@ -71,15 +82,28 @@ class StepDefinition:
     facts: StepFacts
     arguments: tuple[Argument, ...]
 
+    @property
+    def batch(self) -> int:
+        """How many items the handler is given at once, as a list; 0 if it gets them one by one."""
+        return int(self.policy.get("batch", 0))
+
 
 class Steps(dict[str, StepDefinition]):
     """The steps of one flow by slug, in definition order. Looking up an unknown slug raises FlowNotFound."""
 
-    def __init__(self, flow_slug: str, queue_mode: str = "flow", *, former_slugs: bool = False) -> None:
+    def __init__(
+        self,
+        flow_slug: str,
+        queue_mode: str = "flow",
+        *,
+        former_slugs: bool = False,
+        storage: Storage | None = None,
+    ) -> None:
         super().__init__()
         self.flow_slug = flow_slug
         self.former_slugs = former_slugs
         self.queue_mode = queue_mode
+        self.storage = storage
 
     def __missing__(self, slug: str) -> StepDefinition:
         raise FlowNotFound(
@@ -116,6 +140,8 @@ def build_step(
             + ", ".join(parents),
             hint="Join them in an array step first, and map over that one.",
         )
+    barrier = storage.check_barrier(options, where, [steps[parent] for parent in parents], steps.storage)
+    stored = storage.check_storage(options.get("storage"), where) if kind == "map" else None
     facts = StepFacts(flow_slug, slug, kind == "map", parents)
     names = {} if caller.f_locals is caller.f_globals else caller.f_locals
     arguments = bind(function, facts, names)
@@ -127,6 +153,8 @@ def build_step(
         dependencies=parents,
         options=MappingProxyType(validation.check_options(options, where)),
         policy=MappingProxyType(validation.check_policy(options, where)),
+        storage=stored or (steps.storage if kind == "map" else None),
+        barrier=barrier,
         when=validation.check_pattern(options.get("when"), "when", where),
         unless=validation.check_pattern(options.get("unless"), "unless", where),
         when_unmet=cast(Mode | None, validation.check_mode(options.get("when_unmet"), "when_unmet", where)),

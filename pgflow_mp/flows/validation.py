@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal
 
 from pgflow_mp.errors import FlowDefinitionError
-from pgflow_mp.flows.options import MINIMUM, POLICY_MINIMUM
+from pgflow_mp.flows.options import FLOW, MINIMUM, OPTIONS, POLICY_MINIMUM
 
 MAX_SLUG_LENGTH: Final = 128
 MAX_QUEUE_NAME_LENGTH: Final = 47  # pgmq takes no more
@@ -159,7 +159,7 @@ def _integers(options: Mapping[str, object], least: Mapping[str, int], where: st
 
 
 def check_policy(options: Mapping[str, object], where: str) -> dict[str, int | float]:
-    """Return a map step's failure policy by the names of its SQL columns, without what is not set."""
+    """Return a map's failure policy, and its batch, by the names of their SQL columns; only what is set."""
     policy: dict[str, int | float] = {}
     tolerate = options.get("tolerate")
     if isinstance(tolerate, bool) or not isinstance(tolerate, int | float | None):
@@ -188,6 +188,8 @@ def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> N
     close = difflib.get_close_matches(name, allowed, 1)
     guess = _OTHER_NAMES.get(name) or (close[0] if close else None)
     hint = f"Did you mean {guess!r}? " if guess in allowed else ""
+    owners = [f"{kind}s" for spec in OPTIONS if spec.name == name for kind in spec.kinds if kind != FLOW]
+    hint = f"It is an option of {' and '.join(owners)}. " if owners and not hint else hint
     raise FlowDefinitionError(
         f"{where} has no option '{name}'", hint=f"{hint}Options are {', '.join(allowed)}."
     )

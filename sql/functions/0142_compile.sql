@@ -130,7 +130,7 @@ begin
       );
     end loop;
   end if;
-  perform pgflow._set_policies_from_shape(p_flow_slug, p_shape);
+  perform pgflow._set_policies_from_shape(p_flow_slug, p_shape, true);
 end;
 $$;
 

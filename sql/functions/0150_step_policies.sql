@@ -1,11 +1,16 @@
--- Ours: failure policies of map steps.
+-- Ours: policies of map steps: which failures they tolerate, how their items are stored and handed out.
+
+-- Sets all of a step's policy, but for its storage, which stays as it is where none is given.
 
 create or replace function pgflow.set_step_policy(
   flow_slug text,
   step_slug text,
   tolerated_failures int default null,
   tolerated_share numeric default null,
-  stop_after_alike int default null
+  stop_after_alike int default null,
+  storage text default null,
+  batch int default null,
+  barrier boolean default null
 )
 returns pgflow.step_policies
 language plpgsql
@@ -24,23 +29,52 @@ begin
     raise exception 'Step "%" is not a map step, only those can tolerate failed tasks', set_step_policy.step_slug
       using errcode = 'PF005', hint = 'Use when_exhausted for a single step.';
   end if;
+  if (storage is not null or batch is not null or barrier is not null) and exists (
+    select 1 from pgflow.steps s
+    where s.flow_slug = set_step_policy.flow_slug
+      and s.step_slug = set_step_policy.step_slug
+      and s.step_type <> 'map'
+  ) then
+    raise exception 'Step "%" is not a map step, only those have storage, batch and barrier', set_step_policy.step_slug
+      using errcode = 'PF005', hint = 'A single step is one task.';
+  end if;
+  if not barrier and not exists (
+    select 1
+    from pgflow.steps s
+    join pgflow.deps d on d.flow_slug = s.flow_slug and d.step_slug = s.step_slug
+    join pgflow.steps parent on parent.flow_slug = d.flow_slug and parent.step_slug = d.dep_slug
+    where s.flow_slug = set_step_policy.flow_slug
+      and s.step_slug = set_step_policy.step_slug
+      and parent.step_type = 'map'
+      and s.required_input_pattern is null
+      and s.forbidden_input_pattern is null
+  ) then
+    raise exception 'Step "%" cannot begin before its parent is done', set_step_policy.step_slug
+      using errcode = 'PF005', hint = 'Only a map over a map can, and only without conditions: remove barrier => false.';
+  end if;
   insert into pgflow.step_policies as p (
-    flow_slug, step_slug, tolerated_failures, tolerated_share, stop_after_alike
+    flow_slug, step_slug, tolerated_failures, tolerated_share, stop_after_alike, storage, batch, barrier
   )
   values (
     set_step_policy.flow_slug, set_step_policy.step_slug, set_step_policy.tolerated_failures,
-    set_step_policy.tolerated_share, set_step_policy.stop_after_alike
+    set_step_policy.tolerated_share, set_step_policy.stop_after_alike,
+    set_step_policy.storage, set_step_policy.batch, set_step_policy.barrier
   )
   on conflict on constraint step_policies_pkey do update
     set tolerated_failures = excluded.tolerated_failures,
         tolerated_share = excluded.tolerated_share,
-        stop_after_alike = excluded.stop_after_alike
+        stop_after_alike = excluded.stop_after_alike,
+        storage = coalesce(excluded.storage, p.storage),
+        batch = excluded.batch,
+        barrier = excluded.barrier
   returning p.* into v_policy;
   return v_policy;
 end;
 $$;
 
-create or replace function pgflow._set_policies_from_shape(p_flow_slug text, p_shape jsonb)
+-- p_is_new: the flow was created from the shape, so its maps are stored as the shape says for those that do not
+-- say it themselves. One that was there keeps what it has.
+create or replace function pgflow._set_policies_from_shape(p_flow_slug text, p_shape jsonb, p_is_new boolean)
 returns void
 language plpgsql
 set search_path = pg_catalog, pg_temp
@@ -51,10 +85,20 @@ begin
     e.value ->> 'slug',
     (e.value -> 'options' ->> 'toleratedFailures')::int,
     (e.value -> 'options' ->> 'toleratedShare')::numeric,
-    (e.value -> 'options' ->> 'stopAfterAlike')::int
+    (e.value -> 'options' ->> 'stopAfterAlike')::int,
+    s.storage,
+    (e.value -> 'options' ->> 'batch')::int,
+    (e.value -> 'options' ->> 'barrier')::boolean
   )
   from jsonb_array_elements(coalesce(p_shape -> 'steps', '[]'::jsonb)) e
-  where e.value -> 'options' ?| array['toleratedFailures', 'toleratedShare', 'stopAfterAlike'];
+  cross join lateral (
+    select coalesce(
+      e.value -> 'options' ->> 'storage',
+      case when p_is_new and e.value ->> 'stepType' = 'map' then p_shape -> 'options' ->> 'defaultStorage' end
+    ) as storage
+  ) s
+  where s.storage is not null
+    or e.value -> 'options' ?| array['toleratedFailures', 'toleratedShare', 'stopAfterAlike', 'batch', 'barrier'];
 end;
 $$;
 

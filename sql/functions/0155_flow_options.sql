@@ -25,7 +25,7 @@ as $$
 $$;
 
 -- What each option is and should be, as people read it; null is not set. A step whose slug is null stands
--- for the flow, whose defaults are those of create_flow.
+-- for the flow, whose defaults are those of create_flow. A storage that the code does not ask for stays.
 create or replace function pgflow._compare_flow_options(p_flow_slug text, p_shape jsonb)
 returns table (step_slug text, option text, was text, wanted text)
 language sql
@@ -36,13 +36,16 @@ as $$
   from (
     select null::text as step_slug, -1 as step_index, f.opt_max_attempts as attempts, f.opt_base_delay as delay,
       f.opt_timeout as timeout, null::int as start, null::text as tolerate, null::int as alike,
+      null::text as storage, null::int as batch, null::text as barrier, false as is_map,
       '{"maxAttempts": 3, "baseDelay": 5, "timeout": 60}' || pgflow._set_options(p_shape) as options
     from pgflow.flows f
     where f.flow_slug = p_flow_slug
     union all
     select s.step_slug, s.step_index, s.opt_max_attempts, s.opt_base_delay,
       s.opt_timeout, s.opt_start_delay, pgflow._tolerance_text(p.tolerated_failures, p.tolerated_share),
-      p.stop_after_alike, pgflow._set_options(e.value)
+      p.stop_after_alike, case when s.step_type = 'map' then coalesce(p.storage, 'tasks') end, p.batch,
+      case when s.step_type = 'map' then coalesce(p.barrier, true)::text end, s.step_type = 'map',
+      pgflow._set_options(e.value)
     from pgflow.steps s
     join jsonb_array_elements(p_shape -> 'steps') e on e.value ->> 'slug' = s.step_slug
     left join pgflow.step_policies p on p.flow_slug = s.flow_slug and p.step_slug = s.step_slug
@@ -57,7 +60,10 @@ as $$
       (5, 'tolerate', c.tolerate, pgflow._tolerance_text(
         (c.options ->> 'toleratedFailures')::int, (c.options ->> 'toleratedShare')::numeric
       )),
-      (6, 'stop_after_alike', c.alike::text, c.options ->> 'stopAfterAlike')
+      (6, 'stop_after_alike', c.alike::text, c.options ->> 'stopAfterAlike'),
+      (7, 'storage', c.storage, coalesce(c.options ->> 'storage', c.storage)),
+      (8, 'batch', c.batch::text, c.options ->> 'batch'),
+      (9, 'barrier', c.barrier, coalesce(c.options ->> 'barrier', case when c.is_map then 'true' end))
   ) v (place, option, was, wanted)
   order by c.step_index, v.place;
 $$;
@@ -116,8 +122,12 @@ begin
   cross join lateral pgflow._set_options(e.value) o (options)
   where s.flow_slug = apply_flow_options.flow_slug and s.step_slug = e.value ->> 'slug';
 
-  delete from pgflow.step_policies p where p.flow_slug = apply_flow_options.flow_slug;
-  perform pgflow._set_policies_from_shape(apply_flow_options.flow_slug, shape);
+  delete from pgflow.step_policies p
+  where p.flow_slug = apply_flow_options.flow_slug and p.storage is null;
+  perform pgflow.set_step_policy(p.flow_slug, p.step_slug)
+  from pgflow.step_policies p
+  where p.flow_slug = apply_flow_options.flow_slug;
+  perform pgflow._set_policies_from_shape(apply_flow_options.flow_slug, shape, false);
   return v_changes;
 end;
 $$;

@@ -394,5 +394,7 @@ def test_a_failure_policy_out_of_bounds_is_refused(options: dict[str, Any], text
 
 
 def test_only_maps_have_a_failure_policy() -> None:
-    with pytest.raises(FlowDefinitionError, match="has no option 'tolerate'"):
-        Flow("f").step("s", abs, tolerate=1)  # type: ignore[call-overload]
+    for option in ("tolerate", "stop_after_alike", "storage", "batch", "barrier"):
+        with pytest.raises(FlowDefinitionError, match=f"has no option '{option}'") as caught:
+            Flow("f").step("s", abs, **{option: 1})  # type: ignore[call-overload]
+        assert caught.value.hint.startswith("It is an option of maps. Options are ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,18 @@ import psycopg
 import pytest
 
 from pgflow_mp import Flow
-from pgflow_mp.flows.options import ANY_STEP, FLOW, KEYS, MINIMUM, OPTIONS, POLICY_MINIMUM, names, table
+from pgflow_mp.flows.options import (
+    ANY_STEP,
+    DEFAULT_STORAGE,
+    FLOW,
+    KEYS,
+    MINIMUM,
+    OPTIONS,
+    POLICY_MINIMUM,
+    STORAGES,
+    names,
+    table,
+)
 from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepOptions
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -28,21 +40,22 @@ def test_the_page_shows_the_table() -> None:
 
 
 def test_every_option_that_the_database_keeps_reaches_it(tx: psycopg.Connection[tuple[object, ...]]) -> None:
-    values: Any = {spec.name: 7 for spec in OPTIONS if spec.columns}
-    flow = Flow("kept").map("items", len, **values)
+    values: Any = {spec.name: 7 for spec in OPTIONS if spec.columns} | {"storage": "ranges", "barrier": False}
+    flow = Flow("kept").map("before", len).map("items", len, over="before", **values)
     share = Flow("shared").map("items", len, tolerate=0.5)
     for each in (flow, share):
         for statement in each.to_sql().splitlines():
             tx.execute(statement.encode())
     query = (
         "select s.opt_max_attempts, s.opt_base_delay, s.opt_timeout, s.opt_start_delay, "
-        "p.tolerated_failures, p.stop_after_alike "
+        "p.tolerated_failures, p.stop_after_alike, p.batch, p.storage, p.barrier "
         "from pgflow.steps s join pgflow.step_policies p using (flow_slug, step_slug) "
-        "where flow_slug = 'kept'"
+        "where flow_slug = 'kept' and step_slug = 'items'"
     )
-    assert tx.execute(query).fetchone() == (7,) * 6
-    shape = flow.shape()["steps"][0]["options"]
-    assert shape == {KEYS[column]: 7 for column in KEYS if column != "tolerated_share"}
+    assert tx.execute(query).fetchone() == (*(7,) * 7, "ranges", False)
+    shape = flow.shape()["steps"][1]["options"]
+    others = {"storage": "ranges", "barrier": False}
+    assert shape == {KEYS[column]: 7 for column in KEYS if column != "tolerated_share"} | others
     assert share.shape()["steps"][0]["options"] == {"toleratedShare": 0.5}
 
 
@@ -55,3 +68,12 @@ def test_the_group_of_an_integer_says_which_function_of_the_database_takes_it() 
 def test_every_kind_of_step_has_a_place_in_the_table() -> None:
     assert {kind for spec in OPTIONS for kind in spec.kinds} == {FLOW, *ANY_STEP}
     assert all(spec.minimum is not None for spec in OPTIONS if spec.group == "integers")
+
+
+def test_the_storages_of_the_table_are_those_of_the_database(
+    tx: psycopg.Connection[tuple[object, ...]],
+) -> None:
+    assert DEFAULT_STORAGE in STORAGES
+    query = "select pg_get_constraintdef(oid) from pg_constraint where conname = 'storage_is_known'"
+    (said,) = tx.execute(query).fetchone() or ("",)
+    assert set(re.findall(r"'(\w+)'", str(said))) == set(STORAGES)

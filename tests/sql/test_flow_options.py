@@ -48,7 +48,7 @@ def applied(db: Db, given: Jsonb) -> list[str]:
 
 
 def stored(db: Db) -> list[Any]:
-    """Everything that is an option, as it is in the tables."""
+    """Everything that is an option but for the storage, as it is in the tables."""
     return [
         db.rows("select opt_max_attempts, opt_base_delay, opt_timeout from pgflow.flows"),
         db.rows(
@@ -56,8 +56,10 @@ def stored(db: Db) -> list[Any]:
             " from pgflow.steps order by step_index"
         ),
         db.rows(
-            "select step_slug, tolerated_failures, tolerated_share::float8 as share, stop_after_alike"
-            " from pgflow.step_policies order by 1"
+            "select step_slug, tolerated_failures, tolerated_share::float8 as share, stop_after_alike, batch"
+            " from pgflow.step_policies"
+            " where batch > 0 or num_nonnulls(tolerated_failures, tolerated_share) > 0"
+            " order by 1"
         ),
     ]
 
@@ -66,9 +68,11 @@ PLAIN = shape()
 FULL = shape(
     {"maxAttempts": 7, "baseDelay": 2, "timeout": 90},
     {"maxAttempts": 1, "baseDelay": 4, "timeout": 20, "startDelay": 6},
-    {"timeout": 3, "toleratedShare": 0.015, "stopAfterAlike": 20},
+    {"timeout": 3, "toleratedShare": 0.015, "stopAfterAlike": 20, "storage": "ranges", "batch": 256},
 )
-COUNT = shape(None, {"startDelay": 0, "timeout": 60}, {"toleratedFailures": 1})
+COUNT = shape(
+    None, {"startDelay": 0, "timeout": 60}, {"toleratedFailures": 1, "storage": "tasks", "batch": 8}
+)
 
 
 @pytest.mark.parametrize("before", [PLAIN, FULL, COUNT], ids=["plain", "full", "count"])
@@ -95,6 +99,8 @@ def test_every_change_is_told_with_what_was_and_what_is(db: Db) -> None:
         'timeout of step "m" is now 3 s, was the flow\'s',
         'tolerate of step "m" is now 1.5 %, was not set',
         'stop_after_alike of step "m" is now 20, was not set',
+        'storage of step "m" is now ranges, was tasks',
+        'batch of step "m" is now 256, was not set',
         'max_attempts of step "s" is now 1, was the flow\'s',
         'base_delay of step "s" is now 4 s, was the flow\'s',
         'timeout of step "s" is now 20 s, was the flow\'s',
@@ -104,6 +110,8 @@ def test_every_change_is_told_with_what_was_and_what_is(db: Db) -> None:
         'timeout of step "m" is now the flow\'s, was 3 s',
         'tolerate of step "m" is now 1, was 1.5 %',
         'stop_after_alike of step "m" is now not set, was 20',
+        'storage of step "m" is now tasks, was ranges',
+        'batch of step "m" is now 8, was 256',
         'max_attempts of step "s" is now the flow\'s, was 1',
         'base_delay of step "s" is now the flow\'s, was 4 s',
         'timeout of step "s" is now 60 s, was 20 s',
