@@ -21,12 +21,31 @@ declare
   v_parent_status text;
   v_array jsonb;
 begin
+  if pgflow._is_in_ranges(_map_elements.run_id, _map_elements.step_slug) then
+    return query
+    select p.value
+    from (select coalesce(m.source_step, m.step_slug) as slug, m.source_step is not null as is_result
+      from pgflow.range_maps m
+      where m.run_id = _map_elements.run_id and m.step_slug = _map_elements.step_slug) s
+    cross join lateral pgflow._page_elements(
+      _map_elements.run_id, s.slug, s.is_result, from_index, to_index
+    ) p (value);
+    return;
+  end if;
+
   select r.flow_slug, d.dep_slug, p.step_type
   into v_flow_slug, v_parent_slug, v_parent_type
   from pgflow.runs r
   left join pgflow.deps d on d.flow_slug = r.flow_slug and d.step_slug = _map_elements.step_slug
   left join pgflow.steps p on p.flow_slug = d.flow_slug and p.step_slug = d.dep_slug
   where r.run_id = _map_elements.run_id;
+
+  if v_parent_type = 'map' and pgflow._is_in_ranges(_map_elements.run_id, v_parent_slug) then
+    return query
+    select e
+    from pgflow._page_elements(_map_elements.run_id, v_parent_slug, true, from_index, to_index) e;
+    return;
+  end if;
 
   if v_parent_slug is null then
     select r.input into v_array from pgflow.runs r where r.run_id = _map_elements.run_id;
@@ -132,6 +151,7 @@ declare
   v_run pgflow.runs;
   v_step record;
   v_started_at timestamptz;
+  v_in_ranges boolean;
 begin
   select r.flow_slug, r.status into v_run.flow_slug, v_run.status
   from pgflow.runs r
@@ -142,7 +162,7 @@ begin
   end if;
 
   for v_step in
-    select ss.step_slug, ss.initial_tasks, coalesce(s.opt_start_delay, 0) as start_delay
+    select ss.step_slug, ss.initial_tasks, s.step_type, coalesce(s.opt_start_delay, 0) as start_delay
     from pgflow.step_states ss
     join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
     where ss.run_id = start_ready_steps.run_id
@@ -152,12 +172,13 @@ begin
     order by ss.step_slug collate "C"
     for update of ss
   loop
+    v_in_ranges := v_step.step_type = 'map' and pgflow._storage(v_run.flow_slug, v_step.step_slug) = 'ranges';
     update pgflow.step_states ss
     set status = 'started',
         -- Here and wherever a time is set: our transaction may have begun before the run was started.
         started_at = greatest(now(), ss.created_at),
         remaining_tasks = ss.initial_tasks,
-        spawned_tasks = pgflow._spawn_target(ss.initial_tasks, 0, 0)
+        spawned_tasks = case when v_in_ranges then 0 else pgflow._spawn_target(ss.initial_tasks, 0, 0) end
     where ss.run_id = start_ready_steps.run_id and ss.step_slug = v_step.step_slug
     returning ss.started_at into v_started_at;
 
@@ -171,6 +192,12 @@ begin
         'remaining_deps', 0
       )
     );
+    if v_in_ranges then
+      perform pgflow._open_ranges(
+        v_run.flow_slug, start_ready_steps.run_id, v_step.step_slug, v_step.initial_tasks, v_step.start_delay
+      );
+      continue;
+    end if;
     perform pgflow._spawn_tasks(
       v_run.flow_slug,
       start_ready_steps.run_id,

@@ -63,6 +63,7 @@ declare
   v_rows tid[];
   v_queue record;
 begin
+  perform pgflow._close_ranges(_end_open_tasks.run_id, step_slugs);
   -- Locked by one statement, changed by the next: see _claim.
   if step_slugs is null then
     select array_agg(o.row_id) into v_rows

@@ -11,12 +11,17 @@ as $$
     select 1
     from pgflow.step_states ss
     join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
-    join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
     where ss.run_id = _array_is_missing.run_id
       and ss.step_slug = _array_is_missing.step_slug
       and ss.output is null
       and s.step_type = 'map'
-      and t.output is not null
+      and (
+        exists (
+          select 1 from pgflow.step_tasks t
+          where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.output is not null
+        )
+        or pgflow._is_in_ranges(ss.run_id, ss.step_slug)
+      )
   );
 $$;
 

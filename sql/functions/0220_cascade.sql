@@ -126,10 +126,17 @@ begin
   into v_slugs, v_fitting
   from (
     select ss.step_slug,
-      sum(coalesce(pg_column_size(ss.output), 8) + octet_length(ss.step_slug) + 16) over (
-        order by s.step_type = 'map', coalesce(pg_column_size(ss.output), 8), ss.step_slug collate "C"
+      sum(o.size + octet_length(ss.step_slug) + 16) over (
+        order by s.step_type = 'map', o.size, ss.step_slug collate "C"
       ) as size
     from pgflow.step_states ss
+    cross join lateral (
+      select coalesce(
+        pg_column_size(ss.output),
+        nullif(pgflow._result_bytes(ss.run_id, ss.step_slug), 0),
+        8
+      ) as size
+    ) o
     join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
     where ss.run_id = _run_output.run_id
       and ss.status = 'completed'
@@ -142,7 +149,7 @@ begin
     v_output := (
       select jsonb_object_agg(
         ss.step_slug,
-        case when ss.step_slug = any (v_fitting) then coalesce(ss.output, 'null'::jsonb) else 'null'::jsonb end
+        case when ss.step_slug = any (v_fitting) then coalesce(ss.output, pgflow._leaf_array(ss.run_id, ss.step_slug), 'null'::jsonb) else 'null'::jsonb end
       )
       from pgflow.step_states ss
       where ss.run_id = _run_output.run_id and ss.step_slug = any (v_slugs)

@@ -202,6 +202,8 @@ begin
       and t.status = 'started'
       and t.last_worker_id = _suspects.worker_id
       and t.condemned is null
+  ) and not exists (
+    select 1 from pgflow.ranges g where g.worker_id = _suspects.worker_id and g.deaths >= 2
   ) then
     taken := coalesce(taken, '{}') || coalesce(
       pgflow._take_messages(

@@ -15,6 +15,9 @@ as $$
 declare
   v_output jsonb;
 begin
+  if pgflow._is_in_ranges(_collect_map_output.run_id, _collect_map_output.step_slug) then
+    return pgflow._collect_pages(_collect_map_output.run_id, _collect_map_output.step_slug);
+  end if;
   if (
     select sum(pg_column_size(t.output)) - 8 * count(*) > pgflow._largest_json()
     from pgflow.step_tasks t
@@ -109,6 +112,7 @@ as $$
 declare
   v_state record;
   v_spawn_to int;
+  v_in_ranges boolean;
   v_output jsonb;
   v_completed_at timestamptz;
 begin
@@ -143,8 +147,13 @@ begin
     return;
   end if;
 
+  v_in_ranges := v_state.step_type = 'map' and pgflow._is_in_ranges(_count_done.run_id, _count_done.step_slug);
+  if v_in_ranges then
+    perform pgflow._append_task_results(_count_done.run_id, _count_done.step_slug);
+  end if;
   v_output := case
     when v_state.step_type = 'single' then single_output
+    when v_in_ranges and not pgflow._is_array_wanted(_count_done.flow_slug, _count_done.step_slug) then null
     else pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
   end;
   update pgflow.step_states ss

@@ -79,6 +79,7 @@ begin
     end loop;
   end loop;
 
+  perform pgflow._free_orphaned_ranges();
   if v_requeued > 0 then
     perform pg_notify('pgflow_work', f.flow_slug) from pgflow.flows f;
   end if;

@@ -182,6 +182,8 @@ begin
       v_recovered := v_recovered + cardinality(v_ids);
     end if;
   end loop;
+  select t.freed + v_recovered, t.is_left or v_left into v_recovered, v_left
+  from pgflow._take_over_ranges(worker_ids, died) t;
   if v_left then
     update pgflow.workers w set recovered_at = null where w.worker_id = any (worker_ids);
   end if;

@@ -100,6 +100,7 @@ declare
   v_queue record;
   v_queued int := 0;
   v_queued_here int;
+  v_done int;
 begin
   select r.* into v_run from pgflow.runs r where r.run_id = retry_failed_tasks.run_id for update;
   if not found then
@@ -122,8 +123,9 @@ begin
     order by ss.step_slug collate "C"
     for update
   loop
+    v_done := pgflow._reopen_ranges(retry_failed_tasks.run_id, v_step.step_slug);
     -- A step that failed before it had tasks failed by its condition, which is tested again.
-    if not exists (
+    if v_done is null and not exists (
       select 1 from pgflow.step_tasks t
       where t.run_id = retry_failed_tasks.run_id and t.step_slug = v_step.step_slug
     ) then
@@ -175,6 +177,14 @@ begin
         and t.task_index = sent.task_index;
       v_queued_here := v_queued_here + cardinality(v_queue.indexes);
     end loop;
+    if v_done is not null then
+      v_queued_here := v_step.initial_tasks - v_done - (
+        select count(*) from pgflow.step_tasks t
+        where t.run_id = retry_failed_tasks.run_id
+          and t.step_slug = v_step.step_slug
+          and t.status = 'completed'
+      );
+    end if;
     v_queued := v_queued + v_queued_here;
 
     update pgflow.step_states ss
@@ -182,7 +192,7 @@ begin
         failed_at = null,
         error_message = null,
         failed_tasks = 0,
-        remaining_tasks = ss.initial_tasks - (
+        remaining_tasks = ss.initial_tasks - coalesce(v_done, 0) - (
           select count(*) from pgflow.step_tasks t
           where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.status = 'completed'
         )

@@ -31,7 +31,8 @@ begin
       'flow_options', 'flow_queues', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks',
       'extend_tasks', 'claim_tasks_without_input', 'task_input', 'register_worker', 'heartbeat', 'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
-      'retire_worker', 'report_parked'
+      'retire_worker', 'report_parked', 'claim_work', 'range_pages', 'complete_ranges', 'fail_range_items',
+      'release_ranges'
     ];
   end if;
   if access = 'client' then
@@ -101,7 +102,12 @@ begin
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),
-        ('report_parked', 'recover_dead_workers')
+        ('report_parked', 'recover_dead_workers'),
+        ('claim_work', 'claim_tasks'),
+        ('range_pages', 'claim_tasks'),
+        ('complete_ranges', 'complete_tasks'),
+        ('fail_range_items', 'fail_tasks'),
+        ('release_ranges', 'release_tasks')
     ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier

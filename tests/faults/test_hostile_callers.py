@@ -295,13 +295,10 @@ def test_every_function_looks_in_the_catalog_first_and_in_temporary_schemas_last
     assert paths(conn) == {}
 
 
-@pytest.mark.parametrize("version", sorted(schema.migrations()))
-def test_an_upgrade_replaces_the_paths_of_functions_that_were_landed_before(
-    empty_dsn: str, version: int
-) -> None:
+def test_an_upgrade_replaces_the_paths_of_functions_that_were_landed_before(empty_dsn: str) -> None:
     old = sql.SQL("set search_path = ''")
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
-        schema.install(conn, target=version)
+        schema.install(conn)
         conn.execute(EMPTY_PATH.encode())
         for statement in (
             "create function pgflow._gone(a text, b int default 1) returns int language sql {} as 'select 1'",

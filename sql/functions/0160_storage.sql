@@ -1,0 +1,30 @@
+-- Ours: how a map's items are stored, as tasks (the contract's way) or in ranges.
+
+-- How the items of a map are stored from its next start on.
+create or replace function pgflow._storage(flow_slug text, step_slug text)
+returns text
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (
+      select p.storage from pgflow.step_policies p
+      where p.flow_slug = _storage.flow_slug and p.step_slug = _storage.step_slug
+    ),
+    'tasks'
+  );
+$$;
+
+-- Whether this map was started in ranges.
+create or replace function pgflow._is_in_ranges(run_id uuid, step_slug text)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1 from pgflow.range_maps m
+    where m.run_id = _is_in_ranges.run_id and m.step_slug = _is_in_ranges.step_slug
+  );
+$$;

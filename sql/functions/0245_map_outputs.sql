@@ -1,0 +1,161 @@
+-- Ours: what a map in ranges has returned, in pages; its exceptions have it in their tasks until the map is done.
+
+-- The elements of a map, or its results, from from_index to to_index (exclusive), in index order.
+create or replace function pgflow._page_elements(
+  run_id uuid,
+  step_slug text,
+  is_result boolean,
+  from_index int,
+  to_index int
+)
+returns setof jsonb
+language sql
+stable
+rows 10000
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  select e.value
+  from (
+    select p.first_index, p.body
+    from pgflow.pages p
+    where p.run_id = _page_elements.run_id
+      and p.step_slug = _page_elements.step_slug
+      and p.is_result = _page_elements.is_result
+      and p.first_index < to_index
+      and p.first_index >= coalesce(
+        (
+          select max(f.first_index)
+          from pgflow.pages f
+          where f.run_id = _page_elements.run_id
+            and f.step_slug = _page_elements.step_slug
+            and f.is_result = _page_elements.is_result
+            and f.first_index <= from_index
+        ),
+        from_index
+      )
+    order by p.first_index
+  ) p
+  cross join lateral jsonb_array_elements(p.body) with ordinality e (value, n)
+  where p.first_index + e.n - 1 >= from_index and p.first_index + e.n - 1 < to_index;
+$$;
+
+-- The outputs of a completed map, whatever its storage; null for what failed and was tolerated.
+create or replace function pgflow._result_elements(run_id uuid, step_slug text, from_index int, to_index int)
+returns setof jsonb
+language plpgsql
+stable
+rows 10000
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+begin
+  if pgflow._is_in_ranges(_result_elements.run_id, _result_elements.step_slug) then
+    return query
+    select e
+    from pgflow._page_elements(
+      _result_elements.run_id, _result_elements.step_slug, true, from_index, to_index
+    ) e;
+  else
+    return query
+    select coalesce(t.output, 'null'::jsonb)
+    from pgflow.step_tasks t
+    where t.run_id = _result_elements.run_id
+      and t.step_slug = _result_elements.step_slug
+      and t.task_index >= from_index
+      and t.task_index < to_index
+    order by t.task_index;
+  end if;
+end;
+$$;
+
+-- The stored size of a map's result pages.
+create or replace function pgflow._result_bytes(run_id uuid, step_slug text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(sum(pg_column_size(p.body)), 0)
+  from pgflow.pages p
+  where p.run_id = _result_bytes.run_id and p.step_slug = _result_bytes.step_slug and p.is_result;
+$$;
+
+-- All results as one array; NULL where it would pass the limit of jsonb.
+create or replace function pgflow._collect_pages(run_id uuid, step_slug text)
+returns jsonb
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_output jsonb;
+begin
+  if pgflow._result_bytes(_collect_pages.run_id, _collect_pages.step_slug) > pgflow._largest_json() then
+    return null;
+  end if;
+  v_output := (
+    select coalesce(jsonb_agg(e), '[]'::jsonb)
+    from pgflow._page_elements(_collect_pages.run_id, _collect_pages.step_slug, true, 0, 2147483647) e
+  );
+  return case when pg_column_size(v_output) <= pgflow._largest_json() then v_output end;
+exception
+  when program_limit_exceeded or out_of_memory then
+    return null;
+end;
+$$;
+
+-- The array of a completed map in ranges, which its step's state need not hold; NULL for all other steps.
+create or replace function pgflow._leaf_array(run_id uuid, step_slug text)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select pgflow._collect_pages(m.run_id, m.step_slug)
+  from pgflow.range_maps m
+  where m.run_id = _leaf_array.run_id and m.step_slug = _leaf_array.step_slug;
+$$;
+
+-- Whether anything in the database needs the array of a map's outputs: a map in ranges over it reads its pages,
+-- as does whoever streams; what a run is completed with is made of the pages, too.
+create or replace function pgflow._is_array_wanted(flow_slug text, step_slug text)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select exists (
+    select 1
+    from pgflow.deps d
+    join pgflow.steps s on s.flow_slug = d.flow_slug and s.step_slug = d.step_slug
+    where d.flow_slug = _is_array_wanted.flow_slug
+      and d.dep_slug = _is_array_wanted.step_slug
+      and (
+        s.step_type <> 'map'
+        or s.required_input_pattern is not null
+        or s.forbidden_input_pattern is not null
+        or pgflow._storage(s.flow_slug, s.step_slug) = 'tasks'
+      )
+  );
+$$;
+
+-- The map is done: what its exceptions returned is written into pages, too, one for each stretch of consecutive
+-- ones, so that the pages cover it whole. Caller holds the locks of the run and the step.
+create or replace function pgflow._append_task_results(run_id uuid, step_slug text)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
+  select run_id, step_slug, true, min(i.task_index), count(*), jsonb_agg(i.output order by i.task_index)
+  from (
+    select t.task_index, coalesce(t.output, 'null'::jsonb) as output,
+      t.task_index - row_number() over (order by t.task_index) as island
+    from pgflow.step_tasks t
+    where t.run_id = _append_task_results.run_id and t.step_slug = _append_task_results.step_slug
+  ) i
+  group by i.island, i.task_index / 1000;
+$$;

@@ -1,0 +1,178 @@
+-- Ours: claiming tasks and ranges in one round trip.
+
+-- Leases up to so many items from the flow's maps in ranges, or of one step: those of the runs with the highest
+-- priority, an equal share each, and by lot who gets the odd ones. Answers the ranges, and before them the pages
+-- that they lie in but for those in known.
+create or replace function pgflow._claim_ranges(
+  flow_slug text,
+  step_slug text,
+  worker_id uuid,
+  items int,
+  known bigint[]
+)
+returns setof pgflow.claimed_work
+language plpgsql
+rows 10
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  v_map record;
+  v_ranges pgflow.item_range[] := '{}';
+  v_more pgflow.item_range[];
+  v_left int := items;
+  v_maps int;
+begin
+  for v_map in
+    select c.run_id, c.step_slug, count(*) over (partition by c.priority) as alike,
+      row_number() over (partition by c.priority order by c.lot) as place
+    from (
+      select m.run_id, m.step_slug, coalesce(p.priority, 0) as priority, random() as lot
+      from pgflow.range_maps m
+      join pgflow.runs r on r.run_id = m.run_id and r.status = 'started'
+      left join pgflow.run_priorities p on p.run_id = m.run_id
+      where m.flow_slug = _claim_ranges.flow_slug
+        and m.is_open
+        and (m.not_before is null or m.not_before <= clock_timestamp())
+        and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
+      order by priority desc, r.started_at
+      limit 32
+    ) c
+    order by c.priority desc, c.lot
+  loop
+    exit when v_left <= 0;
+    v_maps := v_map.alike - v_map.place + 1;
+    v_more := array(
+      select l
+      from pgflow._lease_items(
+        v_map.run_id, v_map.step_slug, _claim_ranges.worker_id, (v_left + v_maps - 1) / v_maps,
+        pgflow._claim_bytes(), v_map.alike = 1
+      ) l
+    );
+    v_ranges := v_ranges || v_more;
+    v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more) g), 0);
+  end loop;
+  if cardinality(v_ranges) = 0 then
+    return;
+  end if;
+
+  return query
+  select distinct on (g.run_id, g.step_slug, p.page_id) g.run_id, g.step_slug, p.first_index, p.items, p.page_id, null::int, p.body,
+    null::jsonb, null::int, null::int
+  from unnest(v_ranges) g
+  cross join lateral pgflow._pages_of(g.run_id, g.step_slug, g.first_index, g.end_index) p
+  where p.page_id <> all (known);
+
+  return query
+  select g.run_id, g.step_slug, g.first_index, g.end_index - g.first_index, null::bigint, g.lease_no, null::jsonb,
+    null::jsonb, coalesce(s.opt_timeout, f.opt_timeout), nullif(g.deaths, 0)
+  from unnest(v_ranges) g
+  join pgflow.steps s on s.flow_slug = _claim_ranges.flow_slug and s.step_slug = g.step_slug
+  join pgflow.flows f on f.flow_slug = s.flow_slug
+  order by g.run_id, g.step_slug, g.first_index;
+end;
+$$;
+
+-- Claims up to qty tasks, as claim_tasks does, and up to so many items in ranges. See the type claimed_work.
+create or replace function pgflow.claim_work(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  items int,
+  known bigint[] default '{}',
+  lease_seconds int default null
+)
+returns setof pgflow.claimed_work
+language plpgsql
+security definer
+rows 100
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_sort = off
+as $$
+#variable_conflict use_column
+declare
+  v_queue text;
+  v_step text;
+begin
+  perform pgflow._require_flow('claim_work', claim_work.flow_slug);
+  select q.queue_name, q.step_slug into v_queue, v_step
+  from pgflow._served_queue(claim_work.flow_slug, claim_work.worker_id) q;
+  return query
+  select c.run_id, c.step_slug, c.task_index, null::int, c.msg_id, c.attempt, c.input, c.flow_input, c.timeout,
+    c.deaths
+  from pgflow._claim(
+    claim_work.flow_slug,
+    pgflow._next_messages(
+      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, lease_seconds
+    ),
+    claim_work.worker_id,
+    v_queue,
+    max_bytes => pgflow._claim_bytes()
+  ) c
+  order by c.msg_id;
+
+  if claim_work.items <= 0 or v_queue is null or not exists (
+    select 1 from pgflow.range_maps m where m.flow_slug = claim_work.flow_slug and m.is_open
+  ) then
+    return;
+  end if;
+  perform pgflow._require_worker(claim_work.worker_id);
+  if exists (
+    select 1 from pgflow.workers w
+    where w.worker_id = claim_work.worker_id and w.stopped_at is null and w.dead_after is not null
+  ) then
+    return query
+    select c.*
+    from pgflow._claim_ranges(claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known) c;
+  end if;
+end;
+$$;
+
+-- A lease is its worker's for as long as that gives signs of life: without its row nobody would miss them.
+create or replace function pgflow._require_worker(worker_id uuid)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  if worker_id is null
+    or not exists (select 1 from pgflow.workers w where w.worker_id = _require_worker.worker_id)
+  then
+    raise exception 'insert or update on table "ranges" violates foreign key constraint "ranges_worker_id_fkey"'
+      using errcode = 'foreign_key_violation',
+            schema = 'pgflow', table = 'ranges', constraint = 'ranges_worker_id_fkey',
+            detail = format('Key (worker_id)=(%s) is not present in table "workers".', worker_id);
+  end if;
+end;
+$$;
+
+-- The pages of these items of a map, for a worker that leases them and has not kept a page.
+create or replace function pgflow.range_pages(run_id uuid, step_slug text, first_index int, items int)
+returns setof pgflow.claimed_work
+language plpgsql
+stable
+security definer
+rows 10
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform pgflow._require_flow(
+    'range_pages', (select r.flow_slug from pgflow.runs r where r.run_id = range_pages.run_id)
+  );
+  return query
+  select range_pages.run_id, range_pages.step_slug, p.first_index, p.items, p.page_id, null::int, p.body,
+    null::jsonb, null::int, null::int
+  from pgflow._pages_of(
+    range_pages.run_id, range_pages.step_slug, range_pages.first_index,
+    range_pages.first_index + range_pages.items
+  ) p;
+end;
+$$;

@@ -1,0 +1,177 @@
+-- Ours: results of items in ranges.
+
+-- The items from first_index to end_index (exclusive) leave the lease that holds them. Answers what held them, or
+-- nothing where this is not that worker's or lease's any more.
+create or replace function pgflow._take_from_lease(
+  run_id uuid,
+  step_slug text,
+  worker_id uuid,
+  lease_no int,
+  first_index int,
+  end_index int,
+  out held pgflow.item_range,
+  out is_held boolean
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  v_first int;
+begin
+  -- Found by one statement, locked by the next: a row that changes meanwhile is not this lease's any more.
+  select g.first_index into v_first
+  from pgflow.ranges g
+  where g.run_id = _take_from_lease.run_id
+    and g.step_slug = _take_from_lease.step_slug
+    and g.first_index <= _take_from_lease.first_index
+  order by g.first_index desc
+  limit 1;
+  select g.* into held
+  from pgflow.ranges g
+  where g.run_id = _take_from_lease.run_id
+    and g.step_slug = _take_from_lease.step_slug
+    and g.first_index = v_first
+  for update;
+  is_held := coalesce(
+    found
+      and _take_from_lease.first_index < _take_from_lease.end_index
+      and held.worker_id = _take_from_lease.worker_id
+      and held.lease_no = _take_from_lease.lease_no
+      and held.first_index <= _take_from_lease.first_index
+      and held.end_index >= _take_from_lease.end_index,
+    false
+  );
+  if not is_held then
+    return;
+  end if;
+
+  if held.first_index < _take_from_lease.first_index then
+    update pgflow.ranges g
+    set end_index = _take_from_lease.first_index
+    where g.run_id = held.run_id and g.step_slug = held.step_slug and g.first_index = held.first_index;
+  else
+    delete from pgflow.ranges g
+    where g.run_id = held.run_id and g.step_slug = held.step_slug and g.first_index = held.first_index;
+  end if;
+  if held.end_index > _take_from_lease.end_index then
+    insert into pgflow.ranges (run_id, step_slug, first_index, end_index, worker_id, lease_no, deaths, leased_at)
+    values (
+      held.run_id, held.step_slug, _take_from_lease.end_index, held.end_index, held.worker_id, held.lease_no,
+      held.deaths, held.leased_at
+    );
+  end if;
+end;
+$$;
+
+-- Whether results of this map can be recorded, with the locks of the run and the step where they can; else what
+-- the caller is to be answered.
+create or replace function pgflow._lock_map(
+  function_name text,
+  run_id uuid,
+  step_slug text,
+  out flow_slug text,
+  out step_status text,
+  out run_status text
+)
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  select r.flow_slug, r.status into _lock_map.flow_slug, _lock_map.run_status
+  from pgflow.runs r
+  where r.run_id = _lock_map.run_id;
+  if not found then
+    perform pgflow._refuse_standby();
+    return;
+  end if;
+  perform pgflow._require_flow(function_name, _lock_map.flow_slug);
+  if _lock_map.run_status = 'failed' then
+    perform pgflow._refuse_standby();
+    return;
+  end if;
+  select r.status into _lock_map.run_status
+  from pgflow.runs r
+  where r.run_id = _lock_map.run_id
+  for update;
+  select ss.status into _lock_map.step_status
+  from pgflow.step_states ss
+  where ss.run_id = _lock_map.run_id and ss.step_slug = _lock_map.step_slug
+  for update;
+end;
+$$;
+
+-- Records outputs of items of one map: part k holds those of counts[k] items from firsts[k] on, in an array, which
+-- lease lease_nos[k] of the worker holds. Answers how many items were accepted, and the first items of parts that
+-- were not: they are not that lease's any more.
+create or replace function pgflow.complete_ranges(
+  run_id uuid,
+  step_slug text,
+  worker_id uuid,
+  lease_nos int[],
+  firsts int[],
+  counts int[],
+  outputs jsonb[]
+)
+returns pgflow.settled_tasks
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_map record;
+  v_taken record;
+  v_done int := 0;
+  v_rejected int[] := '{}';
+begin
+  select * into v_map
+  from pgflow._lock_map('complete_ranges', complete_ranges.run_id, complete_ranges.step_slug);
+  if v_map.run_status is distinct from 'started' or v_map.step_status is distinct from 'started' then
+    return row(0, firsts, v_map.step_status, v_map.run_status)::pgflow.settled_tasks;
+  end if;
+
+  for v_part in 1 .. coalesce(cardinality(firsts), 0) loop
+    select * into v_taken
+    from pgflow._take_from_lease(
+      complete_ranges.run_id, complete_ranges.step_slug, complete_ranges.worker_id, lease_nos[v_part],
+      firsts[v_part], firsts[v_part] + counts[v_part]
+    );
+    if not v_taken.is_held then
+      v_rejected := v_rejected || firsts[v_part];
+      continue;
+    end if;
+    if jsonb_typeof(outputs[v_part]) is distinct from 'array'
+      or jsonb_array_length(outputs[v_part]) <> counts[v_part]
+    then
+      raise exception 'The outputs of items % to % of step "%" are no array of % values',
+        firsts[v_part], firsts[v_part] + counts[v_part] - 1, complete_ranges.step_slug, counts[v_part]
+        using errcode = 'invalid_parameter_value';
+    end if;
+    insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body, worker_id, leased_at)
+    values (
+      complete_ranges.run_id, complete_ranges.step_slug, true, firsts[v_part], counts[v_part], outputs[v_part],
+      complete_ranges.worker_id, (v_taken.held).leased_at
+    );
+    v_done := v_done + counts[v_part];
+  end loop;
+
+  if v_done > 0 then
+    perform pgflow._count_done(
+      v_map.flow_slug, complete_ranges.run_id, complete_ranges.step_slug, v_done, null
+    );
+  end if;
+  return (
+    select row(v_done, v_rejected, ss.status, r.status)::pgflow.settled_tasks
+    from pgflow.step_states ss
+    join pgflow.runs r on r.run_id = ss.run_id
+    where ss.run_id = complete_ranges.run_id and ss.step_slug = complete_ranges.step_slug
+  );
+end;
+$$;

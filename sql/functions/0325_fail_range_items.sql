@@ -1,0 +1,136 @@
+-- Ours: the exceptions of a map in ranges. Each becomes an ordinary task, whose failure is then recorded by the
+-- rules for tasks.
+
+-- Makes tasks of these items, which no range holds any more. worker_id: they are held by it since held_since, as
+-- their first attempt, and their messages come with the delay; NULL: they are queued. deaths: of workers that held
+-- them. Caller holds the run's lock.
+create or replace function pgflow._make_tasks(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  task_indexes int[],
+  worker_id uuid,
+  held_since timestamptz,
+  deaths int,
+  delay int
+)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
+as $$
+#variable_conflict use_column
+declare
+  v_queue text;
+  v_common jsonb := jsonb_build_object('flow_slug', flow_slug, 'run_id', run_id, 'step_slug', step_slug);
+begin
+  select s.queue_name into v_queue
+  from pgflow.steps s
+  where s.flow_slug = _make_tasks.flow_slug and s.step_slug = _make_tasks.step_slug;
+
+  insert into pgflow.step_tasks (
+    flow_slug, run_id, step_slug, message_id, task_index, status, attempts_count, queued_at, started_at,
+    last_worker_id, worker_deaths, input, queue_name
+  )
+  select _make_tasks.flow_slug, _make_tasks.run_id, _make_tasks.step_slug, x.message_id, x.task_index,
+    case when _make_tasks.worker_id is null then 'queued' else 'started' end,
+    case when _make_tasks.worker_id is null then 0 else 1 end,
+    least(held_since, now()),
+    case when _make_tasks.worker_id is not null then least(held_since, now()) end,
+    _make_tasks.worker_id,
+    nullif(_make_tasks.deaths, 0),
+    pgflow._range_element(_make_tasks.run_id, _make_tasks.step_slug, x.task_index),
+    v_queue
+  from rows from (
+    pgmq.send_batch(
+      v_queue,
+      array(
+        select v_common || jsonb_build_object('task_index', u.task_index)
+        from unnest(task_indexes) with ordinality u (task_index, n)
+        order by u.n
+      ),
+      delay
+    ),
+    unnest(task_indexes)
+  ) x (message_id, task_index);
+end;
+$$;
+
+-- The element of one item of a map in ranges.
+create or replace function pgflow._range_element(run_id uuid, step_slug text, task_index int)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.body -> (_range_element.task_index - p.first_index)
+  from pgflow._pages_of(
+    _range_element.run_id, _range_element.step_slug, _range_element.task_index, _range_element.task_index + 1
+  ) p;
+$$;
+
+-- Records that items of one map failed: each was its first attempt, and lease lease_nos[i] of the worker holds it.
+-- permanent[i] fails at once. Answers as fail_tasks does.
+create or replace function pgflow.fail_range_items(
+  run_id uuid,
+  step_slug text,
+  worker_id uuid,
+  lease_nos int[],
+  indexes int[],
+  errors text[],
+  permanent boolean[] default null
+)
+returns pgflow.settled_tasks
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_map record;
+  v_taken record;
+  v_indexes int[] := '{}';
+  v_errors text[] := '{}';
+  v_permanent boolean[] := '{}';
+  v_since timestamptz;
+  v_rejected int[] := '{}';
+  v_settled pgflow.settled_tasks;
+begin
+  select * into v_map
+  from pgflow._lock_map('fail_range_items', fail_range_items.run_id, fail_range_items.step_slug);
+  if v_map.run_status is distinct from 'started' or v_map.step_status is distinct from 'started' then
+    return row(0, indexes, v_map.step_status, v_map.run_status)::pgflow.settled_tasks;
+  end if;
+
+  for v_item in 1 .. coalesce(cardinality(indexes), 0) loop
+    select * into v_taken
+    from pgflow._take_from_lease(
+      fail_range_items.run_id, fail_range_items.step_slug, fail_range_items.worker_id, lease_nos[v_item],
+      indexes[v_item], indexes[v_item] + 1
+    );
+    if v_taken.is_held then
+      v_indexes := v_indexes || indexes[v_item];
+      v_errors := v_errors || errors[v_item];
+      v_permanent := v_permanent || coalesce(permanent[v_item], false);
+      v_since := least(v_since, (v_taken.held).leased_at);
+    else
+      v_rejected := v_rejected || indexes[v_item];
+    end if;
+  end loop;
+  if cardinality(v_indexes) = 0 then
+    return row(0, v_rejected, v_map.step_status, v_map.run_status)::pgflow.settled_tasks;
+  end if;
+
+  perform pgflow._make_tasks(
+    v_map.flow_slug, fail_range_items.run_id, fail_range_items.step_slug, v_indexes, fail_range_items.worker_id,
+    v_since, 0, 60
+  );
+  v_settled := pgflow.fail_tasks(
+    fail_range_items.run_id, fail_range_items.step_slug, v_indexes, v_errors, fail_range_items.worker_id,
+    array_fill(1, array[cardinality(v_indexes)]), v_permanent
+  );
+  v_settled.rejected := v_rejected || v_settled.rejected;
+  return v_settled;
+end;
+$$;
