@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from pgflow_mp.executors.messages import Chunk, Item
@@ -15,8 +15,11 @@ LARGEST: Final = 500  # items in a chunk
 LARGEST_BYTES: Final = 1 << 20  # of input in a chunk of several items
 LARGEST_OUTPUT: Final = 4 << 20  # bytes that a chunk of several items may be expected to leave
 
+Stretch = tuple[int, int]
+"""Positions in a batch: the first, and the end of them (exclusive)."""
 
-def chunk_size(item_seconds: float | None, waiting: int, lanes: int) -> int:
+
+def chunk_size(item_seconds: float | None, waiting: int, lanes: int, largest: int = LARGEST) -> int:
     """Items for the next chunk when ``waiting`` items are there for ``lanes`` lanes.
 
     An unknown step is tried with one item. Otherwise TARGET seconds of work, less when so little is left
@@ -26,7 +29,7 @@ def chunk_size(item_seconds: float | None, waiting: int, lanes: int) -> int:
         return 1
     by_time = int(TARGET / item_seconds)
     fair = max(math.ceil(waiting / (2 * lanes)), int(SMALLEST / item_seconds))
-    return max(1, min(by_time, fair, LARGEST, waiting))
+    return max(1, min(by_time, fair, largest, waiting))
 
 
 def by_bytes(items: Iterable[Item]) -> int:
@@ -59,12 +62,15 @@ def compact(chunk: Chunk) -> Chunk:
     return Chunk(chunk.seq, chunk.flow, [chunk.runs[i] for i in runs], [chunk.steps[i] for i in steps], items)
 
 
-def spans(first: int, end: int, gone: set[int]) -> list[tuple[int, int]]:
+def spans(first: int, end: int, gone: Collection[int]) -> list[Stretch]:
     """The stretches of first..end-1 that are not gone."""
-    found: list[tuple[int, int]] = []
-    for i in range(first, end):
-        if i in gone:
-            continue
+    return as_spans(i for i in range(first, end) if i not in gone)
+
+
+def as_spans(positions: Iterable[int]) -> list[Stretch]:
+    """Positions as stretches of those that follow each other."""
+    found: list[Stretch] = []
+    for i in positions:
         if found and found[-1][1] == i:
             found[-1] = (found[-1][0], i + 1)
         else:

@@ -10,9 +10,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pgflow_mp.executors.messages import Item, Kind, Outcome
+from pgflow_mp.executors.messages import Kind, Outcome
 from pgflow_mp.executors.verdicts import losses_error
-from pgflow_mp.worker.batches import Batch, Flight
+from pgflow_mp.worker.batches import AnyBatch, Flight
+from pgflow_mp.worker.chunks import Stretch, as_spans
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.parking import Parked
 
@@ -30,8 +31,8 @@ class Corner:
         self._dispatcher = dispatcher
         self._park = park
         self._losses: dict[Suspect, int] = {}
-        self._waiting: deque[Batch] = deque()
-        self._out: Batch | None = None
+        self._waiting: deque[AnyBatch] = deque()
+        self._out: AnyBatch | None = None
 
     def __bool__(self) -> bool:
         return bool(self._losses)
@@ -52,18 +53,19 @@ class Corner:
         """This item has ended, or is not run again."""
         self._losses.pop(key, None)
 
-    def sift(self, batch: Batch, items: list[Item]) -> list[Item]:
+    def sift(self, batch: AnyBatch, spans: Sequence[Stretch]) -> Sequence[Stretch]:
         """Items that come back from lanes, without those that are run one at a time, or not again."""
         if not self._losses:
-            return items
-        free: list[Item] = []
-        for item in items:
+            return spans
+        free: list[int] = []
+        for position in (position for span in spans for position in range(*span)):
+            item = batch.item(position)
             run, step = batch.runs[item.run], batch.steps[item.step]
             losses = self._losses.get((run, step, item.index), 0)
             if losses < ALONE:
-                free.append(item)
+                free.append(position)
                 continue
-            part = batch.part([item])
+            (part,) = batch.parts([(position, position + 1)])
             self._dispatcher.keep(part)
             if losses < TO_BLAME:
                 self._waiting.append(part)
@@ -71,17 +73,17 @@ class Corner:
             self.clear((run, step, item.index))
             error = losses_error(step, item.index, losses).encode()
             self._park(Parked(part, 0, item, run, step, Outcome(0, Kind.FAILED_FOR_GOOD, error, 0.0)))
-        return free
+        return as_spans(free)
 
     def let_through(self) -> None:
         """Have the next suspect run, if the one before needs nothing more."""
         if self._waiting and (self._out is None or not self._out.open):
             waited = self._waiting.popleft()
-            self._out = waited.part(waited.items)
+            (self._out,) = waited.parts([(0, 1)])
             self._dispatcher.add(self._out, first=True)
             self._dispatcher.finish(waited, 0, 0)
 
-    def take_all(self) -> list[Batch]:
+    def take_all(self) -> list[AnyBatch]:
         """Those that wait; they do not any more."""
         batches = list(self._waiting)
         self._waiting.clear()
@@ -91,6 +93,5 @@ class Corner:
 
 
 def _key(flight: Flight, position: int) -> Suspect:
-    chunk = flight.chunk
-    item = chunk.items[position]
-    return chunk.runs[item.run], chunk.steps[item.step], item.index
+    run, step, _, index = flight.chunk.locate(position)
+    return run, step, index

@@ -12,18 +12,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
-from pgflow_mp.executors.messages import Chunk, Item
-from pgflow_mp.worker.batches import Batch, Flight, ItemTimes, Lease
+from pgflow_mp.executors.messages import Item
+from pgflow_mp.worker.batches import AnyBatch, Batch, Flight, ItemTimes, Lease
 from pgflow_mp.worker.chunks import (
     DEEPEST,
-    LARGEST,
-    LARGEST_BYTES,
     LARGEST_OUTPUT,
     SMALLEST,
     TARGET,
-    by_bytes,
+    Stretch,
     chunk_size,
-    compact,
     spans,
 )
 
@@ -39,21 +36,21 @@ class Dispatcher:
         self.times = times
         self._lock = threading.Lock()
         self.flights: dict[int, Flight] = {}
-        self.held: dict[int, Batch] = {}
+        self.held: dict[int, AnyBatch] = {}
         self.run_emptied = False
         """Set when nothing more of some run is held; the reader clears it."""
         self._batches_of: dict[str, int] = {}
-        self._queues: dict[str, deque[Batch]] = {}
+        self._queues: dict[str, deque[AnyBatch]] = {}
         self._turn: deque[str] = deque()
         self._seq = itertools.count(1)
 
     # -- what waits --------------------------------------------------------------------------------
 
-    def add(self, batch: Batch, *, first: bool = False) -> None:
+    def add(self, batch: AnyBatch, *, first: bool = False) -> None:
         """Queue a batch; ``first``: ahead of everything else, for items that come back."""
         queue = self._queues.get(batch.flow)
         if queue is None:
-            queue = self._queues[batch.flow] = deque()
+            queue = self._queues[batch.flow] = deque[AnyBatch]()
             self._turn.append(batch.flow)
         self._hold(batch)
         if first:
@@ -61,12 +58,12 @@ class Dispatcher:
         else:
             queue.append(batch)
 
-    def keep(self, batch: Batch) -> None:
+    def keep(self, batch: AnyBatch) -> None:
         """Hold a batch of which nothing is to be handed to a lane."""
-        batch.next = len(batch.items)
+        batch.next = len(batch)
         self._hold(batch)
 
-    def finish(self, batch: Batch, first: int, last: int) -> None:
+    def finish(self, batch: AnyBatch, first: int, last: int) -> None:
         """Items ``first``..``last`` of a batch need nothing more."""
         with self._lock:
             batch.mark(first, last)
@@ -80,8 +77,9 @@ class Dispatcher:
         """
         found: list[Lease] = []
         with self._lock:
-            pause = min([longest, *(batch.lease / 4 for batch in self.held.values())])
-            for batch in self.held.values():
+            held = [batch for batch in self.held.values() if isinstance(batch, Batch)]
+            pause = min([longest, *(batch.lease / 4 for batch in held)])
+            for batch in held:
                 if now - batch.renewed >= batch.lease / 2 - pause:
                     found.append(batch.to_extend())
         return found, pause
@@ -94,21 +92,25 @@ class Dispatcher:
     def leases_of(self, runs: Collection[str]) -> list[Lease]:
         """What is held of these runs."""
         with self._lock:
-            return [b.to_extend() for b in self.held.values() if any(run in runs for run in b.runs)]
+            return [
+                batch.to_extend()
+                for batch in self.held.values()
+                if isinstance(batch, Batch) and any(run in runs for run in batch.runs)
+            ]
 
     def renewed(self, lease: Lease, now: float) -> None:
         """The lease counts from ``now`` on."""
         with self._lock:
-            if (batch := self.held.get(lease.number)) is not None:
+            if isinstance(batch := self.held.get(lease.number), Batch):
                 batch.renewed = now
 
-    def _hold(self, batch: Batch) -> None:
+    def _hold(self, batch: AnyBatch) -> None:
         with self._lock:
             self.held[batch.number] = batch
         for run in batch.runs:
             self._batches_of[run] = self._batches_of.get(run, 0) + 1
 
-    def _let_go(self, batch: Batch) -> None:
+    def _let_go(self, batch: AnyBatch) -> None:
         with self._lock:
             if self.held.pop(batch.number, None) is None:
                 return
@@ -154,27 +156,30 @@ class Dispatcher:
         return sum(min(most, seconds) for seconds in lanes.values())
 
     def discard(self, unwanted: Callable[[Batch, Item], bool]) -> int:
-        """Take items that wait out of the queues and mark them done; how many."""
+        """Take tasks that wait out of the queues and mark them done; how many."""
         count = 0
         for flow, queue in self._queues.items():
-            kept: deque[Batch] = deque()
+            kept: deque[AnyBatch] = deque()
             for batch in queue:
-                rest = range(batch.next, len(batch.items))
+                if not isinstance(batch, Batch):
+                    kept.append(batch)
+                    continue
+                rest = range(batch.next, len(batch))
                 gone = [i for i in rest if unwanted(batch, batch.items[i])]
                 if not gone:
                     kept.append(batch)
                     continue
                 count += len(gone)
-                stretches = spans(batch.next, len(batch.items), set(gone))
+                stretches = spans(batch.next, len(batch), set(gone))
                 kept.extend(self._split(batch, stretches))
                 for i in gone:
                     self.finish(batch, i, i)
             self._queues[flow] = kept
         return count
 
-    def shed(self, flow: str, keep: float) -> list[Batch]:
+    def shed(self, flow: str, keep: float) -> list[AnyBatch]:
         """Take what waits beyond ``keep`` seconds of work out of a flow's queue, to be handed back."""
-        queue, seconds, out = self._queues.get(flow, deque()), 0.0, list[Batch]()
+        queue, seconds, out = self._queues.get(flow, deque()), 0.0, list[AnyBatch]()
         for batch in list(queue):
             mean = self._mean(batch)
             if mean is None:
@@ -182,18 +187,13 @@ class Dispatcher:
             room = max(0, int((keep - seconds) / mean))
             seconds += mean * batch.waiting
             if room < batch.waiting:
-                first = batch.next + room
-                rest = batch.part(batch.items[first:])
                 with self._lock:
-                    batch.items = batch.items[:first]
-                    batch.open -= rest.open
-                    del batch.done[first:]
+                    out.append(batch.cut_off(batch.next + room))
                 if not batch.open:
                     self._let_go(batch)
-                out.append(rest)
         return out
 
-    def drain(self) -> list[Batch]:
+    def drain(self) -> list[AnyBatch]:
         """Empty the queues; what was in them."""
         found = [batch for batch in self._queued(None) if batch.waiting]
         for queue in self._queues.values():
@@ -243,17 +243,17 @@ class Dispatcher:
         """The lane did not take it."""
         self.flights.pop(flight.chunk.seq, None)
         batch = flight.batch
-        if batch.next == flight.start + len(flight.chunk.items):
+        if batch.next == flight.start + flight.chunk.size:
             batch.next = flight.start
             queue = self._queues[batch.flow]
             if batch not in queue:
                 queue.appendleft(batch)
 
-    def _cut(self, batch: Batch, lane: int, lanes: int, now: float) -> Flight:
+    def _cut(self, batch: AnyBatch, lane: int, lanes: int, now: float) -> Flight:
         start = batch.next
         mean = self._mean(batch) if len(batch.steps) == 1 else None
         if len(batch.steps) == 1:
-            count = chunk_size(mean, self.waiting(batch.flow), lanes)
+            count = chunk_size(mean, self.waiting(batch.flow), lanes, batch.largest)
             count = min(count, batch.waiting)
             size = self.times.output_bytes(batch.flow, batch.steps[0])
             if size * count > LARGEST_OUTPUT:
@@ -261,37 +261,32 @@ class Dispatcher:
             seconds = count * (mean or TARGET)
         else:
             count, seconds = self._cut_mixed(batch, lanes)
-        if batch.size > LARGEST_BYTES and count > 1:
-            count = by_bytes(itertools.islice(batch.items, start, start + count))
-        batch.next = start + count
-        chunk = Chunk(
-            next(self._seq), batch.flow, batch.runs, batch.steps, batch.items[start : start + count]
-        )
-        if len(batch.runs) + len(batch.steps) > 2 * count + 8:
-            chunk = compact(chunk)
-        flight = Flight(batch, start, chunk, lane, seconds, now)
+        chunk = batch.chunk(next(self._seq), start, count)
+        batch.next = start + chunk.size
+        flight = Flight(batch, start, chunk, lane, seconds * chunk.size / count, now)
         self.flights[chunk.seq] = flight
         return flight
 
-    def _cut_mixed(self, batch: Batch, lanes: int) -> tuple[int, float]:
+    def _cut_mixed(self, batch: AnyBatch, lanes: int) -> tuple[int, float]:
         means = [self.times.of(batch.flow, step) for step in batch.steps]
         sizes = [self.times.output_bytes(batch.flow, step) for step in batch.steps]
         waiting = self.waiting(batch.flow)
         count, seconds, size = 0, 0.0, 0.0
-        for i in range(batch.next, min(len(batch.items), batch.next + LARGEST)):
-            mean = means[batch.items[i].step]
+        for i in range(batch.next, min(len(batch), batch.next + batch.largest)):
+            step = batch.item(i).step
+            mean = means[step]
             if mean is None:  # unknown: by itself
                 return (count, seconds) if count else (1, TARGET)
             if count and (seconds + mean > TARGET or (seconds >= SMALLEST and count * 2 * lanes >= waiting)):
                 break
-            size += sizes[batch.items[i].step]
+            size += sizes[step]
             if count and size > LARGEST_OUTPUT:
                 break
             count += 1
             seconds += mean
         return count, seconds
 
-    def _mean(self, batch: Batch) -> float | None:
+    def _mean(self, batch: AnyBatch) -> float | None:
         of = self.times.of
         if len(batch.steps) == 1:
             return of(batch.flow, batch.steps[0])
@@ -299,18 +294,18 @@ class Dispatcher:
         known = [mean for mean in means if mean is not None]
         return sum(known) / len(known) if len(known) == len(means) else None
 
-    def _queued(self, flow: str | None) -> Iterator[Batch]:
+    def _queued(self, flow: str | None) -> Iterator[AnyBatch]:
         if flow is not None:
             yield from self._queues.get(flow, ())
         else:
             for queue in self._queues.values():
                 yield from queue
 
-    def _split(self, batch: Batch, spans: list[tuple[int, int]]) -> Iterator[Batch]:
+    def _split(self, batch: Batch, stretches: list[Stretch]) -> Iterator[Batch]:
         """Parts of a batch that had items taken out; the parts take over what they hold."""
-        for first, end in spans:
-            part = batch.part(batch.items[first:end])
+        for first, end in stretches:
+            (part,) = batch.parts([(first, end)])
             self._hold(part)
             self.finish(batch, first, end - 1)
             yield part
-        batch.next = len(batch.items)
+        batch.next = len(batch)

@@ -12,9 +12,53 @@ FULL: Final = 1000  # items in a call, and in a batch that is not kept waiting
 FULL_BYTES: Final = 4 << 20
 
 
-@dataclass(slots=True)
-class Group:
+GroupKey = tuple[str, str, str, bool, bool]  # run, step, worker id, failures, of ranges
+
+
+class AnyGroup:
     """Outcomes of one step of one run that wait to be recorded."""
+
+    run: str
+    step: str
+    worker_id: str
+    failures: bool
+
+    @property
+    def key(self) -> GroupKey:
+        """Groups of the same key can be merged."""
+        raise NotImplementedError
+
+    @property
+    def count(self) -> int:
+        """Items."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> int:
+        """Items, or what costs the database as much as so many tasks."""
+        return self.count
+
+    @property
+    def size(self) -> int:
+        """Bytes of bodies."""
+        raise NotImplementedError
+
+    def merge(self, other: Any) -> None:
+        """Take over what is in another group of the same key."""
+        raise NotImplementedError
+
+    def cut(self, most: int) -> AnyGroup | None:
+        """Take off what is beyond ``most`` bytes of bodies and the first outcome; that, or None."""
+        raise NotImplementedError
+
+    def calls(self) -> list[Call]:
+        """The group as calls that are not too large."""
+        raise NotImplementedError
+
+
+@dataclass
+class Group(AnyGroup):
+    """Outcomes of tasks."""
 
     run: str
     step: str
@@ -26,9 +70,26 @@ class Group:
     permanent: list[bool] = field(default_factory=list)
 
     @property
+    def key(self) -> GroupKey:
+        """Groups of the same key can be merged."""
+        return self.run, self.step, self.worker_id, self.failures, False
+
+    @property
+    def count(self) -> int:
+        """Items."""
+        return len(self.indexes)
+
+    @property
     def size(self) -> int:
         """Bytes of bodies."""
         return sum(map(len, self.bodies))
+
+    def merge(self, other: Any) -> None:
+        """Take over what is in another group of the same key."""
+        self.indexes += other.indexes
+        self.attempts += other.attempts
+        self.bodies += other.bodies
+        self.permanent += other.permanent
 
     def cut(self, most: int) -> Group | None:
         """Take off what is beyond ``most`` bytes of bodies and the first outcome; that, or None."""
@@ -70,9 +131,6 @@ class Group:
         errors = [body.decode("utf-8", "replace") for body in bodies]
         permanent = self.permanent[first:end]
         return Failure(self.run, self.step, self.worker_id, indexes, attempts, errors, permanent)
-
-
-GroupKey = tuple[str, str, str, bool]  # run, step, worker id, failures
 
 
 def parts_of(calls: list[Call]) -> list[list[Call]]:

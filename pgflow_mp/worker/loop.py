@@ -5,15 +5,14 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.events import ExecutorLost, LaneDied, LaneFailedToStart, LaneReady, Outcomes
-from pgflow_mp.executors.messages import Item
 from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
-from pgflow_mp.worker.batches import Batch, Flight
-from pgflow_mp.worker.chunks import DEEPEST
+from pgflow_mp.worker.batches import AnyBatch, Batch, Flight
+from pgflow_mp.worker.chunks import DEEPEST, Stretch, as_spans
 from pgflow_mp.worker.course import Course
 from pgflow_mp.worker.crew import Crew
 from pgflow_mp.worker.dispatch import Dispatcher
@@ -114,14 +113,14 @@ class Loop:
             self._braked = self.executor.paused
             text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"
             self._observer.on_message("warn", text)
-        for flow in self.collector.due_retries(now):
+        for flow in self.collector.retries.due(now):
             self.supply.announce(flow)
         if self.collector.parking.active:
             self._look_after_parked(now)
         self.collector.corner.let_through()
         for batch in self.supply.surplus():
-            self._stats.handed_back += len(batch.items)
-            self.release(batch, batch.items)
+            self._stats.handed_back += len(batch)
+            self.release(batch)
         for worker_id in self.identities.retire(self._in_use):
             self.crew.upkeep.retire(worker_id)
         if self._observer.watching and self.progress.due(now):
@@ -159,13 +158,13 @@ class Loop:
                 if chunks and (dispatcher.depth(flow) < 2 or dispatcher.is_late(lane, now)):
                     continue
                 flight = dispatcher.next_chunk(lane, capacity, now)
-                if flight is not None and not executor.submit(lane, flight.chunk, flight.timeouts):
+                if flight is not None and not executor.submit(lane, cast(Any, flight.chunk), flight.timeouts):
                     dispatcher.take_back(flight)
 
     def _look_after_parked(self, now: float) -> None:
         self.ask_about_parked(now)
         for flow, run in self.collector.parking.unanswered(now):
-            if self._flow_is_over(flow) and self.collector.may_unpark(flow, now):
+            if self._flow_is_over(flow) and self.collector.retries.over(flow, now):
                 self.collector.unpark(run)
 
     def ask_about_parked(self, now: float, *, at_once: bool = False) -> None:
@@ -187,7 +186,7 @@ class Loop:
         return (
             not (self.dispatcher.held or self.dispatcher.flights or self.settler.busy)
             and self._events.empty()  # such as what has just been recorded
-            and not self.collector.awaits_retries
+            and not self.collector.retries
             and self.supply.dry
         )
 
@@ -195,21 +194,23 @@ class Loop:
         held = any(batch.worker_id == worker_id for batch in self.dispatcher.held.values())
         return held or self.supply.claims_as(worker_id) or self.settler.holds(worker_id)
 
-    def _hand_back(self, batch: Batch, items: list[Item]) -> None:
+    def _hand_back(self, batch: AnyBatch, spans: Sequence[Stretch]) -> None:
         """Items that a lane was given but did not run: others run them, unless nobody wants them."""
         if not self.identities.is_known(batch.worker_id):
             return
-        over = self._over
-        wanted = [item for item in items if (batch.worker_id, item.msg_id) not in over]
-        if wanted and not self.course.stopping:
-            if wanted := self.collector.corner.sift(batch, wanted):
-                self.dispatcher.add(batch.part(wanted), first=True)
-        elif wanted:
-            self.release(batch, wanted)
+        if isinstance(batch, Batch) and self._over:
+            over, worker_id = self._over, batch.worker_id
+            positions = (position for span in spans for position in range(*span))
+            spans = as_spans(i for i in positions if (worker_id, batch.items[i].msg_id) not in over)
+        if self.course.stopping:
+            self.release(batch, spans)
+        elif spans and (free := self.collector.corner.sift(batch, spans)):
+            for part in reversed(batch.parts(free)):
+                self.dispatcher.add(part, first=True)
 
-    def release(self, batch: Batch, items: list[Item]) -> None:
-        """Give tasks back to the database, uncharged."""
-        self.settler.release(batch.flow, batch.worker_id, [item.msg_id for item in items])
+    def release(self, batch: AnyBatch, spans: Sequence[Stretch] | None = None) -> None:
+        """Give items back to the database, uncharged; all of a batch unless told which."""
+        self.settler.release(batch.release([(0, len(batch))] if spans is None else spans))
 
     # -- what the threads say ----------------------------------------------------------------------
 
@@ -217,7 +218,7 @@ class Loop:
         self.supply.claimed(event)
         batch = event.batch
         self._stats.claims += 1
-        self._stats.claimed += (len(batch.items) if batch is not None else 0) + len(event.refused)
+        self._stats.claimed += (len(batch) if batch is not None else 0) + len(event.refused)
         for task, text in event.refused:
             self.collector.refused(event.flow, event.worker_id, task, text)
         if event.condemned is not None:  # failed without being run, last of their run
@@ -229,7 +230,7 @@ class Loop:
     def _accept(self, batch: Batch, take: Callable[[Batch], None]) -> None:
         """Take what was claimed, or give it back where it is not ours any more."""
         if self.course.stopping or not self.identities.is_known(batch.worker_id):
-            self.release(batch, batch.items)
+            self.release(batch)
         else:
             take(batch)
 
@@ -274,7 +275,8 @@ class Loop:
         )
         self._end_running(
             lambda flight, position: (
-                flight.batch.worker_id == event.worker_id and flight.chunk.items[position].msg_id in lost
+                flight.batch.worker_id == event.worker_id
+                and flight.batch.item(flight.start + position).msg_id in lost
             )
         )
 

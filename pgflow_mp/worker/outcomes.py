@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import heapq
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, cast
 
 from pgflow_mp.db.engine import ClaimedTask
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
-from pgflow_mp.executors.messages import Item, Kind, Outcome
+from pgflow_mp.executors.messages import Chunk, Item, Kind, Outcome
 from pgflow_mp.executors.verdicts import CrashBudget, deaths_error
 from pgflow_mp.observe.observer import Observer
-from pgflow_mp.worker.batches import Batch, Flight
+from pgflow_mp.worker.batches import AnyBatch, Batch, Flight
+from pgflow_mp.worker.chunks import Stretch, as_spans
 from pgflow_mp.worker.corner import Corner
 from pgflow_mp.worker.crew import Crew
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.groups import Group
 from pgflow_mp.worker.parking import Parked, Parking
+from pgflow_mp.worker.retries import Retries
 from pgflow_mp.worker.startup import Policies, StepPolicy
 from pgflow_mp.worker.stats import Stats
 
-_RETRY_MARGIN: Final = 0.1  # seconds from a task's failure here to its record in the database
 _MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: nothing follows from it
 _ONE_LOSS: Final = 0.2  # seconds within which lanes that lost their parent lost the same one
-_RETRY_SLACK: Final = 3.0  # seconds after its backoff within which a retried item is seen again
 
 
 class Collector:
@@ -44,7 +44,7 @@ class Collector:
         stats: Stats,
         observer: Observer,
         policies: Policies,
-        hand_back: Callable[[Batch, list[Item]], None],
+        hand_back: Callable[[AnyBatch, Sequence[Stretch]], None],
         crash_budget: int,
     ) -> None:
         self._dispatcher = dispatcher
@@ -59,8 +59,7 @@ class Collector:
         self.corner = Corner(dispatcher, self._park)
         self._lost_at = float("-inf")
         self.parking = Parking()
-        self._retries_until: dict[str, float] = {}
-        self._retries: list[tuple[float, str]] = []
+        self.retries = Retries()
         self.steps: dict[tuple[str, str], list[int]] = {}
         """Items by (flow, step): [completed, failed for good]."""
 
@@ -75,7 +74,7 @@ class Collector:
             del self._dispatcher.flights[event.seq]
         if not event.outcomes:
             return
-        chunk = flight.chunk
+        chunk, batch = cast(Chunk, flight.chunk), cast(Batch, flight.batch)
         if self.corner:
             self.corner.ended(flight, event.outcomes)
         if (
@@ -83,14 +82,13 @@ class Collector:
             and len(chunk.steps) == 1
             and not any(outcome.kind for outcome in event.outcomes)
         ):
-            self._all_completed(flight, event.outcomes)
+            self._all_completed(chunk, batch, event.outcomes)
         else:
-            self._mixed(flight, event.outcomes)
+            self._mixed(chunk, batch, flight.start, event.outcomes)
         self._finish(flight, event.outcomes)
 
-    def _all_completed(self, flight: Flight, outcomes: list[Outcome]) -> None:
+    def _all_completed(self, chunk: Chunk, batch: Batch, outcomes: list[Outcome]) -> None:
         """Completed items of one step of one run: the path of nearly all items."""
-        chunk, batch = flight.chunk, flight.batch
         items = chunk.items
         if len(outcomes) != len(items):
             items = [items[outcome.position] for outcome in outcomes]
@@ -111,16 +109,15 @@ class Collector:
         self._count(chunk.flow, chunk.steps[0], 0, len(outcomes))
         self._settler.add([group], size, _MIDST)
 
-    def _mixed(self, flight: Flight, outcomes: list[Outcome]) -> None:
-        chunk, batch = flight.chunk, flight.batch
+    def _mixed(self, chunk: Chunk, batch: Batch, start: int, outcomes: list[Outcome]) -> None:
         groups: dict[tuple[int, int, bool], Group] = {}
         times: dict[int, list[float]] = {}
-        back: list[Item] = []
+        back: list[int] = []
         size = 0
         for outcome in outcomes:
             item = chunk.items[outcome.position]
             if outcome.kind == Kind.NOT_RUN:
-                back.append(batch.items[flight.start + outcome.position])
+                back.append(start + outcome.position)
                 continue
             failed = outcome.kind != Kind.COMPLETED
             key = (item.run, item.step, failed)
@@ -148,7 +145,7 @@ class Collector:
             self._settler.add(list(groups.values()), size)
         if back:
             self._stats.handed_back += len(back)
-            self._hand_back(batch, back)
+            self._hand_back(batch, as_spans(back))
 
     def _finish(self, flight: Flight, outcomes: list[Outcome]) -> None:
         first, last, start = outcomes[0].position, outcomes[-1].position, flight.start
@@ -171,30 +168,31 @@ class Collector:
         flight = self._dispatcher.flights.get(event.seq) if event.seq is not None else None
         if flight is None or event.verdict is None:
             return
-        chunk, batch, outcome = flight.chunk, flight.batch, event.verdict
-        item = chunk.items[outcome.position]
-        run, step = chunk.runs[item.run], chunk.steps[item.step]
+        batch, outcome = flight.batch, event.verdict
+        position = flight.start + outcome.position
+        item = batch.item(position)
+        run, step = batch.runs[item.run], batch.steps[item.step]
         self.corner.clear((run, step, item.index))
-        self._dispatcher.times.observe(chunk.flow, step, outcome.seconds, 1)
+        self._dispatcher.times.observe(batch.flow, step, outcome.seconds, 1)
         self._stats.busy += outcome.seconds
+        charged = Parked(batch, position, item, run, step, outcome)
         if event.cause.is_crash:
             self._stats.crashed += 1
-            self._unjudged.append(Parked(batch, flight.start + outcome.position, item, run, step, outcome))
+            self._unjudged.append(charged)
             self._ask_policies()
             return
-        self._settle_failure(batch, flight.start + outcome.position, item, run, step, outcome)
+        self._settle_failure(charged)
 
     def judge(self, policies: Policies | None = None) -> None:
         """Record or park crashes, now that we know how many attempts their steps have, which may change."""
         self._policies = self._policies if policies is None else policies
         crashes, self._unjudged = self._unjudged, []
         for crash in crashes:
-            batch, item, run, step = crash.batch, crash.item, crash.run, crash.step
-            outcome = self._charge(batch.flow, run, step, item, crash.outcome)
-            if outcome.kind == Kind.FAILED_FOR_GOOD:
-                self._park(Parked(batch, crash.position, item, run, step, outcome))
+            judged = replace(crash, outcome=self._charge(crash))
+            if judged.outcome.kind == Kind.FAILED_FOR_GOOD:
+                self._park(judged)
             else:
-                self._settle_failure(batch, crash.position, item, run, step, outcome)
+                self._settle_failure(judged)
 
     def _tell(self, event: LaneDied) -> None:
         if event.cause is Cause.LOST:  # and so did all others
@@ -229,25 +227,21 @@ class Collector:
         group = Group(task.run_id, task.step_slug, worker_id, True, indexes, attempts, [body], [True])
         self._settler.add([group], len(body))
 
-    def _charge(self, flow: str, run: str, step: str, item: Item, outcome: Outcome) -> Outcome:
-        key = (run, step, item.index)
-        outcome = self._budget.charge(key, outcome)
-        last = self._policy(flow, step).max_attempts
+    def _charge(self, crash: Parked) -> Outcome:
+        item, key = crash.item, (crash.run, crash.step, crash.item.index)
+        outcome = self._budget.charge(key, crash.outcome)
+        last = self._policy(crash.batch.flow, crash.step).max_attempts
         if outcome.kind == Kind.FAILED and item.attempt >= last:
             self._budget.forget(key)
             body = f"quarantined, its last attempt ({item.attempt} of {last}) crashed: ".encode()
             return Outcome(outcome.position, Kind.FAILED_FOR_GOOD, body + outcome.body, outcome.seconds)
         return outcome
 
-    def _settle_failure(
-        self, batch: Batch, position: int, item: Item, run: str, step: str, outcome: Outcome
-    ) -> None:
+    def _settle_failure(self, failed: Parked) -> None:
+        batch, position, outcome = failed.batch, failed.position, failed.outcome
         permanent = outcome.kind == Kind.FAILED_FOR_GOOD
-        self._failed(batch.flow, run, step, item, outcome, permanent)
-        group = Group(
-            run, step, batch.worker_id, True, [item.index], [item.attempt], [outcome.body], [permanent]
-        )
-        self._settler.add([group], len(outcome.body))
+        self._failed(batch.flow, failed.run, failed.step, failed.item, outcome, permanent)
+        self._settler.add([batch.failed(position, outcome.body, permanent)], len(outcome.body))
         self._dispatcher.finish(batch, position, position)
 
     def _failed(self, flow: str, run: str, step: str, item: Item, outcome: Outcome, permanent: bool) -> None:
@@ -258,47 +252,27 @@ class Collector:
             self._stats.failed += 1
         else:
             self._stats.retried += 1
-            back = time.monotonic() + policy.base_delay * 2.0 ** min(item.attempt, 20)
-            self._retries_until[flow] = max(self._retries_until.get(flow, 0.0), back + _RETRY_SLACK)
-            heapq.heappush(self._retries, (back + _RETRY_MARGIN, flow))
+            self.retries.add(flow, policy.base_delay, item.attempt, time.monotonic())
         text = outcome.body.decode("utf-8", "replace")
         self._observer.on_failure(run, step, item.index, item.attempt, text, final)
-
-    @property
-    def awaits_retries(self) -> bool:
-        """Whether a task that failed here is still in its backoff."""
-        return bool(self._retries)
-
-    def due_retries(self, now: float) -> set[str]:
-        """Flows of which a task that failed here is visible again since the last call."""
-        due: set[str] = set()
-        while self._retries and self._retries[0][0] <= now:
-            due.add(heapq.heappop(self._retries)[1])
-        return due
 
     def _policy(self, flow: str, step: str) -> StepPolicy:
         return self._policies.get((flow, step), StepPolicy())
 
     # -- parked ones -------------------------------------------------------------------------------
 
-    def may_unpark(self, flow: str, now: float) -> bool:
-        """Whether no retry of another item of this flow is to be waited for."""
-        return now >= self._retries_until.get(flow, 0.0)
-
     def unpark(self, run: str) -> None:
         """Record the parked failures of a run."""
         for parked in self.parking.take(run):
-            self._settle_failure(
-                parked.batch, parked.position, parked.item, parked.run, parked.step, parked.outcome
-            )
+            self._settle_failure(parked)
 
     def hand_back_parked(self) -> None:
         """The worker stops: give parked items, and those set aside, back as if they had not run."""
         for part in self.corner.take_all():
-            self._hand_back(part, part.items)
+            self._hand_back(part, [(0, len(part))])
         for parked in self.parking.take_all():
             self._dispatcher.finish(parked.batch, parked.position, parked.position)
-            self._hand_back(parked.batch, [parked.batch.items[parked.position]])
+            self._hand_back(parked.batch, [(parked.position, parked.position + 1)])
 
     def drop_parked(self, unwanted: Callable[[Parked], bool]) -> None:
         """Forget parked items that are not wanted any more."""

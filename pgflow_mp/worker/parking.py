@@ -15,7 +15,7 @@ from itertools import islice
 from typing import Final
 
 from pgflow_mp.executors.messages import Item, Outcome
-from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.batches import AnyBatch
 from pgflow_mp.worker.inbox import ParkedSeen
 
 EVERY: Final = 1.0  # seconds between an answer and the next question
@@ -27,7 +27,7 @@ MOST: Final = 200  # runs in a question
 class Parked:
     """An item whose failure is recorded last."""
 
-    batch: Batch
+    batch: AnyBatch
     position: int
     item: Item
     run: str

@@ -20,7 +20,7 @@ from pgflow_mp.db import connection, engine, patience
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import CAP, Keeper, Stopped
 from pgflow_mp.db.settling import Call
-from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group, GroupKey
+from pgflow_mp.worker.groups import FULL, FULL_BYTES, AnyGroup, GroupKey
 from pgflow_mp.worker.inbox import (
     BatchSettled,
     ConnectionState,
@@ -30,6 +30,7 @@ from pgflow_mp.worker.inbox import (
 )
 from pgflow_mp.worker.locked import PATIENCE, as_group
 from pgflow_mp.worker.recording import Recorder
+from pgflow_mp.worker.releases import Release
 
 T = TypeVar("T")
 
@@ -52,8 +53,8 @@ class Settler(threading.Thread):
         self._post = post
         self._linger = linger
         self._changed = threading.Condition()
-        self._groups: dict[GroupKey, Group] = {}
-        self._releases: list[tuple[str, str, list[int]]] = []
+        self._groups: dict[GroupKey, AnyGroup] = {}
+        self._releases: list[Release] = []
         self._due = 0.0  # when what waits is recorded, full or not
         self._waiting = 0
         self._waiting_bytes = 0
@@ -78,9 +79,9 @@ class Settler(threading.Thread):
 
     # -- the main loop's side ----------------------------------------------------------------------
 
-    def add(self, groups: Sequence[Group], size: int, patience: float = 1.0) -> None:
+    def add(self, groups: Sequence[AnyGroup], size: int, patience: float = 1.0) -> None:
         """Take over outcomes with ``size`` bytes of bodies, to be recorded within ``patience`` lingers."""
-        count = sum(len(group.indexes) for group in groups)
+        count = sum(group.count for group in groups)
         due = time.monotonic() + patience * self._linger
         with self._changed:
             first = not self._waiting
@@ -91,23 +92,19 @@ class Settler(threading.Thread):
             elif self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES or self._locked:
                 self._changed.notify()
 
-    def _put(self, groups: Sequence[Group], count: int, size: int) -> None:
+    def _put(self, groups: Sequence[AnyGroup], count: int, size: int) -> None:
         for group in groups:
-            key = (group.run, group.step, group.worker_id, group.failures)
-            known = self._groups.setdefault(key, group)
+            known = self._groups.setdefault(group.key, group)
             if known is not group:
-                known.indexes += group.indexes
-                known.attempts += group.attempts
-                known.bodies += group.bodies
-                known.permanent += group.permanent
+                known.merge(group)
         self._waiting += count
         self._waiting_bytes += size
 
-    def release(self, flow: str, worker_id: str, msg_ids: list[int]) -> None:
-        """Hand tasks back."""
-        if msg_ids:
+    def release(self, release: Release) -> None:
+        """Hand something back."""
+        if release:
             with self._changed:
-                self._releases.append((flow, worker_id, msg_ids))
+                self._releases.append(release)
                 self._changed.notify()
 
     def flush(self) -> None:
@@ -175,7 +172,7 @@ class Settler(threading.Thread):
                             self._releases.append(release)
                             continue
                         self.released += released
-                        self._post(WorkAnnounced(release[0]))
+                        self._post(WorkAnnounced(release.flow))
                 if self._give_up.is_set() and self._releases:
                     raise Stopped
             if self._farewell:
@@ -216,21 +213,21 @@ class Settler(threading.Thread):
         now = time.monotonic()
         return min((self._locked.rest(key[0], now) for key in self._groups), default=0.0)
 
-    def _take(self) -> tuple[list[tuple[str, str, list[int]]], list[Group]]:
+    def _take(self) -> tuple[list[Release], list[AnyGroup]]:
         """The next batch: groups up to MOST items or MOST_BYTES, at least one outcome."""
         with self._changed:
-            taken: list[Group] = []
+            taken: list[AnyGroup] = []
             count = size = 0
             now = time.monotonic()
             for key, group in list(self._groups.items()):
                 if self._locked.rest(key[0], now) and not self._closing:
                     continue
-                if taken and (count + len(group.indexes) > MOST or size >= MOST_BYTES):
+                if taken and (count + group.count > MOST or size >= MOST_BYTES):
                     break
                 taken.append(self._groups.pop(key))
                 if size + group.size > MOST_BYTES and (rest := group.cut(MOST_BYTES - size)) is not None:
                     self._groups[key] = rest
-                count += len(group.indexes)
+                count += group.count
                 size += group.size
             self._waiting -= count
             self._waiting_bytes -= size
@@ -255,7 +252,7 @@ class Settler(threading.Thread):
         with self._changed:
             self._sending = self._sending_bytes = 0
             for group in map(as_group, locked):
-                self._put([group], len(group.indexes), group.size)
+                self._put([group], group.count, group.size)
             self._post(BatchSettled(settled, replays > 1))
 
     def _persist(self, work: Callable[[Connection], T]) -> T:
@@ -275,10 +272,9 @@ def _prepare(conn: Connection) -> None:
     patience.limit_locks(conn, PATIENCE)
 
 
-def _release(release: tuple[str, str, list[int]], conn: Connection) -> int | None:
+def _release(release: Release, conn: Connection) -> int | None:
     """How many were handed back; None: somebody keeps them locked."""
-    flow, worker_id, msg_ids = release
     try:
-        return engine.release_tasks(conn, flow, worker_id, msg_ids)
+        return release.send(conn)
     except psycopg.errors.LockNotAvailable:
         return None

@@ -9,7 +9,7 @@ from typing import Final
 
 from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
-from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.batches import AnyBatch
 from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
@@ -74,11 +74,11 @@ class Supply:
                 self._claimer.request(self._claiming)
                 return
 
-    def surplus(self) -> list[Batch]:
+    def surplus(self) -> list[AnyBatch]:
         """What was claimed on a wrong guess of its duration, taken out of the queues: to be handed back."""
         return [batch for flow in self._queues for batch in self._surplus_of(flow)]
 
-    def _surplus_of(self, flow: str) -> list[Batch]:
+    def _surplus_of(self, flow: str) -> list[AnyBatch]:
         lanes = self._executor.capacity
         if self._fixed_batches or self._dispatcher.waiting(flow) < 2 * lanes:
             return []
@@ -95,7 +95,7 @@ class Supply:
         self._claiming = None
         self._identities.registered(event.worker_id)
         batches = [batch for batch in (event.batch, event.condemned) if batch is not None]
-        got, size = sum(len(batch.items) for batch in batches), sum(batch.size for batch in batches)
+        got, size = sum(len(batch) for batch in batches), sum(batch.size for batch in batches)
         if event.refused:
             self._planner.announce(event.queue)  # the claim may have been cut short
         self._planner.claimed(event.queue, event.asked, got, size, event.seconds, time.monotonic())

@@ -197,9 +197,8 @@ class Worker:
         loop.crew.claimer.stop()
         loop.executor.quiesce()
         for batch in loop.dispatcher.drain():
-            rest = batch.items[batch.next :]
-            loop.dispatcher.finish(batch, batch.next, len(batch.items) - 1)
-            loop.release(batch, rest)
+            loop.dispatcher.finish(batch, batch.next, len(batch) - 1)
+            loop.release(batch, [(batch.next, len(batch))])
         forced = course.ending is Ending.FORCED
         deadline = time.monotonic() + self.settings.grace
         while loop.executor.in_flight and not forced:

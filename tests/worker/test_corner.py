@@ -5,6 +5,7 @@ from __future__ import annotations
 from pgflow_mp.executors.lanes.nursery import Losses
 from pgflow_mp.executors.messages import Item, Kind, Outcome
 from pgflow_mp.worker.batches import Batch, Flight, ItemTimes
+from pgflow_mp.worker.chunks import as_spans
 from pgflow_mp.worker.corner import Corner
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.parking import Parked
@@ -29,14 +30,18 @@ class Bench:
         """The lanes' parent dies: all come back; the indexes of those that are free to be run."""
         for flight in flights:
             self.corner.lost(flight.chunk.seq, 0)
-        back: list[Item] = []
+        back: list[int] = []
         for flight in flights:
-            back += flight.batch.items[flight.start : flight.start + len(flight.chunk.items)]
-            self.dispatcher.finish(flight.batch, flight.start, flight.start + len(flight.chunk.items) - 1)
-        free = self.corner.sift(self.batch, back)
+            end = flight.start + flight.chunk.size
+            back += range(flight.start, end)
+            self.dispatcher.finish(flight.batch, flight.start, end - 1)
+        batch = flights[0].batch
+        free = self.corner.sift(batch, as_spans(back))
+        found = [batch.item(i).index for span in free for i in range(*span)]
         if free:
-            self.dispatcher.add(self.batch.part(free), first=True)
-        return [item.index for item in free]
+            (part,) = batch.parts(free)
+            self.dispatcher.add(part, first=True)
+        return found
 
 
 def test_suspects_run_one_at_a_time_from_the_second_loss_on_and_the_third_is_to_blame() -> None:
@@ -47,9 +52,9 @@ def test_suspects_run_one_at_a_time_from_the_second_loss_on_and_the_third_is_to_
     assert bench.lose(bench.send(), bench.send()) == []
     corner.let_through()
     first = bench.send()
-    assert [item.index for item in first.chunk.items] == [0]
+    assert [first.chunk.locate(i)[3] for i in range(first.chunk.size)] == [0]
     corner.let_through()  # not while that one runs
-    assert bench.send().chunk.items[0].index == 2
+    assert bench.send().chunk.locate(0)[3] == 2
     corner.ended(first, [Outcome(0, Kind.COMPLETED, b"1", 0.0)])
     bench.dispatcher.finish(first.batch, 0, 0)
     corner.let_through()
@@ -65,9 +70,9 @@ def test_those_that_wait_for_their_turn_are_handed_back_at_the_end() -> None:
     bench = Bench()
     for _ in range(2):
         bench.lose(bench.send(), bench.send())
-    assert [batch.items[0].index for batch in bench.corner.take_all()] == [0, 1]
+    assert [batch.item(0).index for batch in bench.corner.take_all()] == [0, 1]
     bench.corner.let_through()
-    assert bench.send().chunk.items[0].index == 2
+    assert bench.send().chunk.locate(0)[3] == 2
 
 
 def test_lanes_that_lose_their_parent_again_and_again_wait_longer_and_longer() -> None:

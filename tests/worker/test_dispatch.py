@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from typing import cast
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pgflow_mp.executors.messages import Item
+from pgflow_mp.executors.messages import Chunk, Item
 from pgflow_mp.worker.batches import OVERHEAD, Batch, ItemTimes
 from pgflow_mp.worker.chunks import DEEPEST, LARGEST, LARGEST_BYTES, SMALLEST, TARGET, chunk_size
 from pgflow_mp.worker.dispatch import Dispatcher
@@ -93,7 +94,7 @@ def test_a_chunk_may_mix_runs_and_steps_and_carries_only_those_it_needs() -> Non
     dispatcher.add(batch(100, steps=("a", "b"), runs=tuple(f"r{i}" for i in range(100))))
     flight = dispatcher.next_chunk(0, 1, 0.0)
     assert flight is not None
-    chunk = flight.chunk
+    chunk = cast(Chunk, flight.chunk)
     assert len(chunk.items) == 3
     assert [(chunk.runs[i.run], chunk.steps[i.step]) for i in chunk.items] == [
         ("r0", "a"),
@@ -108,7 +109,7 @@ def test_large_inputs_make_small_chunks() -> None:
     dispatcher.add(batch(100, body=b"x" * 300_000))
     flight = dispatcher.next_chunk(0, 1, 0.0)
     assert flight is not None
-    assert len(flight.chunk.items) == LARGEST_BYTES // 300_000
+    assert flight.chunk.size == LARGEST_BYTES // 300_000
 
 
 def test_flows_take_turns() -> None:
@@ -145,7 +146,7 @@ def test_work_beyond_what_is_worth_holding_is_shed_from_the_end() -> None:
     dispatcher = Dispatcher(known(1.0))
     dispatcher.add(batch(100))
     (rest,) = dispatcher.shed("f", keep=10.0)
-    assert [item.index for item in rest.items] == list(range(9, 100))
+    assert [rest.item(i).index for i in range(len(rest))] == list(range(9, 100))
     assert dispatcher.waiting() == dispatcher.held_items() == 9
 
 
@@ -170,12 +171,13 @@ def test_every_item_is_handed_out_exactly_once_whatever_comes_back_or_is_dropped
                 dispatcher.take_back(flight)
         elif action < 0.85 and dispatcher.flights:
             flight = dispatcher.flights.pop(rng.choice(list(dispatcher.flights)))
-            items = flight.chunk.items
+            items = cast(Chunk, flight.chunk).items
             done = rng.randint(0, len(items))
             finished += [item.index for item in items[:done]]
             dispatcher.finish(flight.batch, flight.start, flight.start + len(items) - 1)
             if items[done:]:
-                part = flight.batch.part(items[done:])
+                first = flight.start + done
+                (part,) = flight.batch.parts([(first, flight.start + len(items))])
                 dispatcher.add(part, first=True)
         else:
             unlucky = rng.randint(0, max(1, total))
@@ -187,8 +189,8 @@ def test_every_item_is_handed_out_exactly_once_whatever_comes_back_or_is_dropped
     while (flight := dispatcher.next_chunk(0, 2, 0.0)) is not None:
         pass
     for flight in dispatcher.flights.values():
-        finished += [item.index for item in flight.chunk.items]
-        dispatcher.finish(flight.batch, flight.start, flight.start + len(flight.chunk.items) - 1)
+        finished += [item.index for item in cast(Chunk, flight.chunk).items]
+        dispatcher.finish(flight.batch, flight.start, flight.start + flight.chunk.size - 1)
     assert len(finished) == len(set(finished)) == total - dropped
     assert set(finished) <= expected
     assert dispatcher.held == {}

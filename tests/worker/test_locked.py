@@ -15,6 +15,7 @@ from pgflow_mp.worker import inbox, settle
 from pgflow_mp.worker.groups import Group
 from pgflow_mp.worker.heartbeat import Heartbeat
 from pgflow_mp.worker.locked import Locked, as_group, runs_of
+from pgflow_mp.worker.releases import TaskRelease
 
 Locking = psycopg.Connection[tuple[object, ...]]
 
@@ -35,7 +36,7 @@ def test_a_run_that_somebody_keeps_locked_holds_up_no_other(dsn: str, theirs: Lo
         worker.settler.add([group(one, tasks[:2]), group(two, others[:1])], 3)
         worker.settler.add([group(one, tasks[2:3], failed=True, permanent=True, body=b"oops")], 4)
         assert one in worker.next(inbox.Said).text
-        worker.settler.release("chain", WORKER, [tasks[3].msg_id])
+        worker.settler.release(TaskRelease("chain", WORKER, [tasks[3].msg_id]))
         began = time.monotonic()
         worker.settler.add([group(two, others[1:])], 1)
         eventually(lambda: Tasks(dsn, two).statuses("double") == {"completed": 2})
@@ -53,7 +54,7 @@ def test_the_end_of_a_worker_does_not_wait_for_ever_for_a_locked_run(dsn: str, t
     theirs.execute("select pgflow.cancel_run(%s)", (one,))
     with running(dsn) as worker:
         worker.settler.add([group(one, tasks[:1])], 1)
-        worker.settler.release("chain", WORKER, [tasks[1].msg_id])
+        worker.settler.release(TaskRelease("chain", WORKER, [tasks[1].msg_id]))
         assert one in worker.next(inbox.Said).text
         began = time.monotonic()
         assert not worker.settler.close([WORKER], 1.0)

@@ -27,6 +27,7 @@ from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.loop import GLANCE, TICK, Loop
 from pgflow_mp.worker.planner import ClaimRequest
 from pgflow_mp.worker.progress import SafeObserver
+from pgflow_mp.worker.releases import Release
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Ending, Stats
@@ -74,14 +75,14 @@ class FakeSettler:
 
     def __init__(self) -> None:
         self.groups: list[Group] = []
-        self.back: list[tuple[str, str, list[int]]] = []
+        self.back: list[Release] = []
         self.flushed = 0
 
     def add(self, groups: Sequence[Group], size: int, patience: float = 1.0) -> None:
         self.groups += groups
 
-    def release(self, flow: str, worker_id: str, msg_ids: list[int]) -> None:
-        self.back.append((flow, worker_id, msg_ids))
+    def release(self, release: Release) -> None:
+        self.back.append(release)
 
     def flush(self) -> None:
         self.flushed += 1
@@ -311,7 +312,7 @@ def test_failures_are_recorded_as_such_and_a_retry_is_awaited(bench: Bench) -> N
         (True, [True]),
     ]
     assert (bench.stats.retried, bench.stats.failed) == (1, 1)
-    assert bench.loop.collector.awaits_retries
+    assert bench.loop.collector.retries
     failures = bench.observer.of("on_failure")
     assert [(run, step, final) for run, step, _, _, _, final in failures] == [
         (RUN, "s", False),

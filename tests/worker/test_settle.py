@@ -18,6 +18,7 @@ from pgflow_mp.db import engine, settling
 from pgflow_mp.db.settling import Completion, Failure
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.groups import FULL, Group
+from pgflow_mp.worker.releases import TaskRelease
 from pgflow_mp.worker.settle import MOST_UNSETTLED, Settler
 
 
@@ -194,7 +195,7 @@ def test_closing_gives_up_in_time_when_there_is_no_database() -> None:
 def test_released_tasks_are_counted_and_visible_at_once(dsn: str) -> None:
     run_id, tasks = claimed(dsn, "chain", [1, 2, 3])
     with running(dsn) as settler:
-        settler.settler.release("chain", WORKER, [task.msg_id for task in tasks])
+        settler.settler.release(TaskRelease("chain", WORKER, [task.msg_id for task in tasks]))
         eventually(lambda: settler.settler.released == 3)
     with adapted(dsn) as conn:
         found = engine.claim_tasks(conn, "chain", WORKER, 10_000)

@@ -9,16 +9,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
 from worker_harness import compiled, settings, start
 
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
-from pgflow_mp.executors.messages import Item, Kind, Outcome
+from pgflow_mp.executors.messages import Chunk, Item, Kind, Outcome
 from pgflow_mp.worker import claim, crew, worker
-from pgflow_mp.worker.batches import Batch, ItemTimes
+from pgflow_mp.worker.batches import AnyBatch, Batch, ItemTimes
 from pgflow_mp.worker.course import Course
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
@@ -59,14 +59,14 @@ def test_the_main_loop_may_shorten_a_batch_while_the_heartbeat_reads_it() -> Non
     dispatcher.times.observe("f", "s", 10.0, 1)
     found = _Halting(items(8))
     found.meanwhile = lambda: shed.extend(dispatcher.shed("f", 20.0))
-    shed: list[Batch] = []
+    shed: list[AnyBatch] = []
     dispatcher.add(batch_of(found))
     leases, _ = dispatcher.leases(1000.0, 2.0)
     assert [lease.msg_ids for lease in leases] == [list(range(100, 108))]
     while not shed:
         time.sleep(0.01)
     (lease,) = dispatcher.leases(1000.0, 2.0)[0]
-    assert len(lease.msg_ids) + len(shed[0].items) == 8
+    assert len(lease.msg_ids) + len(shed[0]) == 8
 
 
 def test_a_lease_is_renewed_even_if_its_batch_is_gone_by_then() -> None:
@@ -99,7 +99,9 @@ class _Handed:
             Stats(),
             SafeObserver(None),
             {},
-            lambda batch, found: self.back.extend((batch.runs[item.run], item.index) for item in found),
+            lambda batch, spans: self.back.extend(
+                (batch.runs[batch.item(i).run], batch.item(i).index) for span in spans for i in range(*span)
+            ),
             1,
         )
         self.dispatcher.add(batch_of(items(40, lambda i: 39 - i), 40))
@@ -107,7 +109,7 @@ class _Handed:
         flight = self.dispatcher.next_chunk(0, 1, 0.0)
         assert flight is not None
         self.flight = flight
-        assert flight.chunk.runs == ["run-38"]
+        assert cast(Chunk, flight.chunk).runs == ["run-38"]
 
     def close(self) -> None:
         for thread in (self.crew.claimer, self.crew.heartbeat, self.crew.upkeep):
