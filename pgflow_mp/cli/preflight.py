@@ -220,6 +220,8 @@ def _mismatch(flow: Any, run_input: RunInput) -> str:
                 if not run_input.is_array:
                     continue
                 samples = [*first_elements(run_input.json, _SAMPLE)]
+                if step.batch:
+                    samples = [b"[" + sample + b"]" for sample in samples]
             if problem := _all_wrong(decode, samples):
                 what = f"the input ({run_input.source}, {run_input.kind})"
                 what = f"No element of {what} fits" if is_map and is_input else f"T{what[1:]} does not fit"

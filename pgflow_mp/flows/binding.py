@@ -57,12 +57,13 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What binding needs to know about a step."""
+    """What binding needs to know about a step. ``batch``: its handler is given a list of items at once."""
 
     flow_slug: str
     step_slug: str
     is_map: bool
     dependencies: tuple[str, ...]
+    batch: bool = False
 
     @property
     def where(self) -> str:
@@ -254,7 +255,7 @@ def _check_mapping(handler: Any, parameter: inspect.Parameter, facts: StepFacts)
 
 def _cannot_supply(handler: Any, name: str, facts: StepFacts, bound: list[Argument]) -> FlowDefinitionError:
     if facts.is_map:
-        own = "the element (first free parameter)"
+        own = f"the {'list of elements' if facts.batch else 'element'} (first free parameter)"
     elif facts.dependencies:
         parents = ", ".join(facts.dependencies)
         own = f"the outputs of its parents by name ({parents}), or all of them as one mapping"

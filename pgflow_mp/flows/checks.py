@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pgflow_mp.errors import FlowDefinitionError
+from pgflow_mp.flows.batch_types import check_answered, check_received, item_of, refuse_members
 from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts, resolve
 from pgflow_mp.flows.convertible import KNOWN, unreadable, unwritable
 from pgflow_mp.flows.validation import describe
@@ -25,6 +26,8 @@ def check_annotations(
     Raises FlowDefinitionError with the parameter, or for a result that cannot be stored.
     """
     for argument in arguments:
+        if facts.batch and argument.source is Source.MEMBERS:
+            raise refuse_members(argument.name, _handler(handler, facts))
         if argument.source is not Source.CONTEXT and not isinstance(argument.annotation, str):
             try:
                 reader(handler, argument, facts)
@@ -38,14 +41,18 @@ def reader(handler: Handler, argument: Argument, facts: StepFacts) -> tuple[Any,
 
     Raises FlowDefinitionError for an annotation that cannot be resolved, or that JSON cannot become.
     """
-    where = f'Handler {describe(handler)} of {facts.where}: parameter "{argument.name}"'
+    where = f'{_handler(handler, facts)}: parameter "{argument.name}"'
     annotation = argument.annotation
     try:
         wanted = json_type(resolve(annotation, handler), argument.source)
+        if facts.batch and argument.source is Source.INPUT:
+            check_received(wanted, argument.name, _handler(handler, facts))
         trouble = unreadable(wanted)
         if trouble is None:
             return wanted, reading.decoder(wanted)
         what, hint = f"{trouble.shown}{trouble.place}", trouble.hint
+    except FlowDefinitionError:
+        raise
     except TypeError as error:
         what, hint = str(error), KNOWN
     except Exception as error:
@@ -83,11 +90,16 @@ def return_type(handler: Any, names: Mapping[str, Any] | None = None) -> Any:
         return EMPTY
 
 
-def result_type(handler: Any) -> Any:
-    """The type that a result has once it is read again: what was yielded is a list then."""
+def result_type(handler: Any, *, batch: bool = False) -> Any:
+    """The type that a result has once it is read again: what was yielded is a list then.
+
+    Of a handler of batches it is the type of one item's.
+    """
     wanted = return_type(handler)
     if wanted is EMPTY:
         return Any
+    if batch:
+        return item_of(wanted)
     element = typing.get_args(wanted)[:1]
     streams = (collections.abc.Iterator, collections.abc.Generator, collections.abc.Iterable)
     if typing.get_origin(wanted) in streams and element:
@@ -99,13 +111,21 @@ def _check_result(handler: Any, facts: StepFacts, names: Mapping[str, Any]) -> N
     if hasattr(handler, "__wrapped__"):  # the decorator may return something else
         return
     wanted = return_type(handler, names)
+    if facts.batch:
+        nothing = getattr(handler, "__annotations__", {}).get("return", EMPTY) is None
+        if nothing or wanted is not EMPTY:
+            check_answered(None if nothing else wanted, _handler(handler, facts))
     trouble = None if wanted is EMPTY else unwritable(wanted)
     if trouble is not None:
         raise FlowDefinitionError(
-            f"Handler {describe(handler)} of {facts.where} returns what cannot be stored as JSON, by its "
+            f"{_handler(handler, facts)} returns what cannot be stored as JSON, by its "
             f"annotation: {trouble.shown}{trouble.place}",
             hint=trouble.hint,
         )
+
+
+def _handler(handler: Any, facts: StepFacts) -> str:
+    return f"Handler {describe(handler)} of {facts.where}"
 
 
 class _Unresolved(FlowDefinitionError):

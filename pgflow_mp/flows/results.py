@@ -28,7 +28,7 @@ def typed_leaf(flow: Flow, slug: str, raw: bytes | msgspec.Raw) -> Any:
     step = flow.steps.get(slug)
     if step is None or any(slug in other.dependencies for other in flow.steps.values()):
         return msgspec.json.decode(raw)
-    wanted = result_type(step.handler)
+    wanted = result_type(step.handler, batch=step.batch > 0)
     if step.step_type != "map":
         return _decoded(wanted, raw)
     try:

@@ -142,7 +142,8 @@ def build_step(
         )
     barrier = storage.check_barrier(options, where, [steps[parent] for parent in parents], steps.storage)
     stored = storage.check_storage(options.get("storage"), where) if kind == "map" else None
-    facts = StepFacts(flow_slug, slug, kind == "map", parents)
+    policy = validation.check_policy(options, where)
+    facts = StepFacts(flow_slug, slug, kind == "map", parents, batch="batch" in policy)
     names = {} if caller.f_locals is caller.f_globals else caller.f_locals
     arguments = bind(function, facts, names)
     check_annotations(function, arguments, facts, names)
@@ -152,7 +153,7 @@ def build_step(
         is_array=kind == "array",
         dependencies=parents,
         options=MappingProxyType(validation.check_options(options, where)),
-        policy=MappingProxyType(validation.check_policy(options, where)),
+        policy=MappingProxyType(policy),
         storage=stored or (steps.storage if kind == "map" else None),
         barrier=barrier,
         when=validation.check_pattern(options.get("when"), "when", where),
