@@ -26,6 +26,7 @@ _STARTER: Final = (
     "step_output",
     "run_leaves",
     "run_results_page",
+    "item",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (

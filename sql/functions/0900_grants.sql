@@ -1,5 +1,6 @@
 -- Grants (contract section 15). Nobody but the owner may do anything by default; sets of rights can
--- be given to roles of the site's choosing, none of which includes a right on a table but to read definitions.
+-- be given to roles of the site's choosing, none of which includes a right on a table but to read definitions, and
+-- the view of items, which shows those of flows that the role may use.
 
 revoke all on all routines in schema pgflow from public;
 
@@ -16,7 +17,7 @@ declare
   v_granted text[] := '{}';
   v_names text[] := array[
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
-    'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page'
+    'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item'
   ];
 begin
   if access not in ('starter', 'operator', 'worker', 'client') then
@@ -38,6 +39,8 @@ begin
   if access = 'client' then
     v_names := array['start_flow_with_states', 'get_run_with_states'];
     execute format('grant select on pgflow.flows, pgflow.steps to %I', role_name);
+  else
+    execute format('grant select on pgflow.items to %I', role_name);
   end if;
   execute format('grant usage on schema pgflow to %I', role_name);
   for v_function in
@@ -99,6 +102,7 @@ begin
         ('run_output', 'get_run_with_states'),
         ('step_output', 'get_run_with_states'),
         ('run_results_page', 'run_results'),
+        ('item', 'run_results'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),
@@ -116,6 +120,9 @@ begin
     where a.privilege_type = 'EXECUTE' and a.grantee <> e.proowner
   loop
     execute format('grant execute on function %s to %I', v_grant.function, v_grant.rolname);
+    if v_grant.function = 'pgflow.item(uuid, text, int)'::regprocedure then
+      execute format('grant select on pgflow.items to %I', v_grant.rolname);
+    end if;
   end loop;
 end;
 $do$;

@@ -39,7 +39,7 @@ order by 1
 READING = {"flow_options", "get_run_with_states", "recent_runs", "run_progress", "run_results", "run_heads"}
 READING |= {"watched_workers", "task_input", "flow_queues"}
 READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_ranges"}  # no map in ranges here
-READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page"}
+READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
 
@@ -79,7 +79,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "worker_id": THEIRS, "worker_ids": [THEIRS], "msg_ids": ids, "task_indexes": [0], "task_index": 0,
         "input": [7], "outputs": ["1"], "error_messages": ["e"], "attempts": [1],
         "permanent": [True], "lease_seconds": 60, "qty": 5,
-        "id_prefix": "", "from_index": 0, "max_rows": 9, "max_bytes": 99,
+        "item_index": 0, "id_prefix": "", "from_index": 0, "max_rows": 9, "max_bytes": 99,
         "priority": 3, "reason": "no", "function_name": "w", "dead_after": "1 hour",
         "last_seen": ["2020-01-01"], "mine": [THEIRS], "tasks": [1],
         "items": 5, "known": [], "lease_nos": [1], "firsts": [0], "counts": [1], "indexes": [1],

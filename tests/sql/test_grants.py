@@ -20,6 +20,7 @@ LATER = (
     "pgflow.run_output(uuid)",
     "pgflow.step_output(uuid, text)",
     "pgflow.run_results_page(uuid, text, int, int, bigint)",
+    "pgflow.item(uuid, text, int)",
 )
 """Functions that were added to an access."""
 
@@ -134,7 +135,10 @@ def test_an_upgrade_gives_new_functions_to_the_roles_that_have_their_like(role: 
     role.do("select pgflow.grant_access(r, 'starter') from unnest(array[%s, 'odd \"one']) r", ROLE)
     for function in LATER:
         role.do(f'revoke execute on function {function} from {ROLE}, "odd ""one"')
+    role.do(f'revoke select on pgflow.items from {ROLE}, "odd ""one"')
     role.do(next(f for f in function_files() if f.name == "0900_grants.sql").read_text())
+    assert role.value("select has_table_privilege(%s, 'pgflow.items', 'select')", ROLE)
+    assert not role.value("select has_table_privilege('pg_monitor', 'pgflow.items', 'select')")
     for function in LATER:
         for name in (ROLE, 'odd "one'):
             assert role.value("select has_function_privilege(%s, %s, 'execute')", name, function)
