@@ -324,3 +324,8 @@ def wait_for_shutdown(seconds: float, ctx: Context) -> bool:
     while time.monotonic() < until and not ctx.shutdown.is_set():
         time.sleep(0.005)
     return ctx.shutdown.is_set()
+
+
+@flow.map
+def describe(word: str, ctx: Context) -> list[Any]:
+    return [word, ctx.run_id, ctx.step_slug, ctx.task_index, ctx.attempt, ctx.msg_id, ctx.raw_input.decode()]

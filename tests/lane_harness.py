@@ -11,12 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 
-from pgflow_mp.executors.events import LaneDied, LaneEvent, LaneFailedToStart, LaneReady, Outcomes
+from pgflow_mp.executors.events import (
+    LaneDied,
+    LaneEvent,
+    LaneFailedToStart,
+    LaneReady,
+    Outcomes,
+    RangeOutcomes,
+)
 from pgflow_mp.executors.lanes.pool import LanePool
 from pgflow_mp.executors.lanes.watchdog import Watchdog
-from pgflow_mp.executors.messages import Chunk, Item, Outcome, Setup
+from pgflow_mp.executors.messages import AnyChunk, Chunk, Item, Kind, Outcome, RangeChunk, Segment, Setup
 
 FLOWS = str(Path(__file__).with_name("lane_flows.py"))
 
@@ -25,6 +33,42 @@ def chunk_of(seq: int, orders: Sequence[Any], *, flow: str = "misbehave", step: 
     """A chunk whose items are numbered 0, 1, ... and whose inputs are ``orders``."""
     items = [Item(i, 1, i, 0, 0, json.dumps(order).encode(), None) for i, order in enumerate(orders)]
     return Chunk(seq, flow, ["run"], [step], items)
+
+
+def range_of(
+    seq: int,
+    orders: Sequence[Any],
+    *,
+    flow: str = "misbehave",
+    step: str = "act",
+    first_index: int = 0,
+    batch: int = 0,
+) -> RangeChunk:
+    """The same as a RangeChunk, over two pages that hold more than its elements."""
+    middle = len(orders) // 2
+    pages = [["before", *orders[:middle]], [*orders[middle:], "after"]]
+    segments = [
+        Segment(json.dumps(page).encode(), 2 * seq + number, 1 - number, len(page) - 1)
+        for number, page in enumerate(pages)
+    ]
+    return RangeChunk(
+        seq, flow, "run", step, first_index, len(orders), [s for s in segments if s.count], batch
+    )
+
+
+def outcomes_of(event: Outcomes | RangeOutcomes) -> list[Outcome]:
+    """What an event reports, item by item."""
+    if isinstance(event, Outcomes):
+        return event.outcomes
+    found = list(event.exceptions)
+    for piece in event.pieces:
+        bodies = msgspec.json.decode(b"[" + piece.body + b"]", type=list[msgspec.Raw])
+        assert len(bodies) == piece.count
+        found += [Outcome(piece.position + n, Kind.COMPLETED, bytes(b), 0.0) for n, b in enumerate(bodies)]
+    for position, count in event.not_run:
+        found += [Outcome(position + n, Kind.NOT_RUN, b"", 0.0) for n in range(count)]
+    assert event.completed == sum(piece.count for piece in event.pieces)
+    return found
 
 
 class Harness:
@@ -38,7 +82,9 @@ class Harness:
         self.ready: list[LaneReady] = []
         self.failed: list[LaneFailedToStart] = []
         self.done: set[int] = set()
+        self.reports: list[RangeOutcomes] = []
         self.died_at: dict[int, float] = {}
+        self.make: Callable[..., AnyChunk] = chunk_of
         self._events = events
         self._next = 0
 
@@ -63,12 +109,14 @@ class Harness:
             self.died_at[event.lane] = time.monotonic()
             if event.verdict is not None and event.seq is not None:
                 self._keep(event.seq, event.verdict)
-        elif isinstance(event, Outcomes):
+        elif isinstance(event, Outcomes | RangeOutcomes):
             assert event.seq not in self.done, f"chunk {event.seq} was closed before"
-            for outcome in event.outcomes:
+            for outcome in outcomes_of(event):
                 self._keep(event.seq, outcome)
             if event.done:
                 self.done.add(event.seq)
+            if isinstance(event, RangeOutcomes):
+                self.reports.append(event)
 
     def _keep(self, seq: int, outcome: Outcome) -> None:
         assert seq not in self.done, f"chunk {seq} was closed before"
@@ -89,7 +137,7 @@ class Harness:
         self.collect()
 
     def submit(
-        self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: str
+        self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: Any
     ) -> int:
         """Send a chunk to a lane as soon as it has room; its number."""
         self.until(lambda: self.pool.room(lane))
@@ -98,16 +146,18 @@ class Harness:
         return seq
 
     def try_submit(
-        self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: str
+        self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: Any
     ) -> int | None:
         """Send a chunk; its number, or None if the lane refuses it."""
         self._next += 1
-        chunk = chunk_of(self._next, orders, **names)
+        chunk = self.make(self._next, orders, **names)
         return chunk.seq if self.pool.submit(lane, chunk, [timeout]) else None
 
-    def run(self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None) -> list[Outcome]:
+    def run(
+        self, orders: Sequence[Any], *, lane: int = 0, timeout: float | None = None, **names: Any
+    ) -> list[Outcome]:
         """Run one chunk to its end; the outcomes by position."""
-        seq = self.submit(orders, lane=lane, timeout=timeout)
+        seq = self.submit(orders, lane=lane, timeout=timeout, **names)
         self.until(lambda: seq in self.done, 30.0)
         return self.of(seq)
 
@@ -120,12 +170,18 @@ class Harness:
 
 @contextmanager
 def lanes(
-    size: int = 1, *, target: str = FLOWS, setup: dict[str, Any] | None = None, **options: Any
+    size: int = 1,
+    *,
+    target: str = FLOWS,
+    setup: dict[str, Any] | None = None,
+    make: Callable[..., AnyChunk] = chunk_of,
+    **options: Any,
 ) -> Iterator[Harness]:
-    """A pool of ``size`` lanes, ready; aborted at the end."""
+    """A pool of ``size`` lanes, ready; aborted at the end. ``make``: the chunks that it gets."""
     events: queue.SimpleQueue[LaneEvent] = queue.SimpleQueue()
     with LanePool(Setup(target=target, **(setup or {})), size, events.put, **options) as pool:
         harness = Harness(pool, events)
+        harness.make = make
         pool.start()
         harness.all_ready()
         yield harness

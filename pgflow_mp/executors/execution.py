@@ -3,21 +3,51 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
 from pgflow_mp import paths
-from pgflow_mp.executors.messages import FlowInfo, Kind, StepInfo
+from pgflow_mp.executors.messages import FlowInfo, Kind, RangeChunk, Segment, StepInfo
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.shapes import definition
 from pgflow_mp.loading import finding
 
-Execute = Callable[[bytes, bytes | None, Context], tuple[int, bytes]]
-"""(input, flow input, context) -> (Kind, body); see ``messages.Outcome``."""
+_KEPT_PAGES: Final = 2
+_LARGEST_KEPT: Final = 1 << 20  # bytes of a page that is kept when its chunk is over
+
+
+class Runnable(Protocol):
+    """Runs items of a step: ``flows.handlers.PreparedHandler``."""
+
+    @property
+    def wants_context(self) -> bool: ...
+
+    def output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes: ...
+
+    def failure(self, error: BaseException, task_index: int) -> tuple[int, bytes]: ...
+
+    def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]: ...
+
+
+class _NoStep:
+    """Stands for a step that is not there: its items fail with these words."""
+
+    wants_context: Final = False
+
+    def __init__(self, flow: str, step: str) -> None:
+        self._text = f'Step "{step}" does not exist in flow "{flow}"'
+
+    def output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes:
+        raise LookupError(self._text)
+
+    def failure(self, error: BaseException, task_index: int) -> tuple[int, bytes]:
+        return Kind.FAILED, self._text.encode()
+
+    def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]:
+        return Kind.FAILED, self._text.encode()
 
 
 class Loadable(Protocol):
@@ -66,22 +96,51 @@ class Prepared:
 
     def __init__(self, flows: dict[str, Flow]) -> None:
         self._flows = flows
-        self._known: dict[tuple[str, str], Execute] = {}
+        self._known: dict[tuple[str, str], Runnable] = {}
 
-    def of(self, flow_slug: str, step_slug: str) -> Execute:
-        """The function of a step; for one that is not there a function that fails with these words."""
+    def of(self, flow_slug: str, step_slug: str) -> Runnable:
+        """The functions of a step; for one that is not there some that fail with these words."""
         key = (flow_slug, step_slug)
         if key not in self._known:
             self._known[key] = self._prepare(flow_slug, step_slug)
         return self._known[key]
 
-    def _prepare(self, flow_slug: str, step_slug: str) -> Execute:
+    def _prepare(self, flow_slug: str, step_slug: str) -> Runnable:
         flow = self._flows.get(flow_slug)
         step = flow.steps.get(step_slug) if flow is not None else None
         if flow is None or step is None:
-            text = f'Step "{step_slug}" does not exist in flow "{flow_slug}"'.encode()
-            return lambda _input, _flow_input, _context: (Kind.FAILED, text)
-        return handlers.prepare(flow, step_slug).execute
+            return _NoStep(flow_slug, step_slug)
+        return handlers.prepare(flow, step_slug)
+
+
+class Pages:
+    """The elements of pages, the latest few of which are kept apart. One thread at a time."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, list[msgspec.Raw]] = {}
+
+    def elements(self, chunk: RangeChunk) -> list[msgspec.Raw]:
+        """The raw elements of a chunk's items. Raises ValueError if its segments do not hold as many."""
+        found: list[msgspec.Raw] = []
+        for segment in chunk.segments:
+            found += self._page(segment)[segment.first : segment.first + segment.count]
+        if len(found) != chunk.count:
+            raise ValueError(f"a chunk of {chunk.count} items came with {len(found)} elements")
+        return found
+
+    def _page(self, segment: Segment) -> list[msgspec.Raw]:
+        known = self._known
+        page = known.pop(segment.page_id, None)
+        if page is None:
+            page = _decode_page(segment.page)
+        if len(segment.page) <= _LARGEST_KEPT:
+            known[segment.page_id] = page
+            if len(known) > _KEPT_PAGES:
+                del known[next(iter(known))]
+        return page
+
+
+_decode_page: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def error_text(error: BaseException) -> str:

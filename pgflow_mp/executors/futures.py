@@ -20,16 +20,14 @@ from typing import Final, TypeVar
 from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors import remote, verdicts
 from pgflow_mp.executors.cpus import available_cpus
-from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneReady, Outcomes
+from pgflow_mp.executors.endings import Endings, endings_of
+from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneReady
 from pgflow_mp.executors.messages import (
     LOAD_TIMEOUT,
-    Chunk,
+    AnyChunk,
     FlowInfo,
-    Kind,
-    Outcome,
     Setup,
     decode_hello,
-    decode_outcomes,
     encode,
 )
 from pgflow_mp.executors.protocol import IN_FLIGHT, Abilities, ExecutorFactory, Limits, OnEvent
@@ -57,7 +55,7 @@ class _Flight:
     """A chunk that was taken, and the parts of it that have not been reported."""
 
     lane: int
-    chunk: Chunk
+    chunk: AnyChunk
     parts: set[_Part] = field(default_factory=set)
 
 
@@ -71,12 +69,10 @@ class _Part:
     alone: bool = False
 
     @property
-    def chunk(self) -> Chunk:
+    def chunk(self) -> AnyChunk:
         """These items as a chunk."""
         whole = self.flight.chunk
-        if self.end - self.first == len(whole.items):
-            return whole
-        return Chunk(whole.seq, whole.flow, whole.runs, whole.steps, whole.items[self.first : self.end])
+        return whole if self.end - self.first == whole.size else whole.part(self.first, self.end)
 
 
 class FuturesExecutor:
@@ -155,13 +151,13 @@ class FuturesExecutor:
                 held[flight.lane] += 1
             return [(lane, IN_FLIGHT - count) for lane, count in enumerate(held) if count < IN_FLIGHT]
 
-    def submit(self, lane: int, chunk: Chunk, timeouts: Sequence[float | None] = ()) -> bool:
+    def submit(self, lane: int, chunk: AnyChunk, timeouts: Sequence[float | None] = ()) -> bool:
         with self._lock:
             held = sum(flight.lane == lane for flight in self._flights.values())
             if not self._takes_more() or held >= IN_FLIGHT or not 0 <= lane < self.capacity:
                 return False
             flight = self._flights[chunk.seq] = _Flight(lane, chunk)
-            part = _Part(flight, 0, len(chunk.items))
+            part = _Part(flight, 0, chunk.size)
             flight.parts.add(part)
         self._send(part)
         return True
@@ -238,10 +234,9 @@ class FuturesExecutor:
             part = self._running.pop(done)
         error = CancelledError() if done.cancelled() else done.exception()
         if error is None:
-            outcomes = decode_outcomes(done.result())
-            for outcome in outcomes:
-                outcome.position += part.first
-            self._report(part, outcomes)
+            endings = endings_of(part.flight.chunk)
+            endings.read_answer(done.result(), part.first, part.end - part.first)
+            self._report(part, endings)
         else:
             self._failed(part, error, pool)
 
@@ -294,16 +289,16 @@ class FuturesExecutor:
 
     def _charge(self, part: _Part, error: BaseException) -> None:
         flight, chunk = part.flight, part.flight.chunk
-        item = chunk.items[part.first]
+        _, step, _, index = chunk.locate(part.first)
         how = f"{type(error).__name__}: {error}"
-        text = verdicts.crash_error(chunk.steps[item.step], item.index, Cause.CRASH, how)
+        text = verdicts.crash_error(step, index, Cause.CRASH, how)
         outcome = verdicts.verdict(Cause.CRASH, text, "", part.first, 0.0)
         with self._lock:
             if not self._stopped and part in flight.parts:
                 self._on_event(LaneDied(flight.lane, 0, Cause.CRASH, how, chunk.seq, outcome, ""))
-                self._report(part, [])
+                self._report(part, endings_of(chunk))
 
-    def _report(self, part: _Part, outcomes: list[Outcome]) -> None:
+    def _report(self, part: _Part, endings: Endings) -> None:
         flight = part.flight
         with self._lock:
             if self._stopped or part not in flight.parts:
@@ -311,11 +306,12 @@ class FuturesExecutor:
             flight.parts.discard(part)
             if done := not flight.parts:
                 del self._flights[flight.chunk.seq]
-            self._on_event(Outcomes(flight.lane, 0, flight.chunk.seq, outcomes, done))
+            self._on_event(endings.event(flight.lane, 0, done=done))
 
     def _not_run(self, part: _Part) -> None:
-        nothing = [Outcome(position, Kind.NOT_RUN, b"", 0.0) for position in range(part.first, part.end)]
-        self._report(part, nothing)
+        endings = endings_of(part.flight.chunk)
+        endings.add_not_run(part.first, part.end)
+        self._report(part, endings)
 
 
 def factory(given: Pool | Callable[[], Pool] | str, capacity: int | None = None) -> ExecutorFactory:

@@ -90,6 +90,10 @@ class Chunk(Message, tag=0):
         item = self.items[position]
         return self.runs[item.run], self.steps[item.step], item.step, item.index
 
+    def part(self, first: int, end: int) -> Chunk:
+        """Items ``first``..``end`` - 1 as a chunk of the same name."""
+        return Chunk(self.seq, self.flow, self.runs, self.steps, self.items[first:end], self.batch)
+
 
 class Segment(Message):
     """``count`` elements of a page, from the one at position ``first`` of it.
@@ -134,9 +138,21 @@ class RangeChunk(Message, tag=1):
             raise IndexError(f"a chunk of {self.count} items has none at {position}")
         return self.run, self.step, 0, self.first_index + position
 
+    def part(self, first: int, end: int) -> RangeChunk:
+        """Items ``first``..``end`` - 1 as a chunk of the same name."""
+        segments: list[Segment] = []
+        at = 0
+        for segment in self.segments:
+            low, high = max(first - at, 0), min(end - at, segment.count)
+            if low < high:
+                segments.append(Segment(segment.page, segment.page_id, segment.first + low, high - low))
+            at += segment.count
+        index = self.first_index + first
+        return RangeChunk(self.seq, self.flow, self.run, self.step, index, end - first, segments, self.batch)
+
 
 AnyChunk = Chunk | RangeChunk
-"""What executors take; they ask both for ``seq``, ``size``, ``steps`` and ``locate``."""
+"""What executors take; they ask both for ``seq``, ``size``, ``steps``, ``locate``, ``part``."""
 
 
 class Outcome(Message):
@@ -188,6 +204,7 @@ class Hello(Message):
 
 
 encode: Final = msgspec.msgpack.Encoder().encode
-decode_chunk: Final = msgspec.msgpack.Decoder(Chunk).decode
+decode_chunk: Final = msgspec.msgpack.Decoder(AnyChunk).decode
+decode_outcome: Final = msgspec.msgpack.Decoder(Outcome).decode
 decode_outcomes: Final = msgspec.msgpack.Decoder(list[Outcome]).decode
 decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from pgflow_mp.executors.events import ExecutorLost, LaneEvent
-from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Setup
+from pgflow_mp.executors.messages import LOAD_TIMEOUT, AnyChunk, FlowInfo, Setup
 
 OnEvent = Callable[[LaneEvent | ExecutorLost], None]
 """Told what happens; quick, and does not call back."""
@@ -85,7 +85,7 @@ class Executor(Protocol):
         one has room for 2.
         """
 
-    def submit(self, lane: int, chunk: Chunk, timeouts: Sequence[float | None]) -> bool:
+    def submit(self, lane: int, chunk: AnyChunk, timeouts: Sequence[float | None]) -> bool:
         """Hand over a chunk; ``timeouts``: seconds per entry of ``chunk.steps``, None for no limit.
 
         False if the lane cannot take it: nothing is reported for it. ``chunk.seq`` is unique among the chunks

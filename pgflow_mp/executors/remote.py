@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from pgflow_mp.errors import PgflowError
-from pgflow_mp.executors.execution import Prepared, describe, error_text, flows_of
-from pgflow_mp.executors.messages import Hello, Kind, Outcome, Setup, decode_chunk, encode
+from pgflow_mp.executors.endings import frame
+from pgflow_mp.executors.execution import Pages, Prepared, describe, error_text, flows_of
+from pgflow_mp.executors.messages import Chunk, Hello, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.loading import reentry
 
@@ -32,12 +33,16 @@ class Place:
         self.flows = flows_of(orders)
         self._stopping = stopping.get(setup) or threading.Event()
         self._prepared = Prepared(self.flows)
+        self._local = threading.local()
         self._runtime = Runtime(dsn=orders.dsn, worker_config=orders.worker_config, shutdown=self._stopping)
 
-    def run(self, data: bytes) -> list[Outcome]:
-        """Run an encoded Chunk item by item; an outcome for each, in order."""
+    def run(self, data: bytes) -> bytes:
+        """Run an encoded chunk item by item; the encoded answer, with an outcome for each, in order."""
         chunk = decode_chunk(data)
-        executes = [self._prepared.of(chunk.flow, step) for step in chunk.steps]
+        return self._run_range(chunk) if isinstance(chunk, RangeChunk) else self._run_tasks(chunk)
+
+    def _run_tasks(self, chunk: Chunk) -> bytes:
+        executes = [self._prepared.of(chunk.flow, step).execute for step in chunk.steps]
         outcomes: list[Outcome] = []
         for position, item in enumerate(chunk.items):
             if self._stopping.is_set():
@@ -60,7 +65,44 @@ class Place:
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
                 kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
             outcomes.append(Outcome(position, kind, body, time.perf_counter() - started))
-        return outcomes
+        return encode(outcomes)
+
+    def _run_range(self, chunk: RangeChunk) -> bytes:
+        step = self._prepared.of(chunk.flow, chunk.step)
+        stream = bytearray()
+        seconds = 0.0
+        for position, element in enumerate(self._pages_of_thread().elements(chunk)):
+            if self._stopping.is_set():
+                stream += frame(Outcome(position, Kind.NOT_RUN, b"", 0.0))
+                break
+            input = bytes(element)
+            context = Context(
+                run_id=chunk.run,
+                flow_slug=chunk.flow,
+                step_slug=chunk.step,
+                task_index=chunk.first_index + position,
+                raw_input=input,
+                runtime=self._runtime,
+            )
+            started = time.perf_counter()
+            try:
+                kind, body = step.execute(input, None, context)
+            except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
+                kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
+            spent = time.perf_counter() - started
+            if kind == Kind.COMPLETED:
+                seconds += spent
+                stream += body
+                stream += b","
+            else:
+                stream += frame(Outcome(position, kind, body, spent))
+        return encode((bytes(stream), seconds))
+
+    def _pages_of_thread(self) -> Pages:
+        pages: Pages | None = getattr(self._local, "pages", None)
+        if pages is None:
+            pages = self._local.pages = Pages()
+        return pages
 
 
 def _place(setup: bytes) -> Place:
@@ -94,6 +136,6 @@ def hello(setup: bytes) -> bytes:
 
 
 def run_chunk(setup: bytes, data: bytes) -> bytes:
-    """Run an encoded Chunk; the encoded list of its outcomes."""
+    """Run an encoded chunk; the encoded list of its outcomes, of a RangeChunk (stream, seconds)."""
     with reentry.executing():
-        return encode(_place(setup).run(data))
+        return _place(setup).run(data)

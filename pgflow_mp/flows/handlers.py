@@ -29,7 +29,7 @@ FAILED: Final = 1
 FAILED_FOR_GOOD: Final = 2
 _NO_ITERATORS: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})  # nearly all results
 
-Invocation = Callable[[bytes, "bytes | None", Context], Any]
+Invocation = Callable[[Any, "bytes | None", Context], Any]
 """A handler's call with an item's input, the flow's input where it is wanted, and the context."""
 _Get = Callable[[bytes, "bytes | None", Context, "dict[str, msgspec.Raw]"], Any]
 _decode_parents: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -66,43 +66,55 @@ class PreparedHandler:
     """One step's handler with its decoders.
 
     ``call(input, flow_input, ctx)`` decodes, calls and returns the result as it is, with exceptions
-    passing through (InputMismatch if the input does not fit). ``execute`` makes an outcome of it.
+    passing through (InputMismatch if the input does not fit). ``output`` encodes the result; what it raises
+    ``failure`` makes an outcome of. ``execute`` is both. ``wants_context``: the handler is given the context;
+    if not, the same one will do for many items.
     """
 
     def __init__(self, step: StepDefinition, max_output: int = MAX_OUTPUT_BYTES) -> None:
         self.step = step
         self.wants_flow_input = wants_flow_input(step.arguments, step.facts)
+        self.wants_context = any(argument.source is Source.CONTEXT for argument in step.arguments)
         self.call: Invocation = _compile(step)
+        self._is_array = step.is_array
         self._max_output = max_output
 
-    def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]:
-        """Run one task: ``(0, output as JSON)``, ``(1, error text)`` if a retry may help, else ``(2, text)``.
+    def output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes:
+        """Run one task; its output as JSON. Raises what the handler raises, InputMismatch, OutputError.
 
         ``input`` is raw JSON: the element in a map, the object of parent outputs in a dependent step.
-        ``flow_input`` is the run's input, which a root step receives. Nothing is ever raised.
+        ``flow_input`` is the run's input, which a root step receives.
         """
-        try:
-            result = self.call(input, flow_input, ctx)
-            if (self.step.is_array or type(result) not in _NO_ITERATORS) and type(result) is not list:
-                result = list(result) if isinstance(result, Iterator) else result
-                result = as_list(result) if self.step.is_array else result
-            return COMPLETED, encode_output(result, self._max_output)
-        except InputMismatch as error:
-            return FAILED_FOR_GOOD, safe_text(f"{type(error).__name__}: {error}")
-        except OutputError as error:
-            return FAILED_FOR_GOOD, safe_text(self._output_text(error, ctx))
-        except PermanentError as error:
-            return FAILED_FOR_GOOD, describe_exception(error)
-        except BaseExceptionGroup as group:
-            kind_of_failure = FAILED_FOR_GOOD if group.split(PermanentError)[1] is None else FAILED
-            return kind_of_failure, describe_exception(group)
-        except BaseException as error:  # noqa: BLE001 - sys.exit, KeyboardInterrupt, MemoryError: all outcomes
-            return FAILED, describe_exception(error)
+        result = self.call(input, flow_input, ctx)
+        if (self._is_array or type(result) not in _NO_ITERATORS) and type(result) is not list:
+            result = list(result) if isinstance(result, Iterator) else result
+            result = as_list(result) if self._is_array else result
+        return encode_output(result, self._max_output)
 
-    def _output_text(self, error: OutputError, ctx: Context) -> str:
+    def failure(self, error: BaseException, task_index: int) -> tuple[int, bytes]:
+        """``(1, error text)`` if a retry may help, else ``(2, text)``."""
+        if isinstance(error, InputMismatch):
+            return FAILED_FOR_GOOD, safe_text(f"{type(error).__name__}: {error}")
+        if isinstance(error, OutputError):
+            return FAILED_FOR_GOOD, safe_text(self._output_text(error, task_index))
+        if isinstance(error, PermanentError):
+            return FAILED_FOR_GOOD, describe_exception(error)
+        if isinstance(error, BaseExceptionGroup):
+            kind_of_failure = FAILED_FOR_GOOD if error.split(PermanentError)[1] is None else FAILED
+            return kind_of_failure, describe_exception(error)
+        return FAILED, describe_exception(error)
+
+    def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]:
+        """``output`` as an outcome: ``(0, output)`` or what ``failure`` says. Nothing is ever raised."""
+        try:
+            return COMPLETED, self.output(input, flow_input, ctx)
+        except BaseException as error:  # noqa: BLE001 - sys.exit, KeyboardInterrupt, MemoryError: all outcomes
+            return self.failure(error, ctx.task_index)
+
+    def _output_text(self, error: OutputError, task_index: int) -> str:
         where = f'Output of step "{self.step.slug}"'
         if self.step.step_type == "map":
-            where += f", index {ctx.task_index},"
+            where += f", index {task_index},"
         hint = f"\n{error.hint}" if error.hint else ""
         return f"OutputError: {where} cannot be stored: {error}{hint}"
 

@@ -15,13 +15,13 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from lane_harness import FLOWS, chunk_of
+from lane_harness import FLOWS, chunk_of, outcomes_of, range_of
 
 from pgflow_mp.errors import ConfigError, PgflowError
-from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, Outcomes
+from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, Outcomes, RangeOutcomes
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
-from pgflow_mp.executors.messages import Kind, Outcome, Setup
+from pgflow_mp.executors.messages import AnyChunk, Kind, Outcome, Setup
 from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -39,6 +39,9 @@ MAKERS: dict[str, Callable[[], ExecutorFactory]] = {
     "inline": lambda: factory("inline"),
 }
 """A new executor needs a line here, and nothing else of this file."""
+CHUNKS: dict[str, Callable[..., AnyChunk]] = {"tasks": chunk_of, "ranges": range_of}
+ALIKE = ("processes", "threads")
+"""Those that differ from another one in nothing that concerns ranges."""
 AT_ONCE = ("inline",)
 """Those that have run a chunk when submit() returns."""
 
@@ -46,8 +49,9 @@ AT_ONCE = ("inline",)
 class Owner:
     """Does what a worker does, and keeps what it is told. An item that is reported twice fails the test."""
 
-    def __init__(self, kind: str, target: str = FLOWS) -> None:
+    def __init__(self, kind: str, target: str = FLOWS, *, storage: str = "tasks") -> None:
         self.kind = kind
+        self.chunk = CHUNKS[storage]
         self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.executor: Executor = MAKERS[kind]()(Setup(target=target), Limits(2), self.events.put)
         self.outcomes: dict[int, dict[int, Outcome]] = defaultdict(dict)
@@ -65,8 +69,9 @@ class Owner:
                     self._keep(event.seq, event.verdict)
             elif isinstance(event, ExecutorLost):
                 self.lost.append(event)
-            elif isinstance(event, Outcomes):
-                for outcome in event.outcomes:
+            elif isinstance(event, Outcomes | RangeOutcomes):
+                assert isinstance(event, Outcomes) is (self.chunk is chunk_of)
+                for outcome in outcomes_of(event):
                     self._keep(event.seq, outcome)
                 if event.done:
                     assert event.seq not in self.done
@@ -88,7 +93,7 @@ class Owner:
     def submit(self, *orders: Any, timeout: float | None = None, step: str = "act") -> int:
         self.until(self.executor.rooms)
         self._next += 1
-        chunk = chunk_of(self._next, orders, step=step)
+        chunk = self.chunk(self._next, orders, step=step)
         assert self.executor.submit(self.executor.rooms()[0][0], chunk, [timeout])
         return chunk.seq
 
@@ -103,9 +108,12 @@ class Owner:
         return [found[position] for position in sorted(found)]
 
 
-@pytest.fixture(params=MAKERS)
+@pytest.fixture(
+    params=[(kind, "tasks") for kind in MAKERS] + [(kind, "ranges") for kind in MAKERS if kind not in ALIKE],
+    ids="-".join,
+)
 def owner(request: pytest.FixtureRequest) -> Iterator[Owner]:
-    owner = Owner(request.param)
+    owner = Owner(request.param[0], storage=request.param[1])
     owner.executor.start()
     yield owner
     owner.executor.abort()
@@ -137,7 +145,7 @@ def test_many_chunks_go_through_and_no_lane_takes_more_than_two(owner: Owner) ->
     if owner.kind in AT_ONCE:
         return
     lane = owner.executor.rooms()[0][0]
-    taken = [owner.executor.submit(lane, chunk_of(1000 + n, [["sleep", 0.2]]), [None]) for n in range(3)]
+    taken = [owner.executor.submit(lane, owner.chunk(1000 + n, [["sleep", 0.2]]), [None]) for n in range(3)]
     assert taken == [True, True, False]
     owner.until(lambda: not owner.executor.in_flight)
 
@@ -149,7 +157,7 @@ def test_a_stop_waits_for_what_runs_and_hands_back_what_has_not_begun(owner: Own
         time.sleep(0.2)
     owner.executor.quiesce()
     assert owner.executor.rooms() == []
-    assert not owner.executor.submit(0, chunk_of(99, orders), [None])
+    assert not owner.executor.submit(0, owner.chunk(99, orders), [None])
     assert owner.executor.stop(10.0) is True
     assert owner.executor.in_flight == 0
     owner.collect()

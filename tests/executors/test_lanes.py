@@ -27,7 +27,7 @@ def test_starting_tells_what_the_target_holds() -> None:
     with lanes(2) as harness:
         flows = {flow.slug: flow for flow in harness.pool.flows}
         assert set(flows) == {"misbehave", "tiny"}
-        assert [step.slug for step in flows["misbehave"].steps] == ["act", "wait_for_shutdown"]
+        assert [step.slug for step in flows["misbehave"].steps] == ["act", "wait_for_shutdown", "describe"]
         assert json.loads(flows["tiny"].shape)["steps"][0]["slug"] == "noop"
         assert sorted(ready.lane for ready in harness.ready) == [0, 1]
         assert sorted(ready.generation for ready in harness.ready) == [1, 2]

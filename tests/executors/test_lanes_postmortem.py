@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from lane_harness import chunk_of
 
+from pgflow_mp.executors.endings import Endings, TaskEndings
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
 from pgflow_mp.executors.lanes.postmortem import Death, HeldChunk, settle
 from pgflow_mp.executors.lanes.slots import Running
-from pgflow_mp.executors.messages import Kind, Outcome
+from pgflow_mp.executors.messages import Kind
 from pgflow_mp.executors.verdicts import KillReason
 
 
@@ -16,11 +17,11 @@ def death(reason: KillReason | None, running: Running | None, *, lost: bool = Fa
     return Death(0, 1, -9, lost, False, reason, running, "")
 
 
-def flights() -> list[tuple[HeldChunk, list[Outcome]]]:
+def flights() -> list[tuple[HeldChunk, Endings]]:
     """Chunk 11 with its first item finished and reported, chunk 12 not begun; three items each."""
     return [
-        (HeldChunk(1, chunk_of(11, [1, 2, 3]), [None], count=1), []),
-        (HeldChunk(2, chunk_of(12, [1, 2, 3]), [None]), []),
+        (HeldChunk(1, chunk_of(11, [1, 2, 3]), [None], count=1), TaskEndings(11)),
+        (HeldChunk(2, chunk_of(12, [1, 2, 3]), [None]), TaskEndings(12)),
     ]
 
 

@@ -8,7 +8,15 @@ import time
 
 import pytest
 
-from pgflow_mp.executors.lanes.slots import INITIAL_SIZE, KEPT_SIZE, SlotFiles, SlotReader, SlotWriter
+from pgflow_mp.executors.endings import TaskEndings
+from pgflow_mp.executors.lanes.slots import (
+    INITIAL_SIZE,
+    KEPT_SIZE,
+    MAX_ITEMS,
+    SlotFiles,
+    SlotReader,
+    SlotWriter,
+)
 from pgflow_mp.executors.messages import Kind, Outcome, encode
 
 
@@ -21,16 +29,25 @@ def outcome(position: int, body: bytes = b"1") -> Outcome:
     return Outcome(position, Kind.COMPLETED, body, 0.5)
 
 
+def take(reader: SlotReader, ordinal: int, count: int, length: int) -> tuple[list[Outcome], int, int]:
+    taken = reader.take(ordinal, count, length)
+    if taken is None:
+        return [], count, length
+    endings = TaskEndings(1)
+    endings.read(taken.data, count, taken.count - count, MAX_ITEMS, 0.0)
+    return endings.outcomes, taken.count, taken.length
+
+
 def test_outcomes_are_taken_once_and_in_order() -> None:
     _, reader, writer = pair()
     writer.begin(1)
     writer.finish(encode(outcome(0)))
-    first, count, length = reader.take(1, 0, 0)
+    first, count, length = take(reader, 1, 0, 0)
     writer.finish(encode(outcome(1)))
     writer.finish(encode(outcome(2)))
-    rest, count, length = reader.take(1, count, length)
+    rest, count, length = take(reader, 1, count, length)
     assert [o.position for o in first + rest] == [0, 1, 2]
-    assert reader.take(1, count, length) == ([], 3, length)
+    assert take(reader, 1, count, length) == ([], 3, length)
 
 
 def test_two_chunks_do_not_share_a_buffer() -> None:
@@ -40,14 +57,14 @@ def test_two_chunks_do_not_share_a_buffer() -> None:
     writer.end()
     writer.begin(2)
     writer.finish(encode(outcome(0, b'"second"')))
-    assert [reader.take(n, 0, 0)[0][0].body for n in (1, 2)] == [b'"first"', b'"second"']
+    assert [take(reader, n, 0, 0)[0][0].body for n in (1, 2)] == [b'"first"', b'"second"']
 
 
 def test_nothing_is_read_for_a_chunk_that_has_not_begun() -> None:
     _, reader, writer = pair()
     writer.begin(1)
     writer.finish(encode(outcome(0)))
-    assert reader.take(3, 0, 0) == ([], 0, 0)
+    assert take(reader, 3, 0, 0) == ([], 0, 0)
 
 
 def test_an_outcome_larger_than_the_buffer_makes_it_grow_and_the_next_chunk_cuts_it_back() -> None:
@@ -55,13 +72,13 @@ def test_an_outcome_larger_than_the_buffer_makes_it_grow_and_the_next_chunk_cuts
     body = b"x" * (3 * KEPT_SIZE)
     writer.begin(1)
     writer.finish(encode(outcome(0)))
-    assert reader.take(1, 0, 0)[0]
+    assert take(reader, 1, 0, 0)[0]
     writer.finish(encode(outcome(1, body)))
-    assert [o.body for o in reader.take(1, 0, 0)[0]] == [b"1", body]
+    assert [o.body for o in take(reader, 1, 0, 0)[0]] == [b"1", body]
     writer.begin(3)
     assert files.buffers[1].size() == INITIAL_SIZE
     writer.finish(encode(outcome(0, b"2")))
-    assert reader.take(3, 0, 0)[0][0].body == b"2"
+    assert take(reader, 3, 0, 0)[0][0].body == b"2"
 
 
 def test_the_running_item_is_published_with_its_start() -> None:
@@ -115,7 +132,7 @@ def test_a_reader_never_sees_a_torn_or_missing_outcome(seconds: float) -> None:
             os._exit(0)
     ordinal, count, length, seen, busy = 1, 0, 0, 0, 0
     while True:
-        outcomes, count, length = reader.take(ordinal, count, length)
+        outcomes, count, length = take(reader, ordinal, count, length)
         for found in outcomes:
             assert found.body == bytes([found.position % 251]) * (found.position * 7919 % 9000)
         seen += len(outcomes)

@@ -8,7 +8,7 @@ from typing import Final
 from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.lanes.pool import LanePool
 from pgflow_mp.executors.lanes.watchdog import Watchdog
-from pgflow_mp.executors.messages import Chunk, FlowInfo, Setup
+from pgflow_mp.executors.messages import AnyChunk, FlowInfo, Setup
 from pgflow_mp.executors.protocol import ALL_ABILITIES, Limits, OnEvent
 from pgflow_mp.executors.verdicts import KillReason
 
@@ -41,7 +41,7 @@ class LaneExecutor:
     def rooms(self) -> list[tuple[int, int]]:
         return self.pool.rooms()
 
-    def submit(self, lane: int, chunk: Chunk, timeouts: Sequence[float | None]) -> bool:
+    def submit(self, lane: int, chunk: AnyChunk, timeouts: Sequence[float | None]) -> bool:
         return self.pool.submit(lane, chunk, timeouts)
 
     def tick(self, now: float) -> None:

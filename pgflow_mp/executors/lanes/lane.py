@@ -15,13 +15,14 @@ from multiprocessing.context import BaseContext
 from typing import Any, Final
 
 from pgflow_mp.executors import verdicts
-from pgflow_mp.executors.events import LaneEvent, Outcomes
+from pgflow_mp.executors.endings import Endings, endings_of
+from pgflow_mp.executors.events import LaneEvent
 from pgflow_mp.executors.lanes import child, memory
 from pgflow_mp.executors.lanes.postmortem import Death, HeldChunk, settle
 from pgflow_mp.executors.lanes.processes import forget_semaphores, semaphore_names, was_lost
 from pgflow_mp.executors.lanes.slots import MAX_ITEMS, SlotFiles, SlotReader
 from pgflow_mp.executors.lanes.trees import ProcessTree, signal_group
-from pgflow_mp.executors.messages import Chunk, Hello, Kind, Outcome, decode_hello
+from pgflow_mp.executors.messages import AnyChunk, Hello, Kind, Outcome, decode_hello
 from pgflow_mp.executors.protocol import IN_FLIGHT
 from pgflow_mp.executors.verdicts import KillReason
 
@@ -170,10 +171,10 @@ class LaneProcess:
 
     # -- work --------------------------------------------------------------------------------------
 
-    def submit(self, chunk: Chunk, data: bytes, timeouts: Sequence[float | None]) -> bool:
+    def submit(self, chunk: AnyChunk, data: bytes, timeouts: Sequence[float | None]) -> bool:
         """Hand over a chunk. False if the process cannot take it: then nothing is reported for it."""
-        if not 0 < len(chunk.items) <= MAX_ITEMS:
-            raise ValueError(f"a chunk holds 1 to {MAX_ITEMS} items, not {len(chunk.items)}")
+        if not 0 < chunk.size <= MAX_ITEMS:
+            raise ValueError(f"a chunk holds 1 to {MAX_ITEMS} items, not {chunk.size}")
         with self.lock:
             if self.room <= 0 or self._executor is None:
                 return False
@@ -199,10 +200,8 @@ class LaneProcess:
             if not self._state.closed:
                 self._reported = now
                 for flight in list(self._state.flights.values()):
-                    if outcomes := self._take(flight):
-                        self._hooks.emit(
-                            Outcomes(self.lane, self.generation, flight.chunk.seq, outcomes, False)
-                        )
+                    if endings := flight.take(self._slot):
+                        self._emit(endings, done=False)
 
     def running(self) -> RunningItem | None:
         """The item it executes now."""
@@ -213,17 +212,17 @@ class LaneProcess:
             flight = self._state.flights.get(found.ordinal) if found is not None else None
             if found is None or flight is None:
                 return None
-            item = flight.chunk.items[found.position]
+            run, step, limit, index = flight.chunk.locate(found.position)
             return RunningItem(
                 self.lane,
                 self.generation,
                 self.pid,
                 flight.chunk.seq,
                 (found.ordinal, found.position),
-                flight.chunk.runs[item.run],
-                flight.chunk.steps[item.step],
-                item.index,
-                flight.timeouts[item.step],
+                run,
+                step,
+                index,
+                flight.timeouts[limit],
                 (time.monotonic_ns() - found.started_ns) / 1e9,
             )
 
@@ -250,7 +249,7 @@ class LaneProcess:
                 return bool(state.flights)
             target, relief = (found.ordinal, found.position), state.relief
             behind = {
-                flight.ordinal: found.position + 1 if flight.ordinal == found.ordinal else 0
+                flight.ordinal: found.position + found.width if flight.ordinal == found.ordinal else 0
                 for flight in state.flights.values()
             }
             if not any(flight.end > behind[flight.ordinal] for flight in state.flights.values()):
@@ -268,9 +267,11 @@ class LaneProcess:
 
     def _take_away(self, flight: HeldChunk, first: int) -> None:
         """Report a chunk's items from ``first`` on as not run; what its process says of them is ignored."""
-        if rest := flight.unreported(first):
+        if first < flight.end:
+            endings = endings_of(flight.chunk)
+            endings.add_not_run(first, flight.end)
             flight.end = first
-            self._hooks.emit(Outcomes(self.lane, self.generation, flight.chunk.seq, rest, False))
+            self._emit(endings, done=False)
 
     def announce_shutdown(self) -> None:
         """Let handlers see it in ctx.shutdown."""
@@ -372,30 +373,23 @@ class LaneProcess:
         with self.lock:
             if self._state.flights.pop(flight.ordinal, None) is None:
                 return  # reported already, by its process's death
-            outcomes = self._take(flight)
-            if flight.count != len(flight.chunk.items):
-                outcomes += self._missing(flight, done.exception())
+            endings = flight.take(self._slot)
+            if flight.count < flight.end:
+                self._miss(flight, endings, done.exception())
             self._reported = time.monotonic()
-            self._hooks.emit(Outcomes(self.lane, self.generation, flight.chunk.seq, outcomes, True))
+            self._emit(endings, done=True)
 
-    def _missing(self, flight: HeldChunk, error: BaseException | None) -> list[Outcome]:
+    def _miss(self, flight: HeldChunk, endings: Endings, error: BaseException | None) -> None:
         """A chunk that ended without all its outcomes: a fault of ours or of the handler's tampering."""
         first = flight.count
-        if first >= flight.end:
-            return []
-        item = flight.chunk.items[first]
-        name = verdicts.task_name(flight.chunk.steps[item.step], item.index)
+        _, step, _, index = flight.chunk.locate(first)
+        name = verdicts.task_name(step, index)
         text = f"InternalError: the lane ended its chunk before {name} had an outcome ({error!r})"
-        return [
-            Outcome(first, Kind.FAILED, text.encode("utf-8", "backslashreplace"), 0.0),
-            *flight.unreported(first + 1),
-        ]
+        endings.add(Outcome(first, Kind.FAILED, text.encode("utf-8", "backslashreplace"), 0.0))
+        endings.add_not_run(first + 1, flight.end)
 
-    def _take(self, flight: HeldChunk) -> list[Outcome]:
-        outcomes, flight.count, flight.length = self._slot.take(flight.ordinal, flight.count, flight.length)
-        if flight.end < len(flight.chunk.items):
-            return [outcome for outcome in outcomes if outcome.position < flight.end]
-        return outcomes
+    def _emit(self, endings: Endings, *, done: bool) -> None:
+        self._hooks.emit(endings.event(self.lane, self.generation, done=done))
 
     def _still(self, target: tuple[int, int]) -> bool:
         found = self._slot.running()
@@ -438,7 +432,7 @@ class LaneProcess:
             trace=self._slot.trace(),
             told_to_leave=told_to_leave,
         )
-        flights = [(flight, self._take(flight)) for flight in state.flights.values()]
+        flights = [(flight, flight.take(self._slot)) for flight in state.flights.values()]
         state.flights.clear()
         for event in settle(death, flights):
             self._hooks.emit(event)

@@ -24,7 +24,7 @@ from pgflow_mp.executors.events import Cause, LaneEvent, LaneFailedToStart, Lane
 from pgflow_mp.executors.lanes import descriptors
 from pgflow_mp.executors.lanes.lane import Hooks, LaneProcess, RunningItem, default_oom_kills
 from pgflow_mp.executors.lanes.nursery import Losses, Nursery
-from pgflow_mp.executors.messages import LOAD_TIMEOUT, Chunk, FlowInfo, Hello, Setup, encode
+from pgflow_mp.executors.messages import LOAD_TIMEOUT, AnyChunk, FlowInfo, Hello, Setup, encode
 from pgflow_mp.executors.verdicts import KillReason, start_hint
 
 _log: Final = logging.getLogger("pgflow_mp.lanes")
@@ -186,7 +186,7 @@ class LanePool:
         """Chunks that lanes hold."""
         return sum(process.busy for process in self._processes())
 
-    def submit(self, lane: int, chunk: Chunk, timeouts: Sequence[float | None] = ()) -> bool:
+    def submit(self, lane: int, chunk: AnyChunk, timeouts: Sequence[float | None] = ()) -> bool:
         """Hand a chunk to a lane; ``timeouts``: seconds per entry of ``chunk.steps``, None for no limit.
 
         False if the lane cannot take it (full, dead, stopping): nothing will be reported for it.

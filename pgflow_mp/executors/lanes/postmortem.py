@@ -7,32 +7,41 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgflow_mp.executors import verdicts
-from pgflow_mp.executors.events import Cause, LaneDied, LaneEvent, Outcomes
-from pgflow_mp.executors.lanes.slots import Running
-from pgflow_mp.executors.messages import Chunk, Kind, Outcome
+from pgflow_mp.executors.endings import Endings, endings_of
+from pgflow_mp.executors.events import Cause, LaneDied, LaneEvent
+from pgflow_mp.executors.lanes.slots import Running, SlotReader
+from pgflow_mp.executors.messages import AnyChunk, Outcome
 from pgflow_mp.executors.verdicts import KillReason
 
 
 @dataclass(slots=True)
 class HeldChunk:
-    """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken.
+    """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken,
+    ``spent`` how many nanoseconds of what its completed items took.
 
     Items from position ``end`` on were taken away from it and are reported.
     """
 
     ordinal: int
-    chunk: Chunk
+    chunk: AnyChunk
     timeouts: Sequence[float | None]
     count: int = 0
     length: int = 0
+    spent: int = 0
     end: int = 0
 
     def __post_init__(self) -> None:
-        self.end = len(self.chunk.items)
+        self.end = self.chunk.size
 
-    def unreported(self, first: int) -> list[Outcome]:
-        """Items from ``first`` on that the process still has, as not run."""
-        return [Outcome(position, Kind.NOT_RUN, b"", 0.0) for position in range(first, self.end)]
+    def take(self, slot: SlotReader) -> Endings:
+        """How items have ended since the last time."""
+        endings = endings_of(self.chunk)
+        taken = slot.take(self.ordinal, self.count, self.length)
+        if taken is not None:
+            seconds = (taken.spent - self.spent) / 1e9
+            endings.read(taken.data, self.count, taken.count - self.count, self.end, seconds)
+            self.count, self.length, self.spent = taken.count, taken.length, taken.spent
+        return endings
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +63,10 @@ class Death:
     told_to_leave: bool = False
 
 
-def settle(death: Death, flights: Sequence[tuple[HeldChunk, list[Outcome]]]) -> list[LaneEvent]:
-    """The events of a death: LaneDied, then one closing Outcomes per chunk with what was not reported before.
+def settle(death: Death, flights: Sequence[tuple[HeldChunk, Endings]]) -> list[LaneEvent]:
+    """The events of a death: LaneDied, then a closing one per chunk with what was not reported before.
 
-    ``flights`` comes with the outcomes just taken. The item that was running is charged, unless its
+    ``flights`` comes with what was just taken. The item that was running is charged, unless its
     process was killed on account of another or for no item's fault; what had not begun is handed back.
     """
     how = verdicts.describe_exit(death.exitcode)
@@ -73,17 +82,25 @@ def settle(death: Death, flights: Sequence[tuple[HeldChunk, list[Outcome]]]) -> 
     trace = verdicts.shorten_trace(death.trace)
     culprit = _culprit(death, [flight for flight, _ in flights])
     verdict = _verdict(death, culprit, cause, how, trace) if culprit is not None else None
-    seq = culprit.chunk.seq if culprit is not None and verdict is not None else None
-    suspect = None
-    if cause is Cause.LOST and culprit is not None and death.running is not None:
-        suspect = (culprit.chunk.seq, death.running.position)
+    seq = suspect = suspects = None
+    if culprit is not None and death.running is not None:
+        position, width = death.running.position, death.running.width
+        if width > 1 and (verdict is not None or cause is Cause.LOST):
+            suspects, verdict, seq = (position, width), None, culprit.chunk.seq
+        elif verdict is not None:
+            seq = culprit.chunk.seq
+        elif cause is Cause.LOST:
+            suspect = (culprit.chunk.seq, position)
     events: list[LaneEvent] = [
-        LaneDied(death.lane, death.generation, cause, how, seq, verdict, trace, suspect)
+        LaneDied(death.lane, death.generation, cause, how, seq, verdict, trace, suspect, suspects)
     ]
-    for flight, outcomes in flights:
-        charged = verdict.position if verdict is not None and flight is culprit else None
-        rest = [outcome for outcome in flight.unreported(flight.count) if outcome.position != charged]
-        events.append(Outcomes(death.lane, death.generation, flight.chunk.seq, outcomes + rest, True))
+    for flight, endings in flights:
+        first = flight.count
+        if verdict is not None and flight is culprit:
+            endings.add_not_run(first, verdict.position)
+            first = verdict.position + 1
+        endings.add_not_run(first, flight.end)
+        events.append(endings.event(death.lane, death.generation, done=True))
     return events
 
 
@@ -102,11 +119,7 @@ def _verdict(death: Death, flight: HeldChunk, cause: Cause, how: str, trace: str
     running = death.running
     if running is None:
         return None
-    item = flight.chunk.items[running.position]
-    error = (
-        death.reason.error
-        if death.reason is not None
-        else verdicts.crash_error(flight.chunk.steps[item.step], item.index, cause, how)
-    )
+    _, step, _, index = flight.chunk.locate(running.position)
+    error = death.reason.error if death.reason is not None else verdicts.crash_error(step, index, cause, how)
     seconds = (time.monotonic_ns() - running.started_ns) / 1e9
     return verdicts.verdict(cause, error, trace, running.position, seconds)

@@ -1,9 +1,9 @@
 """The shared memory of a lane: which item it runs, since when, and what it has finished.
 
 A lane owns three pieces: a control page, and two buffers that take turns, one per chunk (a lane holds
-at most two chunks). The child appends each encoded Outcome to the chunk's buffer and then publishes
-count and length with one aligned 8-byte store: no system call, nothing to lock, and nothing lost when
-the child is killed. The parent reads whenever it likes. Nothing has a name in the file system: the
+at most two chunks). The child appends to the chunk's buffer what says how an item ended (``endings``), and
+then publishes count and length with one aligned 8-byte store: no system call, nothing to lock, and nothing
+lost when the child is killed. The parent reads whenever it likes. Nothing has a name in the file system: the
 pieces are memfds (elsewhere: unlinked temporary files) whose descriptors travel with the child's start.
 
 Ordering: data is written before the word that publishes it. x86 keeps stores in order; for the others
@@ -22,21 +22,16 @@ from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any, Final
 
-from pgflow_mp.executors.messages import Outcome, decode_outcomes
-
 BUFFERS: Final = 2
 CONTROL_SIZE: Final = 4096
 INITIAL_SIZE: Final = 64 * 1024
 KEPT_SIZE: Final = 1024 * 1024  # a buffer that grew beyond this is cut back for its next chunk
 
 # The control page as 64-bit words. The child writes the first 32, the parent the rest.
-_CHUNK, _RUNNING, _STARTED, _FINISHED = (
-    0,
-    1,
-    2,
-    3,
-)  # ordinal of the chunk, item token, ns, items ever finished
-_BUFFER_CHUNK, _BUFFER_FILLED = 8, 16  # one word each per buffer: ordinal of its chunk; count and length
+_CHUNK, _RUNNING, _STARTED = 0, 1, 2  # ordinal of the chunk, item token, ns
+_FINISHED, _WIDTH = 3, 4  # items ever finished, items that run at once
+# One word each per buffer: ordinal of its chunk; count and length; ns that completed items of a range took.
+_BUFFER_CHUNK, _BUFFER_FILLED, _BUFFER_SPENT = 8, 16, 24
 _SHUTDOWN, _SKIP = 32, 33
 
 _LENGTH_BITS: Final = 40  # count (24 bits) and length in bytes (40 bits) share one word, so they agree
@@ -128,7 +123,8 @@ class SlotWriter:
         self._count = self._length = 0
         if len(self._maps[buffer]) > KEPT_SIZE:
             self._remap(buffer, INITIAL_SIZE)
-        words[_BUFFER_FILLED + buffer] = 0
+        words[_BUFFER_FILLED + buffer] = words[_BUFFER_SPENT + buffer] = 0
+        words[_WIDTH] = 1
         _fence()
         words[_BUFFER_CHUNK + buffer] = ordinal
         words[_CHUNK] = ordinal
@@ -140,20 +136,24 @@ class SlotWriter:
         _fence()
         words[_RUNNING] = self._base + position + 1
 
-    def finish(self, encoded: bytes) -> None:
-        """Append the running item's encoded Outcome and publish it."""
+    def finish(self, data: bytes, items: int = 1) -> None:
+        """Append what says how the running item ended (of NOT_RUN: all that are left) and publish it."""
         buffer, begin = self._buffer, self._length
-        end = begin + len(encoded)
+        end = begin + len(data)
         if end > len(self._maps[buffer]):
             self._remap(buffer, max(end, 2 * len(self._maps[buffer])))
-        self._maps[buffer][begin:end] = encoded
+        self._maps[buffer][begin:end] = data
         self._length = end
-        self._count += 1
+        self._count += items
         words = self._words
         _fence()
         words[_BUFFER_FILLED + buffer] = (self._count << _LENGTH_BITS) | end
         words[_RUNNING] = 0
-        words[_FINISHED] += 1
+        words[_FINISHED] += items
+
+    def spend(self, nanoseconds: int) -> None:
+        """The running item of a range has taken so long; before finish(), for those that complete."""
+        self._words[_BUFFER_SPENT + self._buffer] += nanoseconds
 
     def end(self) -> None:
         """The chunk is over."""
@@ -177,11 +177,28 @@ class SlotWriter:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The item a lane is executing: its chunk's ordinal, its position, and time.monotonic_ns at its start."""
+    """The item a lane is executing: its chunk's ordinal, its position, and time.monotonic_ns at its start.
+
+    ``width``: how many run at once, from that one on.
+    """
 
     ordinal: int
     position: int
     started_ns: int
+    width: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a buffer holds up to ``count`` items and ``length`` bytes: ``data`` since it was last asked.
+
+    ``spent``: nanoseconds that items of a range which completed by then took together.
+    """
+
+    data: bytes
+    count: int
+    length: int
+    spent: int
 
 
 class SlotReader:
@@ -193,27 +210,23 @@ class SlotReader:
         self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
         self._words = memoryview(self._page).cast("Q")
 
-    def take(self, ordinal: int, count: int, length: int) -> tuple[list[Outcome], int, int]:
-        """Outcomes of chunk ``ordinal`` beyond the first ``count`` (``length`` bytes) already taken.
-
-        Returns them with the new count and length.
-        """
+    def take(self, ordinal: int, count: int, length: int) -> Taken | None:
+        """What chunk ``ordinal`` has beyond ``count`` items (``length`` bytes); None for nothing."""
         buffer = ordinal % BUFFERS
         words = self._words
         if words[_BUFFER_CHUNK + buffer] != ordinal:
-            return [], count, length
+            return None
         _fence()
         filled = words[_BUFFER_FILLED + buffer]
         new_count, new_length = filled >> _LENGTH_BITS, filled & _LENGTH_MASK
         if new_count <= count:
-            return [], count, length
+            return None
         _fence()
         if new_length > len(self._maps[buffer]):
             self._maps[buffer].close()
             self._maps[buffer] = mmap.mmap(self._files.buffers[buffer].fd, self._files.buffers[buffer].size())
-        # The outcomes lie end to end: with an array header in front they are one msgpack list.
-        head = b"\xdd" + (new_count - count).to_bytes(4, "big")
-        return decode_outcomes(head + self._maps[buffer][length:new_length]), new_count, new_length
+        data = self._maps[buffer][length:new_length]
+        return Taken(data, new_count, new_length, words[_BUFFER_SPENT + buffer])
 
     def running(self) -> Running | None:
         """The item being executed, None between items."""
@@ -221,7 +234,7 @@ class SlotReader:
         for _ in range(100):
             token = words[_RUNNING]
             _fence()
-            started = words[_STARTED]
+            started, width = words[_STARTED], words[_WIDTH]
             _fence()
             if words[_RUNNING] == token:
                 break
@@ -229,7 +242,8 @@ class SlotReader:
             return None
         if not token:
             return None
-        return Running(token >> _POSITION_BITS, (token & ((1 << _POSITION_BITS) - 1)) - 1, started)
+        position = (token & ((1 << _POSITION_BITS) - 1)) - 1
+        return Running(token >> _POSITION_BITS, position, started, max(1, width))
 
     @property
     def finished(self) -> int:
