@@ -13,6 +13,7 @@ from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, com
 
 if TYPE_CHECKING:
     from pgflow_mp.db.schema import InstallResult
+    from pgflow_mp.flows.options import Storage
 
 _ABOUT = {
     "install": "Install the pgflow schema into a database, or upgrade it there. Safe to repeat.\n"
@@ -114,10 +115,11 @@ def _in_words(result: InstallResult, place: str) -> str:
 
 
 def _compile(target: str, output: str | None) -> None:
+    from pgflow_mp.flows.storage import when_new
     from pgflow_mp.loading import finding
 
     flows = finding.load_flows(finding.Target.parse(target))
-    text = "\n".join(flow.to_sql() for flow in flows)
+    text = "\n".join(flow.to_sql() + _remark(when_new(flow)) for flow in flows)
     if output is None or output == "-":
         _write(text)
         return
@@ -127,3 +129,14 @@ def _compile(target: str, output: str | None) -> None:
         file.write(text.encode())
     names = ", ".join(flow.slug for flow in flows)
     print(f"Wrote {output}: {names}.", file=sys.stderr)
+
+
+def _remark(storages: dict[str, Storage]) -> str:
+    """A comment about the maps that only workers of ours can work on."""
+    slugs = [f'"{slug}"' for slug, storage in storages.items() if storage == "ranges"]
+    if not slugs:
+        return ""
+    return (
+        f"-- In ranges: {', '.join(slugs)}. Workers of pgflow in other languages get none of their items;\n"
+        '-- for maps that are shared with them, say storage="tasks" in the code.\n'
+    )

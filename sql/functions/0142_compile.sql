@@ -218,6 +218,31 @@ begin
 end;
 $$;
 
+-- Tells a client whose shape says nothing of storages that the stored flow has maps in ranges: it verifies, yet
+-- a worker that claims tasks only gets no item of these.
+create or replace function pgflow._tell_of_ranges(p_flow_slug text, p_shape jsonb)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_maps text := (
+    select string_agg(format('"%s"', s.step_slug), ', ' order by s.step_index)
+    from pgflow.step_policies p
+    join pgflow.steps s on s.flow_slug = p.flow_slug and s.step_slug = p.step_slug
+    where p.flow_slug = p_flow_slug and p.storage = 'ranges'
+  );
+begin
+  if v_maps is null or p_shape -> 'options' ? 'defaultStorage' or exists (
+    select 1 from jsonb_array_elements(p_shape -> 'steps') e where e.value -> 'options' ? 'storage'
+  ) then
+    return;
+  end if;
+  raise notice 'Maps of flow "%" are stored in ranges, whose items only workers of pgflow_mp get: %', p_flow_slug, v_maps
+    using hint = 'For maps that are shared with other workers, say storage="tasks" in the Python code of the flow.';
+end;
+$$;
+
 -- What both forms of ensure_flow_compiled do. p_allow_data_loss is for clients that know no modes (null for
 -- others) and are told of no routes: a flow in mode "flow" that differs may be replaced, with all its data,
 -- and so may any where is_local().
@@ -257,6 +282,7 @@ begin
   end if;
   v_differences := to_jsonb(v_shape_texts || v_routing_texts);
   if jsonb_array_length(v_differences) = 0 then
+    perform pgflow._tell_of_ranges(p_flow_slug, p_shape);
     if v_mode = 'step' then
       perform pgflow._assert_step_queue_available(p_flow_slug, e.value ->> 'queueName')
       from jsonb_array_elements(v_routes) e;

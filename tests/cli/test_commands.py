@@ -49,6 +49,16 @@ def test_compile_writes_the_flow_as_sql(bare_cli: Cli) -> None:
     assert (done.code, "nowhere/x.sql cannot be written" in done.err) == (1, True)
 
 
+def test_compile_says_which_maps_are_for_our_workers_only(bare_cli: Cli) -> None:
+    source = "from pgflow_mp import Flow\nf = Flow('f', storage='ranges').map('a', abs)\n"
+    source += "f.map('b', abs, storage='tasks').step('s', abs).map('c', abs)\n"
+    (bare_cli.cwd / "f.py").write_text(source)
+    lines = bare_cli("compile", "f.py").out.splitlines()
+    assert lines[-3:-2] == ["SELECT pgflow.set_step_policy('f', 'c', storage => 'ranges');"]
+    assert lines[-2].startswith('-- In ranges: "a", "c". Workers of pgflow in other languages get none of')
+    assert all(line.startswith("-- ") for line in lines[-2:])
+
+
 @pytest.mark.slow
 def test_options_that_changed_in_the_code_hold_from_the_next_start_on(cli: Cli) -> None:
     source = "from pgflow_mp import Flow\nf = Flow('f')\n\n"

@@ -162,3 +162,23 @@ def test_the_storage_goes_with_its_flow(tx: psycopg.Connection[Any]) -> None:
     assert storages(db) == {}
     compiled(db, shape(NOTHING))
     assert storages(db) == {}
+
+
+def test_a_client_that_knows_no_storages_is_told_of_maps_in_ranges(db: Db) -> None:
+    told: list[str] = []
+    db.do("set local client_min_messages = notice")
+    db.conn.add_notice_handler(lambda notice: told.append(f"{notice.message_primary}\n{notice.message_hint}"))
+    compiled(db, shape({"a": {}, "b": {"storage": "tasks"}}, "ranges"))
+    compiled(db, shape(NOTHING, "ranges"))
+    compiled(db, shape(NOTHING, "tasks"))
+    compiled(db, shape({"a": {"storage": "ranges"}, "b": {}}))
+    assert told == []
+    assert compiled(db, shape(NOTHING)) == "verified"
+    (said,) = told
+    assert said.startswith(
+        'Maps of flow "f" are stored in ranges, whose items only workers of pgflow_mp get: "a"\n'
+    )
+    assert 'say storage="tasks" in the Python code of the flow' in said
+    db.do("select pgflow.set_step_policy('f', 'a', storage => 'tasks')")
+    compiled(db, shape(NOTHING))
+    assert told == [said]
