@@ -142,7 +142,7 @@ OPTIONS: Final = (
         "policy",
         "`tasks` or `ranges`",
         f"`{DEFAULT_STORAGE}`",
-        "whether an item has a row of its own, or many share one",
+        "whether an item has a row of its own, or many share one ([ranges.md](ranges.md))",
         choices=STORAGES,
         columns={"storage": "storage"},
     ),
