@@ -80,6 +80,9 @@ begin
     case when start_delay > 0 then clock_timestamp() + make_interval(secs => start_delay) end,
     v_source
   );
+  perform pgflow._open_ahead(
+    _open_ranges.flow_slug, _open_ranges.run_id, _open_ranges.step_slug, _open_ranges.items
+  );
   perform pg_notify('pgflow_work', _open_ranges.flow_slug);
 end;
 $$;

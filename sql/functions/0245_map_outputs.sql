@@ -142,9 +142,10 @@ as $$
 $$;
 
 -- The map is done: what its exceptions returned is written into pages, too, one for each stretch of consecutive
--- ones, so that the pages cover it whole. Caller holds the locks of the run and the step.
+-- ones, so that the pages cover it whole. Answers the new pages; what was written before is left. Caller holds the
+-- locks of the run and the step.
 create or replace function pgflow._append_task_results(run_id uuid, step_slug text)
-returns void
+returns table (first_index int, items int)
 language sql
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
@@ -155,7 +156,20 @@ as $$
     select t.task_index, coalesce(t.output, 'null'::jsonb) as output,
       t.task_index - row_number() over (order by t.task_index) as island
     from pgflow.step_tasks t
-    where t.run_id = _append_task_results.run_id and t.step_slug = _append_task_results.step_slug
+    where t.run_id = _append_task_results.run_id
+      and t.step_slug = _append_task_results.step_slug
+      and (t.status in ('completed', 'failed') or t.failed_at is not null) -- or stalled for good
+      and coalesce(
+        (
+          select p.first_index + p.items <= t.task_index
+          from pgflow.pages p
+          where p.run_id = t.run_id and p.step_slug = t.step_slug and p.is_result and p.first_index <= t.task_index
+          order by p.first_index desc
+          limit 1
+        ),
+        true
+      )
   ) i
-  group by i.island, i.task_index / 1000;
+  group by i.island, i.task_index / 1000
+  returning pages.first_index, pages.items;
 $$;

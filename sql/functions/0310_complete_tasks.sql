@@ -155,6 +155,9 @@ begin
     perform pgflow._archive_task_messages(complete_tasks.run_id, complete_tasks.step_slug, v_done);
   end if;
   if v_done is not null then
+    if v_step_type = 'map' then
+      perform pgflow._pass_on_tasks(complete_tasks.run_id, complete_tasks.step_slug);
+    end if;
     perform pgflow._count_done(
       v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, cardinality(v_done), outputs[1]
     );

@@ -129,6 +129,8 @@ declare
   v_map record;
   v_taken record;
   v_done int := 0;
+  v_firsts int[] := '{}';
+  v_counts int[] := '{}';
   v_rejected int[] := '{}';
 begin
   select * into v_map
@@ -160,9 +162,12 @@ begin
       complete_ranges.worker_id, (v_taken.held).leased_at
     );
     v_done := v_done + counts[v_part];
+    v_firsts := v_firsts || firsts[v_part];
+    v_counts := v_counts || counts[v_part];
   end loop;
 
   if v_done > 0 then
+    perform pgflow._pass_on(complete_ranges.run_id, complete_ranges.step_slug, v_firsts, v_counts);
     perform pgflow._count_done(
       v_map.flow_slug, complete_ranges.run_id, complete_ranges.step_slug, v_done, null
     );

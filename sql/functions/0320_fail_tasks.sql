@@ -57,6 +57,7 @@ begin
     );
     perform pgflow.maybe_complete_run(_exhaust_step.run_id);
   else
+    perform pgflow._withdraw_ahead(_exhaust_step.run_id, _exhaust_step.step_slug);
     perform pgflow._release_dependents_of_skipped(_exhaust_step.run_id, array[_exhaust_step.step_slug]);
     perform pgflow._advance_run(_exhaust_step.run_id);
   end if;
@@ -93,6 +94,7 @@ begin
       _count_failed.flow_slug, _count_failed.run_id, _count_failed.step_slug, _count_failed.error_message
     );
   else
+    perform pgflow._pass_on_tasks(_count_failed.run_id, _count_failed.step_slug);
     perform pgflow._count_done(
       _count_failed.flow_slug, _count_failed.run_id, _count_failed.step_slug, _count_failed.failed, null
     );
