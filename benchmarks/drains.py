@@ -8,21 +8,21 @@ from collections.abc import Sequence
 
 import msgspec
 
+from pgflow_mp.bench import stored
 from pgflow_mp.bench.arena import connected
-from pgflow_mp.db import engine
-from pgflow_mp.loading.finding import load_flows
+from pgflow_mp.db import engine, wire
 
 BATCH = 500
+LEASE = 1_000
 FLOW = "bench_map"
 
 
-def prepare(dsn: str) -> tuple[engine.Connection, str]:
+def prepare(dsn: str, how: str = stored.TASKS) -> tuple[engine.Connection, str]:
     """A connection to a database that knows the flow, and a worker id that is registered there."""
     conn = connected(dsn)
-    (flow,) = (flow for flow in load_flows("pgflow_mp.bench.bench_flows") if flow.slug == FLOW)
-    engine.ensure_flow_compiled(conn, FLOW, msgspec.json.encode(flow.shape()))
+    stored.store(conn, [FLOW], how)
     worker_id = str(uuid.uuid4())
-    engine.register_worker(conn, worker_id, FLOW, "benchmark")
+    engine.register_worker(conn, worker_id, FLOW, "benchmark", dead_after=3600)
     return conn, worker_id
 
 
@@ -51,3 +51,32 @@ def settle(
         worker_id,
         [task.attempt for task in tasks],
     )
+
+
+def drain_ranges(conn: engine.Connection, worker_id: str, count: int) -> float:
+    """Seconds from start_flow with so many integers until the run has completed, lease by lease."""
+    began = time.perf_counter()
+    run_id = engine.start_flow(conn, FLOW, msgspec.json.encode(list(range(count))))
+    known: list[int] = []
+    while rows := conn.execute(_CLAIM, (FLOW, worker_id, LEASE, known[-64:]), binary=True).fetchall():
+        known += [page for _, _, _, page, _ in rows if page is not None]
+        for step, first, items, page, lease in rows:
+            if page is None:
+                output = msgspec.json.encode(list(range(first, first + items)))
+                conn.execute(
+                    _COMPLETE,
+                    (run_id, step, worker_id, [lease], [first], [items], wire.RawJsonArray([output])),
+                )
+    seconds = time.perf_counter() - began
+    if engine.run_status(conn, run_id) != "completed":
+        raise RuntimeError("the run has not completed")
+    return seconds
+
+
+_CLAIM = """
+select step_slug, task_index, items, msg_id, attempt
+from pgflow.claim_work(%s, %s::uuid, 0, %s, %s::bigint[])
+"""
+_COMPLETE = """
+select * from pgflow.complete_ranges(%s::uuid, %s, %s::uuid, %s::int[], %s::int[], %s::int[], %s)
+"""

@@ -9,6 +9,7 @@ import contextlib
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -21,6 +22,11 @@ from pgflow_mp.db import connection, engine, wire
 from pgflow_mp.errors import PgflowError
 
 _LIMIT: Final = 3600.0  # seconds for one run
+_DISK: Final = """
+select c.oid::regclass::text, pg_total_relation_size(c.oid)
+from pg_class c
+where c.relkind in ('r', 'm', 'S') and c.relnamespace in ('pgflow'::regnamespace, 'pgmq'::regnamespace)
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,13 +111,26 @@ class Arena:
         return sum(worker.cpu() for worker in self.workers)
 
     def server_cpu(self) -> float:
-        """CPU seconds of the server's processes; 0 for a server elsewhere."""
-        total = 0.0
-        for process in self._server.children() if self._server is not None else ():
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                total += times.user + times.system
-        return total
+        """CPU seconds of the server's processes, those that have ended included; 0 for a server elsewhere."""
+        if self._server is None:
+            return 0.0
+        while True:
+            before, alive = _of_ended(self._server), 0.0
+            for process in self._server.children():
+                with contextlib.suppress(psutil.Error):
+                    times = process.cpu_times()
+                    alive += times.user + times.system
+            if before == _of_ended(self._server):  # else one that has just ended counts twice, or not at all
+                return before + alive
+
+    def wal_bytes(self) -> int:
+        """How much write-ahead log the server has ever written."""
+        row = self._conn.execute("select (pg_current_wal_insert_lsn() - '0/0')::bigint").fetchone()
+        return int(row[0]) if row else 0
+
+    def disk_bytes(self) -> Counter[str]:
+        """What each table of runs and queues takes: rows, large values, indexes."""
+        return Counter(dict(self._conn.execute(_DISK).fetchall()))
 
     @contextlib.contextmanager
     def watching_memory(self) -> Iterator[Memory]:
@@ -144,6 +163,12 @@ def connected(dsn: str) -> engine.Connection:
     conn = connection.connect(dsn)
     wire.adapt(conn)
     return conn
+
+
+def _of_ended(server: psutil.Process) -> float:
+    """CPU seconds of the processes that a server has had."""
+    times = server.cpu_times()
+    return float(times.children_user + times.children_system)
 
 
 def _server_process(conn: engine.Connection) -> psutil.Process | None:

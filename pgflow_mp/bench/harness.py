@@ -28,6 +28,8 @@ def run(
     dsn: str | None,
     lanes: int | None,
     quick: bool,
+    storages: Sequence[str],
+    items: int | None,
     json_file: Path | None,
     html_file: Path | None,
     console: Console,
@@ -43,8 +45,21 @@ def run(
             facts = environment.describe(conn)
         display.show_environment(console, facts)
         before = environment.CpuTimes.now()
-        stage = Stage(server, lanes or available_cpus(), quick, burning.loops_per_second(), say)
-        facts |= {"lanes": stage.lanes, "quick": quick, "burn_loops_per_second": round(stage.loops)}
+        stage = Stage(
+            server,
+            lanes or available_cpus(),
+            quick,
+            burning.loops_per_second(),
+            say,
+            tuple(storages),
+            items,
+        )
+        facts |= {
+            "lanes": stage.lanes,
+            "quick": quick,
+            "storages": list(storages),
+            "burn_loops_per_second": round(stage.loops),
+        }
         for name in names:
             result = suites.run(name, stage)
             results.append(result)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 K = TypeVar("K")
+P = TypeVar("P")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,16 +41,22 @@ class Samples:
         return Samples(tuple(amount / value for value in self.values))
 
 
-def interleave(variants: Mapping[K, Callable[[], float]], repeats: int) -> dict[K, Samples]:
-    """Run every variant ``repeats`` times, one of each per round, every second round backwards.
+def take_turns(places: Mapping[K, P], measure: Callable[[P], T], repeats: int) -> dict[K, list[T]]:
+    """Measure in every place ``repeats`` times, once in each per round, every second round backwards.
 
     Whatever disturbs the machine for a while then disturbs all of them.
     """
-    found: dict[K, list[float]] = {name: [] for name in variants}
+    found: dict[K, list[T]] = {name: [] for name in places}
     for number in range(repeats):
-        names = list(variants) if number % 2 == 0 else list(reversed(list(variants)))
+        names = list(places) if number % 2 == 0 else list(reversed(list(places)))
         for name in names:
-            found[name].append(variants[name]())
+            found[name].append(measure(places[name]))
+    return found
+
+
+def interleave(variants: Mapping[K, Callable[[], float]], repeats: int) -> dict[K, Samples]:
+    """Run every variant ``repeats`` times, taking turns."""
+    found = take_turns(variants, lambda variant: variant(), repeats)
     return {name: Samples(tuple(values)) for name, values in found.items()}
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from pgflow_mp.bench.arena import Arena
+from pgflow_mp.bench import stored
+from pgflow_mp.bench.arena import Arena, connected
 from pgflow_mp.bench.served import ServedWorker
 from pgflow_mp.db import connection, schema
 from pgflow_mp.embedded.server import EmbeddedServer, default_data_dir
@@ -22,17 +23,27 @@ from pgflow_mp.embedded.server import EmbeddedServer, default_data_dir
 
 @dataclass(slots=True)
 class Stage:
-    """What every suite gets. ``quick`` asks for figures in seconds, ``loops`` are burn()'s turns a second."""
+    """What every suite gets.
+
+    ``quick`` asks for figures in seconds, ``loops`` are burn()'s turns a second. Maps are stored in each of
+    ``storages``, side by side; ``items`` is how many the suites of one size take, None their own choice.
+    """
 
     dsn: str
     lanes: int
     quick: bool
     loops: float
     say: Callable[[str], None]
+    storages: tuple[str, ...] = (stored.TASKS,)
+    items: int | None = None
 
     def repeats(self, quick: int, full: int) -> int:
         """How often to measure."""
         return quick if self.quick else full
+
+    def size(self, quick: int, full: int) -> int:
+        """How many items to measure with."""
+        return self.items or self.repeats(quick, full)
 
     def loops_for(self, seconds: float) -> int:
         """burn()'s argument for items of this length."""
@@ -57,10 +68,18 @@ class Stage:
 
     @contextlib.contextmanager
     def arena(
-        self, *flows: str, lanes: int | None = None, workers: int = 1, **settings: Any
+        self,
+        *flows: str,
+        storage: str | None = None,
+        lanes: int | None = None,
+        workers: int = 1,
+        **settings: Any,
     ) -> Iterator[Arena]:
-        """A scratch database that ``workers`` workers of ``lanes`` lanes serve."""
+        """A scratch database that ``workers`` workers of ``lanes`` lanes serve; maps as in ``storage``."""
+        storage = storage or self.storages[0]
         with self.database() as dsn, contextlib.ExitStack() as stack:
+            with connected(dsn) as conn:
+                stored.store(conn, flows, storage)
             served = []
             for _ in range(workers):
                 worker = ServedWorker(dsn, flows, workers=lanes or self.lanes, **settings)
@@ -68,7 +87,21 @@ class Stage:
                 served.append(worker)
             arena = Arena(dsn, served)
             stack.callback(arena.close)
+            stored.check(arena.conn, flows, storage)
             yield arena
+
+    @contextlib.contextmanager
+    def arenas(
+        self, *flows: str, lanes: int | None = None, workers: int = 1, **settings: Any
+    ) -> Iterator[dict[str, Arena]]:
+        """One arena for each storage. What is measured takes turns; whoever has no turn is idle."""
+        with contextlib.ExitStack() as stack:
+            yield {
+                storage: stack.enter_context(
+                    self.arena(*flows, storage=storage, lanes=lanes, workers=workers, **settings)
+                )
+                for storage in self.storages
+            }
 
 
 @contextlib.contextmanager

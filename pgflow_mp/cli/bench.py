@@ -6,12 +6,19 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.parser import Parser, UsageError, command, program
+from pgflow_mp.flows.options import DEFAULT_STORAGE, STORAGES
 
-_SUITES = "scaling item-times payloads lanes workers memory fairness spawn latency overhead"
+_SUITES = (
+    "scaling item-times payloads lanes workers memory fairness spawn latency overhead noop footprint "
+    "open-transaction"
+)
 _ASKED = "million peers"
+BOTH: Final = "both"
+MOST_ITEMS: Final = 10_000_000
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -35,6 +42,22 @@ def configure(parser: Parser, verb: str) -> None:
         flag=True,
         default=False,
         help="measure other task queues and pools side by side; those not installed are skipped",
+    )
+    parser.option(
+        "--storage",
+        env="PGFLOW_BENCH_STORAGE",
+        convert=str.lower,
+        choices=(*STORAGES, BOTH),
+        default=DEFAULT_STORAGE,
+        metavar="STORAGE",
+        help=f"how maps are stored: tasks, ranges, or both in turns, compared (default: {DEFAULT_STORAGE})",
+    )
+    parser.option(
+        "--items",
+        env="PGFLOW_BENCH_ITEMS",
+        convert=converters.count,
+        metavar="N",
+        help="how many, in noop, footprint, open-transaction, overhead and million (for that up to 10000000)",
     )
     parser.option("--json", env="PGFLOW_BENCH_JSON", metavar="FILE", help="write all figures there")
     parser.option("--html", env="PGFLOW_BENCH_HTML", metavar="FILE", help="write a page with charts there")
@@ -62,6 +85,8 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.cli.screen import console
 
     names = list(dict.fromkeys(args.suites))
+    if args.items is not None and args.items > MOST_ITEMS:
+        raise UsageError(f"--items {args.items} is more than the {MOST_ITEMS} that one input array can hold")
     if unknown := [name for name in names if name not in SUITES]:
         raise UsageError(
             f"There is no suite '{unknown[0]}'; suites are: {', '.join(SUITES)}",
@@ -80,6 +105,8 @@ def execute(args: argparse.Namespace) -> int:
         dsn=args.dsn,
         lanes=args.workers,
         quick=args.quick,
+        storages=STORAGES if args.storage == BOTH else (args.storage,),
+        items=args.items,
         json_file=files[0],
         html_file=files[1],
         console=console(sys.stdout),

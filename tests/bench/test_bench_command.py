@@ -24,7 +24,18 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_suite_prints_its_bar_and_writes_figures_and_page(server: DatabaseServer, tmp_path: Path) -> None:
     figures, page = tmp_path / "b.json", tmp_path / "b.html"
-    done = bench("overhead", "--quick", "--dsn", server.dsn, "--json", str(figures), "--html", str(page))
+    done = bench(
+        "overhead",
+        "--quick",
+        "--storage",
+        "tasks",
+        "--dsn",
+        server.dsn,
+        "--json",
+        str(figures),
+        "--html",
+        str(page),
+    )
     assert done.returncode == 0, done.stderr
     assert "parent CPU per item" in done.stdout
     document = json.loads(figures.read_text())
@@ -33,7 +44,7 @@ def test_a_suite_prints_its_bar_and_writes_figures_and_page(server: DatabaseServ
     (suite,) = document["suites"]
     assert suite["name"] == "overhead"
     assert suite["bars"][0]["holds"] in (True, False)
-    assert len(suite["samples"]["parent"]) == 3
+    assert len(suite["samples"]["tasks"]["parent"]) == 3
     assert page.read_text().startswith("<!doctype html>")
     with psycopg.connect(server.dsn) as conn:
         left = conn.execute("select datname from pg_database where datname like 'pgflow_bench_%'").fetchall()
@@ -45,6 +56,21 @@ def test_an_unknown_suite_is_refused_with_the_list_of_suites() -> None:
     assert done.returncode == 2
     assert "no suite 'speed'" in done.stderr
     assert "scaling" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--storage", "rows"], "rows"),
+        (["--items", "10000001"], "more than the 10000000"),
+        (["--items", "0"], "0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_starts(arguments: list[str], said: str) -> None:
+    done = bench("noop", *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert len(done.stderr.splitlines()) <= 4
 
 
 def test_help_names_every_suite() -> None:

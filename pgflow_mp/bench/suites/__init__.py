@@ -31,6 +31,11 @@ SUITES: Final = {
     "spawn": Suite("spawn", "tasks made per second by start_flow"),
     "latency": Suite("latency", "one item from start_flow to completed; start of a worker"),
     "overhead": Suite("overhead", "CPU per no-op item of the worker's parent and of the server"),
+    "noop": Suite("noop", "1,000,000 no-op items, against a bare process pool with chunks of 100"),
+    "footprint": Suite("footprint", "write-ahead log, disk and CPU per item, besides the payload"),
+    "open-transaction": Suite(
+        "open_transaction", "the rate while a transaction of another session stays open"
+    ),
     "million": Suite("million", "cost per item and memory at 1,000,000 items over 10,000", asked=True),
     "peers": Suite("side_by_side", "other task queues and pools, side by side", asked=True),
 }

@@ -7,14 +7,15 @@ from typing import Final, NamedTuple
 
 from pgflow_mp.bench import burning
 from pgflow_mp.bench.arena import Arena
-from pgflow_mp.bench.findings import Bar, Chart, Series, SuiteResult, Table
+from pgflow_mp.bench.findings import Bar, Chart, Point, Series, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, interleave, ratio
 from pgflow_mp.bench.pools import BarePool, same_chunks
 from pgflow_mp.bench.stage import Stage
+from pgflow_mp.bench.stored import RANGES, TASKS
 
 
 class Case(NamedTuple):
-    """Items of one length, or a mix; ``mean`` in seconds, ``bar`` the least efficiency.
+    """Items of one length, or a mix; ``mean`` in seconds, ``bars`` the least efficiency by storage.
 
     ``items`` gives those of a round: where the long ones of a mix lie decides how evenly any scheduler can
     share them out, so each round has other places.
@@ -23,7 +24,7 @@ class Case(NamedTuple):
     name: str
     size: int
     mean: float
-    bar: float | None
+    bars: dict[str, float]
     items: Callable[[int], list[int]]
 
 
@@ -33,43 +34,47 @@ def run(stage: Stage) -> SuiteResult:
     Both get new processes every other round: one may be faster than the next for as long as it lives.
     """
     result = SuiteResult("item-times", "CPU-bound items against a bare process pool with the same chunks")
-    rows, points = [], []
+    rows = []
+    points: dict[str, list[Point]] = {storage: [] for storage in stage.storages}
     for case in _cases(stage):
         chunk = same_chunks(case.mean, case.size, stage.lanes)
         stage.say(f"{case.name}: {case.size:,} items, chunks of {chunk}")
-        times = {"ours": Samples(()), "bare": Samples(())}
+        times = {name: Samples(()) for name in (*stage.storages, BARE)}
         for generation in range(stage.repeats(1, 3)):
-            with stage.arena("bench_burn") as arena, BarePool(stage.lanes) as pool:
-                arena.warm_up("bench_burn", case.items(0)[: max(50, case.size // 10)], times=1)
+            with stage.arenas("bench_burn") as arenas, BarePool(stage.lanes) as pool:
+                for arena in arenas.values():
+                    arena.warm_up("bench_burn", case.items(0)[: max(50, case.size // 10)], times=1)
                 for number in range(2):
                     items = case.items(2 * generation + number + 1)
-                    more = _side_by_side(arena, pool, items, chunk, backwards=number == 1)
+                    more = _side_by_side(arenas, pool, items, chunk, backwards=number == 1)
                     times = {name: Samples(times[name].values + more[name].values) for name in times}
-        efficiency = ratio(times["bare"], times["ours"])
-        rows.append(
-            (
-                case.name,
-                f"{case.size:,}",
-                f"{times['ours'].median:.2f} s",
-                f"{times['bare'].median:.2f} s",
-                f"{efficiency.median:.1%}",
-                f"{efficiency.low:.1%} to {efficiency.high:.1%}",
+        for storage in stage.storages:
+            efficiency = ratio(times[BARE], times[storage])
+            rows.append(
+                (
+                    case.name,
+                    storage,
+                    f"{case.size:,}",
+                    f"{times[storage].median:.2f} s",
+                    f"{times[BARE].median:.2f} s",
+                    f"{efficiency.median:.1%}",
+                    f"{efficiency.low:.1%} to {efficiency.high:.1%}",
+                )
             )
-        )
-        if not case.name.startswith("mix"):
-            points.append((case.mean * 1000, efficiency.median))
-        if case.bar is not None:
-            bar = Bar.at_least(f"{case.name} items: efficiency", efficiency.median, case.bar, "{:.1%}")
-            result.bars.append(bar)
+            if not case.name.startswith("mix"):
+                points[storage].append((case.mean * 1000, efficiency.median))
+            if storage in case.bars:
+                what = f"{case.name} items, {storage}: efficiency"
+                result.bars.append(Bar.at_least(what, efficiency.median, case.bars[storage], "{:.1%}"))
         result.samples[case.name] = {name: list(samples.values) for name, samples in times.items()}
-    columns = ("item", "items", "ours", "bare pool", "efficiency", "rounds")
+    columns = ("item", "storage", "items", "ours", "bare pool", "efficiency", "rounds")
     result.tables.append(Table(f"{stage.lanes} lanes", columns, rows))
     result.charts.append(
         Chart(
             "Efficiency against item time",
             "ms per item",
             "bare pool's time / ours",
-            [Series("efficiency", points)],
+            [Series(storage, found) for storage, found in points.items()],
             y_scale="linear",
             reference=(1.0, "bare pool"),
         )
@@ -78,19 +83,25 @@ def run(stage: Stage) -> SuiteResult:
 
 
 def _side_by_side(
-    arena: Arena, pool: BarePool, items: list[int], chunk: int, *, backwards: bool
+    arenas: dict[str, Arena], pool: BarePool, items: list[int], chunk: int, *, backwards: bool
 ) -> dict[str, Samples]:
-    def ours() -> float:
-        return arena.run("bench_burn", items).total
+    def run_in(arena: Arena) -> Callable[[], float]:
+        return lambda: arena.run("bench_burn", items).total
 
-    def bare() -> float:
-        return pool.chunked(burning.burn, items, chunk)
+    variants = {storage: run_in(arena) for storage, arena in arenas.items()}
+    variants[BARE] = lambda: pool.chunked(burning.burn, items, chunk)
+    return interleave(dict(reversed(variants.items())) if backwards else variants, 1)
 
-    return interleave({"bare": bare, "ours": ours} if backwards else {"ours": ours, "bare": bare}, 1)
 
-
-_LENGTHS: Final = ((0.0001, None), (0.001, 0.90), (0.01, 0.98), (0.1, None))
+_LENGTHS: Final[tuple[tuple[float, dict[str, float]], ...]] = (
+    (0.0001, {RANGES: 0.93}),
+    (0.001, {TASKS: 0.90, RANGES: 0.98}),
+    (0.01, {TASKS: 0.98, RANGES: 0.99}),
+    (0.1, {}),
+)
+_MIX: Final = {TASKS: 0.95, RANGES: 0.99}
 SHORT, LONG = 0.001, 1.0
+BARE: Final = "bare pool"
 
 
 def _always(items: list[int]) -> Callable[[int], list[int]]:
@@ -100,12 +111,12 @@ def _always(items: list[int]) -> Callable[[int], list[int]]:
 def _cases(stage: Stage) -> list[Case]:
     wall = 1.0 if stage.quick else 4.0
     cases = []
-    for seconds, bar in _LENGTHS:
+    for seconds, bars in _LENGTHS:
         if stage.quick and seconds == 0.1:
             continue
         count = max(20, int(wall * stage.lanes / seconds))
         items = [stage.loops_for(seconds)] * min(count, 60_000)
-        cases.append(Case(f"{seconds * 1000:g} ms", len(items), seconds, bar, _always(items)))
+        cases.append(Case(f"{seconds * 1000:g} ms", len(items), seconds, bars, _always(items)))
     count = 200 if stage.quick else 1000
     short, long = stage.loops_for(SHORT), stage.loops_for(LONG)
     mean = 0.99 * SHORT + 0.01 * LONG
@@ -114,7 +125,7 @@ def _cases(stage: Stage) -> list[Case]:
             "mix: 99 % 1 ms, 1 % 1 s",
             count,
             mean,
-            0.95,
+            _MIX,
             lambda number: burning.heavy_tail(count, short, long, seed=number),
         )
     )

@@ -2,37 +2,61 @@
 
 from __future__ import annotations
 
-from pgflow_mp.bench.arena import Timing
-from pgflow_mp.bench.findings import Bar, SuiteResult, Table
-from pgflow_mp.bench.measure import Samples
-from pgflow_mp.bench.stage import Stage
+from typing import Final
 
-LIMIT = 40.0
+from pgflow_mp.bench.arena import Arena, Timing
+from pgflow_mp.bench.findings import Bar, SuiteResult, Table
+from pgflow_mp.bench.measure import Samples, take_turns
+from pgflow_mp.bench.stage import Stage
+from pgflow_mp.bench.stored import RANGES, TASKS
+
+PARENT: Final = {TASKS: 40.0, RANGES: 1.0}
+SERVER: Final = {RANGES: 3.0}
+"""The most microseconds of CPU an item, by storage."""
 
 
 def run(stage: Stage) -> SuiteResult:
     """Microseconds per item of tiny payloads."""
     result = SuiteResult("overhead", "CPU per no-op item")
-    count = 10_000 if stage.quick else 50_000
-    items = list(range(count))
-    with stage.arena("bench_map") as arena:
-        arena.warm_up("bench_map", items[:2000])
-        worker, timings, by_thread = arena.workers[0], list[Timing](), list[dict[str, float]]()
-        for _ in range(stage.repeats(3, 5)):
-            before = worker.threads()
-            timings.append(arena.run("bench_map", items))
-            after = worker.threads()
-            by_thread.append({purpose: after[purpose] - before[purpose] for purpose in after})
+    counts = {storage: _count(stage, storage) for storage in stage.storages}
+    with stage.arenas("bench_map") as arenas:
+        for arena in arenas.values():
+            arena.warm_up("bench_map", list(range(2000)))
+        places = {storage: (arena, counts[storage]) for storage, arena in arenas.items()}
+        found = take_turns(places, lambda place: _measure(*place), stage.repeats(3, 5))
+    for storage, timings in found.items():
+        _report(result, storage, counts[storage], timings)
+    return result
 
+
+def _count(stage: Stage, storage: str) -> int:
+    """As many that a run takes seconds: what a run costs whatever its size is divided among them."""
+    return stage.size(10_000, 50_000) if storage == TASKS else stage.size(100_000, 500_000)
+
+
+Measured = tuple[Timing, dict[str, float]]
+
+
+def _measure(arena: Arena, count: int) -> Measured:
+    worker = arena.workers[0]
+    before = worker.threads()
+    timing = arena.run("bench_map", list(range(count)))
+    after = worker.threads()
+    return timing, {purpose: after[purpose] - before[purpose] for purpose in after}
+
+
+def _report(result: SuiteResult, storage: str, count: int, measured: list[Measured]) -> None:
     def per_item(values: list[float]) -> Samples:
         return Samples(tuple(value / count * 1e6 for value in values))
 
-    parent = per_item([timing.parent_cpu for timing in timings])
-    server = per_item([timing.server_cpu for timing in timings])
-    wall = per_item([timing.total for timing in timings])
-    threads = {purpose: per_item([each[purpose] for each in by_thread]) for purpose in by_thread[0]}
+    parent = per_item([timing.parent_cpu for timing, _ in measured])
+    server = per_item([timing.server_cpu for timing, _ in measured])
+    wall = per_item([timing.total for timing, _ in measured])
+    threads = {
+        purpose: per_item([by_thread[purpose] for _, by_thread in measured]) for purpose in measured[0][1]
+    }
     rows = [
-        (name, f"{samples.median:.1f} µs", f"{samples.low:.1f} to {samples.high:.1f}")
+        (name, f"{samples.median:.2f} µs", f"{samples.low:.2f} to {samples.high:.2f}")
         for name, samples in (
             ("parent", parent),
             *((f"  {purpose}", samples) for purpose, samples in threads.items()),
@@ -40,12 +64,15 @@ def run(stage: Stage) -> SuiteResult:
             ("wall clock", wall),
         )
     ]
-    result.tables.append(Table(f"{count:,} items", ("", "per item", "runs"), rows))
-    result.bars.append(Bar.at_most("parent CPU per item, µs", parent.median, LIMIT, "{:.1f}"))
-    result.samples = {
+    result.tables.append(Table(f"{count:,} items, {storage}", ("", "per item", "runs"), rows))
+    what = f"parent CPU per item, {storage}, µs"
+    result.bars.append(Bar.at_most(what, parent.median, PARENT[storage], "{:.2f}"))
+    if storage in SERVER:
+        what = f"server CPU per item, {storage}, µs"
+        result.bars.append(Bar.at_most(what, server.median, SERVER[storage], "{:.2f}"))
+    result.samples[storage] = {
         "parent": list(parent.values),
         "server": list(server.values),
         "wall": list(wall.values),
         **{f"parent: {purpose}": list(samples.values) for purpose, samples in threads.items()},
     }
-    return result

@@ -9,6 +9,7 @@ from pgflow_mp.bench.arena import Arena
 from pgflow_mp.bench.findings import Bar, Chart, Series, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, interleave, slope
 from pgflow_mp.bench.stage import Stage
+from pgflow_mp.bench.stored import RANGES, RATIO, TASKS, rates
 
 
 class Shape(NamedTuple):
@@ -32,7 +33,8 @@ SHAPES: Final = (
     Shape("bench_map_map_single", "map -> map -> single", _numbers, lambda n: 2 * n + 1),
 )
 BASE: Final = 10_000
-LIMIT: Final = 1.3
+LIMITS: Final = {TASKS: 1.3, RANGES: 1.2}
+"""What an item may cost in a large map, over one in a map of BASE items, by storage."""
 
 
 def run(stage: Stage) -> SuiteResult:
@@ -41,28 +43,38 @@ def run(stage: Stage) -> SuiteResult:
     shapes = (SHAPES[0], SHAPES[2], SHAPES[4]) if stage.quick else SHAPES
     result = SuiteResult("scaling", "No-op items against the number of items")
     times = measure(stage, shapes, sizes, lambda n: stage.repeats(1, 3) if n > 1000 else 5)
-    report(result, shapes, sizes, times)
+    for storage in stage.storages:
+        report(result, storage, shapes, sizes, times)
+    if len(stage.storages) > 1:
+        result.tables.append(_ratios(shapes, sizes, times))
     if sizes[-1] > BASE:
-        for shape in shapes:
-            result.bars.append(cost_bar(shape, sizes[-1], times))
-        result.notes.append("The limit of 1.3 is for 1,000,000 items: python -m pgflow_mp bench million")
+        for storage in stage.storages:
+            for shape in shapes:
+                small, large = times[storage, shape.flow, BASE], times[storage, shape.flow, sizes[-1]]
+                result.bars.append(cost_bar(storage, shape, sizes[-1], small, large))
+        result.notes.append("The limits are for 1,000,000 items and more: python -m pgflow_mp bench million")
     return result
 
 
-Times = dict[tuple[str, int], Samples]
+Times = dict[tuple[str, str, int], Samples]
 
 
 def measure(
     stage: Stage, shapes: tuple[Shape, ...], sizes: list[int], repeats: Callable[[int], int]
 ) -> Times:
-    """Whole-run seconds by (flow, size), in one database per size."""
+    """Whole-run seconds by (storage, flow, size), in one database per storage and size."""
     times: Times = {}
     for size in sizes:
-        with stage.arena(*[shape.flow for shape in shapes]) as arena:
-            for shape in shapes:
-                arena.warm_up(shape.flow, shape.input(200))
+        with stage.arenas(*[shape.flow for shape in shapes]) as arenas:
+            for arena in arenas.values():
+                for shape in shapes:
+                    arena.warm_up(shape.flow, shape.input(200))
             stage.say(f"{size:,} items")
-            variants = {(shape.flow, size): _runner(arena, shape, size) for shape in shapes}
+            variants = {
+                (storage, shape.flow, size): _runner(arena, shape, size)
+                for shape in shapes
+                for storage, arena in arenas.items()
+            }
             times |= interleave(variants, repeats(size))
     return times
 
@@ -72,32 +84,49 @@ def _runner(arena: Arena, shape: Shape, size: int) -> Callable[[], float]:
     return lambda: arena.run(shape.flow, given).total
 
 
-def report(result: SuiteResult, shapes: tuple[Shape, ...], sizes: list[int], times: Times) -> None:
+def report(
+    result: SuiteResult, storage: str, shapes: tuple[Shape, ...], sizes: list[int], times: Times
+) -> None:
     """Table and chart."""
     rows = []
     for size in sizes:
         cells = [f"{size:,}"]
         for shape in shapes:
-            samples = times[shape.flow, size]
+            samples = times[storage, shape.flow, size]
             rate = shape.tasks(size) / samples.median
             cells.append(f"{rate:,.0f}/s ±{samples.spread / 2:.0%}")
         rows.append(tuple(cells))
     slopes = ["slope of time"]
-    series = []
+    series, seconds = [], {}
     for shape in shapes:
-        large = [(float(n), times[shape.flow, n].median) for n in sizes if n >= 1000]
+        medians = {n: times[storage, shape.flow, n].median for n in sizes}
+        large = [(float(n), medians[n]) for n in sizes if n >= 1000]
         slopes.append(f"{slope(large):.2f}" if len(large) > 1 else "")
-        points = [(float(n), shape.tasks(n) / times[shape.flow, n].median) for n in sizes]
+        points = [(float(n), shape.tasks(n) / medians[n]) for n in sizes]
         series.append(Series(f"{shape.name} (slope {slopes[-1]})" if slopes[-1] else shape.name, points))
-        result.samples[shape.name] = {str(n): list(times[shape.flow, n].values) for n in sizes}
+        seconds[shape.name] = {str(n): list(times[storage, shape.flow, n].values) for n in sizes}
+    result.samples[storage] = seconds
     rows.append(tuple(slopes))
     columns = ("items", *(shape.name for shape in shapes))
-    result.tables.append(Table("tasks per second, whole runs", columns, rows))
-    result.charts.append(Chart("Throughput against the number of items", "items", "tasks/s", series))
+    result.tables.append(Table(f"items per second, whole runs, stored as {storage}", columns, rows))
+    result.charts.append(
+        Chart(f"Throughput against the number of items, stored as {storage}", "items", "items/s", series)
+    )
 
 
-def cost_bar(shape: Shape, size: int, times: Times) -> Bar:
-    """Cost per task at ``size`` over that at BASE."""
-    large = times[shape.flow, size].median / shape.tasks(size)
-    small = times[shape.flow, BASE].median / shape.tasks(BASE)
-    return Bar.at_most(f"{shape.name}: cost per item, {size:,} over {BASE:,}", large / small, LIMIT, "{:.2f}")
+def _ratios(shapes: tuple[Shape, ...], sizes: list[int], times: Times) -> Table:
+    rows = []
+    for size in sizes:
+        cells = [f"{size:,}"]
+        for shape in shapes:
+            found = rates({storage: times[storage, shape.flow, size] for storage in (TASKS, RANGES)})
+            cells.append(f"{found.median:.2f}" if found is not None else "")
+        rows.append(tuple(cells))
+    return Table(RATIO, ("items", *(shape.name for shape in shapes)), rows)
+
+
+def cost_bar(storage: str, shape: Shape, size: int, small: Samples, large: Samples) -> Bar:
+    """Cost per task at ``size`` (seconds ``large``) over that at BASE (``small``)."""
+    cost = large.median / shape.tasks(size) / (small.median / shape.tasks(BASE))
+    what = f"{shape.name}, {storage}: cost per item, {size:,} over {BASE:,}"
+    return Bar.at_most(what, cost, LIMITS[storage], "{:.2f}")

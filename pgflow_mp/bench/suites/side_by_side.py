@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from typing import Final
 
+from pgflow_mp.bench.arena import Arena
 from pgflow_mp.bench.findings import Bar, SuiteResult, Table
 from pgflow_mp.bench.measure import Samples, interleave
 from pgflow_mp.bench.peers import MODULES, Peer, PeerTask
@@ -56,18 +57,11 @@ def run(stage: Stage) -> SuiteResult:
             result.notes.append(f"without Redis: {error}")
         variants: dict[str, Callable[[], float]] = {}
         measured: dict[str, _Measured] = {}
-        ours = measured[OURS] = _Measured(None, "defaults", NOOPS, len(burns))
-        arena = stack.enter_context(stage.arena("bench_map", "bench_burn"))
-        arena.warm_up("bench_map", list(range(500)))
-        arena.warm_up("bench_burn", burns[:200], times=1)
-
-        def run_ours() -> float:
-            stage.say(OURS)
-            noop = arena.run("bench_map", list(range(NOOPS))).total
-            ours.times.append((noop, arena.run("bench_burn", burns).total))
-            return noop
-
-        variants[OURS] = run_ours
+        for storage, arena in stack.enter_context(stage.arenas("bench_map", "bench_burn")).items():
+            entry = measured[f"{OURS}, {storage}"] = _Measured(None, f"maps in {storage}", NOOPS, len(burns))
+            arena.warm_up("bench_map", list(range(500)))
+            arena.warm_up("bench_burn", burns[:200], times=1)
+            variants[f"{OURS}, {storage}"] = _ours(stage, arena, entry, burns)
         for name in MODULES:
             peer = _load(name)
             if reason := _missing(peer, socket):
@@ -81,6 +75,16 @@ def run(stage: Stage) -> SuiteResult:
         interleave(variants, stage.repeats(1, 3))
     _report(result, measured)
     return result
+
+
+def _ours(stage: Stage, arena: Arena, entry: _Measured, burns: list[int]) -> Callable[[], float]:
+    def run_ours() -> float:
+        stage.say(f"{OURS}, {entry.variant}")
+        noop = arena.run("bench_map", list(range(NOOPS))).total
+        entry.times.append((noop, arena.run("bench_burn", burns).total))
+        return noop
+
+    return run_ours
 
 
 def _load(name: str) -> Peer:
@@ -166,7 +170,7 @@ def _report(result: SuiteResult, measured: dict[str, _Measured]) -> None:
         result.samples[key] = {"no-op": entry.noops, "burn": entry.burns, "seconds": entry.times}
     columns = ("engine", "as", "no-op items/s", "1 ms CPU items/s", "results", "durable", "note")
     result.tables.append(Table("whole jobs", columns, rows))
-    ours = measured[OURS].noop_rate.median
+    ours = max(e.noop_rate.median for e in shown if e.peer is None)
     queue = [e.noop_rate.median for e in shown if e.peer is not None and e.peer.title == "PgQueuer"]
     if queue:
         what = "no-op items/s over pgqueuer's best"
