@@ -120,3 +120,20 @@ begin
   end if;
 end;
 $$;
+
+-- Ours: what was to be done for a run, by a function that does it for all, has ended with this error: the run is left
+-- for the next call and the server's log says so, as others need not suffer for it. An error that is about the
+-- server goes on to whoever called: connections, a server that only reads, resources, the system.
+create or replace function pgflow._leave_run(run_id uuid, doing text, state text, message text)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if left(state, 2) in ('08', '25', '53', '57', '58') then
+    raise exception using errcode = state, message = _leave_run.message;
+  end if;
+  raise warning 'pgflow: run % is left as it is for now, % failed: %', run_id, doing, message
+    using errcode = state;
+end;
+$$;

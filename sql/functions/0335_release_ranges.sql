@@ -97,8 +97,66 @@ begin
 end;
 $$;
 
+-- Frees what these workers have leased of a map, and answers how many items. Caller holds the locks of the run, which
+-- is_on or over, and the map.
+create or replace function pgflow._take_over_map(
+  flow_slug text,
+  run_id uuid,
+  step_slug text,
+  is_on boolean,
+  worker_ids uuid[],
+  died uuid[]
+)
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_range pgflow.item_range;
+  v_freed int := 0;
+begin
+  for v_range in
+    select g.*
+    from pgflow.ranges g
+    where g.run_id = _take_over_map.run_id
+      and g.step_slug = _take_over_map.step_slug
+      and g.worker_id = any (worker_ids)
+    order by g.first_index
+    for update skip locked
+  loop
+    v_freed := v_freed + v_range.end_index - v_range.first_index;
+    if v_range.worker_id = any (died) then
+      v_range.deaths := v_range.deaths + 1;
+    end if;
+    v_range.worker_id := null;
+    update pgflow.ranges g
+    set worker_id = null, deaths = v_range.deaths
+    where g.run_id = v_range.run_id
+      and g.step_slug = v_range.step_slug
+      and g.first_index = v_range.first_index;
+    if v_range.deaths >= 2 and is_on then
+      perform pgflow._corner_range(_take_over_map.flow_slug, v_range);
+    end if;
+  end loop;
+  update pgflow.range_maps m
+  set is_open = true
+  where m.run_id = _take_over_map.run_id
+    and m.step_slug = _take_over_map.step_slug
+    and is_on
+    and exists (
+      select 1 from pgflow.step_states ss
+      where ss.run_id = m.run_id and ss.step_slug = m.step_slug and ss.status = 'started'
+    );
+  perform pg_notify('pgflow_work', _take_over_map.flow_slug);
+  return v_freed;
+end;
+$$;
+
 -- Frees what these workers have leased, and answers how many items. Of those that died without a word (died) the
--- deaths are counted. What somebody keeps locked is left, which is_left tells.
+-- deaths are counted. What somebody keeps locked is left, and a run of which something is broken, which is_left
+-- tells.
 create or replace function pgflow._take_over_ranges(
   worker_ids uuid[],
   died uuid[],
@@ -112,12 +170,10 @@ set enable_seqscan = off
 as $$
 declare
   v_map record;
-  v_range pgflow.item_range;
   v_timeout text := current_setting('lock_timeout');
   v_is_on boolean;
 begin
   freed := 0;
-  is_left := false;
   for v_map in
     select distinct r.flow_slug, g.run_id, g.step_slug
     from pgflow.ranges g
@@ -136,44 +192,17 @@ begin
       where m.run_id = v_map.run_id and m.step_slug = v_map.step_slug
       for update;
       perform set_config('lock_timeout', v_timeout, true);
-    exception when lock_not_available then
-      is_left := true;
-      continue;
-    end;
-
-    for v_range in
-      select g.*
-      from pgflow.ranges g
-      where g.run_id = v_map.run_id and g.step_slug = v_map.step_slug and g.worker_id = any (worker_ids)
-      order by g.first_index
-      for update skip locked
-    loop
-      freed := freed + v_range.end_index - v_range.first_index;
-      if v_range.worker_id = any (died) then
-        v_range.deaths := v_range.deaths + 1;
-      end if;
-      v_range.worker_id := null;
-      update pgflow.ranges g
-      set worker_id = null, deaths = v_range.deaths
-      where g.run_id = v_range.run_id
-        and g.step_slug = v_range.step_slug
-        and g.first_index = v_range.first_index;
-      if v_range.deaths >= 2 and v_is_on then
-        perform pgflow._corner_range(v_map.flow_slug, v_range);
-      end if;
-    end loop;
-    update pgflow.range_maps m
-    set is_open = true
-    where m.run_id = v_map.run_id
-      and m.step_slug = v_map.step_slug
-      and v_is_on
-      and exists (
-        select 1 from pgflow.step_states ss
-        where ss.run_id = m.run_id and ss.step_slug = m.step_slug and ss.status = 'started'
+      freed := freed + pgflow._take_over_map(
+        v_map.flow_slug, v_map.run_id, v_map.step_slug, v_is_on, worker_ids, died
       );
-    perform pg_notify('pgflow_work', v_map.flow_slug);
+    exception
+      when lock_not_available then
+        null; -- its leases tell that it is left
+      when others then
+        perform pgflow._leave_run(v_map.run_id, 'taking over from dead workers', sqlstate, sqlerrm);
+    end;
   end loop;
-  is_left := is_left or exists (
+  is_left := exists (
     select 1 from pgflow.ranges g where g.worker_id = any (worker_ids)
   );
 end;

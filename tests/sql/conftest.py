@@ -65,3 +65,20 @@ def supabase_db(_begin: Begin) -> Iterator[Db]:
     """As ``db``, with stand-ins for cron, net and vault too."""
     scripts = (helpers.REALTIME, helpers.TEST_FUNCTIONS, helpers.CRON, helpers.NET_AND_VAULT)
     yield from _transaction(_begin("".join(scripts)))
+
+
+@pytest.fixture
+def alone(conn: psycopg.Connection[Any]) -> Db:
+    """A database of its own in autocommit mode, where a lock is waited for half a second."""
+    db = Db(conn)
+    db.do(helpers.REALTIME + helpers.TEST_FUNCTIONS)
+    db.do("set lock_timeout = '500ms'")
+    return db
+
+
+@pytest.fixture
+def beside(dsn: str) -> Iterator[Db]:
+    """A second session, whose transaction is rolled back."""
+    with psycopg.connect(dsn) as conn:
+        yield Db(conn)
+        conn.rollback()

@@ -170,7 +170,7 @@ def test_the_single_task_calls_of_other_clients_do_too(big: Big) -> None:
         "fail_tasks",
         "requeue_stalled_tasks",
         "fail_stalled_tasks",
-        "recover_dead_workers",
+        "_recover",
     ],
 )
 def test_plans_of_frequent_calls_are_never_compiled(

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from contextlib import ExitStack
 
 import psycopg
 import pytest
@@ -15,8 +15,6 @@ from pgflow_mp.db import schema
 
 from .helpers import (
     CRON,
-    REALTIME,
-    TEST_FUNCTIONS,
     WORKER,
     Db,
     archive,
@@ -360,23 +358,6 @@ def test_with_nothing_to_do_they_return_zero(db: Db) -> None:
 # -- one transaction a call, and sessions beside it --------------------------------------------------------
 
 
-@pytest.fixture
-def alone(conn: psycopg.Connection[Any]) -> Db:
-    """A database of its own in autocommit mode, where a lock is waited for half a second."""
-    db = Db(conn)
-    db.do(REALTIME + TEST_FUNCTIONS)
-    db.do("set lock_timeout = '500ms'")
-    return db
-
-
-@pytest.fixture
-def beside(dsn: str) -> Iterator[Db]:
-    """A second session, whose transaction is rolled back."""
-    with psycopg.connect(dsn) as conn:
-        yield Db(conn)
-        conn.rollback()
-
-
 def rounds(db: Db, calls: int) -> list[int]:
     """Answers of so many calls, each a transaction; what was requeued is claimed and stalls again."""
     counts = []
@@ -432,26 +413,28 @@ def test_a_task_that_another_session_has_locked_is_left_for_the_next_call(alone:
     assert requeue(alone) == 1
 
 
-def test_tasks_that_change_while_others_are_requeued_are_looked_at_as_they_are_now(
+def test_what_would_change_a_task_that_is_requeued_waits_and_finds_it_as_it_is_then(
     alone: Db, beside: Db, dsn: str
 ) -> None:
-    """Task 60 gets another text and is requeued all the same, task 61 gets a lease and is left alone."""
+    """The requeue waits for a message; a worker extends its lease meanwhile and hears that it lost it."""
     flow(alone, "f", map_step("a", timeout=5))
-    run = start(alone, "f", list(range(62)))
-    claim(alone, "f", 62)
+    run = start(alone, "f", [1, 2])
+    claim(alone, "f", 2)
     age(alone, 36)
     beside.do("select from pgmq.q_f where msg_id = 1 for update")
-    with psycopg.connect(dsn, autocommit=True) as conn, ThreadPoolExecutor(1) as thread:
-        answer = thread.submit(requeue, Db(conn))
-        waiting = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
-        eventually(lambda: alone.value(waiting, conn.info.backend_pid))
-        alone.do("update pgflow.step_tasks set error_message = 'x' where task_index = 60")
-        alone.do("select pgflow.extend_tasks('f', %s, '{62}', 60)", WORKER)
+    waiting = "select count(*) from pg_stat_activity where pid = %s and wait_event_type = 'Lock'"
+    with ExitStack() as stack:
+        conns = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for _ in range(2)]
+        threads = stack.enter_context(ThreadPoolExecutor(2))
+        stack.callback(beside.conn.rollback)
+        answer = threads.submit(requeue, Db(conns[0]))
+        eventually(lambda: alone.value(waiting, conns[0].info.backend_pid))
+        extend = "select pgflow.extend_tasks('f', %s, '{2}', 60)"
+        lost = threads.submit(Db(conns[1]).column, extend, WORKER)
+        eventually(lambda: alone.value(waiting, conns[1].info.backend_pid))
         beside.conn.rollback()
-        assert answer.result(30) == 61
-    last, kept = tasks(alone, run)[60:]
-    assert (last.status, last.requeued_count, last.error_message) == ("queued", 1, "x")
-    assert (kept.status, kept.requeued_count) == ("started", 0)
+        assert (answer.result(30), lost.result(30)) == (2, [2])
+    assert [(t.status, t.requeued_count) for t in tasks(alone, run)] == [("queued", 1)] * 2
 
 
 # -- the cron job ------------------------------------------------------------------------------------------
