@@ -32,6 +32,7 @@ from pgflow_mp.errors import (
     WaitTimeout,
 )
 from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.failures import Failed
 from pgflow_mp.flows.flow import Flow
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ __all__ = [
     "Context",
     "DatabaseError",
     "DatabaseUnavailable",
+    "Failed",
     "Flow",
     "FlowDefinitionError",
     "FlowNotFound",

@@ -17,10 +17,12 @@ from collections.abc import Callable
 from typing import Any
 
 from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.failures import Failed
 from pgflow_mp.flows.flow import Flow
 
 flow = Flow("misbehave")
 tiny = Flow("tiny")
+batched = Flow("batched")
 
 
 @tiny.map
@@ -329,3 +331,19 @@ def wait_for_shutdown(seconds: float, ctx: Context) -> bool:
 @flow.map
 def describe(word: str, ctx: Context) -> list[Any]:
     return [word, ctx.run_id, ctx.step_slug, ctx.task_index, ctx.attempt, ctx.msg_id, ctx.raw_input.decode()]
+
+
+@batched.map(batch=4)
+def act_all(orders: list[list[Any]]) -> list[Any]:
+    """Each order as with ``act``; what raises is answered if it is an item's, and raised if it is "raise"."""
+    answers: list[Any] = []
+    for name, argument in orders:
+        if name == "raise":
+            raise LookupError(argument)
+        answers.append(Failed(argument) if name == "fail" else ACTIONS[name](argument))
+    return answers
+
+
+@batched.map(batch=4)
+def sizes(items: list[int], ctx: Context) -> list[Any]:
+    return [[len(items), ctx.task_index, ctx.raw_input.decode()] for _ in items]

@@ -29,10 +29,12 @@ from pgflow_mp.executors.messages import AnyChunk, Chunk, Item, Kind, Outcome, R
 FLOWS = str(Path(__file__).with_name("lane_flows.py"))
 
 
-def chunk_of(seq: int, orders: Sequence[Any], *, flow: str = "misbehave", step: str = "act") -> Chunk:
+def chunk_of(
+    seq: int, orders: Sequence[Any], *, flow: str = "misbehave", step: str = "act", batch: int = 0
+) -> Chunk:
     """A chunk whose items are numbered 0, 1, ... and whose inputs are ``orders``."""
     items = [Item(i, 1, i, 0, 0, json.dumps(order).encode(), None) for i, order in enumerate(orders)]
-    return Chunk(seq, flow, ["run"], [step], items)
+    return Chunk(seq, flow, ["run"], [step], items, batch)
 
 
 def range_of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import msgspec
@@ -19,11 +20,18 @@ _KEPT_PAGES: Final = 2
 _LARGEST_KEPT: Final = 1 << 20  # bytes of a page that is kept when its chunk is over
 
 
+Execute = Callable[[bytes, "bytes | None", Context], tuple[int, bytes]]
+"""(input, flow input, context) -> (Kind, body); see ``messages.Outcome``."""
+
+
 class Runnable(Protocol):
     """Runs items of a step: ``flows.handlers.PreparedHandler``."""
 
     @property
     def wants_context(self) -> bool: ...
+
+    @property
+    def batch(self) -> int: ...
 
     def output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes: ...
 
@@ -31,11 +39,16 @@ class Runnable(Protocol):
 
     def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]: ...
 
+    def outputs(
+        self, input: bytes, indexes: Sequence[int], flow_input: bytes | None, ctx: Context
+    ) -> list[tuple[int, bytes]]: ...
+
 
 class _NoStep:
     """Stands for a step that is not there: its items fail with these words."""
 
     wants_context: Final = False
+    batch: Final = 0
 
     def __init__(self, flow: str, step: str) -> None:
         self._text = f'Step "{step}" does not exist in flow "{flow}"'
@@ -48,6 +61,11 @@ class _NoStep:
 
     def execute(self, input: bytes, flow_input: bytes | None, ctx: Context) -> tuple[int, bytes]:
         return Kind.FAILED, self._text.encode()
+
+    def outputs(
+        self, input: bytes, indexes: Sequence[int], flow_input: bytes | None, ctx: Context
+    ) -> list[tuple[int, bytes]]:
+        return [(Kind.FAILED, self._text.encode()) for _ in indexes]
 
 
 class Loadable(Protocol):
@@ -85,6 +103,7 @@ def describe(flow: Flow) -> FlowInfo:
             step.step_type,
             list(step.dependencies),
             handlers.prepare(flow, step.slug).wants_flow_input,
+            step.batch,
         )
         for step in flow.steps.values()
     ]

@@ -169,12 +169,13 @@ class Outcome(Message):
 
 
 class StepInfo(Message):
-    """What the parent knows about a step."""
+    """What the parent knows about a step. ``batch``: items that its handler takes at once, 0: one by one."""
 
     slug: str
     step_type: str
     dependencies: list[str]
     wants_flow_input: bool
+    batch: int = 0
 
 
 class FlowInfo(Message):

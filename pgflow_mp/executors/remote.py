@@ -12,9 +12,10 @@ from typing import Final
 import msgspec
 
 from pgflow_mp.errors import PgflowError
-from pgflow_mp.executors.endings import frame
-from pgflow_mp.executors.execution import Pages, Prepared, describe, error_text, flows_of
+from pgflow_mp.executors.bundles import Bundle, RangeBundle, TaskBundle, bounds_of, task_context
+from pgflow_mp.executors.execution import Pages, Prepared, Runnable, describe, error_text, flows_of
 from pgflow_mp.executors.messages import Chunk, Hello, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode
+from pgflow_mp.flows.batching import run_batches
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.loading import reentry
 
@@ -42,61 +43,74 @@ class Place:
         return self._run_range(chunk) if isinstance(chunk, RangeChunk) else self._run_tasks(chunk)
 
     def _run_tasks(self, chunk: Chunk) -> bytes:
-        executes = [self._prepared.of(chunk.flow, step).execute for step in chunk.steps]
+        steps = [self._prepared.of(chunk.flow, step) for step in chunk.steps]
         outcomes: list[Outcome] = []
-        for position, item in enumerate(chunk.items):
-            if self._stopping.is_set():
-                outcomes.append(Outcome(position, Kind.NOT_RUN, b"", 0.0))
+        for first, end in bounds_of(chunk, [step.batch for step in steps]):
+            step = steps[chunk.items[first].step]
+            if step.batch:
+                bundle = TaskBundle(chunk, step, first, end, self._runtime)
+                found, seconds = self._run_bundle(bundle)
+                outcomes += bundle.outcomes(first, found, seconds)
                 continue
-            context = Context(
-                run_id=chunk.runs[item.run],
-                flow_slug=chunk.flow,
-                step_slug=chunk.steps[item.step],
-                task_index=item.index,
-                attempt=item.attempt,
-                msg_id=item.msg_id,
-                raw_input=item.input,
-                raw_flow_input=item.flow_input,
-                runtime=self._runtime,
-            )
-            started = time.perf_counter()
-            try:
-                kind, body = executes[item.step](item.input, item.flow_input, context)
-            except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
-                kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
-            outcomes.append(Outcome(position, kind, body, time.perf_counter() - started))
+            for item in chunk.items[first:end]:
+                if self._stopping.is_set():
+                    break
+                context = task_context(chunk, item, item.input, self._runtime)
+                kind, body, spent = self._run_item(steps[item.step], item.input, item.flow_input, context)
+                outcomes.append(Outcome(len(outcomes), kind, body, spent))
+            if len(outcomes) < end:
+                break
+        outcomes += [Outcome(n, Kind.NOT_RUN, b"", 0.0) for n in range(len(outcomes), chunk.size)]
         return encode(outcomes)
 
     def _run_range(self, chunk: RangeChunk) -> bytes:
         step = self._prepared.of(chunk.flow, chunk.step)
+        elements = self._pages_of_thread().elements(chunk)
+        bundle = RangeBundle(chunk, step, elements, self._runtime)
         stream = bytearray()
-        seconds = 0.0
-        for position, element in enumerate(self._pages_of_thread().elements(chunk)):
-            if self._stopping.is_set():
-                stream += frame(Outcome(position, Kind.NOT_RUN, b"", 0.0))
-                break
-            input = bytes(element)
-            context = Context(
-                run_id=chunk.run,
-                flow_slug=chunk.flow,
-                step_slug=chunk.step,
-                task_index=chunk.first_index + position,
-                raw_input=input,
-                runtime=self._runtime,
-            )
-            started = time.perf_counter()
-            try:
-                kind, body = step.execute(input, None, context)
-            except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
-                kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
-            spent = time.perf_counter() - started
-            if kind == Kind.COMPLETED:
-                seconds += spent
-                stream += body
-                stream += b","
-            else:
-                stream += frame(Outcome(position, kind, body, spent))
+        seconds, ended = 0.0, 0
+        if step.batch:
+            found, spent = self._run_bundle(bundle)
+            stream += bundle.ended(0, found, spent)
+            seconds = spent * sum(kind == Kind.COMPLETED for kind, _ in found) / max(1, len(found))
+            ended = len(found)
+        else:
+            for element in elements:
+                if self._stopping.is_set():
+                    break
+                input = bytes(element)
+                kind, body, spent = self._run_item(step, input, None, bundle.context(ended, input))
+                stream += bundle.ended(ended, [(kind, body)], spent)
+                seconds += spent if kind == Kind.COMPLETED else 0.0
+                ended += 1
+        if ended < chunk.count:
+            stream += bundle.not_run(ended)
         return encode((bytes(stream), seconds))
+
+    def _run_item(
+        self, step: Runnable, input: bytes, flow_input: bytes | None, context: Context
+    ) -> tuple[int, bytes, float]:
+        started = time.perf_counter()
+        try:
+            kind, body = step.execute(input, flow_input, context)
+        except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
+            kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
+        return kind, body, time.perf_counter() - started
+
+    def _run_bundle(self, bundle: Bundle) -> tuple[list[tuple[int, bytes]], float]:
+        """The outcomes of its items, as far as they ran, and the seconds of all of them."""
+        first, end = bundle.first, bundle.end
+        started = time.perf_counter()
+        found = run_batches(
+            bundle.step,
+            bundle.inputs(first, end),
+            bundle.indexes(first, end),
+            bundle.flow_input,
+            lambda low, input: bundle.context(first + low, input),
+            size=bundle.size,
+            stopped=self._stopping.is_set,
+        )
+        return found, time.perf_counter() - started
 
     def _pages_of_thread(self) -> Pages:
         pages: Pages | None = getattr(self._local, "pages", None)

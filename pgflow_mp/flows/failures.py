@@ -16,6 +16,22 @@ _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.
 _EXAMPLES: Final = _OURS + "examples" + os.sep
 
 
+class Failed:
+    """In the answer of a handler of batches: the item in this place failed.
+
+    ``error`` is an exception or a text. No retry is made of a PermanentError, or if it is ``permanent``.
+    """
+
+    __slots__ = ("error", "permanent")
+
+    def __init__(self, error: BaseException | str, *, permanent: bool = False) -> None:
+        self.error = error
+        self.permanent = permanent
+
+    def __repr__(self) -> str:
+        return f"Failed({self.error!r}{', permanent=True' if self.permanent else ''})"
+
+
 def describe_exception(error: BaseException) -> bytes:
     """``Type: message`` first, then the traceback without our frames; UTF-8, at most 8 kB, never raises."""
     try:

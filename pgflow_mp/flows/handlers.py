@@ -6,17 +6,18 @@ hot path and lets nothing escape: whatever a handler does becomes an outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from pgflow_mp.errors import FlowDefinitionError, PermanentError, PgflowError
+from pgflow_mp.flows.batching import WrongAnswer, results_of
 from pgflow_mp.flows.binding import EMPTY, Argument, Source, wants_flow_input
 from pgflow_mp.flows.checks import reader
 from pgflow_mp.flows.context import Context
-from pgflow_mp.flows.failures import describe_exception, safe_text
+from pgflow_mp.flows.failures import Failed, describe_exception, safe_text
 from pgflow_mp.values.encoding import OutputError
 from pgflow_mp.values.outputs import MAX_OUTPUT_BYTES, as_list, encode_output
 
@@ -37,6 +38,15 @@ _decode_parents: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 class InputMismatch(PgflowError):
     """The input of a task does not fit what its handler's annotations ask for."""
+
+
+class _Answered(Exception):
+    """The one item of a batch failed, by what the handler answered."""
+
+    def __init__(self, kind: int, body: bytes) -> None:
+        super().__init__()
+        self.kind = kind
+        self.body = body
 
 
 def prepare(flow: Flow, step: str | StepDefinition, *, max_output: int = MAX_OUTPUT_BYTES) -> PreparedHandler:
@@ -75,6 +85,8 @@ class PreparedHandler:
         self.step = step
         self.wants_flow_input = wants_flow_input(step.arguments, step.facts)
         self.wants_context = any(argument.source is Source.CONTEXT for argument in step.arguments)
+        self.batch = step.batch
+        """The most items that the handler takes at once, as a list; 0: one by one."""
         self.call: Invocation = _compile(step)
         self._is_array = step.is_array
         self._max_output = max_output
@@ -83,16 +95,60 @@ class PreparedHandler:
         """Run one task; its output as JSON. Raises what the handler raises, InputMismatch, OutputError.
 
         ``input`` is raw JSON: the element in a map, the object of parent outputs in a dependent step.
-        ``flow_input`` is the run's input, which a root step receives.
+        ``flow_input`` is the run's input, which a root step receives. A handler of batches is given a list of
+        the one item.
         """
+        if self.batch:
+            return self._output_alone(bytes(input), flow_input, ctx)
         result = self.call(input, flow_input, ctx)
         if (self._is_array or type(result) not in _NO_ITERATORS) and type(result) is not list:
             result = list(result) if isinstance(result, Iterator) else result
             result = as_list(result) if self._is_array else result
         return encode_output(result, self._max_output)
 
+    def outputs(
+        self, input: bytes, indexes: Sequence[int], flow_input: bytes | None, ctx: Context
+    ) -> list[tuple[int, bytes]]:
+        """Run a batch, ``input`` being the JSON array of the items with these indexes: the outcome of each.
+
+        Raises what the handler raises, and InputMismatch: then its halves are to be run.
+        """
+        try:
+            results = results_of(self.call(input, flow_input, ctx), len(indexes))
+        except WrongAnswer as error:
+            return [self.failure(error, index) for index in indexes]
+        return [self._outcome(result, index) for result, index in zip(results, indexes, strict=True)]
+
+    def _outcome(self, result: Any, task_index: int) -> tuple[int, bytes]:
+        """What one result in the answer to a batch says."""
+        try:
+            if type(result) not in _NO_ITERATORS:
+                if isinstance(result, Failed):
+                    return self._failed(result, task_index)
+                if isinstance(result, BaseException):
+                    return self.failure(result, task_index)
+                result = list(result) if isinstance(result, Iterator) else result
+            return COMPLETED, encode_output(result, self._max_output)
+        except BaseException as error:  # noqa: BLE001 - one that cannot be stored does not concern the others
+            return self.failure(error, task_index)
+
+    def _failed(self, result: Failed, task_index: int) -> tuple[int, bytes]:
+        if isinstance(result.error, BaseException):
+            kind, text = self.failure(result.error, task_index)
+        else:
+            kind, text = FAILED, safe_text(str(result.error))
+        return FAILED_FOR_GOOD if result.permanent else kind, text
+
+    def _output_alone(self, input: bytes, flow_input: bytes | None, ctx: Context) -> bytes:
+        ((kind, body),) = self.outputs(b"[" + input + b"]", [ctx.task_index], flow_input, ctx)
+        if kind != COMPLETED:
+            raise _Answered(kind, body)
+        return body
+
     def failure(self, error: BaseException, task_index: int) -> tuple[int, bytes]:
         """``(1, error text)`` if a retry may help, else ``(2, text)``."""
+        if isinstance(error, _Answered):
+            return error.kind, error.body
         if isinstance(error, InputMismatch):
             return FAILED_FOR_GOOD, safe_text(f"{type(error).__name__}: {error}")
         if isinstance(error, OutputError):

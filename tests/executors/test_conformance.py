@@ -90,10 +90,10 @@ class Owner:
             self.collect()
             time.sleep(0.005)
 
-    def submit(self, *orders: Any, timeout: float | None = None, step: str = "act") -> int:
+    def submit(self, *orders: Any, timeout: float | None = None, step: str = "act", **names: Any) -> int:
         self.until(self.executor.rooms)
         self._next += 1
-        chunk = self.chunk(self._next, orders, step=step)
+        chunk = self.chunk(self._next, orders, step=step, **names)
         assert self.executor.submit(self.executor.rooms()[0][0], chunk, [timeout])
         return chunk.seq
 
@@ -135,6 +135,24 @@ def test_items_of_a_chunk_end_each_by_itself_and_in_any_size(owner: Owner) -> No
         Kind.FAILED,
         b'Step "nope" does not exist in flow "misbehave"',
     )
+
+
+def test_handlers_of_batches_answer_item_by_item(owner: Owner) -> None:
+    batched = {"flow": "batched", "step": "act_all"}
+    orders = [["echo", n] for n in range(10)]
+    orders[2], orders[5], orders[9] = ["fail", "no"], ["raise", "me"], ["echo", "set"]
+    outcomes = owner.run(*orders, **batched)
+    assert kinds(outcomes) == [0, 0, 1, 0, 0, 1, 0, 0, 0, 0]
+    assert outcomes[2].body == b"no"
+    assert outcomes[5].body.startswith(b"LookupError: me\n")
+    assert [outcome.body for outcome in outcomes if not outcome.kind] == [
+        *map(b"%d".__mod__, (0, 1, 3, 4, 6, 7, 8)),
+        b'"set"',
+    ]
+    seen = [outcome.body for outcome in owner.run(*range(6), flow="batched", step="sizes")]
+    assert seen == [b'[4,0,"[0,1,2,3]"]'] * 4 + [b'[2,4,"[4,5]"]'] * 2
+    seen = [outcome.body for outcome in owner.run(*range(3), flow="batched", step="sizes", batch=2)]
+    assert seen == [b'[2,0,"[0,1]"]'] * 2 + [b'[1,2,"[2]"]']
 
 
 def test_many_chunks_go_through_and_no_lane_takes_more_than_two(owner: Owner) -> None:

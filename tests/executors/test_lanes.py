@@ -26,7 +26,8 @@ from pgflow_mp.executors.verdicts import KillReason
 def test_starting_tells_what_the_target_holds() -> None:
     with lanes(2) as harness:
         flows = {flow.slug: flow for flow in harness.pool.flows}
-        assert set(flows) == {"misbehave", "tiny"}
+        assert set(flows) == {"misbehave", "tiny", "batched"}
+        assert [step.batch for step in flows["batched"].steps] == [4, 4]
         assert [step.slug for step in flows["misbehave"].steps] == ["act", "wait_for_shutdown", "describe"]
         assert json.loads(flows["tiny"].shape)["steps"][0]["slug"] == "noop"
         assert sorted(ready.lane for ready in harness.ready) == [0, 1]

@@ -10,16 +10,25 @@ from typing import Final
 
 import msgspec
 
+from pgflow_mp.executors.bundles import (
+    Bundle,
+    RangeBundle,
+    TaskBundle,
+    bounds_of,
+    range_context,
+    task_context,
+)
 from pgflow_mp.executors.endings import frame
-from pgflow_mp.executors.execution import Pages, Prepared, Runnable, error_text
+from pgflow_mp.executors.execution import Execute, Pages, Prepared, Runnable, error_text
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import Surroundings
 from pgflow_mp.executors.messages import Chunk, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode
-from pgflow_mp.flows.context import Context, Runtime
+from pgflow_mp.flows.batching import halves, joined
+from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
 
 _CUT_OFF: Final = 4  # exit code
-_NO_ROOM: Final = (MemoryError, OSError, ValueError)
+NO_ROOM: Final = (MemoryError, OSError, ValueError)
 
 
 class OwnSlot(SlotWriter):
@@ -59,7 +68,7 @@ class Lane:
         self._is_copy = True
 
     def run(self, ordinal: int, data: bytes) -> None:
-        """Execute one chunk, item by item."""
+        """Execute one chunk, item by item or batch by batch."""
         surroundings, slot = self._surroundings, self._slot
         chunk = decode_chunk(data)
         if not surroundings.begin_chunk():
@@ -76,27 +85,27 @@ class Lane:
             os._exit(_CUT_OFF)  # rather than write into what has our files' numbers now
 
     def _run_tasks(self, ordinal: int, chunk: Chunk) -> None:
+        steps = [self._prepared.of(chunk.flow, step) for step in chunk.steps]
+        executes: list[Execute] = [step.execute for step in steps]
+        for first, end in bounds_of(chunk, [step.batch for step in steps]):
+            step = steps[chunk.items[first].step]
+            if step.batch:
+                self._run_batches(ordinal, TaskBundle(chunk, step, first, end, self._runtime))
+            else:
+                self._run_single_tasks(ordinal, chunk, first, end, executes)
+
+    def _run_single_tasks(
+        self, ordinal: int, chunk: Chunk, first: int, end: int, executes: list[Execute]
+    ) -> None:
         slot, runtime, now_ns = self._slot, self._runtime, self._now_ns
         surroundings = self._surroundings
-        flow, runs, steps = chunk.flow, chunk.runs, chunk.steps
-        executes = [self._prepared.of(flow, step).execute for step in steps]
-        for position, item in enumerate(chunk.items):
+        for position, item in enumerate(chunk.items[first:end], first):
             started = now_ns()
             slot.start(position, started)  # before the look at skipped: see LaneProcess.relieve
             if slot.skipped >= ordinal:
                 slot.finish(encode(Outcome(position, Kind.NOT_RUN, b"", 0.0)))
                 continue
-            context = Context(
-                run_id=runs[item.run],
-                flow_slug=flow,
-                step_slug=steps[item.step],
-                task_index=item.index,
-                attempt=item.attempt,
-                msg_id=item.msg_id,
-                raw_input=item.input,
-                raw_flow_input=item.flow_input,
-                runtime=runtime,
-            )
+            context = task_context(chunk, item, item.input, runtime)
             try:
                 kind, body = copy_context().run(executes[item.step], item.input, item.flow_input, context)
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
@@ -108,7 +117,7 @@ class Lane:
             outcome = Outcome(position, kind, body, seconds)
             try:
                 slot.finish(encode(outcome))
-            except _NO_ROOM as error:
+            except NO_ROOM as error:
                 slot.finish(encode(_no_room(outcome, error)))
             if not fine:
                 os._exit(_CUT_OFF)
@@ -116,8 +125,11 @@ class Lane:
     def _run_range(self, ordinal: int, chunk: RangeChunk, elements: list[msgspec.Raw]) -> None:
         slot, now_ns, surroundings = self._slot, self._now_ns, self._surroundings
         step = self._prepared.of(chunk.flow, chunk.step)
+        if step.batch:
+            self._run_batches(ordinal, RangeBundle(chunk, step, elements, self._runtime))
+            return
         output, renew = step.output, step.wants_context
-        context = self._context(chunk, 0, b"null")
+        context = range_context(chunk, 0, b"null", self._runtime)
         for position, element in enumerate(elements):
             started = now_ns()
             slot.start(position, started)
@@ -126,7 +138,7 @@ class Lane:
                 slot.finish(rest, chunk.count - position)
                 return
             if renew:
-                context = self._context(chunk, position, bytes(element))
+                context = range_context(chunk, position, bytes(element), self._runtime)
             kind: int = Kind.COMPLETED
             try:
                 body = copy_context().run(output, element, None, context)
@@ -142,20 +154,54 @@ class Lane:
                     slot.finish(body + b",")
                 else:
                     slot.finish(frame(Outcome(position, kind, body, spent / 1e9)))
-            except _NO_ROOM as error:
+            except NO_ROOM as error:
                 slot.finish(frame(_no_room(Outcome(position, kind, body, spent / 1e9), error)))
             if not fine:
                 os._exit(_CUT_OFF)
 
-    def _context(self, chunk: RangeChunk, position: int, element: bytes) -> Context:
-        return Context(
-            run_id=chunk.run,
-            flow_slug=chunk.flow,
-            step_slug=chunk.step,
-            task_index=chunk.first_index + position,
-            raw_input=element,
-            runtime=self._runtime,
-        )
+    def _run_batches(self, ordinal: int, bundle: Bundle) -> None:
+        slot, now_ns = self._slot, self._now_ns
+        outputs = bundle.step.outputs
+        waiting = bundle.batches()
+        while waiting:
+            low, high = waiting.pop()
+            slot.widen(high - low)
+            started = now_ns()
+            slot.start(low, started)
+            if slot.skipped >= ordinal:
+                slot.finish(bundle.not_run(low), bundle.end - low)
+                break
+            indexes = bundle.indexes(low, high)
+            found: list[tuple[int, bytes]] = []
+            try:
+                input = joined(bundle.inputs(low, high))
+                context = bundle.context(low, input)
+                found = copy_context().run(outputs, input, indexes, bundle.flow_input, context)
+            except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
+                if high - low == 1:
+                    found = [_failure(bundle.step, error, indexes[0])]
+            if self._is_copy:
+                os._exit(0)
+            spent = now_ns() - started
+            completed = sum(kind == Kind.COMPLETED for kind, _ in found)
+            fine = self._surroundings.after_item(spent / 1e9, failed=completed < high - low)
+            if found:
+                slot.spend(spent * completed // len(found))
+                self._publish_batch(bundle, low, found, spent / 1e9)
+            else:
+                waiting += halves(low, high)
+            if not fine:
+                os._exit(_CUT_OFF)
+        slot.widen(1)
+
+    def _publish_batch(
+        self, bundle: Bundle, low: int, found: list[tuple[int, bytes]], seconds: float
+    ) -> None:
+        try:
+            self._slot.finish(bundle.ended(low, found, seconds), len(found))
+        except NO_ROOM as error:
+            failed = [(Kind.FAILED, _no_room_text(len(body), error)) for _, body in found]
+            self._slot.finish(bundle.ended(low, failed, seconds), len(found))
 
 
 def _failure(step: Runnable, error: BaseException, index: int) -> tuple[int, bytes]:
@@ -166,6 +212,9 @@ def _failure(step: Runnable, error: BaseException, index: int) -> tuple[int, byt
 
 
 def _no_room(outcome: Outcome, error: Exception) -> Outcome:
-    size = len(outcome.body)
-    text = f"MemoryError: no room to hand over an output of {size} bytes ({error})"
-    return Outcome(outcome.position, Kind.FAILED, text.encode(), outcome.seconds)
+    text = _no_room_text(len(outcome.body), error)
+    return Outcome(outcome.position, Kind.FAILED, text, outcome.seconds)
+
+
+def _no_room_text(size: int, error: Exception) -> bytes:
+    return f"MemoryError: no room to hand over an output of {size} bytes ({error})".encode()

@@ -22,7 +22,7 @@ from pgflow_mp.executors.lanes.preloaded import Preload
 from pgflow_mp.executors.lanes.processes import LaneContext, lane_context
 from pgflow_mp.executors.messages import PRELOAD_FLOW, Setup, encode
 
-Failed = Callable[[LaneProcess, BaseException, bool], None]
+OnFailure = Callable[[LaneProcess, BaseException, bool], None]
 
 
 _ONE_LOSS = 0.2  # seconds within which processes that are lost were lost together
@@ -76,7 +76,7 @@ class Nursery:
                 if psutil.Process(pid).status() == psutil.STATUS_STOPPED:
                     os.kill(pid, signal.SIGCONT)
 
-    def launch(self, make: Callable[[], LaneProcess | None], failed: Failed) -> None:
+    def launch(self, make: Callable[[], LaneProcess | None], failed: OnFailure) -> None:
         """Start the process that ``make`` returns (None: it is not wanted any more), in a thread.
 
         ``failed(process, error, again)`` is called if it cannot be started; ``again``: another try may do.
@@ -84,7 +84,7 @@ class Nursery:
         with contextlib.suppress(RuntimeError):  # shut down
             self._launcher.submit(self._launch, make, failed)
 
-    def _launch(self, make: Callable[[], LaneProcess | None], failed: Failed) -> None:
+    def _launch(self, make: Callable[[], LaneProcess | None], failed: OnFailure) -> None:
         with self._lock:
             context = self._context
         if (process := make()) is None:

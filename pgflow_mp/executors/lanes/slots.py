@@ -136,8 +136,12 @@ class SlotWriter:
         _fence()
         words[_RUNNING] = self._base + position + 1
 
+    def widen(self, width: int) -> None:
+        """So many items run at once from the next start() on: a batch."""
+        self._words[_WIDTH] = width
+
     def finish(self, data: bytes, items: int = 1) -> None:
-        """Append what says how the running item ended (of NOT_RUN: all that are left) and publish it."""
+        """Append what says how the running items ended (of NOT_RUN: all that are left) and publish it."""
         buffer, begin = self._buffer, self._length
         end = begin + len(data)
         if end > len(self._maps[buffer]):
