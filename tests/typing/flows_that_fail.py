@@ -29,5 +29,18 @@ def fourth(ctx: Context) -> list[int]:
     return [ctx.index]  # expect: attr-defined
 
 
+Flow("f", storage="rows")  # expect: arg-type
+
+
+@flow.step(batch=3)  # expect: call-overload
+def fifth(x: int) -> int:
+    return x
+
+
+@flow.map(barrier="no")  # expect: call-overload
+def sixth(x: int) -> int:
+    return x
+
+
 first("x")  # expect: arg-type
 flow.step("s", 5)  # expect: call-overload

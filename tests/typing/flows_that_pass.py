@@ -39,6 +39,15 @@ def empty_parentheses(x: int) -> str:
     return str(x)
 
 
+stored = Flow("stored", storage="ranges")
+
+
+@stored.map(storage="tasks", batch=256, barrier=True)
+def batched(items: list[Item]) -> list[int]:
+    return [item.size for item in items]
+
+
+assert_type(batched([Item("a")]), list[int])
 assert_type(plain({"a": 1}, Context()), list[int])
 assert_type(mapped(Item("a")), int)
 assert_type(empty_parentheses(1), str)
