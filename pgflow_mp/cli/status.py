@@ -127,15 +127,18 @@ class _Shown:
     failures: list[FailedTask]
     failed: int
     ended: dict[str, EndedTasks]
+    storages: dict[str, str]
 
 
 def _read(conn: Connection, run: RunRow, limit: int) -> _Shown:
     from pgflow_mp.db import engine
     from pgflow_mp.db.reads import tasks
+    from pgflow_mp.db.reads.storages import storages
 
     steps = tasks.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
     failures, failed = tasks.failed_tasks(conn, run.run_id, limit)
-    return _Shown(run, steps, failures, failed, tasks.ended_with_others(conn, run.run_id, steps))
+    ended = tasks.ended_with_others(conn, run.run_id, steps)
+    return _Shown(run, steps, failures, failed, ended, storages(conn, run.run_id))
 
 
 def _record(shown: _Shown) -> dict[str, Any]:
@@ -143,7 +146,12 @@ def _record(shown: _Shown) -> dict[str, Any]:
 
     return shown.run._asdict() | {
         "steps": [
-            {**step._asdict(), "cancelled_tasks": over.cancelled, "skipped_tasks": over.skipped}
+            {
+                **step._asdict(),
+                "cancelled_tasks": over.cancelled,
+                "skipped_tasks": over.skipped,
+                "storage": shown.storages.get(step.step_slug),
+            }
             for step in shown.steps
             for over in (shown.ended.get(step.step_slug, EndedTasks()),)
         ],

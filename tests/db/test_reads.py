@@ -14,7 +14,7 @@ from worker_harness import adapted, start
 
 from pgflow_mp.db import engine, rights
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import documents, runs, tasks, worked
+from pgflow_mp.db.reads import documents, runs, storages, tasks, worked
 
 BEGAN = datetime(2000, 1, 1, tzinfo=UTC)
 NOBODYS = "00000000-0000-4000-8000-000000000000"
@@ -36,14 +36,15 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
     "failed_tasks": lambda conn, run: tasks.failed_tasks(conn, run, 5),
     "with_failed_tasks": lambda conn, run: tasks.with_failed_tasks(conn, run, engine.run_progress(conn, run)),
     "ended_with_others": lambda conn, run: tasks.ended_with_others(conn, run, engine.run_progress(conn, run)),
+    "storages": storages.storages,
     "stored_task": lambda conn, run: tasks.stored_task(conn, run, "double", 0),
     "worker_spans": lambda conn, run: worked.worker_spans(conn, BEGAN),
 }
 OWNER = {"stored_task"}
 OWNER_OR_CLIENT = {"known_flows"}
-LESS = {"unfinished_runs", "worker_spans", "failed_tasks"}
+LESS = {"unfinished_runs", "worker_spans", "failed_tasks", "storages"}
 """What tells less without rights on tables."""
-EVERYBODY = {"unfinished_runs", "worker_spans"}
+EVERYBODY = {"unfinished_runs", "worker_spans", "storages"}
 NO_QUERIES = {"unmet_step", "seconds"}
 
 
@@ -62,7 +63,7 @@ def asked(dsn: str, run_id: str) -> dict[str, Any]:
 def test_every_function_is_tried() -> None:
     public = {
         name
-        for module in (documents, runs, tasks, worked)
+        for module in (documents, runs, storages, tasks, worked)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }

@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from psycopg.types.json import Jsonb
 
+from pgflow_mp.db.reads import storages as reads
+
 from .helpers import Db, flow, map_step, step
 
 
@@ -182,3 +184,15 @@ def test_a_client_that_knows_no_storages_is_told_of_maps_in_ranges(db: Db) -> No
     db.do("select pgflow.set_step_policy('f', 'a', storage => 'tasks')")
     compiled(db, shape(NOTHING))
     assert told == [said]
+
+
+def test_a_change_is_for_maps_that_are_started_from_then_on(db: Db) -> None:
+    compiled(db, shape(NOTHING))
+    first = str(db.value("select run_id from pgflow.start_flow('f', '[1, 2]')"))
+    assert reads.storages(db.conn, first) == {"a": "tasks", "b": "tasks"}
+    applied(db, shape({"a": {"storage": "ranges"}, "b": {"storage": "ranges"}}))
+    second = str(db.value("select run_id from pgflow.start_flow('f', '[1, 2]')"))
+    applied(db, shape({"a": {"storage": "tasks"}, "b": {}}))
+    assert reads.storages(db.conn, first) == {"a": "tasks", "b": "ranges"}
+    assert reads.storages(db.conn, second) == {"a": "ranges", "b": "ranges"}
+    assert db.column("select count(*) from pgflow.step_tasks where step_slug = 'a' group by run_id") == [2]
