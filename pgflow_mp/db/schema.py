@@ -205,17 +205,17 @@ def _check_queue(conn: psycopg.Connection[tuple[object, ...]]) -> None:
     queue.refuse_too_old(conn)
 
 
-def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None = None) -> InstallResult:
+def install(conn: psycopg.Connection[tuple[object, ...]]) -> InstallResult:
     """Install or upgrade schema and queue in one transaction; does nothing where they are current.
 
     An upgrade of a large database works ahead (``online.prepare``) so that this transaction is short.
-    ``target`` stops at an older version of the tables, to try an upgrade. Safe to call from many
-    processes at once. Raises ``SchemaError`` for a database that is newer than this package, holds a
-    schema of somebody else's that we would use, or does not let this role create what is needed.
+    Safe to call from many processes at once. Raises ``SchemaError`` for a database that is newer than this
+    package, holds a schema of somebody else's that we would use, or does not let this role create what is
+    needed.
     """
     from pgflow_mp import __version__
 
-    latest, digest = target or latest_version(), functions_digest()
+    latest, digest = latest_version(), functions_digest()
 
     def is_current(found: Installed | None) -> bool:
         return (
@@ -245,8 +245,6 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
         before = found.version if found else 0
         if is_current(found):
             return InstallResult(before, latest, False, "unchanged")
-        if latest < latest_version():
-            conn.execute("set local check_function_bodies = off")  # they are those of newer tables
         if 0 < before < latest:
             online.lock_tables(conn)
         origin = queue.install(conn)
@@ -267,7 +265,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]], *, target: int | None 
         return InstallResult(before, latest, True, origin)
 
     try:
-        if found is not None and latest == latest_version():
+        if found is not None:
             online.prepare(conn, found.version, functools.partial(_run_migration, conn))
         return online.briefly(conn, upgrade)
     except psycopg.errors.InsufficientPrivilege as exc:

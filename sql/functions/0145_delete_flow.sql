@@ -34,6 +34,7 @@ begin
   end loop;
   delete from pgflow.step_states s where s.flow_slug = p_flow_slug;
   delete from pgflow.runs r where r.flow_slug = p_flow_slug;
+  perform pgflow._drop_loads(array(select l.run_id from pgflow.loads l where l.flow_slug = p_flow_slug));
   delete from pgflow.deps d where d.flow_slug = p_flow_slug;
   delete from pgflow.steps s where s.flow_slug = p_flow_slug;
   delete from pgflow.flows f where f.flow_slug = p_flow_slug;

@@ -47,6 +47,11 @@ begin
     return;
   end if;
 
+  if v_parent_slug is null and pgflow._is_loaded(_map_elements.run_id) then
+    return query
+    select e from pgflow._page_elements(_map_elements.run_id, '', true, from_index, to_index) e;
+    return;
+  end if;
   if v_parent_slug is null then
     select r.input into v_array from pgflow.runs r where r.run_id = _map_elements.run_id;
   else

@@ -1,5 +1,48 @@
 -- Starting runs (contract sections 6.1 to 6.3).
 
+-- Writes a run with its steps, whose root maps have so many items, and starts those that are ready.
+create or replace function pgflow._begin_run(flow_slug text, run_id uuid, input jsonb, items int)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_run pgflow.runs;
+begin
+  insert into pgflow.runs (run_id, flow_slug, input, remaining_steps)
+  values (
+    _begin_run.run_id,
+    _begin_run.flow_slug,
+    _begin_run.input,
+    (select count(*) from pgflow.steps s where s.flow_slug = _begin_run.flow_slug)
+  )
+  returning * into v_run;
+
+  insert into pgflow.step_states (flow_slug, run_id, step_slug, remaining_deps, initial_tasks)
+  select s.flow_slug, _begin_run.run_id, s.step_slug, s.deps_count,
+    case
+      when s.step_type = 'single' then 1
+      when s.deps_count = 0 then items
+    end
+  from pgflow.steps s
+  where s.flow_slug = _begin_run.flow_slug;
+
+  perform pgflow._emit_run_event(
+    _begin_run.run_id,
+    'started',
+    jsonb_build_object(
+      'flow_slug', v_run.flow_slug,
+      'remaining_steps', v_run.remaining_steps,
+      'started_at', v_run.started_at
+    ),
+    'input',
+    _begin_run.input
+  );
+  perform pgflow._advance_run(_begin_run.run_id);
+end;
+$$;
+
 create or replace function pgflow.start_flow(flow_slug text, input jsonb, run_id uuid default null)
 returns setof pgflow.runs
 language plpgsql
@@ -8,7 +51,6 @@ as $$
 #variable_conflict use_column
 declare
   v_run_id uuid := coalesce(start_flow.run_id, gen_random_uuid());
-  v_run pgflow.runs;
   v_root_maps boolean;
   v_length int;
 begin
@@ -26,37 +68,7 @@ begin
     v_length := jsonb_array_length(start_flow.input);
   end if;
 
-  insert into pgflow.runs (run_id, flow_slug, input, remaining_steps)
-  values (
-    v_run_id,
-    start_flow.flow_slug,
-    start_flow.input,
-    (select count(*) from pgflow.steps s where s.flow_slug = start_flow.flow_slug)
-  )
-  returning * into v_run;
-
-  insert into pgflow.step_states (flow_slug, run_id, step_slug, remaining_deps, initial_tasks)
-  select s.flow_slug, v_run_id, s.step_slug, s.deps_count,
-    case
-      when s.step_type = 'single' then 1
-      when s.deps_count = 0 then v_length
-    end
-  from pgflow.steps s
-  where s.flow_slug = start_flow.flow_slug;
-
-  perform pgflow._emit_run_event(
-    v_run_id,
-    'started',
-    jsonb_build_object(
-      'flow_slug', v_run.flow_slug,
-      'remaining_steps', v_run.remaining_steps,
-      'started_at', v_run.started_at
-    ),
-    'input',
-    start_flow.input
-  );
-  perform pgflow._advance_run(v_run_id);
-
+  perform pgflow._begin_run(start_flow.flow_slug, v_run_id, start_flow.input, v_length);
   return query select r.* from pgflow.runs r where r.run_id = v_run_id;
 end;
 $$;

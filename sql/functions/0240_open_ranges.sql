@@ -52,7 +52,9 @@ begin
   from pgflow.deps d
   where d.flow_slug = _open_ranges.flow_slug and d.step_slug = _open_ranges.step_slug;
 
-  if v_parent is null then
+  if v_parent is null and pgflow._is_loaded(_open_ranges.run_id) then
+    v_source := '';
+  elsif v_parent is null then
     select r.input into v_elements from pgflow.runs r where r.run_id = _open_ranges.run_id;
   elsif pgflow._is_in_ranges(_open_ranges.run_id, v_parent) then
     v_source := v_parent;

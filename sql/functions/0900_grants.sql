@@ -17,7 +17,8 @@ declare
   v_granted text[] := '{}';
   v_names text[] := array[
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
-    'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item'
+    'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
+    'open_load', 'add_pages', 'start_loaded_run', 'drop_load'
   ];
 begin
   if access not in ('starter', 'operator', 'worker', 'client') then
@@ -108,6 +109,10 @@ begin
         ('retire_worker', 'recover_dead_workers'),
         ('report_parked', 'recover_dead_workers'),
         ('claim_work', 'claim_tasks'),
+        ('open_load', 'start_run'),
+        ('add_pages', 'start_run'),
+        ('start_loaded_run', 'start_run'),
+        ('drop_load', 'start_run'),
         ('range_pages', 'claim_tasks'),
         ('complete_ranges', 'complete_tasks'),
         ('fail_range_items', 'fail_tasks'),

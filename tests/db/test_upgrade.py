@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import gzip
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from pgflow_mp.db import online, queue, schema
+from pgflow_mp.db import online, schema
 from pgflow_mp.errors import SchemaError
 
 from .catalog import catalog
+from .landed_schemas import land
 
 Connection = psycopg.Connection[Any]
 WORKER = uuid.UUID("11111111-1111-1111-1111-111111111111")
-VERSION_TABLE = """
-create table pgflow.schema_version (version int primary key, package_version text not null,
-  functions_digest text not null, applied_at timestamptz not null default now());
-insert into pgflow.schema_version values (1, '0.0.0', 'old'), (2, '0.0.0', 'old');
-"""
-
-
-def land(conn: Connection, version: str = "0002") -> None:
-    """Install what a former release installed."""
-    queue.install(conn)
-    file = Path(__file__).parent / "landed" / f"{version}.sql.gz"
-    conn.execute(gzip.decompress(file.read_bytes()) + VERSION_TABLE.encode())
 
 
 @pytest.fixture

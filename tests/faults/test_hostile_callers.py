@@ -77,7 +77,10 @@ select p.oid::regprocedure::text, p.pronamespace::regnamespace || '.' || p.prona
 from pg_catalog.pg_proc p
 where p.pronamespace = 'pgflow'::regnamespace and has_function_privilege(%s, p.oid, 'execute')
 """
-FIRST = ("pgflow.start", "pgflow.register", "pgflow.claim")
+FIRST = (
+    *("pgflow.open_load", "pgflow.add_pages", "pgflow.start_loaded"),
+    *("pgflow.start", "pgflow.register", "pgflow.claim"),
+)
 LAST = ("pgflow.complete", "pgflow.fail_tasks", "pgflow.cancel", "pgflow.retry", "pgflow.stop")
 
 
@@ -224,10 +227,11 @@ def attack(
                     "flow_slug": "f", "queue_name": "f", "step_slug": "m", "worker_id": uuid.uuid4(),
                     "run_id": uuid.uuid4(), "msg_ids": [1, 2], "qty": 2, "lease_seconds": 30, "attempts": [1],
                     "id_prefix": "", "max_rows": 5, "from_index": 0, "worker_ids": None, "priority": 1,
+                    "firsts": [0], "counts": [1], "bodies": ["[1]"], "params": "{}",
                 }  # fmt: skip
                 known["worker_ids"] = [known["worker_id"]]
                 for function in functions:
-                    if function[1].startswith("pgflow.start"):
+                    if function[1].startswith(("pgflow.start_run", "pgflow.start_flow", "pgflow.open_load")):
                         known["run_id"] = uuid.uuid4()
                     state, rows = call(conn, function, known)
                     answers[function[1]] = state or answers.get(function[1], "")
@@ -255,7 +259,9 @@ def flow(dsn: str) -> str:
 def test_nothing_of_a_caller_s_runs_with_our_rights(flow: str, access: str) -> None:
     loot, answers = attack(flow, access, limited=access != "operator")
     assert loot == []
-    # An attack on calls that do nothing would show nothing; a cancelled run is not retried, however.
+    # An attack on calls that do nothing would show nothing; a started load is not dropped, however, and a
+    # cancelled run is not retried.
+    assert answers.pop("pgflow.drop_load") == "PF003"
     assert {name: state for name, state in answers.items() if state} in (
         {},
         {"pgflow.retry_failed_tasks": "PF004"},

@@ -43,6 +43,9 @@ READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
 
+LOADING = {"open_load", "add_pages", "start_loaded_run", "drop_load"}
+"""What is about a run that is yet to be started: see the test of loads."""
+
 
 @contextmanager
 def acting(db: Db, role: str = ROLE) -> Iterator[None]:
@@ -83,7 +86,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "priority": 3, "reason": "no", "function_name": "w", "dead_after": "1 hour",
         "last_seen": ["2020-01-01"], "mine": [THEIRS], "tasks": [1],
         "items": 5, "known": [], "lease_nos": [1], "firsts": [0], "counts": [1], "indexes": [1],
-        "errors": ["e"], "first_index": 0,
+        "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {},
     }  # fmt: skip
 
 
@@ -91,7 +94,7 @@ def call(db: Db, function: Any, known: dict[str, Any]) -> tuple[str, Any]:
     """The SQLSTATE, or "" and the rows; an argument that the table does not know is an error of the test."""
     given: dict[str, tuple[Any, str]] = {}
     for name, type_name in zip(function.names or [], function.types, strict=True):
-        if name == "run_id" and function.name.startswith("start_"):
+        if name == "run_id" and function.name.startswith(("start_", "open_")):
             given[name] = (None, type_name)
             continue
         value = known[name]
@@ -131,7 +134,7 @@ def test_no_granted_function_touches_or_shows_another_flow(limited: Db, state: s
             complete(limited, run, task.step_slug, 1, task.task_index)
         assert run_row(limited, run).status == "completed"
     before = everything(limited, run)
-    functions = limited.rows(GRANTED, ROLE)
+    functions = [f for f in limited.rows(GRANTED, ROLE) if f.name not in LOADING]
     assert {"start_run", "claim_tasks", "cancel_run", "run_results"} <= {f.name for f in functions}
     known = values(limited, run, "b")
     for function in functions:
@@ -160,7 +163,7 @@ def test_the_same_calls_do_touch_it_without_the_limit(limited: Db) -> None:
     limited.do("update pgflow.workers set dead_after = '1 hour'")
     before = everything(limited, run)
     for function in limited.rows(GRANTED, OTHER):
-        if function.name in UPKEEP:
+        if function.name in UPKEEP | LOADING:
             continue
         with limited.conn.transaction(force_rollback=True):
             with acting(limited, OTHER):
@@ -173,6 +176,19 @@ def test_the_same_calls_do_touch_it_without_the_limit(limited: Db) -> None:
             else:
                 assert rows, function.signature
                 assert reads or everything(limited, run) != before, function.signature
+
+
+def test_no_load_of_another_flow_is_opened_or_changed(limited: Db) -> None:
+    load = limited.value("select pgflow.open_load('b')")
+    limited.do("select pgflow.add_pages(%s, '{0}', '{1}', '{[1]}')", load)
+    for call in ("add_pages(%s, '{1}', '{1}', '{[1]}')", "start_loaded_run(%s)", "drop_load(%s)"):
+        with acting(limited):
+            assert limited.refused(f"select pgflow.{call}", load).sqlstate == "42501"
+    with acting(limited):
+        assert limited.refused("select pgflow.open_load('b')").sqlstate == "42501"
+        own = limited.value("select pgflow.open_load('a')")
+        limited.do("select pgflow.add_pages(%s, '{0}', '{1}', '{[1]}')", own)
+        assert limited.value("select pgflow.start_loaded_run(%s)", own) == own
 
 
 def test_a_limited_role_works_its_own_flow_to_the_end(limited: Db) -> None:
