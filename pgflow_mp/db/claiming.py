@@ -7,12 +7,14 @@ one by one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import psycopg
 
-from pgflow_mp.db import engine
+from pgflow_mp.db import engine, item_ranges
 from pgflow_mp.db.engine import ClaimedTask, Connection
+from pgflow_mp.db.item_ranges import ClaimedWork
 
 _AT_ONCE: Final = 100  # tasks whose inputs are asked for one by one
 
@@ -47,21 +49,32 @@ def concerns_data(error: BaseException) -> bool:
 
 
 def claim(
-    conn: Connection, flow_slug: str, worker_id: str, qty: int, lease: int | None = None
-) -> tuple[list[ClaimedTask], list[Refused]]:
-    """Claim up to ``qty`` tasks as ``engine.claim_tasks`` does, and tell those apart that have no input."""
+    conn: Connection,
+    flow_slug: str,
+    worker_id: str,
+    qty: int,
+    lease: int | None = None,
+    *,
+    items: int = 0,
+    known: Sequence[int] = (),
+) -> tuple[ClaimedWork, list[Refused]]:
+    """Claim work as ``item_ranges.claim_work`` does, and tell those tasks apart that have no input."""
     try:
-        tasks = engine.claim_tasks(conn, flow_slug, worker_id, qty, lease)
+        work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease)
     except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
         raise
     except (psycopg.Error, MemoryError) as error:
         if conn.broken or not concerns_data(error):
             raise
         tasks = engine.claim_tasks(conn, flow_slug, worker_id, min(qty, _AT_ONCE), lease, with_input=False)
-    if all(type(task.input) is bytes for task in tasks):
-        return tasks, []
-    found = [task if type(task.input) is bytes else _with_input(conn, task) for task in tasks]
-    return [t for t in found if not isinstance(t, Refused)], [t for t in found if isinstance(t, Refused)]
+        if not tasks:  # it is about something else, such as a page
+            raise
+        work = ClaimedWork(tasks, [], [])
+    if all(type(task.input) is bytes for task in work.tasks):
+        return work, []
+    found = [task if type(task.input) is bytes else _with_input(conn, task) for task in work.tasks]
+    refused = [task for task in found if isinstance(task, Refused)]
+    return work._replace(tasks=[task for task in found if not isinstance(task, Refused)]), refused
 
 
 def _with_input(conn: Connection, task: ClaimedTask) -> ClaimedTask | Refused:

@@ -12,7 +12,9 @@ from typing import Any, NamedTuple, cast
 
 import psycopg
 
+from pgflow_mp.db import item_ranges
 from pgflow_mp.db.engine import COMPLETE_TASKS, FAIL_TASKS, Connection, Settled
+from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure
 from pgflow_mp.db.wire import Int4Array, RawJsonArray
 
 
@@ -39,7 +41,7 @@ class Failure(NamedTuple):
     permanent: list[bool]
 
 
-Call = Completion | Failure
+Call = Completion | Failure | RangeCompletion | RangeFailure
 
 
 def _is_news(record: logging.LogRecord) -> bool:
@@ -59,7 +61,7 @@ def settle(conn: Connection, calls: Sequence[Call]) -> list[Settled]:
     return [_result(cursor) for cursor in cursors]
 
 
-def already_settled(conn: Connection, call: Call, indexes: Sequence[int]) -> int:
+def already_settled(conn: Connection, call: Completion | Failure, indexes: Sequence[int]) -> int:
     """How many of these tasks, refused now, were recorded before from the same attempts of this worker.
 
     A role without rights on the tables cannot look: then all of them are taken to be.
@@ -89,6 +91,8 @@ def already_settled(conn: Connection, call: Call, indexes: Sequence[int]) -> int
 
 
 def _send(conn: Connection, call: Call) -> psycopg.Cursor[tuple[Any, ...]]:
+    if isinstance(call, RangeCompletion | RangeFailure):
+        return item_ranges.send(conn, call)
     if isinstance(call, Completion):
         return conn.execute(
             COMPLETE_TASKS,

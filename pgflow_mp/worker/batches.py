@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pgflow_mp.executors.messages import AnyChunk, Chunk, Item
-from pgflow_mp.worker.chunks import LARGEST, LARGEST_BYTES, Stretch, by_bytes, compact
+from pgflow_mp.worker.chunks import LARGEST, LARGEST_BYTES, LARGEST_OUTPUT, Stretch, by_bytes, compact
 from pgflow_mp.worker.groups import AnyGroup, Group
 from pgflow_mp.worker.releases import Release, TaskRelease
 
@@ -16,6 +16,11 @@ OVERHEAD: Final = 10e-6  # seconds a lane spends on an item besides its handler
 _MEMORY: Final = 0.05  # weight of one item in the moving average
 
 _numbers = itertools.count(1)
+
+
+def next_number() -> int:
+    """What tells a batch from all others of this process."""
+    return next(_numbers)
 
 
 class ItemTimes:
@@ -92,6 +97,11 @@ class AnyBatch:
         """Items of a chunk at most."""
         raise NotImplementedError
 
+    @property
+    def largest_output(self) -> int:
+        """Bytes that a chunk of several items may be expected to leave."""
+        return LARGEST_OUTPUT
+
     def item(self, position: int) -> Item:
         """The item there; ``run`` and ``step`` point into the batch's lists."""
         raise NotImplementedError
@@ -127,7 +137,7 @@ class AnyBatch:
         del self.done[first:]
 
 
-@dataclass
+@dataclass(eq=False)
 class Batch(AnyBatch):
     """The tasks of one claim, in order. ``runs`` and ``steps`` are what items point into.
 
@@ -151,7 +161,7 @@ class Batch(AnyBatch):
     open: int = 0
     limit: int = 0
     deaths: dict[int, int] = field(default_factory=dict)
-    number: int = field(default_factory=lambda: next(_numbers))
+    number: int = field(default_factory=next_number)
 
     def __post_init__(self) -> None:
         self.done = bytearray(len(self.items))
@@ -240,6 +250,8 @@ class Flight:
     lane: int
     seconds: float
     sent: float
+    suspects: Stretch | None = None
+    """Of its chunk, where a batch that nobody can be charged for took its process down."""
 
     @property
     def timeouts(self) -> list[float | None]:

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import psycopg
 
-from pgflow_mp.db import claiming, connection, engine
+from pgflow_mp.db import claiming, connection, engine, item_ranges
 from pgflow_mp.db.engine import ClaimedTask, Connection
 from pgflow_mp.db.hints import REST, Hints
+from pgflow_mp.db.item_ranges import ClaimedWork, ElementPage
 from pgflow_mp.db.keeper import first_line
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.inbox import Claimed, ClaimFailed, ClaimLost, Said, WorkHinted
 from pgflow_mp.worker.planner import ClaimRequest
+from pgflow_mp.worker.ranges import RangeBatch, as_batch, covered
 
 
 def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int | None, now: float) -> Batch:
@@ -44,6 +46,31 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
     return Batch(
         flow, worker_id, list(runs), list(steps), timeouts, items, float(lease or longest + 2), now, size
     )
+
+
+def make_ranges(
+    conn: Connection, flow: str, worker_id: str, work: ClaimedWork, known: Sequence[ElementPage]
+) -> tuple[list[ElementPage], list[RangeBatch]]:
+    """The leases of one claim, and the pages that they lie in; those that are ``known`` were not sent.
+
+    What should be missing is asked for.
+    """
+    pages: dict[tuple[str, str], dict[int, ElementPage]] = {}
+    for page in (*known, *work.pages):
+        pages.setdefault((page.run_id, page.step_slug), {})[page.first_index] = page
+    used: dict[int, ElementPage] = {}
+    batches: list[RangeBatch] = []
+    for lease in work.leases:
+        first, end = lease.first_index, lease.first_index + lease.items
+        of = pages.setdefault((lease.run_id, lease.step_slug), {})
+        batch = as_batch(flow, worker_id, lease, [of[index] for index in sorted(of)])
+        if not covered(batch.pages, first, end):
+            found = item_ranges.range_pages(conn, lease.run_id, lease.step_slug, first, lease.items)
+            of.update((page.first_index, page) for page in found)
+            batch = as_batch(flow, worker_id, lease, found)
+        used.update((page.page_id, page) for page in batch.pages)
+        batches.append(batch)
+    return list(used.values()), batches
 
 
 class Claimer(DatabaseThread):
@@ -113,7 +140,16 @@ class Claimer(DatabaseThread):
             if worker_id not in self._registered:
                 self.register(conn, worker_id, queue)
                 self._registered.add(worker_id)
-            tasks, refused = claiming.claim(conn, flow, worker_id, request.quantity, self._lease)
+            work, refused = claiming.claim(
+                conn,
+                flow,
+                worker_id,
+                request.quantity,
+                self._lease,
+                items=request.items,
+                known=[page.page_id for page in request.pages],
+            )
+            pages, leases = make_ranges(conn, flow, worker_id, work, request.pages)
         except psycopg.errors.ForeignKeyViolation:  # our row in the registry is gone
             self._registered.discard(worker_id)
             self._post(ClaimFailed(queue, worker_id))
@@ -134,7 +170,7 @@ class Claimer(DatabaseThread):
             raise
         self._queue_missed.discard(queue)
         now = time.monotonic()
-        condemned = None
+        condemned, tasks = None, work.tasks
         if tasks and any(task.deaths is not None for task in tasks):
             deaths = {task.msg_id: task.deaths for task in tasks if task.deaths is not None}
             condemned = make_batch(
@@ -144,7 +180,7 @@ class Claimer(DatabaseThread):
             tasks = [task for task in tasks if task.msg_id not in deaths]
         batch = make_batch(flow, worker_id, tasks, self._lease, started) if tasks else None
         self._post(
-            Claimed(flow, queue, worker_id, batch, request.quantity, now - started, condemned, refused)
+            Claimed(flow, queue, worker_id, batch, request, now - started, condemned, refused, leases, pages)
         )
 
     def register(self, conn: Connection, worker_id: str, queue: str | None) -> None:

@@ -49,6 +49,12 @@ class Corner:
             if outcome.kind != Kind.NOT_RUN:
                 self.clear(_key(flight, outcome.position))
 
+    def cleared(self, run: str, step: str, first: int, end: int) -> None:
+        """The items ``first``..end-1 of a map have ended."""
+        for key in list(self._losses):
+            if key[:2] == (run, step) and first <= key[2] < end:
+                self.clear(key)
+
     def clear(self, key: Suspect) -> None:
         """This item has ended, or is not run again."""
         self._losses.pop(key, None)

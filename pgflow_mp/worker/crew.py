@@ -14,6 +14,7 @@ from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
+from pgflow_mp.worker.pulse import Pulse, PulseWatch
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
 from pgflow_mp.worker.startup import Policies
@@ -27,6 +28,8 @@ class Crew:
     settler: Settler
     heartbeat: Heartbeat
     upkeep: Upkeep
+    pulse: Pulse
+    """The main loop's."""
 
     def start(self) -> None:
         """Start the threads."""
@@ -59,9 +62,10 @@ def hire(
     def beating() -> Sequence[str]:
         return identities.beating
 
+    pulse, settler = Pulse("the main loop"), Settler(settings.dsn, post, linger=settings.linger)
     return Crew(
         claimer,
-        Settler(settings.dsn, post, linger=settings.linger),
+        settler,
         Heartbeat(
             settings.dsn,
             post,
@@ -71,6 +75,8 @@ def hire(
             register=lambda conn, worker_id: claimer.register(
                 conn, worker_id, identities.queue_of(worker_id)
             ),
+            watch=PulseWatch((pulse, settler.pulse), settings.dead_after / 3),
         ),
         Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating, policies=policies),
+        pulse,
     )

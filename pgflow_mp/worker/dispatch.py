@@ -12,6 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 
+from pgflow_mp.db.item_ranges import ElementPage
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import AnyBatch, Batch, Flight, ItemTimes, Lease
 from pgflow_mp.worker.chunks import (
@@ -23,6 +24,7 @@ from pgflow_mp.worker.chunks import (
     chunk_size,
     spans,
 )
+from pgflow_mp.worker.ranges import RangeBatch
 
 
 class Dispatcher:
@@ -98,6 +100,11 @@ class Dispatcher:
                 if isinstance(batch, Batch) and any(run in runs for run in batch.runs)
             ]
 
+    def held_maps(self) -> set[tuple[str, str]]:
+        """The maps in ranges, by run and step, of which anything is held."""
+        with self._lock:
+            return {(b.run, b.step) for b in self.held.values() if isinstance(b, RangeBatch)}
+
     def renewed(self, lease: Lease, now: float) -> None:
         """The lease counts from ``now`` on."""
         with self._lock:
@@ -123,6 +130,16 @@ class Dispatcher:
     def held_items(self, flow: str | None = None) -> int:
         """Items that we claimed and have no outcome of, of one flow or of all."""
         return sum(batch.open for batch in self.held.values() if flow in (None, batch.flow))
+
+    def held_in_ranges(self) -> int:
+        """Those of them that are in ranges."""
+        return sum(batch.open for batch in self.held.values() if isinstance(batch, RangeBatch))
+
+    def needed_pages(self) -> Iterator[ElementPage]:
+        """The pages of what is held."""
+        for batch in self.held.values():
+            if isinstance(batch, RangeBatch):
+                yield from batch.pages
 
     def held_bytes(self) -> int:
         """Bytes of input of the batches that are not done: a batch keeps its inputs until it is."""
@@ -176,6 +193,26 @@ class Dispatcher:
                     self.finish(batch, i, i)
             self._queues[flow] = kept
         return count
+
+    def discard_ranges(self, unwanted: Callable[[RangeBatch], bool]) -> list[tuple[RangeBatch, Stretch]]:
+        """Drop leases: take what waits of them out of the queues and mark it done; what that was.
+
+        What lanes have of them comes back, or is reported as done.
+        """
+        gone: list[tuple[RangeBatch, Stretch]] = []
+        for batch in self.held.values():
+            if isinstance(batch, RangeBatch) and not batch.held.dropped and unwanted(batch):
+                batch.held.dropped = True
+        for flow, queue in self._queues.items():
+            dropped = [b for b in queue if isinstance(b, RangeBatch) and b.held.dropped]
+            if dropped:
+                self._queues[flow] = deque(batch for batch in queue if batch not in dropped)
+            for batch in dropped:
+                if batch.waiting:
+                    gone.append((batch, (batch.next, len(batch))))
+                    first, batch.next = batch.next, len(batch)
+                    self.finish(batch, first, len(batch) - 1)
+        return gone
 
     def shed(self, flow: str, keep: float) -> list[AnyBatch]:
         """Take what waits beyond ``keep`` seconds of work out of a flow's queue, to be handed back."""
@@ -256,8 +293,8 @@ class Dispatcher:
             count = chunk_size(mean, self.waiting(batch.flow), lanes, batch.largest)
             count = min(count, batch.waiting)
             size = self.times.output_bytes(batch.flow, batch.steps[0])
-            if size * count > LARGEST_OUTPUT:
-                count = max(1, int(LARGEST_OUTPUT / size))
+            if size * count > batch.largest_output:
+                count = max(1, int(batch.largest_output / size))
             seconds = count * (mean or TARGET)
         else:
             count, seconds = self._cut_mixed(batch, lanes)

@@ -6,6 +6,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from pgflow_mp.db.item_ranges import RangeCompletion, halves
 from pgflow_mp.db.settling import Call, Completion, Failure
 
 FULL: Final = 1000  # items in a call, and in a batch that is not kept waiting
@@ -138,6 +139,8 @@ def parts_of(calls: list[Call]) -> list[list[Call]]:
     if len(calls) > 1:
         return [[call] for call in calls]
     call = calls[0]
+    if isinstance(call, RangeCompletion):
+        return [[half] for half in halves(call)]
     if (middle := len(call.indexes) // 2) == 0:
         return []
     left, right = [part[:middle] for part in call[3:]], [part[middle:] for part in call[3:]]

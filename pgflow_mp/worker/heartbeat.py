@@ -9,9 +9,11 @@ watches the served run, and those of which items are parked.
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import psycopg
@@ -20,12 +22,14 @@ from pgflow_mp.db import engine, parked, patience, recovery
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.reads import runs
+from pgflow_mp.observe.observer import Level
 from pgflow_mp.worker.batches import Lease
 from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.inbox import (
     Deprecated,
     LeasesLost,
+    MapsOver,
     ParkedSeen,
     PoliciesSeen,
     RunSeen,
@@ -33,8 +37,11 @@ from pgflow_mp.worker.inbox import (
     TakenForDead,
 )
 from pgflow_mp.worker.parking import Question
+from pgflow_mp.worker.pulse import PulseWatch
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.vigil import Vigil
+
+_log: Final = logging.getLogger("pgflow_mp")
 
 _STATEMENT_LIMIT: Final = 5  # seconds
 _RECOVER_EVERY: Final = 3.0
@@ -43,6 +50,9 @@ _SUBSTITUTE: Final = 2.0  # times as long between rounds of those that are not t
 _LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
 _WATCH_EVERY: Final = 0.5
 _LOOK_EVERY: Final = 0.5
+_LOOK_ANYHOW: Final = 3.0  # seconds between looks at the maps in ranges of which anything is held
+_MOST_RUNS: Final = 50  # runs whose steps are looked at
+_GLANCE: Final = 0.3  # seconds between looks at a worker that stands still
 _UUID: Final = 36  # characters
 
 
@@ -51,7 +61,8 @@ class Heartbeat(DatabaseThread):
 
     ``worker_ids`` are asked for at every beat, ``held`` knows what is to be extended. Both are called on
     this thread and answer with what nobody changes; ``last`` is written here, read by anyone. An id whose
-    row somebody has deleted is registered again by ``register``, on this thread, too.
+    row somebody has deleted is registered again by ``register``, on this thread, too. While a thread that
+    ``watch`` watches stands still, there is no beat, and no lease is extended.
     """
 
     who = "heartbeat"
@@ -66,9 +77,12 @@ class Heartbeat(DatabaseThread):
         worker_ids: Callable[[], Sequence[str]],
         held: Dispatcher,
         register: Callable[[Connection, str], None],
+        watch: PulseWatch | None = None,
     ) -> None:
         super().__init__(dsn, post)
         self._register = register
+        self._pulses = watch or PulseWatch((), 1.0)
+        self._is_still = False
         self._interval = interval
         self._worker_ids = worker_ids
         self._held = held
@@ -80,15 +94,21 @@ class Heartbeat(DatabaseThread):
         patience.limit_locks(conn, 1.0)
         hints = Hints(conn, "pgflow_cancelled", lambda run: run if len(run) == _UUID else None)
         due = look = rested = 0.0
+        anyhow = time.monotonic() + _LOOK_ANYHOW
         while not self._stopping.is_set():
             now = time.monotonic()
-            if now >= due:
+            if self._stands_still(now):
+                due = now + _GLANCE
+            elif now >= due:
                 self._beat(conn)
                 due = now + min(self._interval, self._extend(conn))
             hinted = hints.read()
             if hinted and now >= look:
                 self._look(conn, hints.take())
                 look, hinted = time.monotonic() + _LOOK_EVERY, False
+            elif now >= anyhow:
+                self._look_at_maps(conn, None)
+                anyhow = time.monotonic() + _LOOK_ANYHOW
             until = min(due, look) if hinted else due
             if (now := time.monotonic()) < rested:
                 self._wakeup.wait(min(until, rested) - now)
@@ -124,6 +144,40 @@ class Heartbeat(DatabaseThread):
         for lease in self._held.leases_of(over):
             with contextlib.suppress(psycopg.errors.LockNotAvailable):
                 self._extend_one(conn, lease)
+
+        self._look_at_maps(conn, named)
+
+    def _look_at_maps(self, conn: Connection, named: Collection[str] | None) -> None:
+        """Whether maps in ranges that we hold items of are over: those of these runs, or of any.
+
+        Nothing is extended of them that would tell.
+        """
+        maps = {of for of in self._held.held_maps() if named is None or of[0] in named}
+        over: set[tuple[str, str]] = set()
+        for run in islice({run for run, _ in maps}, _MOST_RUNS):
+            if engine.run_status(conn, run) != "started":
+                over |= {of for of in maps if of[0] == run}
+            else:
+                steps = engine.run_progress(conn, run)
+                over |= maps & {(run, step.step_slug) for step in steps if step.status != "started"}
+        if over:
+            self._post(MapsOver(frozenset(over)))
+
+    def _stands_still(self, now: float) -> bool:
+        """Whether a thread that is watched does; says so when it begins and when it ends."""
+        who = self._pulses.look(now)
+        if who is not None and not self._is_still:
+            text = f"{who} stands still: no sign of life is given until it goes on, others may take over"
+            self._say("error", text)
+        elif who is None and self._is_still:
+            self._say("warn", "the worker goes on, and gives signs of life again")
+        self._is_still = who is not None
+        return self._is_still
+
+    def _say(self, level: Level, text: str) -> None:
+        """Say it in the log, too: the main loop may be what cannot pass it on."""
+        _log.log(logging.ERROR if level == "error" else logging.WARNING, text)
+        self._post(Said(level, text))
 
     def _extend(self, conn: Connection) -> float:
         """Extend leases that are half used up; seconds until the next look.

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 from pgflow_mp.db.claiming import Refused
 from pgflow_mp.db.engine import Settled, StepProgress
+from pgflow_mp.db.item_ranges import ElementPage
 from pgflow_mp.observe.observer import Level
 from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.planner import ClaimRequest
+from pgflow_mp.worker.ranges import RangeBatch
 from pgflow_mp.worker.startup import Policies
 
 
@@ -18,16 +21,19 @@ class Claimed:
 
     ``condemned`` are tasks that are to be failed without being run.
     ``refused`` are tasks that were claimed, too, and that have no input.
+    ``ranges`` are leases of items of maps in ranges, ``pages`` those that were read for them.
     """
 
     flow: str
     queue: str
     worker_id: str
     batch: Batch | None
-    asked: int
+    asked: ClaimRequest
     seconds: float
     condemned: Batch | None = None
     refused: Sequence[Refused] = ()
+    ranges: Sequence[RangeBatch] = ()
+    pages: Sequence[ElementPage] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,10 @@ class WorkHinted:
 
 @dataclass(frozen=True, slots=True)
 class SettledCall:
-    """One call of a settled batch. ``late``: its results were no longer wanted."""
+    """One call of a settled batch. ``late`` of its results were not wanted any more.
+
+    ``lost`` are the first items of parts of ranges that are not the lease's any more.
+    """
 
     run: str
     step: str
@@ -71,6 +80,7 @@ class SettledCall:
     result: Settled
     late: int
     seconds: float
+    lost: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +97,13 @@ class LeasesLost:
 
     worker_id: str
     msg_ids: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
+class MapsOver:
+    """These maps in ranges, by run and step, have ended: nothing of them is wanted."""
+
+    maps: frozenset[tuple[str, str]]
 
 
 @dataclass(frozen=True, slots=True)

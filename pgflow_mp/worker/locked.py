@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure
 from pgflow_mp.db.settling import Call, Completion
-from pgflow_mp.worker.groups import Group
+from pgflow_mp.worker.groups import AnyGroup, Group
+from pgflow_mp.worker.range_groups import RangeFailures, RangeGroup, RangePart
 
 PATIENCE: Final = 3.0  # seconds that a statement waits for a lock
 _FIRST, _LONGEST = 1.0, 30.0  # seconds between two tries
@@ -49,8 +51,19 @@ def runs_of(calls: list[Call]) -> list[list[Call]]:
     return list(found.values())
 
 
-def as_group(call: Call) -> Group:
+def as_group(call: Call) -> AnyGroup:
     """What a call was made of."""
+    if isinstance(call, RangeCompletion):
+        parts = [  # of which leases is not known here
+            RangePart(0, lease_no, first, count, [output[1:-1]], len(output) - 2)
+            for lease_no, first, count, output in zip(*call[3:], strict=True)
+        ]
+        return RangeGroup(*call[:3], parts)
+    if isinstance(call, RangeFailure):
+        bodies = [text.encode() for text in call.errors]
+        return RangeFailures(
+            *call[:3], list(call.lease_nos), list(call.indexes), bodies, list(call.permanent)
+        )
     failures = not isinstance(call, Completion)
     bodies = call.outputs if isinstance(call, Completion) else [text.encode() for text in call.errors]
     permanent = [] if isinstance(call, Completion) else list(call.permanent)

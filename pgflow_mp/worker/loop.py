@@ -8,27 +8,33 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 
 from pgflow_mp.errors import PgflowError
-from pgflow_mp.executors.events import ExecutorLost, LaneDied, LaneFailedToStart, LaneReady, Outcomes
+from pgflow_mp.executors.events import (
+    ExecutorLost,
+    LaneDied,
+    LaneFailedToStart,
+    LaneReady,
+    Outcomes,
+    RangeOutcomes,
+)
 from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
-from pgflow_mp.worker.batches import AnyBatch, Batch, Flight
-from pgflow_mp.worker.chunks import DEEPEST, Stretch, as_spans
+from pgflow_mp.worker.batches import AnyBatch
+from pgflow_mp.worker.chunks import DEEPEST, Stretch
 from pgflow_mp.worker.course import Course
 from pgflow_mp.worker.crew import Crew
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
-from pgflow_mp.worker.latest import Latest
 from pgflow_mp.worker.outcomes import Collector
 from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.stats import Ending, Stats
 from pgflow_mp.worker.supply import Supply
+from pgflow_mp.worker.unwanted import Unwanted
 
 TICK: Final = 0.1
 GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another holds more than it runs
 _EVENTS_AT_ONCE: Final = 200
-_REMEMBERED: Final = 20_000  # messages that are over
 
 
 class Loop:
@@ -62,7 +68,7 @@ class Loop:
         self._stats = stats
         self._connection = ConnectionReport(observer)
         self._braked = False
-        self._over: Latest[tuple[str, int]] = Latest(_REMEMBERED)
+        self.unwanted = Unwanted(executor, dispatcher, self.collector, identities, self.release)
 
     def serve(self, until: Callable[[], bool] | None, idle_exit: bool) -> None:
         """Work until the course has an ending."""
@@ -92,6 +98,7 @@ class Loop:
 
     def take_events(self, timeout: float) -> None:
         """Handle what has happened; waits up to ``timeout`` seconds for the first event."""
+        self.crew.pulse.beat()
         try:
             event = self._events.get(timeout=timeout)
             for _ in range(_EVENTS_AT_ONCE):
@@ -194,18 +201,19 @@ class Loop:
         held = any(batch.worker_id == worker_id for batch in self.dispatcher.held.values())
         return held or self.supply.claims_as(worker_id) or self.settler.holds(worker_id)
 
-    def _hand_back(self, batch: AnyBatch, spans: Sequence[Stretch]) -> None:
-        """Items that a lane was given but did not run: others run them, unless nobody wants them."""
+    def _hand_back(self, batch: AnyBatch, spans: Sequence[Stretch], limit: int) -> None:
+        """Items that a lane was given but did not run: others run them, unless nobody wants them.
+
+        ``limit``: how many a handler of batches may be given at once from now on, if not 0.
+        """
         if not self.identities.is_known(batch.worker_id):
             return
-        if isinstance(batch, Batch) and self._over:
-            over, worker_id = self._over, batch.worker_id
-            positions = (position for span in spans for position in range(*span))
-            spans = as_spans(i for i in positions if (worker_id, batch.items[i].msg_id) not in over)
-        if self.course.stopping:
+        spans = self.unwanted.sift(batch, spans)
+        if self.course.stopping or self.unwanted.is_dropped(batch):
             self.release(batch, spans)
         elif spans and (free := self.collector.corner.sift(batch, spans)):
             for part in reversed(batch.parts(free)):
+                part.limit = limit or part.limit
                 self.dispatcher.add(part, first=True)
 
     def release(self, batch: AnyBatch, spans: Sequence[Stretch] | None = None) -> None:
@@ -217,17 +225,21 @@ class Loop:
     def _on_claimed(self, event: inbox.Claimed) -> None:
         self.supply.claimed(event)
         batch = event.batch
+        items = sum(map(len, event.ranges))
         self._stats.claims += 1
-        self._stats.claimed += (len(batch) if batch is not None else 0) + len(event.refused)
+        self._stats.claimed += (len(batch) if batch is not None else 0) + items + len(event.refused)
         for task, text in event.refused:
             self.collector.refused(event.flow, event.worker_id, task, text)
         if event.condemned is not None:  # failed without being run, last of their run
             self._accept(event.condemned, self.collector.condemned)
         if batch is not None:
-            self._over.discard((batch.worker_id, item.msg_id) for item in batch.items)
+            self.unwanted.claimed(batch)
             self._accept(batch, self.dispatcher.add)
+        for leased in event.ranges:
+            self._accept(leased, self.dispatcher.add)
+        self.supply.keep_pages(event)
 
-    def _accept(self, batch: Batch, take: Callable[[Batch], None]) -> None:
+    def _accept(self, batch: AnyBatch, take: Callable[[Any], None]) -> None:
         """Take what was claimed, or give it back where it is not ours any more."""
         if self.course.stopping or not self.identities.is_known(batch.worker_id):
             self.release(batch)
@@ -245,7 +257,9 @@ class Loop:
                 self._stats.done += result.accepted
             over = result.run_status != "started"
             if over or result.step_status != "started":
-                self._drop(call.run, None if over else call.step)
+                self.unwanted.drop(call.run, None if over else call.step)
+            elif call.lost:
+                self.unwanted.refused(call)
             if over and call.run == self.course.run_id:
                 self._run_over(result.run_status)
             elif not over and (flow := self.identities.flow_of(call.worker_id)) is not None:
@@ -264,48 +278,12 @@ class Loop:
         self.course.run_status = status
         self.course.end(Ending.RUN_ENDED)
 
-    def _on_leases_lost(self, event: inbox.LeasesLost) -> None:
-        lost = event.msg_ids
-        self._over.add((event.worker_id, msg_id) for msg_id in lost)
-        self.dispatcher.discard(
-            lambda batch, item: item.msg_id in lost and batch.worker_id == event.worker_id
-        )
-        self.collector.drop_parked(
-            lambda parked: parked.item.msg_id in lost and parked.batch.worker_id == event.worker_id
-        )
-        self._end_running(
-            lambda flight, position: (
-                flight.batch.worker_id == event.worker_id
-                and flight.batch.item(flight.start + position).msg_id in lost
-            )
-        )
-
-    def _end_running(self, unwanted: Callable[[Flight, int], bool]) -> None:
-        """End what lanes run of chunks, by position, that nobody wants any more."""
-        flights = self.dispatcher.flights
-
-        def asked(seq: int, position: int) -> bool:
-            flight = flights.get(seq)
-            return flight is not None and unwanted(flight, position)
-
-        self.executor.cancel(asked)
-
-    def _drop(self, run: str, step: str | None) -> None:
-        """A run, or a step of it, is over: what waits of it is not needed."""
-        self.dispatcher.discard(
-            lambda batch, item: (
-                batch.runs[item.run] == run and (step is None or batch.steps[item.step] == step)
-            )
-        )
-        self.collector.drop_parked(lambda parked: parked.run == run and step in (None, parked.step))
-
     def _on_taken_for_dead(self, event: inbox.TakenForDead) -> None:
         if dead := self.identities.dead(event.worker_ids):
             self._observer.on_message(
                 "warn", "this worker was taken for dead: others have its tasks; it goes on under a new id"
             )
-            self.dispatcher.discard(lambda batch, _item: batch.worker_id in dead)
-            self.collector.drop_parked(lambda parked: parked.batch.worker_id in dead)
+            self.unwanted.died(dead)
 
     def _on_connection(self, event: inbox.ConnectionState) -> None:
         self._connection.heard(event.who, event.text)
@@ -327,6 +305,7 @@ class Loop:
 
 HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     Outcomes: lambda loop, event: loop.collector.outcomes(event),
+    RangeOutcomes: lambda loop, event: loop.collector.ranges.outcomes(event),
     LaneDied: lambda loop, event: loop.collector.lane_died(event),
     LaneReady: lambda loop, event: loop._observer.on_message("debug", event.text),
     LaneFailedToStart: Loop._on_lane_failed,
@@ -340,7 +319,8 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     inbox.RunSeen: Loop._on_run_seen,
     inbox.ParkedSeen: Loop._on_parked_seen,
     inbox.PoliciesSeen: lambda loop, event: loop.collector.judge(event.policies),
-    inbox.LeasesLost: Loop._on_leases_lost,
+    inbox.LeasesLost: lambda loop, event: loop.unwanted.leases_lost(event),
+    inbox.MapsOver: lambda loop, event: loop.unwanted.maps_over(event),
     inbox.TakenForDead: Loop._on_taken_for_dead,
     inbox.Deprecated: lambda loop, _event: loop.course.end(Ending.DEPRECATED),
     inbox.Said: lambda loop, event: loop._observer.on_message(event.level, event.text),

@@ -19,6 +19,7 @@ from pgflow_mp.worker.crew import Crew
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.groups import Group
 from pgflow_mp.worker.parking import Parked, Parking
+from pgflow_mp.worker.range_outcomes import RangeCollector
 from pgflow_mp.worker.retries import Retries
 from pgflow_mp.worker.startup import Policies, StepPolicy
 from pgflow_mp.worker.stats import Stats
@@ -44,7 +45,7 @@ class Collector:
         stats: Stats,
         observer: Observer,
         policies: Policies,
-        hand_back: Callable[[AnyBatch, Sequence[Stretch]], None],
+        hand_back: Callable[[AnyBatch, Sequence[Stretch], int], None],
         crash_budget: int,
     ) -> None:
         self._dispatcher = dispatcher
@@ -60,6 +61,7 @@ class Collector:
         self._lost_at = float("-inf")
         self.parking = Parking()
         self.retries = Retries()
+        self.ranges = RangeCollector(dispatcher, crew.settler, stats, self, self.give_back)
         self.steps: dict[tuple[str, str], list[int]] = {}
         """Items by (flow, step): [completed, failed for good]."""
 
@@ -84,7 +86,7 @@ class Collector:
         ):
             self._all_completed(chunk, batch, event.outcomes)
         else:
-            self._mixed(chunk, batch, flight.start, event.outcomes)
+            self._mixed(flight, chunk, batch, event.outcomes)
         self._finish(flight, event.outcomes)
 
     def _all_completed(self, chunk: Chunk, batch: Batch, outcomes: list[Outcome]) -> None:
@@ -106,10 +108,10 @@ class Collector:
         size = sum(map(len, bodies))
         self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes), size)
         self._stats.busy += seconds
-        self._count(chunk.flow, chunk.steps[0], 0, len(outcomes))
+        self.count(chunk.flow, chunk.steps[0], 0, len(outcomes))
         self._settler.add([group], size, _MIDST)
 
-    def _mixed(self, chunk: Chunk, batch: Batch, start: int, outcomes: list[Outcome]) -> None:
+    def _mixed(self, flight: Flight, chunk: Chunk, batch: Batch, outcomes: list[Outcome]) -> None:
         groups: dict[tuple[int, int, bool], Group] = {}
         times: dict[int, list[float]] = {}
         back: list[int] = []
@@ -117,7 +119,7 @@ class Collector:
         for outcome in outcomes:
             item = chunk.items[outcome.position]
             if outcome.kind == Kind.NOT_RUN:
-                back.append(start + outcome.position)
+                back.append(flight.start + outcome.position)
                 continue
             failed = outcome.kind != Kind.COMPLETED
             key = (item.run, item.step, failed)
@@ -132,9 +134,9 @@ class Collector:
             if failed:
                 permanent = outcome.kind == Kind.FAILED_FOR_GOOD
                 group.permanent.append(permanent)
-                self._failed(chunk.flow, group.run, group.step, item, outcome, permanent)
+                self.note_failure(chunk.flow, group.run, group.step, item, outcome, permanent)
             else:
-                self._count(chunk.flow, group.step, 0, 1)
+                self.count(chunk.flow, group.step, 0, 1)
             spent = times.setdefault(item.step, [0.0, 0.0])
             spent[0] += outcome.seconds
             spent[1] += 1
@@ -145,7 +147,20 @@ class Collector:
             self._settler.add(list(groups.values()), size)
         if back:
             self._stats.handed_back += len(back)
-            self._hand_back(batch, as_spans(back))
+            self.give_back(flight, as_spans(back))
+
+    def give_back(self, flight: Flight, stretches: list[Stretch]) -> None:
+        """Items of a flight's batch did not run: of a batch that may be to blame, halves are to run."""
+        if flight.suspects is None:
+            self._hand_back(flight.batch, stretches, 0)
+            return
+        position, count = flight.suspects
+        first, end = flight.start + position, flight.start + position + count
+        inside = [(max(a, first), min(b, end)) for a, b in stretches if a < end and b > first]
+        outside = [(a, min(b, first)) for a, b in stretches if a < first]
+        outside += [(max(a, end), b) for a, b in stretches if b > end]
+        self._hand_back(flight.batch, outside, 0)
+        self._hand_back(flight.batch, inside, max(1, count // 2))
 
     def _finish(self, flight: Flight, outcomes: list[Outcome]) -> None:
         first, last, start = outcomes[0].position, outcomes[-1].position, flight.start
@@ -155,7 +170,8 @@ class Collector:
         for outcome in outcomes:
             self._dispatcher.finish(flight.batch, start + outcome.position, start + outcome.position)
 
-    def _count(self, flow: str, step: str, what: int, items: int) -> None:
+    def count(self, flow: str, step: str, what: int, items: int) -> None:
+        """Note how many items of a step ended: 0 completed, 1 failed for good."""
         self.steps.setdefault((flow, step), [0, 0])[what] += items
 
     # -- failures ----------------------------------------------------------------------------------
@@ -166,6 +182,8 @@ class Collector:
         if event.suspect is not None:
             self.corner.lost(*event.suspect)
         flight = self._dispatcher.flights.get(event.seq) if event.seq is not None else None
+        if flight is not None:
+            flight.suspects = event.suspects
         if flight is None or event.verdict is None:
             return
         batch, outcome = flight.batch, event.verdict
@@ -222,7 +240,7 @@ class Collector:
         body = text.encode()
         item = Item(task.task_index, task.attempt, task.msg_id, 0, 0, b"", None)
         outcome = Outcome(0, Kind.FAILED_FOR_GOOD, body, 0.0)
-        self._failed(flow, task.run_id, task.step_slug, item, outcome, True)
+        self.note_failure(flow, task.run_id, task.step_slug, item, outcome, True)
         indexes, attempts = [task.task_index], [task.attempt]
         group = Group(task.run_id, task.step_slug, worker_id, True, indexes, attempts, [body], [True])
         self._settler.add([group], len(body))
@@ -240,15 +258,18 @@ class Collector:
     def _settle_failure(self, failed: Parked) -> None:
         batch, position, outcome = failed.batch, failed.position, failed.outcome
         permanent = outcome.kind == Kind.FAILED_FOR_GOOD
-        self._failed(batch.flow, failed.run, failed.step, failed.item, outcome, permanent)
+        self.note_failure(batch.flow, failed.run, failed.step, failed.item, outcome, permanent)
         self._settler.add([batch.failed(position, outcome.body, permanent)], len(outcome.body))
         self._dispatcher.finish(batch, position, position)
 
-    def _failed(self, flow: str, run: str, step: str, item: Item, outcome: Outcome, permanent: bool) -> None:
+    def note_failure(
+        self, flow: str, run: str, step: str, item: Item, outcome: Outcome, permanent: bool
+    ) -> None:
+        """An item failed, for good if ``permanent`` or if it has no attempts left."""
         policy = self._policy(flow, step)
         final = permanent or item.attempt >= policy.max_attempts
         if final:
-            self._count(flow, step, 1, 1)
+            self.count(flow, step, 1, 1)
             self._stats.failed += 1
         else:
             self._stats.retried += 1
@@ -269,10 +290,10 @@ class Collector:
     def hand_back_parked(self) -> None:
         """The worker stops: give parked items, and those set aside, back as if they had not run."""
         for part in self.corner.take_all():
-            self._hand_back(part, [(0, len(part))])
+            self._hand_back(part, [(0, len(part))], 0)
         for parked in self.parking.take_all():
             self._dispatcher.finish(parked.batch, parked.position, parked.position)
-            self._hand_back(parked.batch, [(parked.position, parked.position + 1)])
+            self._hand_back(parked.batch, [(parked.position, parked.position + 1)], 0)
 
     def drop_parked(self, unwanted: Callable[[Parked], bool]) -> None:
         """Forget parked items that are not wanted any more."""

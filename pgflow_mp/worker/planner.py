@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from pgflow_mp.db.item_ranges import ElementPage
 from pgflow_mp.worker.chunks import TARGET
 
 MOST: Final = 2000  # items in a claim
@@ -17,8 +18,11 @@ MOST_BYTES: Final = 16 << 20  # of input in a claim, by the average of the flow'
 CUT_SHORT: Final = 2 << 20  # of input: a claim with less than the quantity may have been cut by the database
 MOST_HELD_BYTES: Final = 64 << 20  # of input of items without an outcome: beyond this nothing is claimed
 MOST_HELD: Final = 10_000  # items without an outcome
+MOST_ITEMS: Final = 100_000  # of maps in ranges in a claim
+MOST_HELD_ITEMS: Final = 400_000  # of maps in ranges without an outcome
 _LOW: Final = 0.6  # claim when this share of what is worth holding is missing
 _RAMP: Final = 4  # a claim is at most this many times the largest one before it
+_RAMP_ITEMS: Final = 16  # ... of items in ranges, which are handed back at no cost
 _DOUBT: Final = (0.01, 0.1)  # seconds, shortest and longest, for which empty hints have no hint heeded
 _FORGET: Final = 10.0  # seconds after which an empty hint is forgotten
 
@@ -29,8 +33,8 @@ class Load:
 
     ``item_seconds``: time of an item of late (None: unknown). ``waiting_seconds``: work that waits for a
     lane (None: unknown). ``lane_seconds``: until the lanes are through with what they hold, summed up,
-    each one counted up to the horizon. ``held``: items without an outcome, of all flows, and
-    ``held_bytes`` of input that they keep in memory.
+    each one counted up to the horizon. ``held``: tasks without an outcome, of all flows, ``held_items`` of
+    maps in ranges, and ``held_bytes`` of input that they keep in memory.
     """
 
     lanes: int
@@ -40,6 +44,16 @@ class Load:
     lane_seconds: float
     held: int
     held_bytes: int = 0
+    held_items: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedItems:
+    """What a claim got of maps in ranges: items, and bytes of pages."""
+
+    asked: int
+    got: int
+    size: int
 
 
 @dataclass(slots=True)
@@ -47,6 +61,7 @@ class _Place:
     """One queue's place in the round."""
 
     ceiling: int
+    ceiling_items: int
     due: float = 0.0
     pause: float = 0.0
     round_trip: float = 0.0
@@ -73,7 +88,7 @@ class ClaimPlanner:
         self._claim_ahead = claim_ahead
         self._shortest, self._longest = min(shortest_pause, longest_pause), longest_pause
         self._first = max(2 * lanes, 4)
-        self._queues = {queue: _Place(self._first) for queue in queues}
+        self._queues = {queue: _Place(self._first, self._first) for queue in queues}
         self._doubt = self._doubt_until = 0.0
 
     def horizon(self, queue: str) -> float:
@@ -81,26 +96,33 @@ class ClaimPlanner:
         return TARGET + max(self._claim_ahead, 2 * self._queues[queue].round_trip)
 
     def quantity(self, queue: str, load: Load, now: float) -> int:
-        """Items to claim now; 0 for none."""
+        """Tasks to claim now; 0 for none."""
+        return self.quantities(queue, load, now)[0]
+
+    def quantities(self, queue: str, load: Load, now: float) -> tuple[int, int]:
+        """Tasks, and items of maps in ranges, to claim now; 0 for none."""
         place = self._queues[queue]
         hinted = place.hinted and now >= self._doubt_until
         if now < place.due and not place.announced and not hinted:
-            return 0
-        most = self._most(place, load)
-        if most <= 0:
-            return 0
+            return 0, 0
+        tasks, items = max(0, self._most(place, load)), max(0, self._most_items(place, load))
         if load.item_seconds is None:
-            return min(self._batch_size or self._first, most) if load.waiting == 0 else 0
+            first = self._batch_size or self._first
+            return (min(first, tasks), min(first, items)) if load.waiting == 0 else (0, 0)
         if load.waiting_seconds is None:
-            return 0
+            return 0, 0
         wanted = load.lanes * self.horizon(queue)
         missing = wanted - load.waiting_seconds - load.lane_seconds
         if missing < _LOW * wanted and not (load.waiting == 0 and missing > 0):
+            return 0, 0
+        quantity = self._batch_size or max(1, int(missing / load.item_seconds))
+        return min(quantity, tasks), min(quantity, items)
+
+    def _most_items(self, place: _Place, load: Load) -> int:
+        if load.waiting and load.held_bytes > MOST_HELD_BYTES:
             return 0
-        if self._batch_size is not None:
-            return min(self._batch_size, most)
-        quantity = max(1, int(missing / load.item_seconds))
-        return min(quantity, most)
+        room = min(MOST_HELD_ITEMS - load.held_items, MOST_ITEMS)
+        return room if self._batch_size is not None else min(room, place.ceiling_items)
 
     def _most(self, place: _Place, load: Load) -> int:
         if load.waiting and load.held_bytes > MOST_HELD_BYTES:
@@ -121,8 +143,17 @@ class ClaimPlanner:
         place.followed = place.hinted and not place.announced
         place.announced = place.hinted = False
 
-    def claimed(self, queue: str, asked: int, got: int, size: int, seconds: float, now: float) -> None:
-        """A claim came back with ``got`` items and ``size`` bytes after ``seconds``.
+    def claimed(
+        self,
+        queue: str,
+        asked: int,
+        got: int,
+        size: int,
+        seconds: float,
+        now: float,
+        ranges: ClaimedItems | None = None,
+    ) -> None:
+        """A claim came back with ``got`` tasks and ``size`` bytes after ``seconds``, and with ``ranges``.
 
         The database answers less than it was asked for when there is no more, and when the inputs reach its
         limit (``_claim_bytes``), which their text may be shorter than by a factor of up to 8.
@@ -133,7 +164,12 @@ class ClaimPlanner:
             mean = size / got
             place.item_bytes = max(mean, place.item_bytes + (mean - place.item_bytes) * 0.3)
             place.ceiling = min(MOST, max(place.ceiling, _RAMP * got))
-        if got == asked or size > CUT_SHORT:
+        items = ranges or ClaimedItems(0, 0, 0)
+        if items.got:
+            place.ceiling_items = min(MOST_ITEMS, max(place.ceiling_items, _RAMP_ITEMS * items.got))
+            got += items.got
+        full = got - items.got == asked > 0 or items.got == items.asked > 0
+        if full or size + items.size > CUT_SHORT:
             place.due = place.pause = 0.0
         elif got:
             place.pause = self._shortest
@@ -177,9 +213,14 @@ class ClaimPlanner:
 
 @dataclass(frozen=True, slots=True)
 class ClaimRequest:
-    """A claim that the main loop wants, from the queue that ``worker_id`` is registered for."""
+    """A claim that the main loop wants, from the queue that ``worker_id`` is registered for.
+
+    Of ``quantity`` tasks and ``items`` of maps in ranges, whose ``pages`` we have.
+    """
 
     flow: str
     queue: str
     worker_id: str
     quantity: int
+    items: int = 0
+    pages: tuple[ElementPage, ...] = ()

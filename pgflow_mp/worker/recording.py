@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import psycopg
 
-from pgflow_mp.db import connection, settling
+from pgflow_mp.db import connection, item_ranges, settling
 from pgflow_mp.db.claiming import concerns_data
 from pgflow_mp.db.engine import Connection, Settled
+from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure
 from pgflow_mp.db.keeper import first_line
 from pgflow_mp.db.settling import Call, Completion, Failure
 from pgflow_mp.worker.groups import parts_of
@@ -22,10 +23,14 @@ _UNSTORABLE: Final = "The task failed with an error that the database cannot sto
 
 
 class Recorder:
-    """Records calls; ``post`` hears of what is refused. ``locked``: when locked runs are tried again."""
+    """Records calls; ``post`` hears of what is refused. ``locked``: when locked runs are tried again.
 
-    def __init__(self, post: Callable[[Any], None]) -> None:
+    ``beat`` is called before each transaction.
+    """
+
+    def __init__(self, post: Callable[[Any], None], beat: Callable[[], None]) -> None:
         self._post = post
+        self._beat = beat
         self._tight = 0
         self.locked = Locked()
 
@@ -52,6 +57,7 @@ class Recorder:
         *,
         replayed: bool,
     ) -> list[SettledCall]:
+        self._beat()
         started = time.monotonic()
         try:
             results = settling.settle(conn, calls)
@@ -106,12 +112,15 @@ class Recorder:
 
     def _refused(self, call: Call, error: psycopg.Error | MemoryError) -> list[Call]:
         """What to record for the one item of a call that the database refuses to record."""
-        name = f'step "{call.step_slug}" task {call.indexes[0]}'
+        index = call.firsts[0] if isinstance(call, RangeCompletion) else call.indexes[0]
+        name = f'step "{call.step_slug}" task {index}'
         self._tight = 0
-        if isinstance(call, Completion):
+        if isinstance(call, Completion | RangeCompletion):
             size = f" ({len(call.outputs[0]) / 1e6:.1f} MB)" if len(call.outputs[0]) >= 1e5 else ""
             text = f"The database refuses the output{size} of {name}: {first_line(error)}"
             self._post(Said("error", text))
+            if isinstance(call, RangeCompletion):
+                return [RangeFailure(*call[:3], call.lease_nos, [index], [text], [True])]
             return [Failure(*call[:5], [text], [True])]
         if call.errors[0] != _UNSTORABLE:
             return [call._replace(errors=[_UNSTORABLE])]
@@ -121,6 +130,8 @@ class Recorder:
     def _report(
         self, conn: Connection, call: Call, result: Settled, seconds: float, *, replayed: bool
     ) -> SettledCall:
+        if isinstance(call, RangeCompletion | RangeFailure):
+            return self._report_ranges(conn, call, result, seconds, replayed=replayed)
         late = len(result.rejected)
         if late and replayed:
             before = settling.already_settled(conn, call, result.rejected)
@@ -128,3 +139,21 @@ class Recorder:
             result = result._replace(accepted=result.accepted + before)
         failures = isinstance(call, Failure)
         return SettledCall(call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds)
+
+    def _report_ranges(
+        self,
+        conn: Connection,
+        call: RangeCompletion | RangeFailure,
+        result: Settled,
+        seconds: float,
+        *,
+        replayed: bool,
+    ) -> SettledCall:
+        lost = result.rejected
+        if lost and replayed:
+            before = item_ranges.already_settled(conn, call, lost)
+            result = result._replace(accepted=result.accepted + item_ranges.items_of(call, before))
+            lost = [index for index in lost if index not in before]
+        failures = isinstance(call, RangeFailure)
+        late = item_ranges.items_of(call, lost)
+        return SettledCall(call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds, lost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pgflow_mp.db import engine
+from pgflow_mp.db import engine, item_ranges
 from pgflow_mp.db.engine import Connection
 
 
@@ -23,4 +23,25 @@ class TaskRelease(NamedTuple):
         return engine.release_tasks(conn, self.flow, self.worker_id, self.msg_ids)
 
 
-Release = TaskRelease
+class RangeRelease(NamedTuple):
+    """Stretches of items of one map in ranges that a worker id holds."""
+
+    flow: str
+    run: str
+    step: str
+    worker_id: str
+    lease_nos: list[int]
+    firsts: list[int]
+    counts: list[int]
+
+    def __bool__(self) -> bool:
+        return bool(self.firsts)
+
+    def send(self, conn: Connection) -> int:
+        """Hand them back; how many items were still held."""
+        return item_ranges.release_ranges(
+            conn, self.run, self.step, self.worker_id, self.lease_nos, self.firsts, self.counts
+        )
+
+
+Release = TaskRelease | RangeRelease

@@ -29,11 +29,13 @@ from pgflow_mp.worker.inbox import (
     WorkAnnounced,
 )
 from pgflow_mp.worker.locked import PATIENCE, as_group
+from pgflow_mp.worker.pulse import Pulse
 from pgflow_mp.worker.recording import Recorder
 from pgflow_mp.worker.releases import Release
 
 T = TypeVar("T")
 
+_IN_CALL: Final = 3.0  # times as long as other rounds a call may take: the server may be slow
 MOST: Final = 2000  # items in a transaction
 MOST_BYTES: Final = 16 << 20  # of bodies in a transaction, or one body
 MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
@@ -56,10 +58,8 @@ class Settler(threading.Thread):
         self._groups: dict[GroupKey, AnyGroup] = {}
         self._releases: list[Release] = []
         self._due = 0.0  # when what waits is recorded, full or not
-        self._waiting = 0
-        self._waiting_bytes = 0
-        self._sending = 0
-        self._sending_bytes = 0
+        self._waiting = self._waiting_load = self._waiting_bytes = 0  # items, in tasks, bytes
+        self._sending = self._sending_load = self._sending_bytes = 0
         self._urgent = False
         self._closing = False
         self._give_up = threading.Event()
@@ -67,12 +67,13 @@ class Settler(threading.Thread):
         self._keeper = Keeper(
             dsn,
             prepare=_prepare,
-            on_state=lambda text: post(ConnectionState("settle", text)),
+            on_state=self._on_state,
             passes=connection.passes_by_itself,
             stop=self._give_up,
             backoff=connection.Backoff(initial=0.02, cap=CAP),
         )
-        self._recorder = Recorder(post)
+        self.pulse = Pulse("recording")
+        self._recorder = Recorder(post, lambda: self.pulse.beat(_IN_CALL))
         self._locked = self._recorder.locked
         self.released = 0
         """Items handed back so far."""
@@ -81,23 +82,23 @@ class Settler(threading.Thread):
 
     def add(self, groups: Sequence[AnyGroup], size: int, patience: float = 1.0) -> None:
         """Take over outcomes with ``size`` bytes of bodies, to be recorded within ``patience`` lingers."""
-        count = sum(group.count for group in groups)
         due = time.monotonic() + patience * self._linger
         with self._changed:
             first = not self._waiting
-            self._put(groups, count, size)
+            self._put(groups, size)
             if first or due < self._due:
                 self._due = due
                 self._changed.notify()
-            elif self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES or self._locked:
+            elif self._waiting_load >= FULL or self._waiting_bytes >= FULL_BYTES or self._locked:
                 self._changed.notify()
 
-    def _put(self, groups: Sequence[AnyGroup], count: int, size: int) -> None:
+    def _put(self, groups: Sequence[AnyGroup], size: int) -> None:
         for group in groups:
+            self._waiting += group.count
+            self._waiting_load += group.weight
             known = self._groups.setdefault(group.key, group)
             if known is not group:
                 known.merge(group)
-        self._waiting += count
         self._waiting_bytes += size
 
     def release(self, release: Release) -> None:
@@ -129,7 +130,9 @@ class Settler(threading.Thread):
     @property
     def saturated(self) -> bool:
         """Whether so much is unsettled that no more work should be taken on."""
-        return self.unsettled > MOST_UNSETTLED or self.heavy
+        with self._changed:
+            many = self._waiting_load + self._sending_load > MOST_UNSETTLED
+        return many or self.heavy
 
     @property
     def heavy(self) -> bool:
@@ -153,6 +156,10 @@ class Settler(threading.Thread):
             self._give_up.set()
             self.join(1.0)
         return not (self.unsettled or self._releases or self._farewell)
+
+    def _on_state(self, text: str) -> None:
+        self.pulse.beat()
+        self._post(ConnectionState("settle", text))
 
     # -- the thread --------------------------------------------------------------------------------
 
@@ -187,6 +194,13 @@ class Settler(threading.Thread):
 
     def _wait(self) -> bool:
         """Until there is something to do; False at the end."""
+        self.pulse.rest()
+        try:
+            return self._await_work()
+        finally:
+            self.pulse.beat()
+
+    def _await_work(self) -> bool:
         with self._changed:
             while True:
                 if self._releases:
@@ -196,7 +210,7 @@ class Settler(threading.Thread):
                         return False
                     self._changed.wait(rest)
                 elif self._waiting:
-                    full = self._waiting >= FULL or self._waiting_bytes >= FULL_BYTES
+                    full = self._waiting_load >= FULL or self._waiting_bytes >= FULL_BYTES
                     left = self._due - time.monotonic()
                     if full or self._urgent or self._closing or left <= 0:
                         return True
@@ -217,21 +231,23 @@ class Settler(threading.Thread):
         """The next batch: groups up to MOST items or MOST_BYTES, at least one outcome."""
         with self._changed:
             taken: list[AnyGroup] = []
-            count = size = 0
+            count = load = size = 0
             now = time.monotonic()
             for key, group in list(self._groups.items()):
                 if self._locked.rest(key[0], now) and not self._closing:
                     continue
-                if taken and (count + group.count > MOST or size >= MOST_BYTES):
+                if taken and (load + group.weight > MOST or size >= MOST_BYTES):
                     break
                 taken.append(self._groups.pop(key))
                 if size + group.size > MOST_BYTES and (rest := group.cut(MOST_BYTES - size)) is not None:
                     self._groups[key] = rest
                 count += group.count
+                load += group.weight
                 size += group.size
             self._waiting -= count
             self._waiting_bytes -= size
-            self._sending, self._sending_bytes = count, size
+            self._waiting_load = sum(group.weight for group in self._groups.values())
+            self._sending, self._sending_load, self._sending_bytes = count, load, size
             self._due = time.monotonic() + self._linger
             self._urgent = self._urgent and bool(self._groups)
             # Lock order: runs by id. Within a run completions first: a failure may end it.
@@ -250,9 +266,9 @@ class Settler(threading.Thread):
 
         settled = self._persist(attempt)
         with self._changed:
-            self._sending = self._sending_bytes = 0
+            self._sending = self._sending_load = self._sending_bytes = 0
             for group in map(as_group, locked):
-                self._put([group], group.count, group.size)
+                self._put([group], group.size)
             self._post(BatchSettled(settled, replays > 1))
 
     def _persist(self, work: Callable[[Connection], T]) -> T:
@@ -263,6 +279,7 @@ class Settler(threading.Thread):
             nonlocal tries
             patience.limit(conn, patience.SILENCE * 2 ** min(tries, 5))  # the work may just be slow
             tries += 1
+            self.pulse.beat(_IN_CALL)
             return work(conn)
 
         return self._keeper.call(attempt)

@@ -13,7 +13,8 @@ from pgflow_mp.worker.batches import AnyBatch
 from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
-from pgflow_mp.worker.planner import ClaimPlanner, ClaimRequest, Load
+from pgflow_mp.worker.pages import PageStore
+from pgflow_mp.worker.planner import ClaimedItems, ClaimPlanner, ClaimRequest, Load
 from pgflow_mp.worker.settings import WorkerSettings
 
 _SHED: Final = 4.0  # hand work back that is this many times what is worth holding
@@ -48,6 +49,7 @@ class Supply:
             longest_pause=settings.max_poll_seconds,
         )
         self._claiming: ClaimRequest | None = None
+        self._pages = PageStore()
 
     # -- decisions ---------------------------------------------------------------------------------
 
@@ -56,7 +58,8 @@ class Supply:
         if self._claiming is not None or self._executor.paused:
             return
         dispatcher, planner = self._dispatcher, self._planner
-        held = dispatcher.held_items() - parked
+        held_items = dispatcher.held_in_ranges()
+        held = dispatcher.held_items() - held_items - parked
         for _ in self._sources:
             queue, flow = next(self._turn)
             load = Load(
@@ -67,9 +70,12 @@ class Supply:
                 lane_seconds=dispatcher.lane_seconds(now, planner.horizon(queue)),
                 held=held,
                 held_bytes=dispatcher.held_bytes(),
+                held_items=held_items,
             )
-            if quantity := planner.quantity(queue, load, now):
-                self._claiming = ClaimRequest(flow, queue, self._identities.of(queue), quantity)
+            tasks, items = planner.quantities(queue, load, now)
+            if tasks or items:
+                worker_id, pages = self._identities.of(queue), self._pages.known(flow)
+                self._claiming = ClaimRequest(flow, queue, worker_id, tasks, items, pages)
                 planner.asked(queue)
                 self._claimer.request(self._claiming)
                 return
@@ -98,7 +104,17 @@ class Supply:
         got, size = sum(len(batch) for batch in batches), sum(batch.size for batch in batches)
         if event.refused:
             self._planner.announce(event.queue)  # the claim may have been cut short
-        self._planner.claimed(event.queue, event.asked, got, size, event.seconds, time.monotonic())
+        ranges = ClaimedItems(
+            event.asked.items, sum(map(len, event.ranges)), sum(batch.size for batch in event.ranges)
+        )
+        asked = event.asked.quantity
+        self._planner.claimed(event.queue, asked, got, size, event.seconds, time.monotonic(), ranges)
+
+    def keep_pages(self, event: inbox.Claimed) -> None:
+        """Keep the pages that a claim has read or needed, and those of what is held."""
+        if event.pages:
+            self._pages.used(event.flow, event.pages)
+            self._pages.trim(self._dispatcher.needed_pages())
 
     def failed(self, event: inbox.ClaimFailed | inbox.ClaimLost) -> None:
         """A claim did not come back; after a lost connection it is not known whether it was made."""

@@ -84,6 +84,9 @@ def test_locked_tasks_keep_neither_the_beat_nor_other_leases(dsn: str, theirs: L
         def held_runs(self) -> set[str]:
             return set()
 
+        def held_maps(self) -> set[tuple[str, str]]:
+            return set()
+
     theirs.execute("select pgflow.cancel_run(%s)", (one,))
     beat = Heartbeat(
         dsn,

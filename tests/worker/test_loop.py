@@ -27,7 +27,8 @@ from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.loop import GLANCE, TICK, Loop
 from pgflow_mp.worker.planner import ClaimRequest
 from pgflow_mp.worker.progress import SafeObserver
-from pgflow_mp.worker.releases import Release
+from pgflow_mp.worker.pulse import Pulse
+from pgflow_mp.worker.releases import Release, TaskRelease
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.startup import StepPolicy
 from pgflow_mp.worker.stats import Ending, Stats
@@ -147,7 +148,8 @@ class Bench:
 
     def claimed(self, batch: Batch | None, flow: str = "f") -> float:
         worker_id = batch.worker_id if batch is not None else self.loop.identities.of(flow)
-        return self.hear(inbox.Claimed(flow, flow, worker_id, batch, 10, 0.01))
+        asked = ClaimRequest(flow, flow, worker_id, 10)
+        return self.hear(inbox.Claimed(flow, flow, worker_id, batch, asked, 0.01))
 
     def done(self, seq: int, *outcomes: Outcome, done: bool = True) -> float:
         if done:
@@ -162,6 +164,7 @@ class Bench:
 class _Crew:
     def __init__(self, claimer: object, settler: object, heartbeat: object, upkeep: object) -> None:
         self.claimer, self.settler, self.heartbeat, self.upkeep = claimer, settler, heartbeat, upkeep
+        self.pulse = Pulse("the main loop")
 
 
 @pytest.fixture
@@ -229,7 +232,7 @@ def test_what_proves_to_take_long_goes_back(bench: Bench) -> None:
         bench.loop.dispatcher.times.observe("f", "s", 30.0, 1)
     bench.done(seq, outcome, done=False)
     bench.loop.tick(time.monotonic())
-    (flow, worker_id, back) = bench.settler.back[0]
+    (flow, worker_id, back) = cast(TaskRelease, bench.settler.back[0])
     assert (flow, worker_id) == ("f", bench.loop.identities.of("f"))
     assert len(back) > 300
     assert bench.stats.handed_back == len(back)

@@ -99,7 +99,7 @@ class _Handed:
             Stats(),
             SafeObserver(None),
             {},
-            lambda batch, spans: self.back.extend(
+            lambda batch, spans, _limit: self.back.extend(
                 (batch.runs[batch.item(i).run], batch.item(i).index) for span in spans for i in range(*span)
             ),
             1,

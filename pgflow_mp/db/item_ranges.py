@@ -1,0 +1,207 @@
+"""Calls about maps whose items are stored by the range: claiming, recording, handing back.
+
+A page is an array of elements of consecutive items; a lease is a stretch of items that a worker holds. What a
+page holds is not looked at here either: its body is raw JSON.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
+
+import msgspec
+import psycopg
+
+from pgflow_mp.db.engine import ClaimedTask, Connection
+from pgflow_mp.db.wire import Int4Array, Int8Array, RawJsonArray
+
+
+class ElementPage(NamedTuple):
+    """The elements of ``items`` items of a map from ``first_index`` on, as one JSON array."""
+
+    run_id: str
+    step_slug: str
+    first_index: int
+    items: int
+    page_id: int
+    body: bytes
+
+
+class ItemLease(NamedTuple):
+    """Items of a map that this worker holds. ``timeout`` of each item in seconds."""
+
+    run_id: str
+    step_slug: str
+    first_index: int
+    items: int
+    lease_no: int
+    timeout: int
+
+
+class ClaimedWork(NamedTuple):
+    """What a claim got. The pages are those that the leases need and that were not known."""
+
+    tasks: list[ClaimedTask]
+    pages: list[ElementPage]
+    leases: list[ItemLease]
+
+
+class RangeCompletion(NamedTuple):
+    """Outputs of items of one map: part k is a JSON array of ``counts[k]`` outputs from ``firsts[k]`` on."""
+
+    run_id: str
+    step_slug: str
+    worker_id: str
+    lease_nos: list[int]
+    firsts: list[int]
+    counts: list[int]
+    outputs: list[bytes]
+
+
+class RangeFailure(NamedTuple):
+    """Errors of items of one map, each its first attempt; ``permanent`` ones are not retried."""
+
+    run_id: str
+    step_slug: str
+    worker_id: str
+    lease_nos: list[int]
+    indexes: list[int]
+    errors: list[str]
+    permanent: list[bool]
+
+
+_CLAIM: Final = (
+    "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths, items "
+    "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int)"
+)
+_COMPLETE: Final = (
+    "select accepted, rejected, step_status, run_status "
+    "from pgflow.complete_ranges(%s::uuid, %s, %s::uuid, %s, %s, %s, %s)"
+)
+_FAIL: Final = (
+    "select accepted, rejected, step_status, run_status "
+    "from pgflow.fail_range_items(%s::uuid, %s, %s::uuid, %s, %s, %s::text[], %s::boolean[])"
+)
+
+
+def claim_work(
+    conn: Connection,
+    flow_slug: str,
+    worker_id: str,
+    qty: int,
+    items: int,
+    known: Sequence[int],
+    lease: int | None = None,
+) -> ClaimedWork:
+    """Claim up to ``qty`` tasks, as engine.claim_tasks does, and up to ``items`` items of maps in ranges.
+
+    ``known``: ids of pages that need not be answered.
+    """
+    rows = conn.execute(
+        _CLAIM, (flow_slug, worker_id, qty, items, Int8Array(known), lease), binary=True
+    ).fetchall()
+    found = ClaimedWork([], [], [])
+    for row in rows:
+        if row[9] is None:
+            found.tasks.append(ClaimedTask._make(row[:9]))
+        elif row[3] is None:
+            found.leases.append(ItemLease(row[0], row[1], row[2], row[9], row[4], row[7]))
+        else:
+            found.pages.append(ElementPage(row[0], row[1], row[2], row[9], row[3], row[5]))
+    return found
+
+
+def range_pages(
+    conn: Connection, run_id: str, step_slug: str, first_index: int, items: int
+) -> list[ElementPage]:
+    """The pages in which these items lie."""
+    rows = conn.execute(
+        "select run_id, step_slug, task_index, items, msg_id, input "
+        "from pgflow.range_pages(%s::uuid, %s, %s::int, %s::int)",
+        (run_id, step_slug, first_index, items),
+        binary=True,
+    ).fetchall()
+    return [ElementPage._make(row) for row in rows]
+
+
+def release_ranges(
+    conn: Connection,
+    run_id: str,
+    step_slug: str,
+    worker_id: str,
+    lease_nos: Sequence[int],
+    firsts: Sequence[int],
+    counts: Sequence[int],
+) -> int:
+    """Hand items back, uncharged; how many were still held."""
+    row = conn.execute(
+        "select pgflow.release_ranges(%s::uuid, %s, %s::uuid, %s, %s, %s)",
+        (run_id, step_slug, worker_id, Int4Array(lease_nos), Int4Array(firsts), Int4Array(counts)),
+    ).fetchone()
+    return cast(int, cast("tuple[Any, ...]", row)[0])
+
+
+def send(conn: Connection, call: RangeCompletion | RangeFailure) -> psycopg.Cursor[tuple[Any, ...]]:
+    """Record what a call says; its row answers accepted items and rejected indexes, see engine.Settled.
+
+    Of a RangeCompletion the first items of the parts that were rejected.
+    """
+    head = (call.run_id, call.step_slug, call.worker_id, Int4Array(call.lease_nos))
+    if isinstance(call, RangeCompletion):
+        rest = (Int4Array(call.firsts), Int4Array(call.counts), RawJsonArray(call.outputs))
+        return conn.execute(_COMPLETE, (*head, *rest), binary=True)
+    return conn.execute(_FAIL, (*head, Int4Array(call.indexes), call.errors, call.permanent), binary=True)
+
+
+def items_of(call: RangeCompletion | RangeFailure, rejected: Sequence[int]) -> int:
+    """How many items these rejected indexes stand for."""
+    if isinstance(call, RangeFailure):
+        return len(rejected)
+    gone = set(rejected)
+    return sum(count for first, count in zip(call.firsts, call.counts, strict=True) if first in gone)
+
+
+def already_settled(
+    conn: Connection, call: RangeCompletion | RangeFailure, rejected: Sequence[int]
+) -> list[int]:
+    """Which of the rejected were recorded before from this worker: as such a page, or as a task.
+
+    A role without rights on the tables cannot look: then all of them are taken to be.
+    """
+    if isinstance(call, RangeCompletion):
+        query = (
+            "select first_index from pgflow.pages where run_id = %s::uuid and step_slug = %s and is_result "
+            "and first_index = any (%s) and worker_id = %s::uuid"
+        )
+    else:
+        query = (
+            "select task_index from pgflow.step_tasks where run_id = %s::uuid and step_slug = %s "
+            "and task_index = any (%s) and (last_worker_id = %s::uuid or attempts_count > 1)"
+        )
+    try:
+        rows = conn.execute(
+            query, (call.run_id, call.step_slug, Int4Array(rejected), call.worker_id)
+        ).fetchall()
+    except psycopg.errors.InsufficientPrivilege:
+        return list(rejected)
+    return [row[0] for row in rows]
+
+
+def halves(call: RangeCompletion) -> list[RangeCompletion]:
+    """What of a call can be tried apart: half of its parts or of its one part's outputs; of an item none."""
+    head = call[:3]
+    if (middle := len(call.firsts) // 2) > 0:
+        left: list[Any] = [part[:middle] for part in call[3:]]
+        right: list[Any] = [part[middle:] for part in call[3:]]
+        return [RangeCompletion(*head, *left), RangeCompletion(*head, *right)]
+    (lease_no,), (first,), (count,), (output,) = call[3:]
+    if (middle := count // 2) == 0:
+        return []
+    values = msgspec.json.decode(output, type=list[msgspec.Raw])
+    if len(values) != count:  # no lane of ours makes such a part
+        raise ValueError(f"{len(values)} outputs for {count} items of step {call.step_slug} from {first} on")
+    left_output, right_output = (msgspec.json.encode(part) for part in (values[:middle], values[middle:]))
+    return [
+        RangeCompletion(*head, [lease_no], [first], [middle], [left_output]),
+        RangeCompletion(*head, [lease_no], [first + middle], [count - middle], [right_output]),
+    ]

@@ -1,0 +1,103 @@
+"""From what lanes report of ranges to what is recorded: parts, exceptions, items that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol, cast
+
+from pgflow_mp.executors.events import RangeOutcomes
+from pgflow_mp.executors.messages import Item, Kind, Outcome
+from pgflow_mp.worker.batches import Flight
+from pgflow_mp.worker.chunks import Stretch
+from pgflow_mp.worker.corner import Corner
+from pgflow_mp.worker.dispatch import Dispatcher
+from pgflow_mp.worker.range_groups import RangeFailures, RangeGroup, RangePart
+from pgflow_mp.worker.ranges import OVERHEAD, RangeBatch
+from pgflow_mp.worker.settle import Settler
+from pgflow_mp.worker.stats import Stats
+
+_MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: nothing follows from it
+
+
+class _Bookkeeper(Protocol):
+    """What the collector notes of any item."""
+
+    corner: Corner
+
+    def count(self, flow: str, step: str, what: int, items: int) -> None: ...
+
+    def note_failure(
+        self, flow: str, run: str, step: str, item: Item, outcome: Outcome, permanent: bool
+    ) -> None: ...
+
+
+class RangeCollector:
+    """Takes the lanes' reports about ranges. ``give_back`` gets stretches of a batch that did not run."""
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        settler: Settler,
+        stats: Stats,
+        book: _Bookkeeper,
+        give_back: Callable[[Flight, list[Stretch]], None],
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._settler = settler
+        self._stats = stats
+        self._book = book
+        self._give_back = give_back
+
+    def outcomes(self, event: RangeOutcomes) -> None:
+        """Items of a chunk ended."""
+        flight = self._dispatcher.flights.get(event.seq)
+        if flight is None:
+            return
+        if event.done:
+            del self._dispatcher.flights[event.seq]
+        batch = cast(RangeBatch, flight.batch)
+        if event.pieces:
+            self._completed(flight, batch, event)
+        if event.exceptions:
+            self._failed(flight, batch, event.exceptions)
+        back = [(flight.start + position, flight.start + position + n) for position, n in event.not_run]
+        if back:
+            self._stats.handed_back += sum(end - first for first, end in back)
+            self._give_back(flight, back)
+        for piece in event.pieces:
+            first = flight.start + piece.position
+            self._dispatcher.finish(batch, first, first + piece.count - 1)
+        for outcome in event.exceptions:
+            position = flight.start + outcome.position
+            self._dispatcher.finish(batch, position, position)
+        for first, end in back:
+            self._dispatcher.finish(batch, first, end - 1)
+
+    def _completed(self, flight: Flight, batch: RangeBatch, event: RangeOutcomes) -> None:
+        base = batch.first + flight.start
+        lease, lease_no = batch.held.number, batch.lease_no
+        parts = [
+            RangePart(lease, lease_no, base + piece.position, piece.count, [piece.body], len(piece.body))
+            for piece in event.pieces
+        ]
+        items, size = event.completed, sum([part.size for part in parts])
+        if self._book.corner:
+            for part in parts:
+                self._book.corner.cleared(batch.run, batch.step, part.first, part.first + part.count)
+        self._dispatcher.times.observe(batch.flow, batch.step, event.seconds, items, size, OVERHEAD)
+        self._stats.busy += event.seconds
+        self._book.count(batch.flow, batch.step, 0, items)
+        self._settler.add([RangeGroup(batch.run, batch.step, batch.worker_id, parts)], size, _MIDST)
+
+    def _failed(self, flight: Flight, batch: RangeBatch, outcomes: list[Outcome]) -> None:
+        group = RangeFailures(batch.run, batch.step, batch.worker_id)
+        for outcome in outcomes:
+            position, permanent = flight.start + outcome.position, outcome.kind == Kind.FAILED_FOR_GOOD
+            item = batch.item(position)
+            self._book.corner.clear((batch.run, batch.step, item.index))
+            self._book.note_failure(batch.flow, batch.run, batch.step, item, outcome, permanent)
+            group.merge(batch.failed(position, outcome.body, permanent))
+        seconds = sum(outcome.seconds for outcome in outcomes)
+        self._dispatcher.times.observe(batch.flow, batch.step, seconds, len(outcomes))
+        self._stats.busy += seconds
+        self._settler.add([group], group.size)
