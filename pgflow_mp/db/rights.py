@@ -27,6 +27,8 @@ _STARTER: Final = (
     "run_leaves",
     "run_results_page",
     "item",
+    "run_failures",
+    "run_tallies",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (

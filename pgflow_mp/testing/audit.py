@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from pgflow_mp.testing.audit_ranges import range_problems
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -17,13 +19,15 @@ _STEPS: Final = """
       min(t.task_index), max(t.task_index),
       s.step_type <> 'map' or ss.status <> 'completed' or ss.output is null or ss.output = coalesce(
         jsonb_agg(coalesce(t.output, 'null'::jsonb) order by t.task_index)
-          filter (where t.task_index is not null), '[]'::jsonb)
+          filter (where t.task_index is not null), '[]'::jsonb),
+      m.items is not null
     from pgflow.step_states ss
     join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+    left join pgflow.range_maps m on m.run_id = ss.run_id and m.step_slug = ss.step_slug
     left join pgflow.step_tasks t on t.run_id = ss.run_id and t.step_slug = ss.step_slug
     where ss.run_id = %(run)s::uuid
     group by ss.step_slug, s.step_type, ss.status, ss.initial_tasks, ss.remaining_tasks, ss.failed_tasks,
-      ss.output, s.step_index
+      ss.output, s.step_index, m.items
     order by s.step_index
 """
 _MESSAGES: Final = """
@@ -44,7 +48,8 @@ def audit_run(conn: psycopg.Connection[Any], run_id: str) -> list[str]:
     Every task of a completed step is recorded exactly once, as completed or as failed with an error;
     remaining_tasks, failed_tasks and remaining_steps equal a recount; a map's output is its tasks'; of a run
     that has ended nothing is queued or under way, and each of its tasks' messages is in the archive once.
-    Steps that had begun beside the one that failed a run stay as they were.
+    Steps that had begun beside the one that failed a run stay as they were. For maps in ranges see
+    :func:`~pgflow_mp.testing.audit_ranges.range_problems`.
     The role needs rights on pgflow's and the queue's tables.
     """
     from psycopg import sql
@@ -58,6 +63,7 @@ def audit_run(conn: psycopg.Connection[Any], run_id: str) -> list[str]:
     flow_slug, run_status, remaining_steps = run
     rows = conn.execute(_STEPS, {"run": run_id}).fetchall()
     problems = [f"{row[0]}: {text}" for row in rows for text in _step_problems(row, run_status)]
+    problems += range_problems(conn, run_id)
     open_steps = sum(row[2] in ("created", "started", "failed") for row in rows)
     if remaining_steps != open_steps:
         problems.append(f"remaining_steps is {remaining_steps}, recounted {open_steps}")
@@ -82,10 +88,18 @@ def _step_problems(row: Any, run_status: str) -> list[str]:
     (_, step_type, status, initial, remaining, failed_tasks, rows, completed, failed, silent, started) = row[
         :11
     ]
-    first, last, output_is_its_tasks = row[11:]
+    first, last, output_is_its_tasks, in_ranges = row[11:]
     problems: list[str] = []
     if silent:
         problems.append(f"{silent} tasks failed without an error")
+    if started and status == "completed":
+        problems.append(f"completed with {started} tasks that are under way")
+    if started and run_status == "failed":
+        problems.append(f"{started} tasks under way in a run that is failed")
+    if status == "started" and run_status == "completed":
+        problems.append("started in a run that is completed")
+    if in_ranges:
+        return problems
     if rows and (first != 0 or last != rows - 1):
         problems.append(f"{rows} tasks with the indexes {first} to {last}")
     if status == "completed":
@@ -95,15 +109,8 @@ def _step_problems(row: Any, run_status: str) -> list[str]:
             problems.append(f"completed, yet remaining_tasks is {remaining}")
         if not output_is_its_tasks:
             problems.append("its output is not that of its tasks")
-        if started:
-            problems.append(f"completed with {started} tasks that are under way")
-    elif status == "started" and run_status == "started":
-        if remaining != initial - completed - failed:
-            problems.append(f"remaining_tasks is {remaining}, recounted {initial - completed - failed}")
-    elif status == "started" and run_status == "completed":
-        problems.append("started in a run that is completed")
-    if run_status == "failed" and started:
-        problems.append(f"{started} tasks under way in a run that is failed")
+    elif status == "started" and run_status == "started" and remaining != initial - completed - failed:
+        problems.append(f"remaining_tasks is {remaining}, recounted {initial - completed - failed}")
     if status in ("completed", "started") and step_type == "map" and failed_tasks != failed:
         problems.append(f"failed_tasks is {failed_tasks}, recounted {failed}")
     return problems

@@ -97,7 +97,7 @@ as $$
     and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_heads'))::text[]), true);
 $$;
 
--- Its payloads, each when it is asked for.
+-- Its payloads, each when it is asked for. A completed map in ranges has its array in pages.
 create or replace function pgflow.run_input(run_id uuid)
 returns jsonb
 language sql
@@ -131,7 +131,10 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select ss.output
+  select coalesce(
+    ss.output,
+    case when ss.status = 'completed' then pgflow._leaf_array(ss.run_id, ss.step_slug) end
+  )
   from pgflow.step_states ss
   where ss.run_id = step_output.run_id
     and ss.step_slug = step_output.step_slug
@@ -189,62 +192,6 @@ as $$
   where ss.run_id = run_progress.run_id
     and coalesce(ss.flow_slug = any ((select pgflow._granted_flows('run_progress'))::text[]), true)
   order by s.step_index;
-$$;
-
--- The outputs of one step in index order, from_index on, at most so many: a page of a stream.
-create or replace function pgflow.run_results(
-  run_id uuid,
-  step_slug text,
-  from_index int default 0,
-  max_rows int default 10000
-)
-returns table (task_index int, status text, output jsonb, error_message text)
-language sql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select t.task_index, t.status, t.output, t.error_message
-  from pgflow.step_tasks t
-  where t.run_id = run_results.run_id
-    and t.step_slug = run_results.step_slug
-    and t.task_index >= run_results.from_index
-    and coalesce(t.flow_slug = any ((select pgflow._granted_flows('run_results'))::text[]), true)
-  order by t.task_index
-  limit run_results.max_rows;
-$$;
-
--- The same, but at most so many bytes of output as stored, or one row. Nothing is read for being counted.
-create or replace function pgflow.run_results_page(
-  run_id uuid,
-  step_slug text,
-  from_index int,
-  max_rows int,
-  max_bytes bigint
-)
-returns table (task_index int, status text, output jsonb, error_message text)
-language sql
-stable
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select t.task_index, t.status, t.output, t.error_message
-  from (
-    select r.*, sum(coalesce(pg_column_size(r.output), 0)) over (order by r.task_index) as bytes,
-      row_number() over (order by r.task_index) as n
-    from (
-      select t.task_index, t.status, t.output, t.error_message
-      from pgflow.step_tasks t
-      where t.run_id = run_results_page.run_id
-        and t.step_slug = run_results_page.step_slug
-        and t.task_index >= run_results_page.from_index
-        and coalesce(t.flow_slug = any ((select pgflow._granted_flows('run_results_page'))::text[]), true)
-      order by t.task_index
-      limit run_results_page.max_rows
-    ) r
-  ) t
-  where t.bytes <= run_results_page.max_bytes or t.n = 1
-  order by t.task_index;
 $$;
 
 -- The runs that were started last, newest first, of one flow or all, with ids that begin with id_prefix.

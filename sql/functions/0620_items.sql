@@ -2,8 +2,9 @@
 --
 -- The view pgflow.items is that for people; its columns are stable: new ones may come at their end. The function
 -- pgflow._items is the same between two indexes of one step, in a time that goes by their distance and not by the
--- size of the map. Both are made of one text, of which only the sources differ: maps in ranges, and steps whose
--- last tasks are not spawned yet, each with the indexes that are asked for; and tasks.
+-- size of the map, and pgflow._item_results what became of them. All are made of one text, of which only the sources
+-- differ: tasks; and maps in ranges, and steps whose last tasks are not spawned yet, each with the indexes that are
+-- asked for.
 --
 -- Of a map in ranges, the items from a to b (exclusive) are an interval where they have one fate: a result page, a
 -- lease, or else nobody has worked on them. An interval is cut where pages of elements end. Pages are read from
@@ -155,12 +156,16 @@ declare
   -- An item that is a task as well is that one: the page has no more than its output.
   cross join lateral (
     select n.body #> '{}' as outputs,
-      case
-        when n.is_result then array(
-          select t.task_index from pgflow.step_tasks t
-          where t.run_id = m.run_id and t.step_slug = m.step_slug and t.task_index >= n.a and t.task_index < n.b
-        )
-      end as tasks
+      int4multirange(int4range(n.a, n.b)) - coalesce(
+        case
+          when n.is_result then (
+            select range_agg(int4range(t.task_index, t.task_index + 1))
+            from pgflow.step_tasks t
+            where t.run_id = m.run_id and t.step_slug = m.step_slug and t.task_index >= n.a and t.task_index < n.b
+          )
+        end,
+        '{}'
+      ) as own
     offset 0
   ) o
   cross join lateral (
@@ -178,10 +183,13 @@ declare
     from unnest(h.missing * int4multirange(int4range(n.a, n.b))) u (u)
     offset 0
   ) e
-  cross join lateral generate_series(
-    greatest(n.a, e.a, m.from_index), least(n.b, e.b, m.to_index) - 1
-  ) i (i)
-  where o.tasks is null or o.tasks = '{}' or i.i <> all (o.tasks)$sql$;
+  cross join lateral unnest(
+    case
+      when greatest(n.a, e.a, m.from_index) < least(n.b, e.b, m.to_index) then
+        o.own * int4multirange(int4range(greatest(n.a, e.a, m.from_index), least(n.b, e.b, m.to_index)))
+    end
+  ) w (w)
+  cross join lateral generate_series(lower(w.w), upper(w.w) - 1) i (i)$sql$;
 begin
   -- Whoever may select from it sees the items of flows that it may use: see pgflow._granted_flows, by whose rule
   -- this goes. A function in its place would be called with the rights of who asks.
@@ -232,6 +240,28 @@ begin
     #variable_conflict use_column
     begin
       return query %s %s;
+    end;
+    $body$
+    $sql$,
+    v_some, v_items
+  );
+  -- Elements are not read here.
+  execute format(
+    $sql$
+    create or replace function pgflow._item_results(run_id uuid, step_slug text, from_index int, to_index int)
+    returns table (task_index int, status text, output jsonb, error_message text)
+    language plpgsql
+    stable
+    set search_path = pg_catalog, pg_temp
+    set jit = off
+    set enable_seqscan = off
+    set enable_hashjoin = off
+    set enable_mergejoin = off
+    set plan_cache_mode = force_generic_plan
+    as $body$
+    #variable_conflict use_column
+    begin
+      return query select u.item_index, u.status, u.output, u.error from (%s %s) u;
     end;
     $body$
     $sql$,

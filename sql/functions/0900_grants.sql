@@ -18,7 +18,8 @@ declare
   v_names text[] := array[
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
     'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
-    'open_load', 'add_pages', 'start_loaded_run', 'drop_load'
+    'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
+    'run_failures', 'run_tallies'
   ];
 begin
   if access not in ('starter', 'operator', 'worker', 'client') then
@@ -104,6 +105,8 @@ begin
         ('step_output', 'get_run_with_states'),
         ('run_results_page', 'run_results'),
         ('item', 'run_results'),
+        ('run_failures', 'run_results'),
+        ('run_tallies', 'run_results'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),

@@ -42,7 +42,7 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
 }
 OWNER = {"stored_task"}
 OWNER_OR_CLIENT = {"known_flows"}
-LESS = {"unfinished_runs", "worker_spans", "failed_tasks", "storages"}
+LESS = {"unfinished_runs", "worker_spans", "storages"}
 """What tells less without rights on tables."""
 EVERYBODY = {"unfinished_runs", "worker_spans", "storages"}
 NO_QUERIES = {"unmet_step", "seconds"}

@@ -21,6 +21,8 @@ LATER = (
     "pgflow.step_output(uuid, text)",
     "pgflow.run_results_page(uuid, text, int, int, bigint)",
     "pgflow.item(uuid, text, int)",
+    "pgflow.run_failures(uuid, int)",
+    "pgflow.run_tallies(uuid)",
 )
 """Functions that were added to an access."""
 

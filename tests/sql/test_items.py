@@ -202,10 +202,11 @@ def test_every_index_has_one_row_whatever_the_state_is(db: Db, seed: int) -> Non
             if fate.startswith("task"):
                 extra = {"output": str(i * 10), "error_message": None} if output is not None else {}
                 exception(db, run, i, status, **extra)
-                if output is not None and dice.random() < 0.5:
-                    write_page(db, run, "m", i, [output])
-                elif output is not None:
-                    del parents[i]
+        if fate == "task and page" and dice.random() < 0.7:
+            write_page(db, run, "m", first, [i * 10 for i in range(first, end)])
+        elif fate == "task and page":
+            for i in range(first, end):
+                del parents[i]
         if fate == "page":
             complete_items(db, run, first, [i * 10 for i in range(first, end)])
         elif fate in ("lease", "free"):

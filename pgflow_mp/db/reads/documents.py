@@ -46,14 +46,14 @@ def run_output(conn: Connection, run_id: str | UUID) -> bytes | None:
 
 
 def step_output(conn: Connection, run_id: str | UUID, step_slug: str) -> bytes | None:
-    """The output of a step as raw JSON; None if it has none, or none that fits one document."""
-    return _payload(
-        conn,
-        "select output from pgflow.step_states where run_id = %s::uuid and step_slug = %s",
-        "select pgflow.step_output(%s::uuid, %s)",
-        str(run_id),
-        step_slug,
-    )
+    """The output of a step as raw JSON; None if it has none, or none that fits one document.
+
+    The array of a map in ranges is put together for the answer.
+    """
+    row = conn.execute(
+        "select pgflow.step_output(%s::uuid, %s)", (str(run_id), step_slug), binary=True
+    ).fetchone()
+    return None if row is None else row[0]
 
 
 def beginning_of_output(
@@ -79,7 +79,10 @@ def leaves(conn: Connection, run_id: str | UUID) -> list[Leaf]:
 def iter_tasks(
     conn: Connection, run_id: str | UUID, step_slug: str
 ) -> Iterator[tuple[int, str, bytes | None]]:
-    """(Task index, status, output as raw JSON) of a step's tasks in index order, page by page."""
+    """(Index, status, output as raw JSON) of a step's items in index order, page by page.
+
+    Of a map in tasks that are not all spawned yet, those that are.
+    """
     start, rows = 0, PAGE_ROWS
     while True:
         page = conn.execute(
@@ -108,9 +111,9 @@ def iter_map_output(conn: Connection, run_id: str | UUID, step_slug: str) -> Ite
         yield output or b"null"
 
 
-def _payload(conn: Connection, from_table: str, by_function: str, *arguments: str) -> bytes | None:
+def _payload(conn: Connection, from_table: str, by_function: str, run_id: str) -> bytes | None:
     def select(conn: Connection, query: str) -> tuple[Any, ...] | None:
-        return conn.execute(query.encode(), arguments, binary=True).fetchone()
+        return conn.execute(query.encode(), (run_id,), binary=True).fetchone()
 
     row = rights.read(conn, lambda conn: select(conn, from_table), lambda conn: select(conn, by_function))
     return None if row is None else row[0]
