@@ -68,8 +68,9 @@ begin
     perform pgflow._write_elements(_open_ranges.run_id, _open_ranges.step_slug, v_elements);
   elsif v_source is null then -- outputs of tasks that pass the limit of jsonb together
     for v_first in 0 .. items - 1 by 1000 loop
-      perform pgflow._write_element_page(_open_ranges.run_id, _open_ranges.step_slug, i, i + 1)
-      from generate_series(v_first, least(v_first + 1000, items) - 1) i;
+      perform pgflow._write_element_pages(
+        _open_ranges.run_id, _open_ranges.step_slug, v_first, least(v_first + 1000, items)
+      );
     end loop;
   end if;
 
@@ -89,15 +90,20 @@ begin
 end;
 $$;
 
--- One page of the elements that a map's parent has in its tasks.
-create or replace function pgflow._write_element_page(run_id uuid, step_slug text, from_index int, to_index int)
+-- Pages of about 64 kB of elements that a map's parent has in its tasks.
+create or replace function pgflow._write_element_pages(run_id uuid, step_slug text, from_index int, to_index int)
 returns void
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
   insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
-  select run_id, step_slug, false, from_index, to_index - from_index, jsonb_agg(e)
-  from pgflow._map_elements(run_id, step_slug, from_index, to_index) e;
+  select run_id, step_slug, false, min(c.i), count(*), jsonb_agg(c.e order by c.i)
+  from (
+    select from_index + e.n - 1 as i, e.e,
+      (sum(pg_column_size(e.e)) over (order by e.n) - pg_column_size(e.e)) / 65536 as page
+    from pgflow._map_elements(run_id, step_slug, from_index, to_index) with ordinality e (e, n)
+  ) c
+  group by c.page;
 $$;
 
 -- These maps of a run, or all, are over: nothing more is leased. What was leased is free, so that a retry finds it.

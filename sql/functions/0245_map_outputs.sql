@@ -141,8 +141,8 @@ as $$
   );
 $$;
 
--- The map is done: what its exceptions returned is written into pages, too, one for each stretch of consecutive
--- ones, so that the pages cover it whole. Answers the new pages; what was written before is left. Caller holds the
+-- The map is done: what its exceptions returned is written into pages, too, of consecutive ones and of about 64 kB,
+-- so that the pages cover it whole. Answers the new pages; what was written before is left. Caller holds the
 -- locks of the run and the step.
 create or replace function pgflow._append_task_results(run_id uuid, step_slug text)
 returns table (first_index int, items int)
@@ -154,7 +154,8 @@ as $$
   select run_id, step_slug, true, min(i.task_index), count(*), jsonb_agg(i.output order by i.task_index)
   from (
     select t.task_index, coalesce(t.output, 'null'::jsonb) as output,
-      t.task_index - row_number() over (order by t.task_index) as island
+      t.task_index - row_number() over (order by t.task_index) as island,
+      sum(coalesce(pg_column_size(t.output), 8)) over (order by t.task_index) / 65536 as page
     from pgflow.step_tasks t
     where t.run_id = _append_task_results.run_id
       and t.step_slug = _append_task_results.step_slug
@@ -170,6 +171,6 @@ as $$
         true
       )
   ) i
-  group by i.island, i.task_index / 1000
+  group by i.island, i.page
   returning pages.first_index, pages.items;
 $$;

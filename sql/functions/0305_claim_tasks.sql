@@ -115,8 +115,12 @@ begin
     order by c.started_at, c.run_id
     limit 32
   ), open_steps as materialized (
-    select ss.run_id, ss.step_slug, ss.spawned_tasks,
-      greatest(ss.initial_tasks - ss.remaining_tasks - 1000, 0) as first_index,
+    -- Of a map in ranges no tasks are spawned: those that it has, its exceptions, are anywhere.
+    select ss.run_id, ss.step_slug,
+      case when ss.spawned_tasks = 0 then ss.initial_tasks else ss.spawned_tasks end as end_index,
+      case
+        when ss.spawned_tasks = 0 then 0 else greatest(ss.initial_tasks - ss.remaining_tasks - 1000, 0)
+      end as first_index,
       1 + qty / count(*) over () as share,
       random() as lot
     from running g
@@ -139,7 +143,7 @@ begin
       where t.run_id = o.run_id
         and t.step_slug = o.step_slug
         and t.task_index >= o.first_index
-        and t.task_index < o.spawned_tasks
+        and t.task_index < o.end_index
         and t.status = 'queued'
         and t.message_id is not null
         and t.queue_name = _read_fairly.queue_name

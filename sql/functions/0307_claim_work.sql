@@ -1,8 +1,10 @@
 -- Ours: claiming tasks and ranges in one round trip.
 
 -- Leases up to so many items from the flow's maps in ranges, or of one step: those of the runs with the highest
--- priority, an equal share each, and by lot who gets the odd ones. Answers the ranges, and before them the pages
--- that they lie in but for those in known.
+-- priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
+-- passed over; only where nothing else of that priority is to be had they are waited for, one at a time and with
+-- nothing leased yet, so that no two wait for each other. Answers the ranges, and before them the pages that they
+-- lie in but for those in known.
 create or replace function pgflow._claim_ranges(
   flow_slug text,
   step_slug text,
@@ -21,50 +23,79 @@ as $$
 #variable_conflict use_column
 declare
   v_map record;
+  v_more record;
   v_ranges pgflow.item_range[] := '{}';
-  v_more pgflow.item_range[];
+  v_known bigint[] := coalesce(array_remove(known, null), '{}');
   v_left int := items;
+  v_bytes bigint := pgflow._claim_bytes();
   v_maps int;
+  v_locked_runs uuid[] := '{}';
+  v_locked_steps text[] := '{}';
+  v_begun_at timestamptz := clock_timestamp();
 begin
   for v_map in
-    select c.run_id, c.step_slug, count(*) over (partition by c.priority) as alike,
-      row_number() over (partition by c.priority order by c.lot) as place
+    select o.run_id, o.step_slug, o.alike,
+      row_number() over (partition by o.priority order by o.at_most, o.lot) as place
     from (
-      select m.run_id, m.step_slug, coalesce(p.priority, 0) as priority, random() as lot
-      from pgflow.range_maps m
-      join pgflow.runs r on r.run_id = m.run_id and r.status = 'started'
-      left join pgflow.run_priorities p on p.run_id = m.run_id
-      where m.flow_slug = _claim_ranges.flow_slug
-        and m.is_open
-        and (m.not_before is null or m.not_before <= clock_timestamp())
-        and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
-      order by priority desc, r.started_at
-      limit 32
-    ) c
-    order by c.priority desc, c.lot
+      select c.*, count(*) over (partition by c.priority) as alike,
+        -- Those with least to give first: what they do not need goes to the others.
+        case when c.lots <= _claim_ranges.items then c.items - c.next_index end as at_most
+      from (
+        select m.run_id, m.step_slug, m.items, m.next_index, coalesce(p.priority, 0) as priority,
+          random() as lot, count(*) over () as lots
+        from pgflow.range_maps m
+        join pgflow.runs r on r.run_id = m.run_id and r.status = 'started'
+        left join pgflow.run_priorities p on p.run_id = m.run_id
+        where m.flow_slug = _claim_ranges.flow_slug
+          and m.is_open
+          and (m.not_before is null or m.not_before <= clock_timestamp())
+          and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
+        order by priority desc, r.started_at
+        limit 32
+      ) c
+    ) o
+    order by o.priority desc, place
   loop
-    exit when v_left <= 0;
+    exit when v_left <= 0 or v_bytes <= 0;
     v_maps := v_map.alike - v_map.place + 1;
-    v_more := array(
-      select l
-      from pgflow._lease_items(
-        v_map.run_id, v_map.step_slug, _claim_ranges.worker_id, (v_left + v_maps - 1) / v_maps,
-        pgflow._claim_bytes(), v_map.alike = 1
-      ) l
-    );
-    v_ranges := v_ranges || v_more;
-    v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more) g), 0);
+    select l.* into v_more
+    from pgflow._lease_from_map(
+      v_map.run_id, v_map.step_slug, _claim_ranges.worker_id, 1 + (v_left - 1) / v_maps, v_bytes, false
+    ) l;
+    v_ranges := v_ranges || v_more.leased;
+    v_bytes := v_bytes - v_more.bytes;
+    v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more.leased) g), 0);
+    if v_more.is_locked then
+      v_locked_runs := v_locked_runs || v_map.run_id;
+      v_locked_steps := v_locked_steps || v_map.step_slug;
+    end if;
+    continue when v_map.place < v_map.alike;
+
+    v_maps := cardinality(v_locked_runs);
+    for i in 1 .. case when cardinality(v_ranges) = 0 then v_maps else 0 end loop
+      exit when v_left <= 0 or v_bytes <= 0;
+      select l.* into v_more
+      from pgflow._lease_from_map(
+        v_locked_runs[i], v_locked_steps[i], _claim_ranges.worker_id, 1 + (v_left - 1) / (v_maps - i + 1),
+        v_bytes, cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms'
+      ) l;
+      v_ranges := v_ranges || v_more.leased;
+      v_bytes := v_bytes - v_more.bytes;
+      v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more.leased) g), 0);
+    end loop;
+    v_locked_runs := '{}';
+    v_locked_steps := '{}';
   end loop;
   if cardinality(v_ranges) = 0 then
     return;
   end if;
 
   return query
-  select distinct on (g.run_id, g.step_slug, p.page_id) g.run_id, g.step_slug, p.first_index, p.items, p.page_id, null::int, p.body,
-    null::jsonb, null::int, null::int
+  select distinct on (g.run_id, g.step_slug, p.page_id) g.run_id, g.step_slug, p.first_index, p.items, p.page_id,
+    null::int, p.body, null::jsonb, null::int, null::int
   from unnest(v_ranges) g
   cross join lateral pgflow._pages_of(g.run_id, g.step_slug, g.first_index, g.end_index) p
-  where p.page_id <> all (known);
+  where p.page_id <> all (v_known);
 
   return query
   select g.run_id, g.step_slug, g.first_index, g.end_index - g.first_index, null::bigint, g.lease_no, null::jsonb,
@@ -116,7 +147,7 @@ begin
   ) c
   order by c.msg_id;
 
-  if claim_work.items <= 0 or v_queue is null or not exists (
+  if coalesce(claim_work.items, 0) <= 0 or v_queue is null or not exists (
     select 1 from pgflow.range_maps m where m.flow_slug = claim_work.flow_slug and m.is_open
   ) then
     return;

@@ -1,14 +1,15 @@
 -- Ours: results of items in ranges.
 
--- The items from first_index to end_index (exclusive) leave the lease that holds them. Answers what held them, or
--- nothing where this is not that worker's or lease's any more.
-create or replace function pgflow._take_from_lease(
+-- So many items from first_index on leave the lease that holds them. Answers what held them, or nothing where they
+-- are not that worker's or lease's any more. Caller holds the run's lock, as has everybody who changes a lease:
+-- who only leases touches none.
+create or replace function pgflow._take_items(
   run_id uuid,
   step_slug text,
   worker_id uuid,
   lease_no int,
   first_index int,
-  end_index int,
+  items int,
   out held pgflow.item_range,
   out is_held boolean
 )
@@ -21,49 +22,55 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-  v_first int;
+  v_end bigint := first_index::bigint + items;
 begin
-  -- Found by one statement, locked by the next: a row that changes meanwhile is not this lease's any more.
-  select g.first_index into v_first
-  from pgflow.ranges g
-  where g.run_id = _take_from_lease.run_id
-    and g.step_slug = _take_from_lease.step_slug
-    and g.first_index <= _take_from_lease.first_index
-  order by g.first_index desc
-  limit 1;
   select g.* into held
   from pgflow.ranges g
-  where g.run_id = _take_from_lease.run_id
-    and g.step_slug = _take_from_lease.step_slug
-    and g.first_index = v_first
-  for update;
+  where g.run_id = _take_items.run_id
+    and g.step_slug = _take_items.step_slug
+    and g.first_index <= _take_items.first_index
+  order by g.first_index desc
+  limit 1;
   is_held := coalesce(
-    found
-      and _take_from_lease.first_index < _take_from_lease.end_index
-      and held.worker_id = _take_from_lease.worker_id
-      and held.lease_no = _take_from_lease.lease_no
-      and held.first_index <= _take_from_lease.first_index
-      and held.end_index >= _take_from_lease.end_index,
+    items > 0
+      and held.worker_id = _take_items.worker_id
+      and held.lease_no = _take_items.lease_no
+      and held.end_index >= v_end,
     false
   );
   if not is_held then
     return;
   end if;
 
-  if held.first_index < _take_from_lease.first_index then
+  if held.first_index < _take_items.first_index then
     update pgflow.ranges g
-    set end_index = _take_from_lease.first_index
+    set end_index = _take_items.first_index
     where g.run_id = held.run_id and g.step_slug = held.step_slug and g.first_index = held.first_index;
   else
     delete from pgflow.ranges g
     where g.run_id = held.run_id and g.step_slug = held.step_slug and g.first_index = held.first_index;
   end if;
-  if held.end_index > _take_from_lease.end_index then
+  if held.end_index > v_end then
     insert into pgflow.ranges (run_id, step_slug, first_index, end_index, worker_id, lease_no, deaths, leased_at)
     values (
-      held.run_id, held.step_slug, _take_from_lease.end_index, held.end_index, held.worker_id, held.lease_no,
-      held.deaths, held.leased_at
+      held.run_id, held.step_slug, v_end, held.end_index, held.worker_id, held.lease_no, held.deaths,
+      held.leased_at
     );
+  end if;
+end;
+$$;
+
+-- Raises unless all these shapes (array_dims) are that of one array of one dimension.
+create or replace function pgflow._require_alike(function_name text, variadic shapes text[])
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if shapes[1] !~ '^\[1:[0-9]+\]$' or exists (select 1 from unnest(shapes) s where s is distinct from shapes[1]) then
+    raise exception 'The arrays that % is given are not of one dimension and one length', function_name
+      using errcode = 'invalid_parameter_value';
   end if;
 end;
 $$;
@@ -133,6 +140,9 @@ declare
   v_counts int[] := '{}';
   v_rejected int[] := '{}';
 begin
+  perform pgflow._require_alike(
+    'complete_ranges', array_dims(firsts), array_dims(lease_nos), array_dims(counts), array_dims(outputs)
+  );
   select * into v_map
   from pgflow._lock_map('complete_ranges', complete_ranges.run_id, complete_ranges.step_slug);
   if v_map.run_status is distinct from 'started' or v_map.step_status is distinct from 'started' then
@@ -141,9 +151,9 @@ begin
 
   for v_part in 1 .. coalesce(cardinality(firsts), 0) loop
     select * into v_taken
-    from pgflow._take_from_lease(
+    from pgflow._take_items(
       complete_ranges.run_id, complete_ranges.step_slug, complete_ranges.worker_id, lease_nos[v_part],
-      firsts[v_part], firsts[v_part] + counts[v_part]
+      firsts[v_part], counts[v_part]
     );
     if not v_taken.is_held then
       v_rejected := v_rejected || firsts[v_part];

@@ -97,6 +97,10 @@ declare
   v_rejected int[] := '{}';
   v_settled pgflow.settled_tasks;
 begin
+  perform pgflow._require_alike(
+    'fail_range_items', array_dims(indexes), array_dims(lease_nos), array_dims(errors),
+    coalesce(array_dims(permanent), array_dims(indexes))
+  );
   select * into v_map
   from pgflow._lock_map('fail_range_items', fail_range_items.run_id, fail_range_items.step_slug);
   if v_map.run_status is distinct from 'started' or v_map.step_status is distinct from 'started' then
@@ -105,9 +109,9 @@ begin
 
   for v_item in 1 .. coalesce(cardinality(indexes), 0) loop
     select * into v_taken
-    from pgflow._take_from_lease(
+    from pgflow._take_items(
       fail_range_items.run_id, fail_range_items.step_slug, fail_range_items.worker_id, lease_nos[v_item],
-      indexes[v_item], indexes[v_item] + 1
+      indexes[v_item], 1
     );
     if v_taken.is_held then
       v_indexes := v_indexes || indexes[v_item];

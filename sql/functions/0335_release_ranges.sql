@@ -22,6 +22,9 @@ declare
   v_taken record;
   v_released int := 0;
 begin
+  perform pgflow._require_alike(
+    'release_ranges', array_dims(firsts), array_dims(lease_nos), array_dims(counts)
+  );
   select m.flow_slug into v_flow_slug
   from pgflow.range_maps m
   where m.run_id = release_ranges.run_id and m.step_slug = release_ranges.step_slug;
@@ -29,7 +32,9 @@ begin
     return 0;
   end if;
   perform pgflow._require_flow('release_ranges', v_flow_slug);
-  -- Whoever leases waits for us; whoever settles holds no lock of this row.
+  -- Who settles what the same lease holds would leave us nothing to find, and whoever leases would wait with us for
+  -- it: so the run first.
+  perform 1 from pgflow.runs r where r.run_id = release_ranges.run_id for update;
   perform 1
   from pgflow.range_maps m
   where m.run_id = release_ranges.run_id and m.step_slug = release_ranges.step_slug
@@ -37,9 +42,9 @@ begin
 
   for v_part in 1 .. coalesce(cardinality(firsts), 0) loop
     select * into v_taken
-    from pgflow._take_from_lease(
+    from pgflow._take_items(
       release_ranges.run_id, release_ranges.step_slug, release_ranges.worker_id, lease_nos[v_part],
-      firsts[v_part], firsts[v_part] + counts[v_part]
+      firsts[v_part], counts[v_part]
     );
     continue when not v_taken.is_held;
     insert into pgflow.ranges (run_id, step_slug, first_index, end_index, lease_no, deaths)
