@@ -46,6 +46,8 @@ CASES: list[tuple[Flow, Any]] = [
     (testing_flows.lazy, None),
     (testing_flows.lazy, {}),
     (testing_flows.leafless, 1),
+    (testing_flows.batched, [1, 2, 5, 3, 7, 13, 4]),
+    (testing_flows.batched, []),
 ]
 
 

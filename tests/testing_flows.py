@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pgflow_mp import Context, Flow, PermanentError
+from pgflow_mp import Context, Failed, Flow, PermanentError
 
 words = Flow("words")
 
@@ -142,3 +142,20 @@ def twice(number: int, ctx: Context) -> int:
     if ctx.attempt <= number:
         raise ValueError(f"attempt {ctx.attempt}")
     return ctx.attempt
+
+
+batched = Flow("batched", max_attempts=2, base_delay=1)
+
+
+@batched.map(batch=3, tolerate=2)
+def halved(numbers: list[int], ctx: Context) -> list[float | Failed | ValueError]:
+    if 13 in numbers:
+        raise KeyError(13)
+    if 7 in numbers and ctx.attempt == 1:
+        raise OSError("not yet")
+    return [ValueError("odd for ever") if number == 5 else number / 2 for number in numbers]
+
+
+@batched.step(depends_on=[halved])
+def all_of_them(halved: list[float | None]) -> float:
+    return sum(half or 0 for half in halved)

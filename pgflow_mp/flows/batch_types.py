@@ -78,7 +78,8 @@ def holds_items(annotation: Any) -> bool:
         return kind is tuple and (not args or args[-1] is Ellipsis)
     if foreign.library_of(kind) in ("numpy", "pandas"):
         return kind.__name__ in ("ndarray", "Series", "Index")
-    return issubclass(kind, list | collections.deque)
+    is_sequence = issubclass(kind, collections.abc.Sequence | collections.deque)
+    return is_sequence and not issubclass(kind, str | bytes | bytearray | memoryview)
 
 
 def item_of(annotation: Any) -> Any:

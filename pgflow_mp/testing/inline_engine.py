@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any, Final
 
+from pgflow_mp.flows.batching import halves, joined
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.handlers import COMPLETED, FAILED, FAILED_FOR_GOOD, PreparedHandler, prepare
@@ -44,7 +45,10 @@ class Engine(Graph):
                     continue
                 if due > self.clock.time():
                     self.clock.sleep(due - self.clock.time())
-                self._execute(step, index)
+                if step.definition.batch:
+                    self._execute_batch(step, [index, *self._due_with_it(step)])
+                else:
+                    self._execute(step, index)
             elif self._parked:
                 step, index, error = self._parked.pop(0)
                 if step.status == "started":
@@ -55,13 +59,50 @@ class Engine(Graph):
     # -- tasks -------------------------------------------------------------------------------------
 
     def _execute(self, step: InlineStep, index: int) -> None:
-        definition = step.definition
         raw = (step._inputs or [])[index]
         step.attempts[index] += 1
-        ctx = Context(
+        raised: list[BaseException] = []
+        handler = self._handler(step.definition, raised)
+        kind, body = handler.execute(raw, self.input, self._context(step, index, raw))
+        self._settle(step, index, kind, body, raised.pop() if raised else None)
+
+    def _due_with_it(self, step: InlineStep) -> list[int]:
+        """The tasks that are handed to the step's handler together with the one before them."""
+        found: list[int] = []
+        while self._queue and len(found) < step.definition.batch - 1:
+            due, _, slug, index = self._queue[0]
+            if slug != step.definition.slug or due > self.clock.time():
+                break
+            heapq.heappop(self._queue)
+            found.append(index)
+        return found
+
+    def _execute_batch(self, step: InlineStep, indexes: list[int]) -> None:
+        """As a lane does: in halves where it raises, until one item is alone."""
+        handler = self._handler(step.definition, [])
+        for index in indexes:
+            step.attempts[index] += 1
+        waiting = [(0, len(indexes))]
+        while waiting and step.status == "started":
+            low, high = waiting.pop()
+            part, trouble = indexes[low:high], None
+            raw = joined([(step._inputs or [])[index] for index in part])
+            try:
+                found = handler.outputs(raw, part, self.input, self._context(step, part[0], raw))
+            except BaseException as error:  # noqa: BLE001 - sys.exit and the like, as of a single item
+                if high - low > 1:
+                    waiting += halves(low, high)
+                    continue
+                found, trouble = [handler.failure(error, part[0])], error
+            for index, (kind, body) in zip(part, found, strict=True):
+                if step.status == "started":
+                    self._settle(step, index, kind, body, trouble)
+
+    def _context(self, step: InlineStep, index: int, raw: bytes) -> Context:
+        return Context(
             self._run_id,
             self.flow.slug,
-            definition.slug,
+            step.definition.slug,
             index,
             step.attempts[index],
             0,
@@ -69,10 +110,11 @@ class Engine(Graph):
             self.input,
             self._runtime,
         )
-        raised: list[BaseException] = []
-        handler = self._handler(definition, raised)
-        kind, body = handler.execute(raw, self.input, ctx)
-        trouble = raised.pop() if raised else None
+
+    def _settle(
+        self, step: InlineStep, index: int, kind: int, body: bytes, trouble: BaseException | None
+    ) -> None:
+        definition = step.definition
         if kind == COMPLETED:
             self._complete(step, index, body)
             return

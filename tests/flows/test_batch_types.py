@@ -46,6 +46,14 @@ class Items(list[int]):
     pass
 
 
+class Own(Sequence[int]):
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: Any) -> Any:
+        raise IndexError
+
+
 class Holder(typing.Protocol):
     def __len__(self) -> int: ...
 
@@ -105,7 +113,7 @@ def test_the_error_names_the_list_that_is_meant() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation", [*HOLD, Holder, Generator[int, None, None], list[int | ValueError]], ids=str
+    "annotation", [*HOLD, Holder, Own, range, Generator[int, None, None], list[int | ValueError]], ids=str
 )
 def test_a_batch_can_be_answered_with_any_list(annotation: Any) -> None:
     defined(handler(None, annotation))
