@@ -135,6 +135,29 @@ begin
 end;
 $$;
 
+-- Whether an item that is a task has its result in a page, too: whatever maps over it may have it by now.
+create or replace function pgflow._has_result(run_id uuid, step_slug text, task_index int)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  select coalesce(
+    (
+      select p.first_index + p.items > _has_result.task_index
+      from pgflow.pages p
+      where p.run_id = _has_result.run_id
+        and p.step_slug = _has_result.step_slug
+        and p.is_result
+        and p.first_index <= _has_result.task_index
+      order by p.first_index desc
+      limit 1
+    ),
+    false
+  );
+$$;
+
 -- A failed run's map goes on where it was. Answers how many of its items are done, or NULL where it is no map in
 -- ranges. Caller holds the run's lock.
 create or replace function pgflow._reopen_ranges(run_id uuid, step_slug text)
@@ -157,6 +180,13 @@ begin
     select coalesce(sum(p.items), 0)
     from pgflow.pages p
     where p.run_id = _reopen_ranges.run_id and p.step_slug = _reopen_ranges.step_slug and p.is_result
+  ) + (
+    select count(*)
+    from pgflow.step_tasks t
+    where t.run_id = _reopen_ranges.run_id
+      and t.step_slug = _reopen_ranges.step_slug
+      and t.status = 'completed'
+      and not pgflow._has_result(t.run_id, t.step_slug, t.task_index)
   );
 end;
 $$;

@@ -150,6 +150,10 @@ begin
   v_in_ranges := v_state.step_type = 'map' and pgflow._is_in_ranges(_count_done.run_id, _count_done.step_slug);
   if v_in_ranges then
     perform pgflow._append_task_results(_count_done.run_id, _count_done.step_slug);
+    -- It may be open still: what was handed back, or taken over, became tasks.
+    update pgflow.range_maps m
+    set is_open = false
+    where m.run_id = _count_done.run_id and m.step_slug = _count_done.step_slug and m.is_open;
   end if;
   v_output := case
     when v_state.step_type = 'single' then single_output

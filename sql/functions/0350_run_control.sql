@@ -85,7 +85,8 @@ end;
 $$;
 
 -- Starts a failed run again where it failed: completed tasks are kept, failed ones and those that were
--- never finished (cancelled) are queued anew with a fresh budget of attempts. Answers how many.
+-- never finished (cancelled) are queued anew with a fresh budget of attempts. Answers how many. A tolerated failure
+-- that was passed on, to a map that does not wait for all results, stays what it is.
 create or replace function pgflow.retry_failed_tasks(run_id uuid)
 returns int
 language plpgsql
@@ -152,6 +153,7 @@ begin
       where t.run_id = retry_failed_tasks.run_id
         and t.step_slug = v_step.step_slug
         and t.status <> 'completed'
+        and (v_done is null or not pgflow._has_result(t.run_id, t.step_slug, t.task_index))
       group by t.queue_name
       order by t.queue_name
     loop
@@ -178,12 +180,7 @@ begin
       v_queued_here := v_queued_here + cardinality(v_queue.indexes);
     end loop;
     if v_done is not null then
-      v_queued_here := v_step.initial_tasks - v_done - (
-        select count(*) from pgflow.step_tasks t
-        where t.run_id = retry_failed_tasks.run_id
-          and t.step_slug = v_step.step_slug
-          and t.status = 'completed'
-      );
+      v_queued_here := v_step.initial_tasks - v_done;
     end if;
     v_queued := v_queued + v_queued_here;
 
@@ -191,10 +188,16 @@ begin
     set status = 'started',
         failed_at = null,
         error_message = null,
-        failed_tasks = 0,
-        remaining_tasks = ss.initial_tasks - coalesce(v_done, 0) - (
+        failed_tasks = (
           select count(*) from pgflow.step_tasks t
-          where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.status = 'completed'
+          where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.status = 'failed'
+        ),
+        remaining_tasks = ss.initial_tasks - coalesce(
+          v_done,
+          (
+            select count(*) from pgflow.step_tasks t
+            where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.status = 'completed'
+          )
         )
     where ss.run_id = retry_failed_tasks.run_id and ss.step_slug = v_step.step_slug;
     perform pgflow._emit_step_event(
