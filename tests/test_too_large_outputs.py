@@ -1,4 +1,4 @@
-"""A map whose outputs do not fit one JSON document (256 MB): whole where they can be streamed, else an error.
+"""A map whose outputs do not fit one JSON document (256 MB): whole wherever they are used.
 
 The limit is made small here, where the database keeps it.
 """
@@ -22,7 +22,6 @@ from pgflow_mp import Flow
 from pgflow_mp.cli.output import write_output
 from pgflow_mp.client import Client
 from pgflow_mp.db.reads import documents
-from pgflow_mp.errors import RunFailed
 
 SOURCE = """
 from dataclasses import dataclass
@@ -139,21 +138,15 @@ def test_lines_keep_the_places_of_failed_items(small_dsn: str, tmp_path: Path) -
     assert (tmp_path / "out.jsonl").read_text() == '{"of": 1}\nnull\n{"of": 9}\n'
 
 
-def test_a_step_that_would_receive_them_fails_and_says_what_to_do(small_dsn: str, tmp_path: Path) -> None:
+def test_a_step_receives_them_by_name_or_all_of_them(small_dsn: str, tmp_path: Path) -> None:
     (tmp_path / "flows.py").write_text(SOURCE)
-    done = Cli(tmp_path, small_dsn)("run", "flows.py:total", "--input", "[1, 2]", "--workers", "1")
-    assert done.code == 1
-    said = " ".join((done.out + done.err).split())
-    assert 'its input is too large: the outputs of map "parts"' in said
-    with psycopg.connect(small_dsn) as conn:
-        rows = conn.execute(
-            "select step_slug, attempts_count, output from pgflow.step_tasks where step_slug <> 'parts' "
-            "and status <> 'queued' and (output is not null or step_slug <> 'counts')"
-        ).fetchall()
-    assert {(slug, output) for slug, _, output in rows} <= {
-        ("by_name", None),
-        ("by_mapping", None),
-        ("counts", "needs none of them"),
+    cli = Cli(tmp_path, small_dsn)
+    done = cli("run", "flows.py:total", "--input", "[1, 2]", "--output", "-", "--workers", "1")
+    assert done.code == 0, done.err
+    assert json.loads(done.out) == {
+        "by_name": "[1, 2]",
+        "by_mapping": "{'parts': [1, 2]}",
+        "counts": "needs none of them",
     }
 
 
@@ -161,9 +154,8 @@ def test_run_in_python_gives_them_whole_and_typed(small_dsn: str) -> None:
     assert pgflow_mp.run(squares, [1, 2, 3], dsn=small_dsn, workers=1) == {"sa": [Square(1), None, Square(9)]}
 
 
-def test_run_in_python_raises_where_a_step_would_receive_them(small_dsn: str) -> None:
-    with pytest.raises(RunFailed, match='"total" task 0: its input is too large: the outputs of map "parts"'):
-        pgflow_mp.run(sums, [1, 2], dsn=small_dsn, workers=1)
+def test_run_in_python_lets_a_step_receive_them(small_dsn: str) -> None:
+    assert pgflow_mp.run(sums, [1, 2], dsn=small_dsn, workers=1) == {"total": 3}
 
 
 @pytest.mark.slow

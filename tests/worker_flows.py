@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from pgflow_mp import Context, Flow, PermanentError
@@ -137,6 +138,31 @@ def right(length: int) -> str:
 @bulky.step(depends_on=[left, right])
 def both(left: list[str], right: list[str]) -> int:
     return sum(map(len, left + right))
+
+
+deep = Flow("deep", base_delay=1)
+
+
+@deep.map
+def swell(length: int) -> str:
+    return "d" * length
+
+
+@deep.array(depends_on=[swell])
+def cut(swell: Iterable[str]) -> Iterator[str]:
+    """The same again, a letter shorter."""
+    for text in swell:
+        yield text[1:]
+
+
+@deep.map(over=cut)
+def shrink(text: str) -> int:
+    return len(text)
+
+
+@deep.step(depends_on=[swell])
+def extent(swell: Sequence[str]) -> list[int]:
+    return [len(swell), sum(map(len, swell))]
 
 
 wide = Flow("wide", base_delay=1)

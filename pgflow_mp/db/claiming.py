@@ -2,7 +2,8 @@
 
 The server cannot build an input that passes the limits of jsonb (256 MB), of a text (1 GB) or of its memory;
 then it says so instead of answering the claim. The same tasks are claimed without inputs, and these asked for
-one by one.
+one by one. Of outputs of parents that are more than a claim is to hold only the names come along: the process
+that runs the task reads them itself.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+import msgspec
 import psycopg
 
 from pgflow_mp.db import engine, item_ranges
@@ -83,7 +85,7 @@ def _with_input(conn: Connection, task: ClaimedTask) -> ClaimedTask | Refused:
     name = f'step "{task.step_slug}" task {task.task_index}'
     try:
         row = conn.execute(
-            "select input, flow_input, problem from pgflow.task_input(%s::uuid, %s, %s::int)",
+            "select input, flow_input, paged from pgflow.paged_input(%s::uuid, %s, %s::int)",
             task[:3],
             binary=True,
         ).fetchone()
@@ -95,6 +97,6 @@ def _with_input(conn: Connection, task: ClaimedTask) -> ClaimedTask | Refused:
         said = "not enough memory" if isinstance(error, MemoryError) else str(error).partition("\n")[0]
         return Refused(task, f"{name}: its input cannot be read: {said}")
     if row is not None and row[0] is not None:
-        return task._replace(input=row[0], flow_input=row[1])
-    problem = row[2] if row is not None else None
-    return Refused(task, problem or f"{name}: its input is too large for one JSON value in PostgreSQL")
+        paged = None if row[2] is None else msgspec.json.decode(row[2], type=dict[str, int | None])
+        return task._replace(input=row[0], flow_input=row[1], paged=paged)
+    return Refused(task, f"{name}: its input is too large for one JSON value in PostgreSQL")

@@ -29,6 +29,7 @@ class ClaimedTask(NamedTuple):
     """A task that this worker holds. ``timeout`` is the step's effective one, in seconds.
 
     ``deaths``: how many workers died with it; it is to be failed for that, not to be run. None: run it.
+    ``paged``: parents whose outputs are too large to be part of the input, see ``pgflow.paged_input``.
     """
 
     run_id: str
@@ -40,6 +41,7 @@ class ClaimedTask(NamedTuple):
     flow_input: bytes | None
     timeout: int
     deaths: int | None = None
+    paged: dict[str, int | None] | None = None
 
 
 class Settled(NamedTuple):
@@ -121,7 +123,7 @@ def claim_tasks(
         (flow_slug, worker_id, qty, lease),
         binary=True,
     ).fetchall()
-    return [ClaimedTask._make(row) for row in rows]
+    return [ClaimedTask(*row) for row in rows]
 
 
 COMPLETE_TASKS: Final = (

@@ -103,7 +103,7 @@ def claim_work(
     found = ClaimedWork([], [], [])
     for row in rows:
         if row[9] is None:
-            found.tasks.append(ClaimedTask._make(row[:9]))
+            found.tasks.append(ClaimedTask(*row[:9]))
         elif row[3] is None:
             found.leases.append(ItemLease(row[0], row[1], row[2], row[9], row[4], row[7]))
         else:

@@ -29,6 +29,7 @@ _STARTER: Final = (
     "item",
     "run_failures",
     "run_tallies",
+    "output_page",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
 _WORKER: Final = (
@@ -37,6 +38,7 @@ _WORKER: Final = (
     "claim_tasks",
     "claim_tasks_without_input",
     "task_input",
+    "paged_input",
     "complete_tasks",
     "fail_tasks",
     "release_tasks",

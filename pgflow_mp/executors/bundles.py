@@ -26,6 +26,7 @@ def task_context(chunk: Chunk, item: Item, input: bytes, runtime: Runtime) -> Co
         raw_input=input,
         raw_flow_input=item.flow_input,
         runtime=runtime,
+        paged=item.paged,
     )
 
 

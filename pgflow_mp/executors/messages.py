@@ -52,7 +52,11 @@ class Setup(Message):
 
 
 class Item(Message):
-    """One task. ``run`` and ``step`` are positions in the chunk's lists; ``input`` is raw JSON."""
+    """One task. ``run`` and ``step`` are positions in the chunk's lists; ``input`` is raw JSON.
+
+    ``paged`` are parents whose outputs are too large to be part of it, each with its items (None: one
+    value); the process that runs the task reads them itself.
+    """
 
     index: int
     attempt: int
@@ -61,6 +65,7 @@ class Item(Message):
     step: int
     input: bytes
     flow_input: bytes | None
+    paged: dict[str, int | None] | None = None
 
 
 Address = tuple[str, str, int, int]

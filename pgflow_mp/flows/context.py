@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Mapping, MutableMapping
 from datetime import datetime
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -18,11 +18,11 @@ import msgspec
 
 from pgflow_mp import libpq
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, RunNotFound
+from pgflow_mp.flows.page_reader import PageReader
+from pgflow_mp.flows.paged import Decode, lazily
 
 if TYPE_CHECKING:
     from psycopg import Connection
-
-Decode = Callable[[bytes], Any]
 
 _CACHED_INPUTS: Final = 32
 _decode: Final[Decode] = msgspec.json.Decoder().decode
@@ -65,6 +65,7 @@ class Runtime:
     """What all contexts of one process share: settings, the shutdown signal, one database connection.
 
     ``dsn`` is where connect() goes (None: it raises ConfigError); ``worker_config`` is frozen deeply.
+    ``outputs`` reads outputs of parents that are too large to be handed over.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Runtime:
         self.dsn = dsn
         self.worker_config: Mapping[str, Any] = _freeze(dict(worker_config or {}))
         self.shutdown: Shutdown = shutdown or _NeverShutdown()
+        self.outputs = PageReader(dsn)
         self._connection: Connection[Any] | None = None
         self._pid = os.getpid()
         self._flow_inputs: OrderedDict[tuple[str, Decode], tuple[Any]] = OrderedDict()
@@ -138,7 +140,8 @@ class Runtime:
         return raw
 
     def close(self) -> None:
-        """Close the connection, if one was opened by this process."""
+        """Close the connections, if any was opened by this process."""
+        self.outputs.close()
         if self._connection is not None and self._pid == os.getpid():
             self._connection.close()
         self._connection = None
@@ -159,7 +162,9 @@ class Context(msgspec.Struct, eq=False):
     """Given to handlers that ask for it: a parameter named ``ctx`` or ``context``, or annotated Context.
 
     ``task_index`` is the element's position in a map (0 in other steps); ``attempt`` counts from 1.
-    Every field has a default, so that a handler can be tested with a plain ``Context(task_index=3)``.
+    ``paged`` are parents whose outputs are too large to be in ``raw_input``, each with its items (None for a
+    step of one task). Every field has a default, so that a handler can be tested with a plain
+    ``Context(task_index=3)``.
     """
 
     run_id: str = ""
@@ -171,6 +176,7 @@ class Context(msgspec.Struct, eq=False):
     raw_input: bytes = b"null"
     raw_flow_input: bytes | None = None
     runtime: Runtime = _detached
+    paged: Mapping[str, int | None] | None = None
 
     @property
     def flow_input(self) -> Any:
@@ -182,13 +188,16 @@ class Context(msgspec.Struct, eq=False):
 
     @property
     def task(self) -> StepTask:
-        """The claimed record."""
+        """The claimed record. Outputs of parents that are too large to be part of it are read when used."""
+        input = _decode(self.raw_input)
+        if self.paged:
+            input.update(lazily(self))
         return StepTask(
             self.flow_slug,
             self.run_id,
             self.step_slug,
             self.task_index,
-            _decode(self.raw_input),
+            input,
             self.msg_id,
             self.flow_input,
         )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from pgflow_mp.errors import FlowDefinitionError, PermanentError, PgflowError
+from pgflow_mp.flows import paged
 from pgflow_mp.flows.batching import WrongAnswer, results_of
 from pgflow_mp.flows.binding import EMPTY, Argument, Source, wants_flow_input
 from pgflow_mp.flows.checks import reader
@@ -33,6 +34,7 @@ _NO_ITERATORS: Final = frozenset({dict, list, tuple, str, int, float, bool, type
 Invocation = Callable[[Any, "bytes | None", Context], Any]
 """A handler's call with an item's input, the flow's input where it is wanted, and the context."""
 _Get = Callable[[bytes, "bytes | None", Context, "dict[str, msgspec.Raw]"], Any]
+_GetOthers = Callable[[Context, "dict[str, msgspec.Raw]"], "dict[str, Any]"]
 _decode_parents: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -166,6 +168,9 @@ class PreparedHandler:
             return COMPLETED, self.output(input, flow_input, ctx)
         except BaseException as error:  # noqa: BLE001 - sys.exit, KeyboardInterrupt, MemoryError: all outcomes
             return self.failure(error, ctx.task_index)
+        finally:
+            if ctx.paged is not None:
+                ctx.runtime.outputs.close()
 
     def _output_text(self, error: OutputError, task_index: int) -> str:
         where = f'Output of step "{self.step.slug}"'
@@ -195,7 +200,7 @@ def _general(step: StepDefinition, is_root: bool) -> Invocation:
     handler = step.handler
     by_position: list[_Get] = []
     by_name: list[tuple[str, _Get]] = []
-    others: Callable[[dict[str, msgspec.Raw]], dict[str, Any]] | None = None
+    others: _GetOthers | None = None
     members: _Get | None = None
     needs_parents = False
     for argument in step.arguments:
@@ -216,7 +221,7 @@ def _general(step: StepDefinition, is_root: bool) -> Invocation:
             return handler(*arguments)
         named = {name: get(input, flow_input, ctx, parents) for name, get in by_name}
         if others is not None:
-            named.update(others(parents))
+            named.update(others(ctx, parents))
         if members is not None:
             named.update(members(input, flow_input, ctx, parents))
         return handler(*arguments, **named)
@@ -229,19 +234,25 @@ def _getter(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
     source, name = argument.source, argument.name
     if source is Source.CONTEXT:
         return lambda input, flow_input, ctx, parents: ctx
-    decode = _checked_decoder(step, argument)
+    wanted, decode, mismatch = _decoding(step, argument)
     if source is Source.FLOW_INPUT:
         return lambda input, flow_input, ctx, parents: ctx.runtime.flow_input(ctx.run_id, flow_input, decode)
     if source is Source.PARENT:
         default = None if argument.default is EMPTY else argument.default
+        read = paged.reader(wanted, decode, mismatch)
 
         def parent(input: bytes, flow_input: bytes | None, ctx: Context, parents: dict[str, Any]) -> Any:
             raw = parents.get(name)
-            return default if raw is None else decode(raw)
+            if raw is not None:
+                return decode(raw)
+            return read(ctx, name) if ctx.paged is not None and name in ctx.paged else default
 
         return parent
     if source is Source.PARENTS:
-        return lambda input, flow_input, ctx, parents: decode(input)
+        read_all = paged.mapping_reader(wanted, decode, mismatch)
+        return lambda input, flow_input, ctx, parents: (
+            decode(input) if ctx.paged is None else read_all(ctx, input)
+        )
     if is_root:
         return lambda input, flow_input, ctx, parents: (
             ctx.runtime.flow_input(ctx.run_id, None, decode) if flow_input is None else decode(flow_input)
@@ -266,12 +277,16 @@ def _members(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
     return members
 
 
-def _other_parents(
-    step: StepDefinition, argument: Argument
-) -> Callable[[dict[str, msgspec.Raw]], dict[str, Any]]:
-    decode = _checked_decoder(step, argument)
+def _other_parents(step: StepDefinition, argument: Argument) -> _GetOthers:
+    wanted, decode, mismatch = _decoding(step, argument)
+    read = paged.reader(wanted, decode, mismatch)
     named = {other.name for other in step.arguments if other.source is Source.PARENT}
-    return lambda parents: {slug: decode(raw) for slug, raw in parents.items() if slug not in named}
+
+    def others(ctx: Context, parents: dict[str, msgspec.Raw]) -> dict[str, Any]:
+        found = {slug: decode(raw) for slug, raw in parents.items() if slug not in named}
+        return found | {slug: read(ctx, slug) for slug in ctx.paged or () if slug not in named}
+
+    return others
 
 
 def _parents(step: StepDefinition, input: bytes) -> dict[str, msgspec.Raw]:
@@ -285,16 +300,25 @@ def _parents(step: StepDefinition, input: bytes) -> dict[str, msgspec.Raw]:
 
 def _checked_decoder(step: StepDefinition, argument: Argument) -> Callable[[Any], Any]:
     """A decoder for the argument's type that raises InputMismatch, with msgspec's path."""
+    return _decoding(step, argument)[1]
+
+
+def _decoding(
+    step: StepDefinition, argument: Argument
+) -> tuple[Any, Callable[[Any], Any], Callable[[str], InputMismatch]]:
+    """The argument's type, a decoder for it, and the error for what does not fit."""
     wanted, decode = reader(step.handler, argument, step.facts)
     freeze = argument.source is Source.PARENTS and wanted is Any
-    mismatch = f'Input of step "{step.slug}" does not fit parameter "{argument.name}"'
+
+    def mismatch(text: str) -> InputMismatch:
+        return InputMismatch(f'Input of step "{step.slug}" does not fit parameter "{argument.name}": {text}')
 
     def decode_checked(raw: Any) -> Any:
         try:
             return decode(raw)
         except (msgspec.DecodeError, RecursionError) as error:
-            raise InputMismatch(f"{mismatch}: {error}") from None
+            raise mismatch(str(error)) from None
 
     if freeze:
-        return lambda raw: MappingProxyType(decode_checked(raw))
-    return decode_checked
+        return wanted, lambda raw: MappingProxyType(decode_checked(raw)), mismatch
+    return wanted, decode_checked, mismatch

@@ -31,7 +31,7 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
     size, longest = 0, 0
     last_run = last_step = None
     run = step = 0
-    for run_id, step_slug, index, msg_id, attempt, body, flow_input, timeout, _ in tasks:
+    for run_id, step_slug, index, msg_id, attempt, body, flow_input, timeout, _, paged in tasks:
         if run_id != last_run:
             run, last_run = runs.setdefault(run_id, len(runs)), run_id
         if step_slug != last_step:
@@ -42,7 +42,7 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
         size += len(body)
         if flow_input is not None:
             size += len(flow_input)
-        items.append(Item(index, attempt, msg_id, run, step, body, flow_input))
+        items.append(Item(index, attempt, msg_id, run, step, body, flow_input, paged))
     return Batch(
         flow, worker_id, list(runs), list(steps), timeouts, items, float(lease or longest + 2), now, size
     )

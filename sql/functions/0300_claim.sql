@@ -48,8 +48,8 @@ $$;
 -- Takes the queued tasks behind these messages of a queue, of all steps or of one: one update for the batch,
 -- parent outputs fetched once per (run, step). Rows that another session holds are left to it, so claims never wait for each other
 -- and a task is answered to exactly one caller. max_bytes bounds the input: the messages of the tasks
--- beyond it are visible again. A step of one task whose parents' outputs do not fit into one value is
--- answered without input (SQL null), and so is every task if without_input.
+-- beyond it are visible again. A step of one task whose parents' outputs do not fit into one value, or hold more
+-- than max_bytes, is answered without input (SQL null), and so is every task if without_input.
 create or replace function pgflow._claim(
   flow_slug text,
   msg_ids bigint[],
@@ -173,6 +173,7 @@ begin
         case
           when s.step_type = 'map' or without_input then null
           when s.deps_count = 0 then '{}'::jsonb
+          when max_bytes < pgflow._single_input_bytes(_claim.flow_slug, g.run_id, g.step_slug) then null
           else pgflow._deps_outputs(_claim.flow_slug, g.run_id, g.step_slug)
         end as deps_input
       from pgflow.runs r

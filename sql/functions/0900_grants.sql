@@ -19,7 +19,7 @@ declare
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
     'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
     'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
-    'run_failures', 'run_tallies'
+    'run_failures', 'run_tallies', 'output_page'
   ];
 begin
   if access not in ('starter', 'operator', 'worker', 'client') then
@@ -32,7 +32,8 @@ begin
   if access = 'worker' then
     v_names := v_names || array[
       'flow_options', 'flow_queues', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks',
-      'extend_tasks', 'claim_tasks_without_input', 'task_input', 'register_worker', 'heartbeat', 'stop_workers',
+      'extend_tasks', 'claim_tasks_without_input', 'task_input', 'paged_input', 'register_worker', 'heartbeat',
+      'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
       'retire_worker', 'report_parked', 'claim_work', 'range_pages', 'complete_ranges', 'fail_range_items',
       'release_ranges'
@@ -104,6 +105,8 @@ begin
         ('run_output', 'get_run_with_states'),
         ('step_output', 'get_run_with_states'),
         ('run_results_page', 'run_results'),
+        ('output_page', 'run_results'),
+        ('paged_input', 'claim_tasks'),
         ('item', 'run_results'),
         ('run_failures', 'run_results'),
         ('run_tallies', 'run_results'),

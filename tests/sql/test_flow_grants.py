@@ -37,11 +37,11 @@ where p.pronamespace = 'pgflow'::regnamespace and has_function_privilege(%s, p.o
 order by 1
 """
 READING = {"flow_options", "get_run_with_states", "recent_runs", "run_progress", "run_results", "run_heads"}
-READING |= {"watched_workers", "task_input", "flow_queues"}
+READING |= {"watched_workers", "task_input", "paged_input", "output_page", "flow_queues"}
 READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_ranges"}  # no map in ranges here
 READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}
 READING |= {"run_failures", "run_tallies"}
-NOTHING_YET = {"run_leaves", "run_failures", "range_pages"}
+NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""

@@ -23,6 +23,7 @@ LATER = (
     "pgflow.item(uuid, text, int)",
     "pgflow.run_failures(uuid, int)",
     "pgflow.run_tallies(uuid)",
+    "pgflow.output_page(uuid, text, int, bigint)",
 )
 """Functions that were added to an access."""
 

@@ -42,30 +42,40 @@ def serve_all(dsn: str, flow: str, *runs: str, **options: float) -> Worker:
     return worker
 
 
-def test_an_input_that_is_too_large_fails_its_task_and_costs_no_other_run(dsn: str) -> None:
+def test_parents_that_fit_no_json_value_together_are_read_by_the_process_in_need(dsn: str) -> None:
     limit(dsn, "_largest_json", 20_000)
     large, small = start(dsn, "bulky", [6000, 6000]), start(dsn, "bulky", [10, 10])
     worker = serve_all(dsn, "bulky", large, small)
-    assert (run_row(dsn, large).status, output(dsn, small)) == ("failed", {"both": 40})
-    tasks = Tasks(dsn, large)
-    assert tasks.error("both", 0) == (
-        'step "both" task 0: its input is too large: the outputs of map "left" (0.0 MB), map "right" '
-        "(0.0 MB) pass the 0 MB that one JSON value may hold in PostgreSQL"
-    )
-    assert tasks.attempts("both", 0) == 1
-    assert tasks.statuses("left") == {"completed": 2}
-    assert worker.stats.failed == 1
+    assert (output(dsn, large), output(dsn, small)) == ({"both": 24_000}, {"both": 40})
+    assert Tasks(dsn, large).attempts("both", 0) == 1
+    assert worker.stats.failed == 0
+
+
+def test_parents_that_are_more_than_a_claim_holds_are_read_by_the_process_in_need(dsn: str) -> None:
+    limit(dsn, "_claim_bytes", 20_000)
+    lengths = [6000, 6000, 7]
+    run = start(dsn, "deep", lengths)
+    serve_all(dsn, "deep", run)
+    assert output(dsn, run) == {"shrink": [length - 1 for length in lengths], "extent": [3, sum(lengths)]}
 
 
 def test_an_input_that_cannot_be_read_fails_its_task_and_costs_no_other_run(dsn: str) -> None:
     bad, good = start(dsn, "bulky", [1, 2]), start(dsn, "bulky", [3])
+    both = '{"left": ["l"], "right": ["r"]}'
+    broken = (
+        " returns {0} language plpgsql set search_path = pg_catalog, pg_temp as $$ begin"
+        f" if run_id = '{bad}' then raise exception using errcode = 'XX000',"
+        " message = 'invalid memory alloc request size 1073741824'; end if; {1} end $$"
+    )
     execute(
         dsn,
         "create or replace function pgflow._deps_outputs(flow_slug text, run_id uuid, step_slug text)"
-        " returns jsonb language plpgsql set search_path = pg_catalog, pg_temp as $$ begin"
-        f" if run_id = '{bad}' then raise exception using errcode = 'XX000',"
-        " message = 'invalid memory alloc request size 1073741824'; end if;"
-        """ return '{"left": ["l"], "right": ["r"]}'; end $$""",
+        + broken.format("jsonb", f"return '{both}';"),
+        "create or replace function pgflow.paged_input(run_id uuid, step_slug text, task_index int)"
+        + broken.format(
+            "table (input jsonb, flow_input jsonb, paged jsonb)",
+            f"return query select '{both}'::jsonb, null::jsonb, null::jsonb;",
+        ),
     )
     serve_all(dsn, "bulky", bad, good)
     assert (run_row(dsn, bad).status, output(dsn, good)) == ("failed", {"both": 2})
@@ -166,21 +176,3 @@ def test_300_outputs_of_5_MB_into_a_second_map(dsn: str) -> None:
         ).fetchone()
     assert counts == (300, 5_000_000)
     assert grown[0] < 300e6
-
-
-@pytest.mark.slow
-def test_two_maps_of_150_MB_into_one_step_and_as_leaves(dsn: str) -> None:
-    lengths = [5_000_000] * 30
-    runs = start(dsn, "bulky", lengths), start(dsn, "bulky", [5])
-    serve_all(dsn, "bulky", *runs)
-    assert [run_row(dsn, run).status for run in runs] == ["failed", "completed"]
-    with psycopg.connect(dsn) as conn:
-        query = "select error_message from pgflow.step_tasks where status = 'failed'"
-        ((error,),) = conn.execute(query).fetchall()
-    assert error == (
-        'step "both" task 0: its input is too large: the outputs of map "left" (143.1 MB), map "right" '
-        "(143.1 MB) pass the 255 MB that one JSON value may hold in PostgreSQL"
-    )
-    run = start(dsn, "leaves", lengths)
-    serve_all(dsn, "leaves", run)
-    assert output(dsn, run)["two"] is None
