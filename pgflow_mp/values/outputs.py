@@ -41,6 +41,7 @@ from pgflow_mp.values.jsontext import find_nul, has_longer_number, jsonb_size
 from pgflow_mp.values.keys import is_key, lost_key, same_in_json
 
 MAX_OUTPUT_BYTES: Final = 200 * 1024 * 1024
+_SHORT_NUMBER: Final = 100  # digits
 _MINUTE: Final = timedelta(minutes=1)
 _JSONB_LIMIT: Final = 0x0FFFFFFF  # bytes of one jsonb container, in PostgreSQL's binary form
 _MAX_DIGITS: Final = 131_072  # of PostgreSQL's numeric, before the decimal point
@@ -66,6 +67,8 @@ def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES) -> bytes:
     except Exception as error:
         raise _unencodable(value, error) from error
     kind = type(value)
+    if kind is int and len(body) < _SHORT_NUMBER <= limit:
+        return body
     if kind in _SCALARS:
         if kind is not str:
             if kind is float and body == b"null":

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import lane_mischief
 import pytest
-from lane_harness import Harness, kinds, lanes, text
+from lane_harness import Harness, chunk_of, kinds, lanes, range_of, text
 
 TARGET = str(Path(lane_mischief.__file__))
 
 
-@pytest.fixture(scope="module")
-def lane() -> Iterator[Harness]:
-    with lanes(1, target=TARGET) as harness:
+@pytest.fixture(scope="module", params=[chunk_of, range_of], ids=["tasks", "ranges"])
+def lane(request: pytest.FixtureRequest) -> Iterator[Harness]:
+    with lanes(1, target=TARGET, make=request.param) as harness:
         yield harness
 
 
@@ -54,6 +56,39 @@ def test_the_seed_of_one_item_is_not_that_of_the_next(lane: Harness) -> None:
     drawn = run(lane, *[["", how] for how in ("seed", "draw", "seed", "draw")])
     assert drawn[0] == drawn[2]
     assert len({drawn[0], drawn[1], drawn[3]}) == 3
+
+
+DECIMALS = """
+import decimal
+from pgflow_mp import Flow
+flow = Flow("sums")
+decimal.getcontext().prec = 50
+
+@flow.map
+def act(precision: int) -> list[int]:
+    found = decimal.getcontext().prec
+    if precision:
+        decimal.getcontext().prec = precision
+        decimal.DefaultContext.prec = precision
+    return [found, decimal.getcontext().prec, decimal.DefaultContext.prec]
+"""
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_items_share_the_context_of_decimals_that_the_target_has_set_and_none_that_items_have(
+    tmp_path: Path, own: bool
+) -> None:
+    target = tmp_path / "sums.py"
+    target.write_text(DECIMALS if own else DECIMALS.replace("decimal.getcontext().prec = 50", ""))
+    expected = 50 if own else 28
+    with lanes(1, target=str(target), make=range_of) as harness:
+        asked = {"flow": "sums", "step": "act"}
+        found = [json.loads(text(o)) for o in harness.run([0, 7, 0], **asked)]  # type: ignore[arg-type]
+        assert [first for first, _, _ in found] == [expected] * 3
+        assert found[1][1:] == [7, 7]
+        time.sleep(0.06)  # after which everything is looked at
+        (after,) = harness.run([0], **asked)  # type: ignore[arg-type]
+        assert json.loads(text(after)) == [expected, expected, 28]
 
 
 def test_what_is_listened_to_is_what_it_was_for_everybody_else() -> None:

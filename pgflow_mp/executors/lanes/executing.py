@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextvars import copy_context
 from typing import Final
 
 import msgspec
@@ -21,13 +20,14 @@ from pgflow_mp.executors.bundles import (
 from pgflow_mp.executors.endings import frame
 from pgflow_mp.executors.execution import Execute, Pages, Prepared, Runnable, error_text
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
-from pgflow_mp.executors.lanes.surroundings import Surroundings
+from pgflow_mp.executors.lanes.surroundings import LONG, Surroundings
 from pgflow_mp.executors.messages import Chunk, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode
 from pgflow_mp.flows.batching import halves, joined
 from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
 
 _CUT_OFF: Final = 4  # exit code
+_LONG: Final = int(LONG * 1e9)
 NO_ROOM: Final = (MemoryError, OSError, ValueError)
 
 
@@ -57,6 +57,7 @@ class Lane:
     ) -> None:
         self._slot = slot
         self._surroundings = surroundings
+        self._new_context = surroundings.contexts
         self._now_ns = now_ns  # taken before handlers can put another clock into the module
         self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
         self._prepared = Prepared(flows)
@@ -76,44 +77,41 @@ class Lane:
         if isinstance(chunk, RangeChunk):
             elements = self._pages.elements(chunk)
             slot.begin(ordinal)
-            self._run_range(ordinal, chunk, elements)
+            self._run_range(chunk, elements)
         else:
             slot.begin(ordinal)
-            self._run_tasks(ordinal, chunk)
+            self._run_tasks(chunk)
         slot.end()
         if not surroundings.connected:
             os._exit(_CUT_OFF)  # rather than write into what has our files' numbers now
 
-    def _run_tasks(self, ordinal: int, chunk: Chunk) -> None:
+    def _run_tasks(self, chunk: Chunk) -> None:
         steps = [self._prepared.of(chunk.flow, step) for step in chunk.steps]
         executes: list[Execute] = [step.execute for step in steps]
         for first, end in bounds_of(chunk, [step.batch for step in steps]):
             step = steps[chunk.items[first].step]
             if step.batch:
-                self._run_batches(ordinal, TaskBundle(chunk, step, first, end, self._runtime))
+                self._run_batches(TaskBundle(chunk, step, first, end, self._runtime))
             else:
-                self._run_single_tasks(ordinal, chunk, first, end, executes)
+                self._run_single_tasks(chunk, first, end, executes)
 
-    def _run_single_tasks(
-        self, ordinal: int, chunk: Chunk, first: int, end: int, executes: list[Execute]
-    ) -> None:
+    def _run_single_tasks(self, chunk: Chunk, first: int, end: int, executes: list[Execute]) -> None:
         slot, runtime, now_ns = self._slot, self._runtime, self._now_ns
-        surroundings = self._surroundings
+        surroundings, new_context = self._surroundings, self._new_context
         for position, item in enumerate(chunk.items[first:end], first):
             started = now_ns()
-            slot.start(position, started)  # before the look at skipped: see LaneProcess.relieve
-            if slot.skipped >= ordinal:
+            if not slot.start(position, started):
                 slot.finish(encode(Outcome(position, Kind.NOT_RUN, b"", 0.0)))
                 continue
             context = task_context(chunk, item, item.input, runtime)
             try:
-                kind, body = copy_context().run(executes[item.step], item.input, item.flow_input, context)
+                kind, body = new_context().run(executes[item.step], item.input, item.flow_input, context)
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
                 kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
             if self._is_copy:
                 os._exit(0)  # a copy of this process, forked by the handler, that came back here
             seconds = (now_ns() - started) / 1e9
-            fine = surroundings.after_item(seconds, failed=kind != Kind.COMPLETED)
+            fine = surroundings.after_item(seconds, kind != Kind.COMPLETED)
             outcome = Outcome(position, kind, body, seconds)
             try:
                 slot.finish(encode(outcome))
@@ -122,53 +120,73 @@ class Lane:
             if not fine:
                 os._exit(_CUT_OFF)
 
-    def _run_range(self, ordinal: int, chunk: RangeChunk, elements: list[msgspec.Raw]) -> None:
+    def _run_range(self, chunk: RangeChunk, elements: list[msgspec.Raw]) -> None:
         slot, now_ns, surroundings = self._slot, self._now_ns, self._surroundings
         step = self._prepared.of(chunk.flow, chunk.step)
         if step.batch:
-            self._run_batches(ordinal, RangeBundle(chunk, step, elements, self._runtime))
+            self._run_batches(RangeBundle(chunk, step, elements, self._runtime))
             return
         output, renew = step.output, step.wants_context
+        start, complete, new_context = slot.start, slot.complete, self._new_context
+        is_changed = surroundings.is_changed
         context = range_context(chunk, 0, b"null", self._runtime)
+        total = 0
+        started = now_ns()
         for position, element in enumerate(elements):
-            started = now_ns()
-            slot.start(position, started)
-            if slot.skipped >= ordinal:
+            if not start(position, started):
                 rest = frame(Outcome(position, Kind.NOT_RUN, b"", 0.0))
                 slot.finish(rest, chunk.count - position)
                 return
             if renew:
                 context = range_context(chunk, position, bytes(element), self._runtime)
-            kind: int = Kind.COMPLETED
             try:
-                body = copy_context().run(output, element, None, context)
+                body = new_context().run(output, element, None, context)
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
+                if self._is_copy:
+                    os._exit(0)
+                seconds = (now_ns() - started) / 1e9
                 kind, body = _failure(step, error, chunk.first_index + position)
+                self._publish_failure(Outcome(position, kind, body, seconds))
+                is_changed, started = surroundings.is_changed, now_ns()
+                continue
             if self._is_copy:
                 os._exit(0)
-            spent = now_ns() - started
-            fine = surroundings.after_item(spent / 1e9, failed=kind != Kind.COMPLETED)
+            ended = now_ns()
+            spent = ended - started
+            total += spent
+            fine = True
             try:
-                if kind == Kind.COMPLETED:
-                    slot.spend(spent)
-                    slot.finish(body + b",")
-                else:
-                    slot.finish(frame(Outcome(position, kind, body, spent / 1e9)))
+                changed = spent > _LONG or is_changed()
+            except Exception:  # noqa: BLE001 - as in after_item
+                changed = True
+            if changed:
+                fine = surroundings.after_item(spent / 1e9, False)
+                is_changed = surroundings.is_changed
+            try:
+                complete(body, total)
             except NO_ROOM as error:
-                slot.finish(frame(_no_room(Outcome(position, kind, body, spent / 1e9), error)))
+                slot.finish(frame(_no_room(Outcome(position, Kind.FAILED, body, spent / 1e9), error)))
             if not fine:
                 os._exit(_CUT_OFF)
+            started = now_ns() if changed else ended
 
-    def _run_batches(self, ordinal: int, bundle: Bundle) -> None:
+    def _publish_failure(self, outcome: Outcome) -> None:
+        """Of an item of a range."""
+        fine = self._surroundings.after_item(outcome.seconds, True)
+        self._slot.finish(frame(outcome))
+        if not fine:
+            os._exit(_CUT_OFF)
+
+    def _run_batches(self, bundle: Bundle) -> None:
         slot, now_ns = self._slot, self._now_ns
         outputs = bundle.step.outputs
         waiting = bundle.batches()
+        total = 0
         while waiting:
             low, high = waiting.pop()
             slot.widen(high - low)
             started = now_ns()
-            slot.start(low, started)
-            if slot.skipped >= ordinal:
+            if not slot.start(low, started):
                 slot.finish(bundle.not_run(low), bundle.end - low)
                 break
             indexes = bundle.indexes(low, high)
@@ -176,7 +194,7 @@ class Lane:
             try:
                 input = joined(bundle.inputs(low, high))
                 context = bundle.context(low, input)
-                found = copy_context().run(outputs, input, indexes, bundle.flow_input, context)
+                found = self._new_context().run(outputs, input, indexes, bundle.flow_input, context)
             except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
                 if high - low == 1:
                     found = [_failure(bundle.step, error, indexes[0])]
@@ -184,9 +202,10 @@ class Lane:
                 os._exit(0)
             spent = now_ns() - started
             completed = sum(kind == Kind.COMPLETED for kind, _ in found)
-            fine = self._surroundings.after_item(spent / 1e9, failed=completed < high - low)
+            fine = self._surroundings.after_item(spent / 1e9, completed < high - low)
             if found:
-                slot.spend(spent * completed // len(found))
+                total += spent * completed // len(found)
+                slot.spend(total)
                 self._publish_batch(bundle, low, found, spent / 1e9)
             else:
                 waiting += halves(low, high)

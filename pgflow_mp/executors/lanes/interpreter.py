@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import decimal
 import gc
 import io
 import locale
@@ -20,6 +19,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
+from pgflow_mp.executors.lanes.decimals import Decimals
 from pgflow_mp.executors.lanes.listening import heard, original
 
 _root: Final = logging.getLogger()
@@ -28,9 +28,8 @@ _default: Final[Any] = multiprocessing.context._default_context
 _Put = Callable[[Any], object]
 
 
-def _state(context: Callable[[], decimal.Context] = decimal.getcontext) -> tuple[Any, ...]:
+def _state() -> tuple[Any, ...]:
     """What costs next to nothing to look at, and is changed without a call; _PUT has the same order."""
-    number = context()
     return (
         sys.stdin,
         sys.stdout,
@@ -45,9 +44,6 @@ def _state(context: Callable[[], decimal.Context] = decimal.getcontext) -> tuple
         _root.level,
         _manager._disable,
         _default._actual_context,
-        number,
-        number.prec,
-        number.rounding,
     )
 
 
@@ -76,9 +72,6 @@ _PUT: Final[tuple[_Put, ...]] = (
     _root.setLevel,
     logging.disable,
     _attribute(_default, "_actual_context"),
-    decimal.setcontext,
-    lambda value: setattr(decimal.getcontext(), "prec", value),
-    lambda value: setattr(decimal.getcontext(), "rounding", value),
 )
 _TEMPDIR: Final = 9
 _CALLED: Final[tuple[tuple[Callable[[], Any], str, str], ...]] = (
@@ -93,8 +86,48 @@ _CALLED: Final[tuple[tuple[Callable[[], Any], str, str], ...]] = (
 """(how to look, module and name of what puts it back)."""
 
 
+def _watch(
+    before: tuple[Any, ...], lists: list[list[Any]], decimals_changed: Callable[[], bool]
+) -> Callable[[], bool]:
+    """A function that says whether anything was heard, _state(), one of the lists or the context of decimals
+    is not as it was, or a stream is closed.
+
+    Written out, since it is called after every item: a loop over them would take three times as long.
+    """
+    stdin, stdout, stderr, hook, display, bytecode, unraisable = before[:7]
+    thread_hook, show, directory, level, disabled, method = before[7:]
+    path, filters, handlers, arguments = lists
+
+    def is_changed() -> bool:
+        return not (
+            not heard.anything
+            and sys.stdout is stdout
+            and sys.stderr is stderr
+            and sys.stdin is stdin
+            and sys.excepthook is hook
+            and sys.displayhook is display
+            and sys.dont_write_bytecode == bytecode
+            and sys.unraisablehook is unraisable
+            and threading.excepthook is thread_hook
+            and warnings.showwarning is show
+            and tempfile.tempdir == directory
+            and _root.level == level
+            and _manager._disable == disabled
+            and _default._actual_context is method
+            and sys.path == path
+            and warnings.filters == filters
+            and _root.handlers == handlers
+            and sys.argv == arguments
+        ) or bool(stdout.closed or stderr.closed or decimals_changed())
+
+    return is_changed
+
+
 class Interpreter:
     """Made once the target is loaded. ``is_changed`` is for every item, ``mend`` for when it says so."""
+
+    is_changed: Callable[[], bool]
+    """Whether something is not as it was, or a standard stream is closed; raises if that cannot be told."""
 
     def __init__(self) -> None:
         self._before = _state()
@@ -110,23 +143,16 @@ class Interpreter:
         self._data: dict[bytes, bytes] = os.environ._data  # type: ignore[attr-defined]
         self._environment = dict(self._data)
         self._thresholds = gc.get_threshold()
-        self._decimals = decimal.getcontext().copy()
-        self._traps = self._decimals.traps
+        self._decimals = Decimals()
+        self.contexts = self._decimals.contexts
+        """Makes the context of variables that the next item runs in."""
+        self.is_changed = self._watch()
         self._policy = getattr(sys.modules.get("asyncio.events"), "_event_loop_policy", None)
         self._locale = original("locale", "setlocale")
         self._language = _text(self._locale)
 
-    def is_changed(self) -> bool:
-        """Whether something is not as it was."""
-        path, filters, handlers, arguments = self._copies
-        return not (
-            _state() == self._before
-            and decimal.getcontext().traps == self._traps
-            and sys.path == path
-            and warnings.filters == filters
-            and _root.handlers == handlers
-            and sys.argv == arguments
-        )
+    def _watch(self) -> Callable[[], bool]:
+        return _watch(self._before, self._copies, self._decimals.is_changed)
 
     def mend(self) -> bool:
         """Put back what is_changed() has found."""
@@ -136,6 +162,8 @@ class Interpreter:
                     put(before)
         found = (*self._before[:_TEMPDIR], tempfile.tempdir, *self._before[_TEMPDIR + 1 :])
         self._before = found
+        self._decimals.mend()
+        self.is_changed = self._watch()
         path, filters, handlers, arguments = self._copies
         if sys.path != path:
             sys.path = self._path
@@ -166,10 +194,7 @@ class Interpreter:
                 io.TextIOWrapper.reconfigure(stream, **form)
         if gc.get_threshold() != self._thresholds:
             original("gc", "set_threshold")(*self._thresholds)
-        now, before = decimal.getcontext(), self._decimals
-        for name in ("Emin", "Emax", "capitals", "clamp", "traps"):
-            if getattr(now, name) != getattr(before, name):
-                setattr(now, name, getattr(before, name))
+        self._decimals.mend()
         if _text(self._locale) != self._language:
             self._locale(locale.LC_ALL, self._language)
         events: Any = sys.modules.get("asyncio.events")

@@ -29,7 +29,7 @@ KEPT_SIZE: Final = 1024 * 1024  # a buffer that grew beyond this is cut back for
 
 # The control page as 64-bit words. The child writes the first 32, the parent the rest.
 _CHUNK, _RUNNING, _STARTED = 0, 1, 2  # ordinal of the chunk, item token, ns
-_FINISHED, _WIDTH = 3, 4  # items ever finished, items that run at once
+_FINISHED, _WIDTH = 3, 4  # items of the chunks that are over, items that run at once
 # One word each per buffer: ordinal of its chunk; count and length; ns that completed items of a range took.
 _BUFFER_CHUNK, _BUFFER_FILLED, _BUFFER_SPENT = 8, 16, 24
 _SHUTDOWN, _SKIP = 32, 33
@@ -39,14 +39,14 @@ _LENGTH_MASK: Final = (1 << _LENGTH_BITS) - 1
 MAX_ITEMS: Final = (1 << 24) - 1
 _POSITION_BITS: Final = 24
 
-_strongly_ordered: Final = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+_weakly_ordered: Final = platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686")
 _barrier: Final = threading.Lock()
 _barrier.acquire()
 
 
 def _fence() -> None:
     """No store after this is seen before a store ahead of it (and likewise for loads)."""
-    if not _strongly_ordered:
+    if _weakly_ordered:
         _barrier.release()
         _barrier.acquire()
 
@@ -104,7 +104,11 @@ class SlotFiles:
 
 
 class SlotWriter:
-    """The child's side. One chunk at a time: begin(ordinal), then per item start() and finish()."""
+    """The child's side. One chunk at a time: begin(ordinal), then per item start() and finish(), then end().
+
+    Of an item of a range that completes, complete() takes the place of finish(). Both are run a million times
+    a second: nothing is done in them that the parent can work out for itself.
+    """
 
     def __init__(self, files: SlotFiles) -> None:
         self._files = files.buffers
@@ -112,29 +116,44 @@ class SlotWriter:
         self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
         self._words = memoryview(self._page).cast("Q")
         self._buffer = 0
+        self._map = self._maps[0]
+        self._ordinal = 0
         self._base = 0
         self._count = 0
         self._length = 0
+        self._room = 0
+        self._filled, self._spent = _BUFFER_FILLED, _BUFFER_SPENT
 
     def begin(self, ordinal: int) -> None:
         """Take over the buffer of chunk ``ordinal`` (from 1); the parent has emptied it by contract."""
         words, buffer = self._words, ordinal % BUFFERS
-        self._buffer, self._base = buffer, ordinal << _POSITION_BITS
+        self._buffer, self._ordinal, self._base = buffer, ordinal, (ordinal << _POSITION_BITS) + 1
+        self._filled, self._spent = _BUFFER_FILLED + buffer, _BUFFER_SPENT + buffer
         self._count = self._length = 0
         if len(self._maps[buffer]) > KEPT_SIZE:
             self._remap(buffer, INITIAL_SIZE)
-        words[_BUFFER_FILLED + buffer] = words[_BUFFER_SPENT + buffer] = 0
+        self._map = self._maps[buffer]
+        self._room = len(self._map)
+        words[self._filled] = words[self._spent] = 0
         words[_WIDTH] = 1
         _fence()
         words[_BUFFER_CHUNK + buffer] = ordinal
         words[_CHUNK] = ordinal
 
-    def start(self, position: int, now_ns: int) -> None:
-        """Publish that the item at ``position`` runs since ``now_ns`` (time.monotonic_ns)."""
+    def start(self, position: int, now_ns: int) -> bool:
+        """Publish that the item at ``position`` runs since ``now_ns`` (time.monotonic_ns).
+
+        False if the parent has asked for it, and all after it, to be handed back. It is asked afterwards: an
+        item that is announced after such a request is seen not to have run (``LaneProcess.relieve``).
+        """
         words = self._words
         words[_STARTED] = now_ns
-        _fence()
-        words[_RUNNING] = self._base + position + 1
+        if _weakly_ordered:
+            _fence()
+        words[_RUNNING] = self._base + position
+        if _weakly_ordered:
+            _fence()
+        return words[_SKIP] < self._ordinal
 
     def widen(self, width: int) -> None:
         """So many items run at once from the next start() on: a batch."""
@@ -142,26 +161,51 @@ class SlotWriter:
 
     def finish(self, data: bytes, items: int = 1) -> None:
         """Append what says how the running items ended (of NOT_RUN: all that are left) and publish it."""
-        buffer, begin = self._buffer, self._length
+        begin = self._length
         end = begin + len(data)
-        if end > len(self._maps[buffer]):
-            self._remap(buffer, max(end, 2 * len(self._maps[buffer])))
-        self._maps[buffer][begin:end] = data
+        if end > self._room:
+            self._grow(end)
+        self._map[begin:end] = data
         self._length = end
         self._count += items
         words = self._words
-        _fence()
-        words[_BUFFER_FILLED + buffer] = (self._count << _LENGTH_BITS) | end
+        if _weakly_ordered:
+            _fence()
+        words[self._filled] = self._count << _LENGTH_BITS | end
         words[_RUNNING] = 0
-        words[_FINISHED] += items
 
-    def spend(self, nanoseconds: int) -> None:
-        """The running item of a range has taken so long; before finish(), for those that complete."""
-        self._words[_BUFFER_SPENT + self._buffer] += nanoseconds
+    def complete(self, body: bytes, spent_ns: int) -> None:
+        """As finish(), for the output of the running item of a range. It seems to run on until the next one
+        starts, but counts as ended. ``spent_ns``: what all items of the chunk that completed took so far.
+        """
+        begin = self._length
+        end = begin + len(body) + 1
+        if end > self._room:
+            self._grow(end)
+        self._map[begin:end] = body + b","
+        self._length = end
+        self._count = count = self._count + 1
+        words = self._words
+        words[self._spent] = spent_ns
+        if _weakly_ordered:
+            _fence()
+        words[self._filled] = count << _LENGTH_BITS | end
+
+    def spend(self, spent_ns: int) -> None:
+        """What all items of a range that completed took so far; before finish()."""
+        self._words[self._spent] = spent_ns
 
     def end(self) -> None:
         """The chunk is over."""
-        self._words[_CHUNK] = 0
+        words = self._words
+        words[_RUNNING] = 0
+        words[_CHUNK] = 0
+        words[_FINISHED] += self._count
+
+    def _grow(self, size: int) -> None:
+        self._remap(self._buffer, max(size, 2 * self._room))
+        self._map = self._maps[self._buffer]
+        self._room = len(self._map)
 
     def _remap(self, buffer: int, size: int) -> None:
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
@@ -251,8 +295,12 @@ class SlotReader:
 
     @property
     def finished(self) -> int:
-        """Items this process has finished since it started."""
-        return self._words[_FINISHED]
+        """Items this process has finished since it started; less for a moment when a chunk ends."""
+        words = self._words
+        finished, ordinal = words[_FINISHED], words[_CHUNK]
+        if ordinal:
+            finished += words[_BUFFER_FILLED + ordinal % BUFFERS] >> _LENGTH_BITS
+        return finished
 
     def skip(self, ordinal: int) -> None:
         """Ask for every item of chunks up to ``ordinal`` that has not begun to be handed back."""

@@ -26,7 +26,7 @@ from pgflow_mp.executors.lanes.listening import heard, original
 
 _SPARE_FD: Final = 64  # out of the way of what handlers open and count on
 _STANDARD: Final = (0, 1, 2)
-_LONG: Final = 250e-6  # seconds of an item after which a closer look costs next to nothing
+LONG: Final = 250e-6  # seconds of an item after which a closer look costs next to nothing
 _VERY_LONG: Final = 10e-3  # and a look at everything, which takes a fifth of a millisecond at worst
 _PAUSE: Final = 0.05  # seconds between looks at everything, where chunks begin
 
@@ -49,34 +49,39 @@ class Surroundings:
         self._lowest = _lowest_free()
         self._spare = (self._soft_limit() - self._lowest) // 2
         self._interpreter = Interpreter()
-        self._is_changed = self._interpreter.is_changed
+        self.contexts = self._interpreter.contexts
         self._kernel = Kernel()
         self._looked = time.monotonic()
         heard.anything = heard.seeded = False
 
-    def after_item(self, seconds: float, *, failed: bool) -> bool:
+    def after_item(self, seconds: float, failed: bool) -> bool:
         """Put right what an item has left, after so many seconds. False if that cannot be done.
 
-        Costs about a microsecond where the item was short and has changed nothing.
+        Need not be called where the item was no LONG one, completed, and ``is_changed`` answers False.
         """
         try:
-            changed = self._is_changed() or sys.stdout.closed or sys.stderr.closed
-        except Exception:  # noqa: BLE001 - none, or something that cannot be closed or compared
+            changed = self.is_changed()
+        except Exception:  # noqa: BLE001 - a stream that cannot be closed, or what cannot be compared
             changed = True
         if changed:
             heard.anything = True
             self._mend()
         if heard.anything or failed or seconds > _VERY_LONG:
             return self._look_at_everything()
-        if seconds > _LONG:
+        if seconds > LONG:
             self._look_at_files()
             return self.connected
         return True
 
+    @property
+    def is_changed(self) -> Callable[[], bool]:
+        """A function that says it of what items change most easily; another one each time it is mended."""
+        return self._interpreter.is_changed
+
     def begin_chunk(self) -> bool:
         """Threads of earlier items go on between chunks. False as with after_item."""
         if time.monotonic() - self._looked > _PAUSE:
-            return self.after_item(0.0, failed=True)
+            return self.after_item(0.0, True)
         self._look_at_files()
         return self.connected
 

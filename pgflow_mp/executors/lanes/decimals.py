@@ -1,0 +1,71 @@
+"""Contexts of variables for items, each its own; and that of decimals, which is one object in all of them.
+
+Where the target has left that alone when it was loaded, items run without it: decimal makes one for each that
+asks. Else it is shared, as the target wants it, looked at after every item, and put back.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import decimal
+from collections.abc import Callable
+from typing import Any, Final
+
+_FIELDS: Final = ("prec", "rounding", "Emin", "Emax", "capitals", "clamp", "traps")
+_NAME: Final = "decimal_context"
+
+
+class Decimals:
+    """How it is when this is made."""
+
+    is_changed: Callable[[], bool]
+    """To be asked after every item: of what is changed most; mend() looks at all."""
+
+    def __init__(self) -> None:
+        self._default = _fields(decimal.DefaultContext)
+        self._shared: decimal.Context | None = None
+        known = contextvars.copy_context()
+        numbers = next((var for var in known if var.name == _NAME), None)
+        if numbers is None or _fields(known[numbers]) == self._default:
+            base = contextvars.Context()
+            for variable, value in known.items():
+                if variable is not numbers:
+                    base.run(variable.set, value)
+            self.contexts: Callable[[], contextvars.Context] = base.copy
+            self.is_changed = _watch_default()
+        else:
+            self._shared = known[numbers]
+            self._before = _fields(self._shared)
+            self.contexts = contextvars.copy_context
+            self.is_changed = _watch(self._shared)
+
+    def mend(self) -> None:
+        """Put back what is not as it was."""
+        if self._shared is not None:
+            _put(self._shared, self._before)
+        _put(decimal.DefaultContext, self._default)
+
+
+def _watch_default() -> Callable[[], bool]:
+    default, precision = decimal.DefaultContext, decimal.DefaultContext.prec
+    return lambda: default.prec != precision
+
+
+def _watch(shared: decimal.Context) -> Callable[[], bool]:
+    """A function that says whether what is changed most is not as it was."""
+    precision, rounding, traps = shared.prec, shared.rounding, shared.copy().traps
+
+    def is_changed() -> bool:
+        return bool(shared.prec != precision or shared.rounding != rounding or shared.traps != traps)
+
+    return is_changed
+
+
+def _fields(context: Any) -> list[Any]:
+    return [dict(context.traps) if name == "traps" else getattr(context, name) for name in _FIELDS]
+
+
+def _put(context: decimal.Context, fields: list[Any]) -> None:
+    for name, value, now in zip(_FIELDS, fields, _fields(context), strict=True):
+        if now != value:
+            setattr(context, name, value)
