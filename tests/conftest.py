@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
-from database_server import DatabaseServer
+from database_server import DatabaseServer, room_in_memory
 from worker_harness import end_processes
 
 from pgflow_mp.embedded.server import EmbeddedServer
@@ -32,7 +32,7 @@ def server() -> Iterator[DatabaseServer]:
     if given := os.environ.get("PGFLOW_TEST_DSN"):
         yield DatabaseServer(given)
     else:
-        with EmbeddedServer(throwaway=True) as embedded:
+        with EmbeddedServer(room_in_memory(), throwaway=True) as embedded:
             yield DatabaseServer(embedded.dsn)
 
 
@@ -100,7 +100,7 @@ def system_server() -> Iterator[DatabaseServer]:
     """A throw-away server of the machine's own, oldest PostgreSQL (15 or newer), else skip."""
     for bin_dir in system_bin_dirs():
         if int(bin_dir.parent.name) >= 15:
-            with EmbeddedServer(throwaway=True, bin_dir=bin_dir) as embedded:
+            with EmbeddedServer(room_in_memory(), throwaway=True, bin_dir=bin_dir) as embedded:
                 yield DatabaseServer(embedded.dsn)
             return
     pytest.skip("no PostgreSQL 15 or newer in /usr/lib/postgresql")

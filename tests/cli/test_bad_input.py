@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from cli_harness import FLOWS, Cli, Done, assert_one_screen
-from database_server import DatabaseServer
+from database_server import DatabaseServer, room_in_memory
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
@@ -175,7 +175,7 @@ def guarded() -> Iterator[EmbeddedServer]:
         "max_connections": "12",
         "superuser_reserved_connections": "2",
     }
-    with EmbeddedServer(throwaway=True, settings=settings) as server:
+    with EmbeddedServer(room_in_memory(), throwaway=True, settings=settings) as server:
         with psycopg.connect(server.dsn, autocommit=True) as conn:
             conn.execute("create role clerk login password 'right'")
             conn.execute("create role guest login password 'right'")

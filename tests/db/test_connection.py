@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from database_server import DatabaseServer
+from database_server import DatabaseServer, room_in_memory
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from psycopg.conninfo import make_conninfo
@@ -56,7 +56,7 @@ def tcp() -> Iterator[dict[str, str]]:
         "max_connections": "6",
         "superuser_reserved_connections": "3",
     }
-    with EmbeddedServer(throwaway=True, settings=configuration) as server:
+    with EmbeddedServer(room_in_memory(), throwaway=True, settings=configuration) as server:
         with psycopg.connect(server.dsn, autocommit=True) as conn:
             conn.execute("create role bob login password 's3cr3t/pass'")
             conn.execute("create role locked password 's3cr3t/pass'")

@@ -11,6 +11,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from database_server import room_in_memory
 from psycopg.conninfo import make_conninfo
 
 from pgflow_mp.db import schema
@@ -262,7 +263,7 @@ def test_the_extension_pgmq_is_used_where_the_server_offers_it(tmp_path: Path, c
     )
     settings = {"extension_control_path": f"{tmp_path}:$system"}
     with (
-        EmbeddedServer(throwaway=True, settings=settings) as server,
+        EmbeddedServer(room_in_memory(), throwaway=True, settings=settings) as server,
         psycopg.connect(server.dsn, autocommit=True) as other,
     ):
         assert schema.install(other).queue == "extension"
