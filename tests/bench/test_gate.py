@@ -33,6 +33,13 @@ def test_a_loss_of_more_than_a_quarter_fails(gate: ModuleType, found: float, bad
     assert bool(gate.losses({"r": Samples((found,))}, {"r": 1.0})) is bad
 
 
+@pytest.mark.parametrize(("found", "bad"), [(0.86, False), (0.84, True)])
+def test_a_share_of_the_pool_may_fall_by_less(gate: ModuleType, found: float, bad: bool) -> None:
+    name = "ranges: 1 ms run / pool, same chunks"
+    assert bool(gate.losses({name: Samples((found,))}, {name: 1.0})) is bad
+    assert set(gate.TOLERANCE) <= set(gate.RATIOS)
+
+
 def test_one_bad_round_of_three_does_not_fail(gate: ModuleType) -> None:
     assert gate.losses({"r": Samples((1.0, 0.2, 0.9))}, {"r": 1.0}) == []
 
