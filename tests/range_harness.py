@@ -6,7 +6,9 @@ from collections import Counter
 from typing import Any
 
 import psycopg
-from worker_harness import start
+from worker_harness import compiled, start
+
+from pgflow_mp.testing.audit import audit_run
 
 
 def store_in_ranges(dsn: str, flow: str) -> None:
@@ -21,13 +23,27 @@ def store_in_ranges(dsn: str, flow: str) -> None:
         )
 
 
-def start_in_ranges(dsn: str, flow: str, input: Any) -> str:
-    """Start a run whose maps are stored in ranges; its id."""
-    from worker_harness import compiled
+def start_in_ranges(dsn: str, flow: str, input: Any, **options: Any) -> str:
+    """Start a run whose maps are stored in ranges; its id.
 
+    ``options`` are columns of the flow's steps, or of their policies, to be set for a worker that leaves them
+    (compile="skip").
+    """
     compiled(dsn, flow)
     store_in_ranges(dsn, flow)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        for name, value in options.items():
+            table = "steps" if name.startswith("opt_") else "step_policies"
+            conn.execute(
+                f"update pgflow.{table} set {name} = %s where flow_slug = %s".encode(), (value, flow)
+            )
     return start(dsn, flow, input)
+
+
+def problems(dsn: str, run_id: str) -> list[str]:
+    """What the audit has to say."""
+    with psycopg.connect(dsn) as conn:
+        return audit_run(conn, run_id)
 
 
 class Ranges:

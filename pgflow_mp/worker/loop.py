@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.events import (
@@ -165,7 +165,7 @@ class Loop:
                 if chunks and (dispatcher.depth(flow) < 2 or dispatcher.is_late(lane, now)):
                     continue
                 flight = dispatcher.next_chunk(lane, capacity, now)
-                if flight is not None and not executor.submit(lane, cast(Any, flight.chunk), flight.timeouts):
+                if flight is not None and not executor.submit(lane, flight.chunk, flight.timeouts):
                     dispatcher.take_back(flight)
 
     def _look_after_parked(self, now: float) -> None:
