@@ -30,6 +30,7 @@ _SETTINGS: Final = (
     "load_timeout",
     "heartbeat_interval",
     "dead_after",
+    "keep",
     "log_level",
     "log_format",
 )

@@ -8,6 +8,8 @@ from typing import Final
 
 _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SECONDS: Final = {"ms": 0.001, "": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
+_AGES: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_OLDEST: Final = 36_500 * 86_400
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("", "0", "false", "no", "off")
 
@@ -70,6 +72,16 @@ def whole_seconds(text: str) -> int:
     value = -int(-seconds(text) // 1)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is less than a second")
+    return value
+
+
+def age(text: str) -> float:
+    """How long ago something was, with a unit: 30d, 12h, 2w, 90min. In seconds, at most a hundred years."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(s|min|m|h|d|w)\s*", text.lower())
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time with its unit like 30d, 12h or 2w")
+    if (value := float(match[1]) * _AGES[match[2]]) > _OLDEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than a hundred years")
     return value
 
 

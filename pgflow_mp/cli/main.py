@@ -36,6 +36,7 @@ VERBS: Final = {
     "status": Verb("status", "show recent runs, or one of them"),
     "retry": Verb("retry", "go on with a failed run: what failed is tried again"),
     "cancel": Verb("cancel", "end a run; what runs of it is stopped"),
+    "prune": Verb("prune", "remove runs that ended long ago"),
     "replay": Verb("replay", "execute one item of a run again, here, to debug it"),
     "bench": Verb("bench", "measure throughput, efficiency and latency on this machine"),
     "compile": Verb("installing", "print the SQL that creates a flow"),

@@ -163,6 +163,15 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         },
     ),
     (
+        ("--keep",),
+        "PGFLOW_KEEP",
+        {
+            "convert": converters.age,
+            "metavar": "AGE",
+            "help": "remove runs of these flows that ended longer ago, e.g. 30d, while working",
+        },
+    ),
+    (
         ("--progress",),
         "PGFLOW_PROGRESS",
         {

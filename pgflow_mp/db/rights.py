@@ -31,7 +31,7 @@ _STARTER: Final = (
     "run_tallies",
     "output_page",
 )
-_OPERATOR: Final = ("cancel_run", "retry_failed_tasks")
+_OPERATOR: Final = ("cancel_run", "retry_failed_tasks", "prune_runs")
 _WORKER: Final = (
     "flow_options",
     "flow_queues",

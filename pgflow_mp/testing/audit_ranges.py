@@ -90,7 +90,7 @@ _STRAYS: Final = """
     ) x
     where not exists (
       select 1 from pgflow.range_maps m where m.run_id = %(run)s::uuid and m.step_slug = x.step_slug
-    )
+    ) and not (x.step_slug = '' and exists (select 1 from pgflow.loads l where l.run_id = %(run)s::uuid))
 """
 
 

@@ -11,10 +11,12 @@ from typing import Any
 
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.pulse import Pulse, PulseWatch
+from pgflow_mp.worker.retention import Retention
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
 from pgflow_mp.worker.startup import Policies
@@ -28,12 +30,19 @@ class Crew:
     settler: Settler
     heartbeat: Heartbeat
     upkeep: Upkeep
+    retention: Retention | None
     pulse: Pulse
     """The main loop's."""
 
+    @property
+    def watchers(self) -> list[DatabaseThread]:
+        """Those that move no items: they are stopped last."""
+        watchers: list[DatabaseThread] = [self.heartbeat, self.upkeep]
+        return watchers if self.retention is None else [*watchers, self.retention]
+
     def start(self) -> None:
         """Start the threads."""
-        for thread in (self.claimer, self.settler, self.heartbeat, self.upkeep):
+        for thread in (self.claimer, self.settler, *self.watchers):
             thread.start()
 
 
@@ -50,13 +59,14 @@ def hire(
 
     ``policies`` reads the retry options of our steps.
     """
+    served = list(flows)
     claimer = Claimer(
         settings.dsn,
         post,
         worker_name=settings.worker_name,
         dead_after=settings.dead_after,
         lease=settings.visibility_timeout,
-        flows=flows,
+        flows=served,
     )
 
     def beating() -> Sequence[str]:
@@ -78,5 +88,6 @@ def hire(
             watch=PulseWatch((pulse, settler.pulse), settings.dead_after / 3),
         ),
         Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating, policies=policies),
+        None if settings.keep is None else Retention(settings.dsn, post, keep=settings.keep, flows=served),
         pulse,
     )

@@ -31,6 +31,7 @@ class WorkerSettings:
     are settled ``linger`` after the first of them (twice that in the midst of a map), or at once when a
     batch is full, when nothing more of their run is held, or when a lane has nothing to do.
     ``claim_ahead`` is how much work, per lane, is claimed beyond what the lanes hold.
+    ``keep``: runs of the served flows go this long after they ended (None: never).
     ``crash_budget`` is how often an item may crash its process before it is quarantined.
     Every lane imports the targets for itself, within ``load_timeout``. ``preload`` names modules that are
     imported once and shared by all lanes, and by those that replace them; "flow" stands for the targets
@@ -60,6 +61,7 @@ class WorkerSettings:
     linger: float = 0.25
     claim_ahead: float = 0.4
     crash_budget: int = 2
+    keep: float | None = None
     log_level: str = "info"
     log_format: str = "text"
 
@@ -75,6 +77,7 @@ class WorkerSettings:
             "grace": 0,
             "linger": 0,
             "claim_ahead": 0,
+            "keep": 0,
         }
         for name, minimum in least.items():
             value = getattr(self, name)

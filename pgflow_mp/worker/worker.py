@@ -24,7 +24,7 @@ from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
 from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
-from pgflow_mp.worker import inbox, startup
+from pgflow_mp.worker import inbox, retention, startup
 from pgflow_mp.worker.batches import ItemTimes
 from pgflow_mp.worker.course import Course, join
 from pgflow_mp.worker.crew import hire
@@ -132,6 +132,8 @@ class Worker:
         settings, course = self.settings, self._course
         with self._interruptible(), startup.session(settings.dsn) as session:
             session.call(schema.check)
+            if settings.keep is not None:
+                session.call(retention.check)
             limits = Limits(
                 settings.lanes, settings.max_memory_per_worker, settings.preload, settings.load_timeout
             )
@@ -223,9 +225,9 @@ class Worker:
         loop.collector.hand_back_parked()
         limit = _FORCED_SETTLE if forced else max(_LEAST_SETTLE, deadline - time.monotonic())
         self._close_settler(loop, limit)
-        loop.crew.heartbeat.stop()
-        loop.crew.upkeep.stop()
-        for thread in (loop.crew.claimer, loop.crew.heartbeat, loop.crew.upkeep):
+        for watcher in loop.crew.watchers:
+            watcher.stop()
+        for thread in (loop.crew.claimer, *loop.crew.watchers):
             join(thread, _FORCED_SETTLE)
             if not thread.is_alive():
                 thread.close()

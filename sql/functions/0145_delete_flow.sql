@@ -29,6 +29,8 @@ begin
   perform 1 from pgflow.runs r where r.flow_slug = p_flow_slug order by r.run_id for update;
   delete from pgflow.step_tasks t using pgflow.runs r
   where r.flow_slug = p_flow_slug and t.run_id = r.run_id;
+  perform pgflow._drop_leavings(p_flow_slug);
+  perform pgflow._drop_loads(array(select l.run_id from pgflow.loads l where l.flow_slug = p_flow_slug));
   foreach v_queue in array v_queues loop
     perform pgmq.drop_queue(v_queue);
   end loop;

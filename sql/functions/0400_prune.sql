@@ -3,6 +3,28 @@
 -- those that died but were not yet taken over from. A run is locked before it goes, and looked at again
 -- once it is locked: somebody may just have started it again. What others hold at the moment is left for
 -- the next call: so are workers, whose tasks forget them, which touches tasks of runs that are not locked.
+create or replace function pgflow._prune_workers(cutoff timestamptz)
+returns int
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_patience text := current_setting('lock_timeout');
+  v_workers int := 0;
+begin
+  begin
+    perform set_config('lock_timeout', '100ms', true);
+    delete from pgflow.workers w
+    where w.last_heartbeat_at < cutoff and (w.dead_after is null or w.recovered_at is not null);
+    get diagnostics v_workers = row_count;
+    perform set_config('lock_timeout', v_patience, true);
+  exception when lock_not_available then
+    null;
+  end;
+  return v_workers;
+end;
+$$;
+
 create or replace function pgflow.prune_data_older_than(retention_interval interval)
 returns void
 language plpgsql
@@ -11,19 +33,11 @@ set standard_conforming_strings = on
 as $$
 declare
   v_cutoff timestamptz := now() - retention_interval;
-  v_patience text := current_setting('lock_timeout');
   v_runs uuid[];
   v_queue record;
   v_archive text;
 begin
-  begin
-    perform set_config('lock_timeout', '100ms', true);
-    delete from pgflow.workers w
-    where w.last_heartbeat_at < v_cutoff and (w.dead_after is null or w.recovered_at is not null);
-    perform set_config('lock_timeout', v_patience, true);
-  exception when lock_not_available then
-    null;
-  end;
+  perform pgflow._prune_workers(v_cutoff);
 
   select array_agg(l.run_id) into v_runs
   from (

@@ -18,6 +18,7 @@ begin
     where t.run_id = d.run_id and t.step_slug = d.step_slug
     limit 1
   ) t
+  where not exists (select 1 from pgflow.leavings l where l.run_id = d.run_id) -- they are gone soon
   limit 1;
   if found then
     raise exception 'update or delete on table "step_states" violates foreign key constraint "step_tasks_run_id_step_slug_fkey" on table "step_tasks"'

@@ -1,6 +1,6 @@
 -- Ours: what a map in ranges has besides its step's state goes with that state, however that is deleted. The tables
 -- have no foreign keys, whose locks would make whoever claims wait for whoever settles. As a foreign key's, the
--- action needs no right of who deletes.
+-- action needs no right of who deletes. The pages of a run that is pruned go after it, piece by piece.
 
 -- Who leases items holds the lock of the map's row, and writes its range before it lets go: so the map goes first,
 -- and the next statement sees the ranges of those that were waited for.
@@ -16,7 +16,11 @@ as $$
 begin
   delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id and m.step_slug = d.step_slug;
   delete from pgflow.ranges g using deleted d where g.run_id = d.run_id and g.step_slug = d.step_slug;
-  delete from pgflow.pages p using deleted d where p.run_id = d.run_id and p.step_slug = d.step_slug;
+  delete from pgflow.pages p
+  using deleted d
+  where p.run_id = d.run_id
+    and p.step_slug = d.step_slug
+    and not exists (select 1 from pgflow.leavings l where l.run_id = d.run_id);
   return null;
 end;
 $$;
@@ -34,7 +38,9 @@ as $$
 begin
   delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id;
   delete from pgflow.ranges g using deleted d where g.run_id = d.run_id;
-  delete from pgflow.pages p using deleted d where p.run_id = d.run_id;
+  delete from pgflow.pages p
+  using deleted d
+  where p.run_id = d.run_id and not exists (select 1 from pgflow.leavings l where l.run_id = d.run_id);
   return null;
 end;
 $$;
@@ -55,6 +61,12 @@ begin
   end if;
   if exists (select 1 from pgflow.pages) then
     truncate pgflow.pages;
+  end if;
+  if exists (select 1 from pgflow.loads) then
+    truncate pgflow.loads;
+  end if;
+  if exists (select 1 from pgflow.leavings) then
+    truncate pgflow.leavings;
   end if;
   return null;
 end;

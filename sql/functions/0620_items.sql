@@ -14,7 +14,8 @@ do $do$
 declare
   v_all constant text := $sql$
   with tasks as (
-    select * from pgflow.step_tasks
+    select * from pgflow.step_tasks t
+    where not exists (select 1 from pgflow.leavings l where l.run_id = t.run_id)
   ),
   maps as (
     select m.*, 0 as from_index, m.items as to_index from pgflow.range_maps m
@@ -27,6 +28,7 @@ declare
   with tasks as (
     select * from pgflow.step_tasks t
     where t.run_id = $1 and t.step_slug = $2 and t.task_index >= $3 and t.task_index < $4
+      and not exists (select 1 from pgflow.leavings l where l.run_id = $1)
   ),
   maps as (
     select m.*, greatest($3, 0) as from_index, least($4, m.items) as to_index

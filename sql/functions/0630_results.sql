@@ -134,8 +134,9 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select t.step_slug, t.task_index, t.attempts_count, t.error_message, count(*) over ()
-  from pgflow.step_tasks t
-  where t.run_id = run_failures.run_id
+  from pgflow.runs r
+  join pgflow.step_tasks t on t.run_id = r.run_id
+  where r.run_id = run_failures.run_id
     and t.status = 'failed'
     and coalesce(t.flow_slug = any ((select pgflow._granted_flows('run_failures'))::text[]), true)
   order by t.failed_at, t.step_slug, t.task_index

@@ -4,7 +4,7 @@
 
 revoke all on all routines in schema pgflow from public;
 
--- starter: start and read runs. operator: also cancel and retry them. worker: start, read, claim, settle
+-- starter: start and read runs. operator: also cancel, retry and prune them. worker: start, read, claim, settle
 -- and report. client: what a client of pgflow itself needs, which reads the definitions of flows from their
 -- tables. Answers what was granted.
 create or replace function pgflow.grant_access(role_name name, access text)
@@ -27,7 +27,7 @@ begin
       using errcode = 'invalid_parameter_value';
   end if;
   if access = 'operator' then
-    v_names := v_names || array['cancel_run', 'retry_failed_tasks'];
+    v_names := v_names || array['cancel_run', 'retry_failed_tasks', 'prune_runs'];
   end if;
   if access = 'worker' then
     v_names := v_names || array[

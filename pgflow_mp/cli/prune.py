@@ -1,0 +1,88 @@
+"""prune: runs that ended long ago are removed, with all that belongs to them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from pgflow_mp.cli import converters
+from pgflow_mp.cli.command_line import database_choice
+from pgflow_mp.cli.complaints import OK
+from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
+from pgflow_mp.errors import FlowNotFound
+
+if TYPE_CHECKING:
+    from pgflow_mp.db.engine import Connection
+
+_TELL_EVERY: Final = 5.0  # seconds
+
+logger = logging.getLogger("pgflow_mp")
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    parser.usage = f"{parser.prog} --keep AGE [--flow SLUG] [OPTIONS]"
+    parser.description = (
+        "Remove runs that ended longer ago than AGE, with their items, results and messages, a short\n"
+        "transaction at a time: workers go on meanwhile, and what is interrupted can be gone on with."
+    )
+    parser.option(
+        "--keep",
+        env="PGFLOW_KEEP",
+        metavar="AGE",
+        convert=converters.age,
+        help="how long a run is kept once it has ended: 30d, 12h, 2w",
+    )
+    parser.option("--flow", env="PGFLOW_FLOW", metavar="SLUG", help="only runs of this flow")
+    add_json(parser)
+    add_database(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Remove them, and say how many there were."""
+    from pgflow_mp.cli.connecting import never_used, open_database
+    from pgflow_mp.observe.text import plural
+
+    if args.keep is None:
+        raise UsageError("How long are runs to be kept?", hint=f"{command('prune')} --keep 30d")
+    choice, runs, rows = database_choice(args), 0, 0
+    if not never_used(choice):
+        with open_database(choice) as database, database.connect() as conn:
+            if args.flow is not None:
+                _check_flow(conn, args.flow)
+            runs, rows = _prune(conn, args.keep, None if args.flow is None else [args.flow])
+    if args.json:
+        print(json.dumps({"runs": runs, "rows": rows}))
+    else:
+        print(f"Removed {plural(runs, 'run')}, and {plural(rows, 'row')} of what was left of pruned runs.")
+    return OK
+
+
+def _check_flow(conn: Connection, slug: str) -> None:
+    """Refuse a flow that the database does not know, where our role may look."""
+    import psycopg
+
+    from pgflow_mp.db.reads.runs import known_flows
+
+    try:
+        known = known_flows(conn)
+    except psycopg.errors.InsufficientPrivilege:
+        return
+    if slug not in known:
+        raise FlowNotFound(f'There is no flow "{slug}" in this database', hint=f"It has {', '.join(known)}.")
+
+
+def _prune(conn: Connection, keep: float, flows: list[str] | None) -> tuple[int, int]:
+    from pgflow_mp.db.pruning import prune_some
+
+    runs = rows = 0
+    tell = time.monotonic() + _TELL_EVERY
+    while not (pruned := prune_some(conn, keep, flows)).done:
+        runs, rows = runs + pruned.runs, rows + pruned.rows
+        if time.monotonic() > tell:
+            logger.info("removed %s runs and %s rows so far", f"{runs:,}", f"{rows:,}")
+            tell = time.monotonic() + _TELL_EVERY
+    return runs, rows

@@ -1,0 +1,36 @@
+"""Letting go of runs that ended long ago, a short transaction at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from pgflow_mp.db.engine import Connection
+
+
+class Pruned(NamedTuple):
+    """What one call did: runs that are gone, rows of what such runs left; ``done``: there is no more."""
+
+    runs: int
+    rows: int
+    done: bool
+
+
+def prune_some(conn: Connection, keep: float, flows: Sequence[str] | None = None) -> Pruned:
+    """Let go of some of what ended more than ``keep`` seconds ago, of these flows or all that we may use.
+
+    For the schema's owner, and with the access "operator".
+    """
+    row = conn.execute(
+        "select runs, removed, is_done from pgflow.prune_runs(make_interval(secs => %s::float8), %s::text[])",
+        (keep, None if flows is None else list(flows)),
+    ).fetchone()
+    return Pruned._make(row or (0, 0, True))
+
+
+def may_prune(conn: Connection) -> bool:
+    """Whether our role may."""
+    row = conn.execute(
+        "select has_function_privilege('pgflow.prune_runs(interval, text[], int)', 'execute')"
+    ).fetchone()
+    return row == (True,)

@@ -1,0 +1,56 @@
+"""Old runs go while the worker works, a short transaction now and then, on a thread of their own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.pruning import may_prune, prune_some
+from pgflow_mp.errors import DatabaseError
+from pgflow_mp.observe.text import duration, plural
+from pgflow_mp.worker.database_thread import DatabaseThread
+from pgflow_mp.worker.inbox import Said
+
+_LOOK_EVERY: Final = (1.0, 600.0)  # seconds: at least and at most, in between a tenth of what is kept
+_REST: Final = 4  # a piece rests so many times as long as it took
+_LEAST_REST: Final = 0.05
+
+
+def check(conn: Connection) -> None:
+    """Raise DatabaseError where our role may not remove runs."""
+    if not may_prune(conn):
+        raise DatabaseError(
+            "permission denied for function prune_runs, which --keep needs",
+            hint="The schema's owner may grant it: select pgflow.grant_access('some_role', 'operator'); "
+            "or remove runs as the owner, by the command prune, and leave --keep away here.",
+        )
+
+
+class Retention(DatabaseThread):
+    """Lets go of runs of these flows that ended more than ``keep`` seconds ago."""
+
+    who = "retention"
+
+    def __init__(self, dsn: str, post: Callable[[Any], None], *, keep: float, flows: Iterable[str]) -> None:
+        super().__init__(dsn, post)
+        self._keep = keep
+        self._flows = list(flows)
+
+    def _serve(self, conn: Connection) -> None:
+        runs = 0
+        while not self._stopping.is_set():
+            began = time.monotonic()
+            pruned = prune_some(conn, self._keep, self._flows)
+            self._keeper.worked()
+            runs += pruned.runs
+            if pruned.done:
+                if runs:
+                    text = f"removed {plural(runs, 'run')} that ended more than {duration(self._keep)} ago"
+                    self._post(Said("info", text))
+                runs = 0
+                rest = min(max(_LOOK_EVERY[0], self._keep / 10), _LOOK_EVERY[1])
+            else:
+                rest = max(_LEAST_REST, _REST * (time.monotonic() - began))
+            self._wakeup.wait(rest)
