@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from pgflow_mp.executors.messages import AnyChunk, Chunk, Item
@@ -26,10 +27,13 @@ def next_number() -> int:
 class ItemTimes:
     """How long an item of each step takes: a moving average over about the last 20 to 50 items.
 
-    And how many bytes of output it leaves.
+    And how many bytes of output it leaves. ``batches`` are the items that a step's handler takes at once, by
+    flow and step, where that is a list.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, batches: Mapping[tuple[str, str], int] = MappingProxyType({})) -> None:
+        self._batches = batches
+        self._last: dict[str, str] = {}
         self._means: dict[tuple[str, str], float] = {}
         self._recent: dict[str, float] = {}
         self._bytes: dict[tuple[str, str], float] = {}
@@ -41,6 +45,7 @@ class ItemTimes:
         if items <= 0:
             return
         key, mean = (flow, step), seconds / items + overhead
+        self._last[flow] = step
         self._bytes[key] = max(size / items, 0.9 * self._bytes.get(key, 0.0))
         weight = 1.0 - (1.0 - _MEMORY) ** items
         known = self._means.get(key, mean)
@@ -55,6 +60,16 @@ class ItemTimes:
     def output_bytes(self, flow: str, step: str) -> float:
         """Bytes of an item's output of late: rather too many than too few."""
         return self._bytes.get((flow, step), 0.0)
+
+    def batch(self, flow: str, step: str) -> int:
+        """Items that the step's handler takes at once; 0: one by one."""
+        return self._batches.get((flow, step), 0)
+
+    def recent_batch(self, flow: str) -> int:
+        """The same of the step that was seen last; before any was, the most of the flow's steps."""
+        if flow in self._last:
+            return self.batch(flow, self._last[flow])
+        return max((size for (slug, _), size in self._batches.items() if slug == flow), default=0)
 
     def recent(self, flow: str) -> float | None:
         """Seconds per item of late, whatever the step."""

@@ -32,6 +32,22 @@ def chunk_size(item_seconds: float | None, waiting: int, lanes: int, largest: in
     return max(1, min(by_time, fair, largest, waiting))
 
 
+def whole_batches(
+    item_seconds: float | None, waiting: int, lanes: int, idle: int, batch: int, largest: int
+) -> int:
+    """The same for a step whose handler takes ``batch`` items at once: as many whole batches.
+
+    A batch may take as long for one item as for many, so none is cut smaller to last a shorter time. Where
+    the ``idle`` ones of the lanes cannot have one each, they share what there is, but in no parts of less
+    than a quarter of a batch.
+    """
+    if waiting < batch * max(1, idle):
+        return max(1, min(batch, waiting, max(math.ceil(waiting / max(1, idle)), math.ceil(batch / 4))))
+    by_time = batch if item_seconds is None else int(TARGET / item_seconds)
+    count = min(by_time, math.ceil(waiting / (2 * lanes)), largest)
+    return max(1, count // batch) * batch
+
+
 def by_bytes(items: Iterable[Item]) -> int:
     """How many of the items, at least one, have at most LARGEST_BYTES of input together."""
     total = count = 0

@@ -15,16 +15,9 @@ from collections.abc import Callable, Collection, Iterator
 from pgflow_mp.db.item_ranges import ElementPage
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import AnyBatch, Batch, Flight, ItemTimes, Lease
-from pgflow_mp.worker.chunks import (
-    DEEPEST,
-    LARGEST_OUTPUT,
-    SMALLEST,
-    TARGET,
-    Stretch,
-    chunk_size,
-    spans,
-)
+from pgflow_mp.worker.chunks import DEEPEST, Stretch, spans
 from pgflow_mp.worker.ranges import RangeBatch
+from pgflow_mp.worker.sizing import Sizing
 
 
 class Dispatcher:
@@ -36,6 +29,7 @@ class Dispatcher:
 
     def __init__(self, times: ItemTimes) -> None:
         self.times = times
+        self._sizing = Sizing(times)
         self._lock = threading.Lock()
         self.flights: dict[int, Flight] = {}
         self.held: dict[int, AnyBatch] = {}
@@ -153,7 +147,7 @@ class Dispatcher:
         """Expected seconds of work that wait; None while the time of a waiting item is unknown."""
         total = 0.0
         for batch in self._queued(flow):
-            mean = self._mean(batch)
+            mean = self._sizing.mean(batch)
             if mean is None:
                 return None
             total += batch.waiting * mean
@@ -218,7 +212,7 @@ class Dispatcher:
         """Take what waits beyond ``keep`` seconds of work out of a flow's queue, to be handed back."""
         queue, seconds, out = self._queues.get(flow, deque()), 0.0, list[AnyBatch]()
         for batch in list(queue):
-            mean = self._mean(batch)
+            mean = self._sizing.mean(batch)
             if mean is None:
                 return out
             room = max(0, int((keep - seconds) / mean))
@@ -242,8 +236,8 @@ class Dispatcher:
     def depth(self, flow: str) -> int:
         """Chunks that a lane should hold: a second one waits only behind short ones."""
         for batch in self._queued(flow):
-            mean = self._mean(batch)
-            return 2 if mean is not None and mean <= DEEPEST else 1
+            mean = self._sizing.mean(batch)
+            return 2 if mean is not None and mean * max(1, self._sizing.together(batch)) <= DEEPEST else 1
         return 1
 
     def is_late(self, lane: int, now: float) -> bool:
@@ -288,48 +282,13 @@ class Dispatcher:
 
     def _cut(self, batch: AnyBatch, lane: int, lanes: int, now: float) -> Flight:
         start = batch.next
-        mean = self._mean(batch) if len(batch.steps) == 1 else None
-        if len(batch.steps) == 1:
-            count = chunk_size(mean, self.waiting(batch.flow), lanes, batch.largest)
-            count = min(count, batch.waiting)
-            size = self.times.output_bytes(batch.flow, batch.steps[0])
-            if size * count > batch.largest_output:
-                count = max(1, int(batch.largest_output / size))
-            seconds = count * (mean or TARGET)
-        else:
-            count, seconds = self._cut_mixed(batch, lanes)
+        idle = lanes - len({flight.lane for flight in self.flights.values()})
+        count, seconds = self._sizing.next_chunk(batch, self.waiting(batch.flow), lanes, idle)
         chunk = batch.chunk(next(self._seq), start, count)
         batch.next = start + chunk.size
         flight = Flight(batch, start, chunk, lane, seconds * chunk.size / count, now)
         self.flights[chunk.seq] = flight
         return flight
-
-    def _cut_mixed(self, batch: AnyBatch, lanes: int) -> tuple[int, float]:
-        means = [self.times.of(batch.flow, step) for step in batch.steps]
-        sizes = [self.times.output_bytes(batch.flow, step) for step in batch.steps]
-        waiting = self.waiting(batch.flow)
-        count, seconds, size = 0, 0.0, 0.0
-        for i in range(batch.next, min(len(batch), batch.next + batch.largest)):
-            step = batch.item(i).step
-            mean = means[step]
-            if mean is None:  # unknown: by itself
-                return (count, seconds) if count else (1, TARGET)
-            if count and (seconds + mean > TARGET or (seconds >= SMALLEST and count * 2 * lanes >= waiting)):
-                break
-            size += sizes[step]
-            if count and size > LARGEST_OUTPUT:
-                break
-            count += 1
-            seconds += mean
-        return count, seconds
-
-    def _mean(self, batch: AnyBatch) -> float | None:
-        of = self.times.of
-        if len(batch.steps) == 1:
-            return of(batch.flow, batch.steps[0])
-        means = [of(batch.flow, step) for step in batch.steps]
-        known = [mean for mean in means if mean is not None]
-        return sum(known) / len(known) if len(known) == len(means) else None
 
     def _queued(self, flow: str | None) -> Iterator[AnyBatch]:
         if flow is not None:

@@ -6,6 +6,7 @@ the next claim is back, no more, so that other workers get their share and littl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -34,7 +35,8 @@ class Load:
     ``item_seconds``: time of an item of late (None: unknown). ``waiting_seconds``: work that waits for a
     lane (None: unknown). ``lane_seconds``: until the lanes are through with what they hold, summed up,
     each one counted up to the horizon. ``held``: tasks without an outcome, of all flows, ``held_items`` of
-    maps in ranges, and ``held_bytes`` of input that they keep in memory.
+    maps in ranges, and ``held_bytes`` of input that they keep in memory. ``batch``: items that a handler
+    takes at once, of late (0: one by one).
     """
 
     lanes: int
@@ -45,6 +47,7 @@ class Load:
     held: int
     held_bytes: int = 0
     held_items: int = 0
+    batch: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class ClaimPlanner:
             return 0, 0
         tasks, items = max(0, self._most(place, load)), max(0, self._most_items(place, load))
         if load.item_seconds is None:
-            first = self._batch_size or self._first
+            first = self._batch_size or max(self._first, load.batch * load.lanes)
             return (min(first, tasks), min(first, items)) if load.waiting == 0 else (0, 0)
         if load.waiting_seconds is None:
             return 0, 0
@@ -116,13 +119,16 @@ class ClaimPlanner:
         if missing < _LOW * wanted and not (load.waiting == 0 and missing > 0):
             return 0, 0
         quantity = self._batch_size or max(1, int(missing / load.item_seconds))
+        if load.batch and self._batch_size is None:
+            quantity = math.ceil(quantity / load.batch) * load.batch
         return min(quantity, tasks), min(quantity, items)
 
     def _most_items(self, place: _Place, load: Load) -> int:
         if load.waiting and load.held_bytes > MOST_HELD_BYTES:
             return 0
         room = min(MOST_HELD_ITEMS - load.held_items, MOST_ITEMS)
-        return room if self._batch_size is not None else min(room, place.ceiling_items)
+        ceiling = max(place.ceiling_items, load.batch * load.lanes)
+        return room if self._batch_size is not None else min(room, ceiling)
 
     def _most(self, place: _Place, load: Load) -> int:
         if load.waiting and load.held_bytes > MOST_HELD_BYTES:
@@ -132,7 +138,7 @@ class ClaimPlanner:
             return 0  # rather one large claim a little later than many small ones
         most = min(room, MOST)
         if self._batch_size is None:
-            most = min(most, place.ceiling)
+            most = min(most, max(place.ceiling, load.batch * load.lanes))
         if place.item_bytes > 0:
             most = min(most, max(1, int(MOST_BYTES / place.item_bytes)))
         return most

@@ -71,6 +71,7 @@ class Supply:
                 held=held,
                 held_bytes=dispatcher.held_bytes(),
                 held_items=held_items,
+                batch=dispatcher.times.recent_batch(flow),
             )
             tasks, items = planner.quantities(queue, load, now)
             if tasks or items:
@@ -88,7 +89,9 @@ class Supply:
         lanes = self._executor.capacity
         if self._fixed_batches or self._dispatcher.waiting(flow) < 2 * lanes:
             return []
-        worth = max(map(self._planner.horizon, self._queues[flow])) * lanes
+        times = self._dispatcher.times
+        of_a_batch = times.recent_batch(flow) * (times.recent(flow) or 0.0)
+        worth = max(of_a_batch, *map(self._planner.horizon, self._queues[flow])) * lanes
         waiting = self._dispatcher.waiting_seconds(flow)
         if waiting is None or waiting < _SHED * worth:
             return []

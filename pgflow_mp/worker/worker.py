@@ -156,7 +156,8 @@ class Worker:
         if course.stop_requests:
             raise _Interrupted
         identities = Identities({name: flow for flow, names in queues.items() for name in names})
-        dispatcher = Dispatcher(ItemTimes())
+        batches = {(flow.slug, step.slug): step.batch for flow in flows for step in flow.steps if step.batch}
+        dispatcher = Dispatcher(ItemTimes(batches))
         self._loop = Loop(
             settings,
             self._executor,
