@@ -107,9 +107,19 @@ begin
 end;
 $$;
 
+-- The bytes up to which the outputs of a leaf in ranges are also written into the run's output: they are in its
+-- pages, once, for whoever reads them; the copy would double what a large run leaves behind.
+create or replace function pgflow._largest_leaf()
+returns bigint
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 16777216::bigint $$;
+
 -- What a run is completed with: the outputs of its completed leaf steps by slug. Together they may pass the
 -- limit of jsonb; then the largest maps are null, which no map returns: the run's output names the step, whose
--- tasks hold its outputs. Steps of one task come before maps, small outputs before large ones.
+-- tasks or pages hold its outputs. Steps of one task come before maps, small outputs before large ones.
 create or replace function pgflow._run_output(run_id uuid)
 returns jsonb
 language plpgsql
@@ -130,10 +140,14 @@ begin
         order by s.step_type = 'map', o.size, ss.step_slug collate "C"
       ) as size
     from pgflow.step_states ss
+    cross join lateral pgflow._result_bytes(ss.run_id, ss.step_slug) r (bytes)
     cross join lateral (
       select coalesce(
         pg_column_size(ss.output),
-        nullif(pgflow._result_bytes(ss.run_id, ss.step_slug), 0),
+        case
+          when r.bytes > pgflow._largest_leaf() then 1 + pgflow._largest_json()
+          when r.bytes > 0 then r.bytes
+        end,
         8
       ) as size
     ) o
@@ -149,7 +163,11 @@ begin
     v_output := (
       select jsonb_object_agg(
         ss.step_slug,
-        case when ss.step_slug = any (v_fitting) then coalesce(ss.output, pgflow._leaf_array(ss.run_id, ss.step_slug), 'null'::jsonb) else 'null'::jsonb end
+        case
+          when ss.step_slug = any (v_fitting)
+            then coalesce(ss.output, pgflow._leaf_array(ss.run_id, ss.step_slug), 'null'::jsonb)
+          else 'null'::jsonb
+        end
       )
       from pgflow.step_states ss
       where ss.run_id = _run_output.run_id and ss.step_slug = any (v_slugs)
