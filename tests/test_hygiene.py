@@ -19,10 +19,7 @@ PACKAGE = ROOT / "pgflow_mp"
 SCRIPTS = sorted(path for path in (ROOT / "scripts").glob("*.py") if not path.name.startswith("_"))
 LONGEST = 350
 LONGEST_EXCEPTION = 480
-EXCEPTIONS = {
-    "pgflow_mp/executors/lanes/lane.py",
-    "pgflow_mp/executors/lanes/pool.py",
-}
+EXCEPTIONS: set[str] = set()
 """Files of one subject that is better not cut in two."""
 OF_A_VERB = {("bench", "cli/bench.py")}
 """Modules of a command's verb, which is the name of what it works with."""

@@ -9,16 +9,12 @@ from typing import Final, Protocol
 import msgspec
 
 from pgflow_mp import paths
-from pgflow_mp.executors.messages import FlowInfo, Kind, RangeChunk, Segment, StepInfo
+from pgflow_mp.executors.messages import FlowInfo, Kind, StepInfo
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.shapes import definition
 from pgflow_mp.loading import finding
-
-_KEPT_PAGES: Final = 2
-_LARGEST_KEPT: Final = 1 << 20  # bytes of a page that is kept when its chunk is over
-
 
 Execute = Callable[[bytes, "bytes | None", Context], tuple[int, bytes]]
 """(input, flow input, context) -> (Kind, body); see ``messages.Outcome``."""
@@ -130,36 +126,6 @@ class Prepared:
         if flow is None or step is None:
             return _NoStep(flow_slug, step_slug)
         return handlers.prepare(flow, step_slug)
-
-
-class Pages:
-    """The elements of pages, the latest few of which are kept apart. One thread at a time."""
-
-    def __init__(self) -> None:
-        self._known: dict[int, list[msgspec.Raw]] = {}
-
-    def elements(self, chunk: RangeChunk) -> list[msgspec.Raw]:
-        """The raw elements of a chunk's items. Raises ValueError if its segments do not hold as many."""
-        found: list[msgspec.Raw] = []
-        for segment in chunk.segments:
-            found += self._page(segment)[segment.first : segment.first + segment.count]
-        if len(found) != chunk.count:
-            raise ValueError(f"a chunk of {chunk.count} items came with {len(found)} elements")
-        return found
-
-    def _page(self, segment: Segment) -> list[msgspec.Raw]:
-        known = self._known
-        page = known.pop(segment.page_id, None)
-        if page is None:
-            page = _decode_page(segment.page)
-        if len(segment.page) <= _LARGEST_KEPT:
-            known[segment.page_id] = page
-            if len(known) > _KEPT_PAGES:
-                del known[next(iter(known))]
-        return page
-
-
-_decode_page: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 def error_text(error: BaseException) -> str:

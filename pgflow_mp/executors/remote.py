@@ -13,7 +13,8 @@ import msgspec
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.bundles import Bundle, RangeBundle, TaskBundle, bounds_of, task_context
-from pgflow_mp.executors.execution import Pages, Prepared, Runnable, describe, error_text, flows_of
+from pgflow_mp.executors.decoded_pages import Pages
+from pgflow_mp.executors.execution import Prepared, Runnable, describe, error_text, flows_of
 from pgflow_mp.executors.messages import Chunk, Hello, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode
 from pgflow_mp.flows.batching import run_batches
 from pgflow_mp.flows.context import Context, Runtime

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lane_harness import Harness, lanes, text
 
-from pgflow_mp.executors.lanes import pool
+from pgflow_mp.executors.lanes import pool, roster
 
 FLOW = """
 import os, random, sys, tempfile, time, uuid
@@ -146,7 +146,7 @@ if __name__ == "__main__":
 def test_a_pool_none_of_whose_lanes_starts_any_more_says_so_and_stops_trying(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_FIRST_RETRY", 0.005)
+    monkeypatch.setattr(roster, "_FIRST_RETRY", 0.005)
     target = write(tmp_path)
     with lanes(1, target=target) as harness:
         Path(target).write_text("from pgflow_mp import no_such_name\n")

@@ -7,7 +7,8 @@ from lane_harness import chunk_of
 
 from pgflow_mp.executors.endings import Endings, TaskEndings
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
-from pgflow_mp.executors.lanes.postmortem import Death, HeldChunk, settle
+from pgflow_mp.executors.lanes.holding import HeldChunk
+from pgflow_mp.executors.lanes.postmortem import Death, settle
 from pgflow_mp.executors.lanes.slots import Running
 from pgflow_mp.executors.messages import Kind
 from pgflow_mp.executors.verdicts import KillReason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,11 @@ import msgspec
 import pytest
 from lane_harness import Harness, eventually, kinds, lanes, range_of, text
 
+from pgflow_mp.executors.decoded_pages import Pages, PagesSent
 from pgflow_mp.executors.endings import RangeEndings, frame
 from pgflow_mp.executors.events import Cause, Piece, RangeOutcomes
-from pgflow_mp.executors.execution import Pages
-from pgflow_mp.executors.lanes.postmortem import Death, HeldChunk, settle
+from pgflow_mp.executors.lanes.holding import HeldChunk
+from pgflow_mp.executors.lanes.postmortem import Death, settle
 from pgflow_mp.executors.lanes.slots import Running, SlotFiles, SlotReader, SlotWriter
 from pgflow_mp.executors.messages import Chunk, Kind, Outcome, RangeChunk, Segment, decode_chunk, encode
 from pgflow_mp.values.encoding import OutputError
@@ -94,6 +96,22 @@ def test_a_page_is_decoded_once_while_it_is_used() -> None:
         elements(b"it has been let go", 5)
     with pytest.raises(ValueError, match="a chunk of 2 items came with 1 elements"):
         elements(b"[1,2]", 8)
+
+
+def test_a_page_that_a_process_still_has_is_not_sent_to_it_again() -> None:
+    drawn, sent, pages = random.Random(3), PagesSent(), Pages()
+    texts = {n: b"[" + b",".join(b"%d" % (n * 1000 + i) for i in range(9)) + b"]" for n in range(6)}
+    texts[5] = b"[" + b",".join(b'"%d"' % i + b" " * (1 << 18) for i in range(9)) + b"]"
+    saved = 0
+    for _ in range(300):
+        ids = [drawn.choice([0, 1, 2, 3, 4, 5]) for _ in range(drawn.randint(1, 4))]
+        whole = RangeChunk(1, "f", "r", "s", 0, 2 * len(ids), [Segment(texts[n], n, 3, 2) for n in ids])
+        chunk, sent = sent.without_known(whole)
+        assert isinstance(chunk, RangeChunk)
+        saved += sum(not segment.page for segment in chunk.segments)
+        assert not any(segment.page_id == 5 and not segment.page for segment in chunk.segments)
+        assert pages.elements(chunk) == Pages().elements(whole)
+    assert saved > 100
 
 
 class Struct(msgspec.Struct):

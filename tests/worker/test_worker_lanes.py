@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pgflow_mp import FlowDefinitionError
-from pgflow_mp.executors.lanes import pool
+from pgflow_mp.executors.lanes import roster
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.run_request import RunRequest
 from pgflow_mp.runner import execute, open_state
@@ -29,7 +29,7 @@ flow = Flow("one_import").map("end", lambda n: os._exit(3))
 def test_a_worker_none_of_whose_processes_starts_any_more_ends_with_the_reason(
     tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_FIRST_RETRY", 0.01)
+    monkeypatch.setattr(roster, "_FIRST_RETRY", 0.01)
     file = tmp_path / "one_import.py"
     file.write_text(FLOW)
     began = time.monotonic()

@@ -17,8 +17,9 @@ from pgflow_mp.executors.bundles import (
     range_context,
     task_context,
 )
+from pgflow_mp.executors.decoded_pages import Pages
 from pgflow_mp.executors.endings import frame
-from pgflow_mp.executors.execution import Execute, Pages, Prepared, Runnable, error_text
+from pgflow_mp.executors.execution import Execute, Prepared, Runnable, error_text
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import LONG, Surroundings
 from pgflow_mp.executors.messages import Chunk, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode

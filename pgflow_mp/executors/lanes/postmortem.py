@@ -7,41 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pgflow_mp.executors import verdicts
-from pgflow_mp.executors.endings import Endings, endings_of
+from pgflow_mp.executors.endings import Endings
 from pgflow_mp.executors.events import Cause, LaneDied, LaneEvent
-from pgflow_mp.executors.lanes.slots import Running, SlotReader
-from pgflow_mp.executors.messages import AnyChunk, Outcome
+from pgflow_mp.executors.lanes.holding import HeldChunk
+from pgflow_mp.executors.lanes.slots import Running
+from pgflow_mp.executors.messages import Outcome
 from pgflow_mp.executors.verdicts import KillReason
-
-
-@dataclass(slots=True)
-class HeldChunk:
-    """A chunk that a process holds. ``count`` and ``length`` say how much of its buffer has been taken,
-    ``spent`` how many nanoseconds of what its completed items took.
-
-    Items from position ``end`` on were taken away from it and are reported.
-    """
-
-    ordinal: int
-    chunk: AnyChunk
-    timeouts: Sequence[float | None]
-    count: int = 0
-    length: int = 0
-    spent: int = 0
-    end: int = 0
-
-    def __post_init__(self) -> None:
-        self.end = self.chunk.size
-
-    def take(self, slot: SlotReader) -> Endings:
-        """How items have ended since the last time."""
-        endings = endings_of(self.chunk)
-        taken = slot.take(self.ordinal, self.count, self.length)
-        if taken is not None:
-            seconds = (taken.spent - self.spent) / 1e9
-            endings.read(taken.data, self.count, taken.count - self.count, self.end, seconds)
-            self.count, self.length, self.spent = taken.count, taken.length, taken.spent
-        return endings
 
 
 @dataclass(frozen=True, slots=True)
