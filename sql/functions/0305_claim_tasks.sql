@@ -1,321 +1,18 @@
--- Ours: read, start and input in one round trip.
-
--- Makes up to qty visible messages invisible for lease_seconds and answers their ids: the first ones of
--- ids, or, where ids is null, of the queue, without those in but. Does what pgmq.read does, which joins the
--- queue with itself: with the statistics of a queue that was empty a moment ago, each claim then reads all
--- of it for each message. Here rows are found by an index and changed where they were found, whatever the
--- statistics say.
-create or replace function pgflow._take_messages(
-  queue_name text,
-  ids bigint[],
-  qty int,
-  lease_seconds int,
-  but bigint[]
-)
-returns bigint[]
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set standard_conforming_strings = on
-set enable_seqscan = off
-set enable_bitmapscan = off
-set enable_mergejoin = off
-set enable_hashjoin = off
-set enable_sort = off
-as $$
-declare
-  v_taken bigint[];
-begin
-  execute format(
-    $query$
-      with visible as materialized (
-        %2$s
-      ), taken as (
-        update pgmq.%1$I q
-        set vt = clock_timestamp() + make_interval(secs => $3), read_ct = q.read_ct + 1
-        where q.ctid = any (array(select v.row_id from visible v))
-        returning q.msg_id
-      )
-      select array_agg(t.msg_id) from taken t
-    $query$,
-    pgmq.format_table_name(queue_name, 'q'),
-    format(
-      case
-        when ids is null then $query$
-          select q.ctid as row_id from pgmq.%1$I q
-          where q.vt <= clock_timestamp() %2$s
-          order by q.msg_id
-          limit $2
-          for update skip locked
-        $query$
-        else $query$
-          select l.row_id
-          from unnest($1) i (id)
-          cross join lateral (
-            select q.ctid as row_id from pgmq.%1$I q
-            where q.msg_id = i.id and q.vt <= clock_timestamp()
-            for update skip locked
-          ) l
-          limit $2
-        $query$
-      end,
-      pgmq.format_table_name(queue_name, 'q'),
-      case when cardinality(but) > 0 then 'and q.msg_id <> all ($4)' end
-    )
-  ) into v_taken using ids, qty, lease_seconds, but;
-  return v_taken;
-end;
-$$;
-
--- Takes messages of many runs fairly: the runs of the highest priority first, oldest first among them,
--- an equal share each, and by lot who gets the odd ones: a small claim may be for fewer tasks than there
--- are runs. Claims of one step go in index order, so nothing before the number of its done tasks is worth
--- a look, but for retries, which the plain read picks up. Answers the message ids, made invisible for
--- lease_seconds.
-create or replace function pgflow._read_fairly(
-  flow_slug text,
-  queue_name text,
-  step_slug text,
-  qty int,
-  lease_seconds int,
-  but bigint[]
-)
-returns bigint[]
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-set enable_mergejoin = off
-set enable_hashjoin = off
-set plan_cache_mode = force_generic_plan
-as $$
-#variable_conflict use_column
-declare
-  v_ids bigint[];
-begin
-  with candidates as materialized (
-    select c.run_id, c.started_at, coalesce(p.priority, 0) as priority
-    from (
-      (
-        select r.run_id, r.started_at
-        from pgflow.runs r
-        where r.flow_slug = _read_fairly.flow_slug and r.status = 'started'
-        order by r.started_at, r.run_id
-        limit 200
-      )
-      union
-      select r.run_id, r.started_at
-      from pgflow.run_priorities p
-      join pgflow.runs r on r.run_id = p.run_id
-      where r.flow_slug = _read_fairly.flow_slug and r.status = 'started' and p.priority > 0
-    ) c
-    left join pgflow.run_priorities p on p.run_id = c.run_id
-  ), running as materialized (
-    select c.run_id
-    from candidates c
-    where c.priority = (select max(m.priority) from candidates m)
-    order by c.started_at, c.run_id
-    limit 32
-  ), open_steps as materialized (
-    -- Of a map in ranges no tasks are spawned: those that it has, its exceptions, are anywhere.
-    select ss.run_id, ss.step_slug,
-      case when ss.spawned_tasks = 0 then ss.initial_tasks else ss.spawned_tasks end as end_index,
-      case
-        when ss.spawned_tasks = 0 then 0 else greatest(ss.initial_tasks - ss.remaining_tasks - 1000, 0)
-      end as first_index,
-      1 + qty / count(*) over () as share,
-      random() as lot
-    from running g
-    cross join lateral (
-      select s.* from pgflow.step_states s
-      where s.run_id = g.run_id
-        and s.status = 'started'
-        and s.remaining_tasks > 0
-        and (_read_fairly.step_slug is null or s.step_slug = _read_fairly.step_slug)
-      offset 0
-    ) ss
-  )
-  select array_agg(picked.message_id order by picked.message_id) into v_ids
-  from (
-    select t.message_id
-    from open_steps o
-    cross join lateral (
-      select t.message_id, row_number() over (order by t.task_index) as turn
-      from pgflow.step_tasks t
-      where t.run_id = o.run_id
-        and t.step_slug = o.step_slug
-        and t.task_index >= o.first_index
-        and t.task_index < o.end_index
-        and t.status = 'queued'
-        and t.message_id is not null
-        and t.queue_name = _read_fairly.queue_name
-        and (t.worker_deaths is null or t.message_id <> all (but))
-      order by t.task_index
-      limit o.share
-    ) t
-    order by t.turn, o.lot
-    limit qty
-  ) picked;
-  if v_ids is null then
-    return null;
-  end if;
-
-  return pgflow._take_messages(queue_name, v_ids, cardinality(v_ids), lease_seconds, null);
-end;
-$$;
-
--- The queued suspects of a flow's queue, and of them what this worker may have: all that are condemned, which it
--- only has to fail, and one other, unless it holds one already; if it dies now, that one is to blame. Those
--- that most workers died with come first.
-create or replace function pgflow._suspects(
-  flow_slug text,
-  queue_name text,
-  worker_id uuid,
-  qty int,
-  lease_seconds int,
-  out queued bigint[],
-  out taken bigint[]
-)
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-#variable_conflict use_column
-declare
-  v_condemned bigint[];
-begin
-  select array_agg(t.message_id order by t.worker_deaths desc, t.message_id),
-    array_agg(t.message_id) filter (where t.condemned)
-  into queued, v_condemned
-  from pgflow.step_tasks t
-  where t.flow_slug = _suspects.flow_slug
-    and t.worker_deaths >= 2
-    and t.queue_name = _suspects.queue_name
-    and t.status = 'queued'
-    and t.message_id is not null;
-  if queued is null then
-    return;
-  end if;
-
-  if v_condemned is not null then
-    taken := pgflow._take_messages(_suspects.queue_name, v_condemned, qty, lease_seconds, null);
-  end if;
-  if coalesce(cardinality(taken), 0) < qty and not exists (
-    select 1
-    from pgflow.step_tasks t
-    where t.flow_slug = _suspects.flow_slug
-      and t.worker_deaths >= 2
-      and t.status = 'started'
-      and t.last_worker_id = _suspects.worker_id
-      and t.condemned is null
-  ) and not exists (
-    select 1 from pgflow.ranges g where g.worker_id = _suspects.worker_id and g.deaths >= 2
-  ) then
-    taken := coalesce(taken, '{}') || coalesce(
-      pgflow._take_messages(
-        _suspects.queue_name,
-        array(
-          select u.id
-          from unnest(queued) with ordinality u (id, n)
-          where u.id <> all (coalesce(v_condemned, '{}'))
-          order by u.n
-        ),
-        1,
-        lease_seconds,
-        null
-      ),
-      '{}'
-    );
-  end if;
-end;
-$$;
-
--- Takes up to qty messages from a queue for a worker, of all steps or of the one that it is for. lease_seconds is
--- the visibility timeout; by default that of the flow's slowest step.
-create or replace function pgflow._next_messages(
-  flow_slug text,
-  queue_name text,
-  step_slug text,
-  worker_id uuid,
-  qty int,
-  lease_seconds int
-)
-returns bigint[]
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-#variable_conflict use_column
-declare
-  v_lease int := lease_seconds;
-  v_suspects bigint[];
-  v_ids bigint[];
-  v_more bigint[];
-begin
-  -- One that was taken for dead has been told so, or will be: what it took now would be lost with it. And a
-  -- flow that was deleted has no queue to look at.
-  if queue_name is null or exists (
-    select 1 from pgflow.workers w
-    where w.worker_id = _next_messages.worker_id and w.stopped_at is not null and w.dead_after is not null
-  ) then
-    return null;
-  end if;
-  if v_lease is null then
-    select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
-    from pgflow.flows f
-    left join pgflow.steps s on s.flow_slug = f.flow_slug
-    where f.flow_slug = _next_messages.flow_slug
-    group by f.flow_slug;
-    if not found then
-      return null;
-    end if;
-  end if;
-
-  if exists (
-    select 1 from pgflow.step_tasks t
-    where t.flow_slug = _next_messages.flow_slug and t.worker_deaths >= 2 and t.status = 'queued'
-  ) then
-    select s.queued, s.taken into v_suspects, v_ids
-    from pgflow._suspects(
-      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease
-    ) s;
-  end if;
-  v_ids := coalesce(v_ids, '{}');
-  if cardinality(v_ids) < qty and (
-    select count(*) > 1 from (
-      select 1 from pgflow.runs r
-      where r.flow_slug = _next_messages.flow_slug and r.status = 'started'
-      limit 2
-    ) running
-  ) then
-    v_more := pgflow._read_fairly(
-      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.step_slug,
-      qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}')
-    );
-    v_ids := v_ids || coalesce(v_more, '{}');
-  end if;
-  if cardinality(v_ids) < qty then
-    v_more := pgflow._take_messages(
-      _next_messages.queue_name, null, qty - cardinality(v_ids), v_lease, v_suspects
-    );
-    v_ids := v_ids || coalesce(v_more, '{}');
-  end if;
-  return v_ids;
-end;
-$$;
+-- Ours: read, start and input in one round trip, and claims without inputs, where both together cannot be had.
 
 -- Claims up to qty tasks from the queue that the worker serves, fewer where their input is large (_claim_bytes),
--- answered in message order. lease_seconds is the visibility timeout of the claim; by default that of the flow's
--- slowest step.
--- jit is off here and in what settles: a plan that avoids a method at any price looks expensive enough
--- to compile, which takes longer than the call.
-create or replace function pgflow.claim_tasks(
+-- answered in message order; or, without_input, so many whatever it is. jit is off here and in what settles: a
+-- plan that avoids a method at any price looks expensive enough to compile, which takes longer than the call.
+create or replace function pgflow._claim_next(
+  function_name text,
   flow_slug text,
   worker_id uuid,
   qty int,
-  lease_seconds int default null
+  lease_seconds int,
+  without_input boolean default false
 )
 returns setof pgflow.claimed_task
 language plpgsql
-security definer
 rows 100
 set search_path = pg_catalog, pg_temp
 set jit = off
@@ -327,20 +24,71 @@ declare
   v_queue text;
   v_step text;
 begin
-  perform pgflow._require_flow('claim_tasks', claim_tasks.flow_slug);
+  perform pgflow._require_flow(function_name, _claim_next.flow_slug);
   select q.queue_name, q.step_slug into v_queue, v_step
-  from pgflow._served_queue(claim_tasks.flow_slug, claim_tasks.worker_id) q;
+  from pgflow._served_queue(_claim_next.flow_slug, _claim_next.worker_id) q;
   return query
   select c.*
   from pgflow._claim(
-    claim_tasks.flow_slug,
+    _claim_next.flow_slug,
     pgflow._next_messages(
-      claim_tasks.flow_slug, v_queue, v_step, claim_tasks.worker_id, qty, lease_seconds
+      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, lease_seconds
     ),
-    claim_tasks.worker_id,
+    _claim_next.worker_id,
     v_queue,
-    max_bytes => pgflow._claim_bytes()
+    max_bytes => case when not without_input then pgflow._claim_bytes() end,
+    without_input => without_input
   ) c
   order by c.msg_id;
+end;
+$$;
+
+-- lease_seconds is the visibility timeout of the claim; by default that of the flow's slowest step.
+create or replace function pgflow.claim_tasks(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  lease_seconds int default null
+)
+returns setof pgflow.claimed_task
+language plpgsql
+security definer
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select c.*
+  from pgflow._claim_next(
+    'claim_tasks', claim_tasks.flow_slug, claim_tasks.worker_id, claim_tasks.qty, claim_tasks.lease_seconds
+  ) c;
+end;
+$$;
+
+-- As claim_tasks, without the inputs: for a worker to which the server, or the network, cannot answer them
+-- all. It asks for them one by one then (task_input), so that one that cannot be had costs none of the others.
+create or replace function pgflow.claim_tasks_without_input(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  lease_seconds int default null
+)
+returns setof pgflow.claimed_task
+language plpgsql
+security definer
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  return query
+  select c.*
+  from pgflow._claim_next(
+    'claim_tasks_without_input',
+    claim_tasks_without_input.flow_slug,
+    claim_tasks_without_input.worker_id,
+    claim_tasks_without_input.qty,
+    claim_tasks_without_input.lease_seconds,
+    without_input => true
+  ) c;
 end;
 $$;

@@ -50,6 +50,7 @@ declare
   v_flow_slug text;
   v_run_status text;
   v_step_status text;
+  v_is_open boolean;
   v_step_type text;
   v_child text;
   v_rows tid[];
@@ -58,34 +59,13 @@ declare
   v_queue text;
   v_other_queue text;
 begin
-  select r.flow_slug, r.status into v_flow_slug, v_run_status
-  from pgflow.runs r
-  where r.run_id = complete_tasks.run_id;
-  if found then
-    perform pgflow._require_flow('complete_tasks', v_flow_slug);
-  end if;
-  if v_flow_slug is null or v_run_status = 'failed' then
-    perform pgflow._refuse_standby();
-    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
-  end if;
-  select r.flow_slug, r.status into v_flow_slug, v_run_status
-  from pgflow.runs r
-  where r.run_id = complete_tasks.run_id
-  for update;
-  if not found or v_run_status = 'failed' then -- while we waited for the lock
-    perform pgflow._archive_task_messages(complete_tasks.run_id, complete_tasks.step_slug, task_indexes);
-    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
-  end if;
-
-  select ss.status into v_step_status
-  from pgflow.step_states ss
-  where ss.run_id = complete_tasks.run_id and ss.step_slug = complete_tasks.step_slug
-  for update;
-  if not found then
-    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
-  end if;
-  if v_step_status <> 'started' then
-    perform pgflow._archive_task_messages(complete_tasks.run_id, complete_tasks.step_slug, task_indexes);
+  select l.flow_slug, l.step_status, l.run_status, l.is_open
+  into v_flow_slug, v_step_status, v_run_status, v_is_open
+  from pgflow._lock_to_settle('complete_tasks', complete_tasks.run_id, complete_tasks.step_slug) l;
+  if not v_is_open then
+    if v_step_status is not null then -- else the run had failed before: then nothing changes
+      perform pgflow._archive_task_messages(complete_tasks.run_id, complete_tasks.step_slug, task_indexes);
+    end if;
     return row(0, task_indexes, v_step_status, v_run_status)::pgflow.settled_tasks;
   end if;
 

@@ -75,44 +75,6 @@ begin
 end;
 $$;
 
--- Whether results of this map can be recorded, with the locks of the run and the step where they can; else what
--- the caller is to be answered.
-create or replace function pgflow._lock_map(
-  function_name text,
-  run_id uuid,
-  step_slug text,
-  out flow_slug text,
-  out step_status text,
-  out run_status text
-)
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-begin
-  select r.flow_slug, r.status into _lock_map.flow_slug, _lock_map.run_status
-  from pgflow.runs r
-  where r.run_id = _lock_map.run_id;
-  if not found then
-    perform pgflow._refuse_standby();
-    return;
-  end if;
-  perform pgflow._require_flow(function_name, _lock_map.flow_slug);
-  if _lock_map.run_status = 'failed' then
-    perform pgflow._refuse_standby();
-    return;
-  end if;
-  select r.status into _lock_map.run_status
-  from pgflow.runs r
-  where r.run_id = _lock_map.run_id
-  for update;
-  select ss.status into _lock_map.step_status
-  from pgflow.step_states ss
-  where ss.run_id = _lock_map.run_id and ss.step_slug = _lock_map.step_slug
-  for update;
-end;
-$$;
-
 -- Records outputs of items of one map: part k holds those of counts[k] items from firsts[k] on, in an array, which
 -- lease lease_nos[k] of the worker holds. Answers how many items were accepted, and the first items of parts that
 -- were not: they are not that lease's any more.
@@ -144,7 +106,7 @@ begin
     'complete_ranges', array_dims(firsts), array_dims(lease_nos), array_dims(counts), array_dims(outputs)
   );
   select * into v_map
-  from pgflow._lock_map('complete_ranges', complete_ranges.run_id, complete_ranges.step_slug);
+  from pgflow._lock_to_settle('complete_ranges', complete_ranges.run_id, complete_ranges.step_slug);
   if v_map.run_status is distinct from 'started' or v_map.step_status is distinct from 'started' then
     return row(0, firsts, v_map.step_status, v_map.run_status)::pgflow.settled_tasks;
   end if;

@@ -128,6 +128,7 @@ declare
   v_flow_slug text;
   v_run_status text;
   v_step_status text;
+  v_is_open boolean;
   v_max_attempts int;
   v_base_delay int;
   v_rows tid[];
@@ -140,24 +141,10 @@ declare
   v_error text;
   v_failed int;
 begin
-  select r.flow_slug, r.status into v_flow_slug, v_run_status
-  from pgflow.runs r
-  where r.run_id = fail_tasks.run_id
-  for update;
-  if not found then
-    return row(0, task_indexes, null, null)::pgflow.settled_tasks;
-  end if;
-  perform pgflow._require_flow('fail_tasks', v_flow_slug);
-
-  select ss.status into v_step_status
-  from pgflow.step_states ss
-  where ss.run_id = fail_tasks.run_id and ss.step_slug = fail_tasks.step_slug
-  for update;
-  if not found then
-    return row(0, task_indexes, null, v_run_status)::pgflow.settled_tasks;
-  end if;
-
-  if v_step_status <> 'started' or v_run_status = 'failed' then
+  select l.flow_slug, l.step_status, l.run_status, l.is_open
+  into v_flow_slug, v_step_status, v_run_status, v_is_open
+  from pgflow._lock_to_settle('fail_tasks', fail_tasks.run_id, fail_tasks.step_slug) l;
+  if not v_is_open then
     perform pgflow._archive_task_messages(fail_tasks.run_id, fail_tasks.step_slug, task_indexes);
     return row(0, task_indexes, v_step_status, v_run_status)::pgflow.settled_tasks;
   end if;

@@ -102,7 +102,7 @@ begin
     coalesce(array_dims(permanent), array_dims(indexes))
   );
   select * into v_map
-  from pgflow._lock_map('fail_range_items', fail_range_items.run_id, fail_range_items.step_slug);
+  from pgflow._lock_to_settle('fail_range_items', fail_range_items.run_id, fail_range_items.step_slug);
   if v_map.run_status is distinct from 'started' or v_map.step_status is distinct from 'started' then
     return row(0, indexes, v_map.step_status, v_map.run_status)::pgflow.settled_tasks;
   end if;

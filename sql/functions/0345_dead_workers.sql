@@ -1,7 +1,7 @@
 -- Ours: recovery by heartbeat. A worker that promised signs of life (dead_after) and broke its promise is
 -- dead; its tasks are queued again at once and the attempt is not charged: the machine failed, not the
 -- task. A task that three workers died with, the last time without another suspect beside it, is another
--- matter: it is condemned (0305_claim_tasks.sql hands it out to be failed).
+-- matter: it is condemned (0304_next_messages.sql hands it out to be failed).
 
 -- Takes over from whoever is over; how many tasks were queued again. Of all workers those whose last sign of
 -- life is older than they promised, by the server's clock: while the server was not up nobody could give any.

@@ -165,7 +165,8 @@ def test_the_single_task_calls_of_other_clients_do_too(big: Big) -> None:
     "function",
     [
         "_claim",
-        "claim_tasks",
+        "_claim_next",
+        "claim_work",
         "complete_tasks",
         "fail_tasks",
         "requeue_stalled_tasks",
