@@ -115,11 +115,12 @@ def _in_words(result: InstallResult, place: str) -> str:
 
 
 def _compile(target: str, output: str | None) -> None:
+    from pgflow_mp.flows.shapes import to_sql
     from pgflow_mp.flows.storage import when_new
     from pgflow_mp.loading import finding
 
     flows = finding.load_flows(finding.Target.parse(target))
-    text = "\n".join(flow.to_sql() + _remark(when_new(flow)) for flow in flows)
+    text = "\n".join(to_sql(flow, whole=True) + _remark(when_new(flow)) for flow in flows)
     if output is None or output == "-":
         _write(text)
         return

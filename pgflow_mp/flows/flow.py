@@ -137,7 +137,10 @@ class Flow:
         return shape(self)
 
     def to_sql(self) -> str:
-        """The statements that create this flow, one a line (contract: worker section 6.2)."""
+        """The statements that create this flow, one a line (contract: worker section 6.2).
+
+        They say of storage what the code says; ``python -m pgflow_mp compile`` adds what is implied.
+        """
         from pgflow_mp.flows.shapes import to_sql
 
         return to_sql(self)

@@ -32,25 +32,24 @@ def definition(flow: Flow) -> dict[str, Any]:
     return result
 
 
-def to_sql(flow: Flow) -> str:
+def to_sql(flow: Flow, *, whole: bool = False) -> str:
     """The statements that create ``flow``, one a line, ending in a newline.
 
-    A flow with a queue for each step is made by one call: steps cannot be added to it one by one.
+    ``whole``: also the storage of maps that do not say it, as a start creates the flow; without it they are
+    in tasks. A flow with a queue for each step is made by one call: steps cannot be added to it one by one.
     """
     if flow.queues == "step":
-        whole = json.dumps(definition(flow), ensure_ascii=False, separators=(",", ":"))
-        return f"SELECT pgflow.ensure_flow_compiled({_text(flow.slug)}, {_text(whole)}, 'step');\n"
+        text = json.dumps((definition if whole else shape)(flow), ensure_ascii=False, separators=(",", ":"))
+        return f"SELECT pgflow.ensure_flow_compiled({_text(flow.slug)}, {_text(text)}, 'step');\n"
     arguments = [_text(flow.slug), *(f"{name} => {value}" for name, value in flow.options.items())]
     statements = [f"SELECT pgflow.create_flow({', '.join(arguments)});"]
     statements += [
         f"SELECT pgflow.add_step({', '.join(_step_arguments(flow.slug, step))});"
         for step in flow.steps.values()
     ]
-    storages = when_new(flow)
+    storages = when_new(flow) if whole and DEFAULT_STORAGE != "tasks" else asked(flow)
     for step in flow.steps.values():
-        storage = storages.get(step.slug)
-        policy = _policy(step, None if storage == "tasks" and step.storage is None else storage)
-        if policy:
+        if policy := _policy(step, storages.get(step.slug)):
             arguments = [_text(flow.slug), _text(step.slug)]
             arguments += [f"{name} => {_literal(value)}" for name, value in policy.items()]
             statements.append(f"SELECT pgflow.set_step_policy({', '.join(arguments)});")

@@ -12,7 +12,7 @@ from pgflow_mp import Flow
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows import storage
 from pgflow_mp.flows.options import DEFAULT_STORAGE
-from pgflow_mp.flows.shapes import definition
+from pgflow_mp.flows.shapes import definition, to_sql
 
 
 def double(n: int) -> int:
@@ -31,7 +31,7 @@ def chain(of_flow: Any = None, **second: Any) -> Flow:
 
 def stored(flow: Flow, tx: psycopg.Connection[Any]) -> dict[str, str | None]:
     """The storages of a flow that the statements of its SQL make."""
-    for statement in flow.to_sql().splitlines():
+    for statement in to_sql(flow, whole=True).splitlines():
         tx.execute(statement.encode())
     query = "select step_slug, storage from pgflow.step_policies where flow_slug = %s"
     return dict(tx.execute(query, (flow.slug,)).fetchall())
@@ -76,6 +76,9 @@ def test_the_default_is_for_new_flows_only(
     query = "select step_slug, coalesce(storage, 'tasks') from pgflow.step_policies where flow_slug = 'other'"
     assert dict(tx.execute(query).fetchall()).get("first", "tasks") == default
     assert "options" not in definition(Flow("bare").step("s", double))
+    assert [line for line in flow.to_sql().splitlines() if "set_step_policy" in line] == [
+        "SELECT pgflow.set_step_policy('chain', 'second', storage => 'tasks');"
+    ]
 
 
 def test_without_a_barrier_a_map_and_its_parent_are_in_ranges(tx: psycopg.Connection[Any]) -> None:
