@@ -79,6 +79,15 @@ def test_every_module_says_what_it_is_for() -> None:
     assert silent == []
 
 
+def test_modules_that_start_threads_say_who_may_call_what() -> None:
+    silent = []
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if re.search(r"\b(Thread|ThreadPoolExecutor)\(", text) and "Threads:" not in text:
+            silent.append(path.relative_to(ROOT).as_posix())
+    assert silent == []
+
+
 def _named_by(paths: list[Path]) -> Iterator[tuple[str, str]]:
     """Classes and type aliases, which are written in camel case, with the module that has them."""
     for path in paths:

@@ -134,7 +134,10 @@ class Arena:
 
     @contextlib.contextmanager
     def watching_memory(self) -> Iterator[Memory]:
-        """Look at the workers' memory ten times a second."""
+        """Look at the workers' memory ten times a second.
+
+        Threads: what is yielded is the watching thread's until the block is left.
+        """
         memory, ended = Memory(), threading.Event()
 
         def look() -> None:

@@ -3,6 +3,8 @@
 JSON is the fields of WorkerSettings. Prints "running" once it serves, answers every line it reads with the
 CPU seconds of its threads so far, stops in order when its standard input ends (as it does when the
 benchmark dies), and prints its counters as the last line.
+
+Threads: the worker runs in the main one; another reads standard input, and asks the worker to stop.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ class HeardSignals:
 def listening(react: Callable[[int, int], None]) -> Iterator[HeardSignals]:
     """Call ``react(number, how many so far)`` in a thread for each SIGINT and SIGTERM. Main thread only.
 
-    The signals themselves are handled by whoever has installed a handler.
+    The signals themselves are handled by whoever has installed a handler. Threads: ``react`` and the numbers
+    that are heard are the listening thread's; whoever is in the block reads those.
     """
     heard = HeardSignals()
     ours, theirs = socket.socketpair()

@@ -66,6 +66,10 @@ class EmbeddedServer:
 
     A server, or a supervisor, that dies while it is used is started again with the same ``dsn``;
     open connections are lost then.
+
+    Threads: start() and stop() are for one thread, its owner's. The watcher, which start() begins and stop()
+    waits for, is the only other that replaces ``_lease``, as they do with ``_handing_over`` held; what it reads
+    besides stays as start() left it.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class EmbeddedServer:
         self._lease: ServerLease | None = None
         self._watcher: threading.Thread | None = None
         self._stopping = threading.Event()
+        self._handing_over = threading.Lock()
         self.attached = False
         """True if someone else had started the server."""
         self.startup_seconds = 0.0
@@ -165,8 +170,9 @@ class EmbeddedServer:
 
     def stop(self) -> None:
         """Give up our part; the last one out stops the server and waits for its end."""
-        self._stopping.set()
-        lease, self._lease = self._lease, None
+        with self._handing_over:
+            self._stopping.set()
+            lease, self._lease = self._lease, None
         watcher, self._watcher = self._watcher, None
         if lease is not None:
             lease.leave()
@@ -253,11 +259,13 @@ class EmbeddedServer:
                 self._stopping.wait(pause)
                 pause = min(_LAST_PAUSE, 2 * pause)
                 continue
-            if self._stopping.is_set():
+            with self._handing_over:
+                if not (stopping := self._stopping.is_set()):
+                    self._lease = successor
+            if stopping:
                 successor.close()
                 return False
             lease.close()
-            self._lease = successor
             if said:
                 logger.warning("the embedded PostgreSQL is up again")
             return True

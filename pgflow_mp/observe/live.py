@@ -42,6 +42,9 @@ class LiveObserver:
     ``title`` is the first line; ``preliminary`` stands there until there is something to work on.
     ``names_flows``: name the flow with each step. Use close() before anything else is printed; the last
     picture stays.
+
+    Threads: whoever is observed calls what an Observer has, from one thread; note() and close() are for any.
+    Another thread draws: what it reads is replaced as a whole.
     """
 
     def __init__(

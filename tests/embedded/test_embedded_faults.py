@@ -17,6 +17,7 @@ import psycopg
 import pytest
 
 from pgflow_mp.db.connection import is_connection_lost, retrying
+from pgflow_mp.embedded.lease import ServerLease
 from pgflow_mp.embedded.server import EmbeddedServer
 
 from .embedded_clients import SCRIPT, Client, is_quiet, postmasters, supervisors, wait_until
@@ -96,6 +97,32 @@ def test_a_killed_supervisor_takes_the_server_along_and_both_come_back(base: Pat
         wait_until(lambda: postmasters(server.data_dir))
         assert values(dsn) == [42, 43]
         assert server.dsn == dsn
+    wait_until(lambda: is_quiet(server.data_dir))
+
+
+@pytest.mark.slow
+def test_a_stop_while_another_supervisor_takes_over_leaves_no_server(
+    base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever stopped at this moment waited 90 s for the watcher, and the server stayed."""
+    server = EmbeddedServer(base).start()
+    (supervisor,) = supervisors(server.data_dir)
+    stopper = threading.Thread(target=server.stop, daemon=True)
+
+    def close_late(lease: ServerLease) -> None:
+        if not stopper.ident and threading.current_thread() is not threading.main_thread():
+            stopper.start()
+            wait_until(lambda: server._lease is None)
+        close(lease)
+
+    close = ServerLease.close
+    monkeypatch.setattr(ServerLease, "close", close_late)
+    supervisor.kill()
+    wait_until(lambda: stopper.ident is not None)
+    stopper.join(20.0)
+    if leaked := stopper.is_alive():
+        server.stop()
+    assert not leaked
     wait_until(lambda: is_quiet(server.data_dir))
 
 

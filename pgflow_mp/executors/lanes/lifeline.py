@@ -5,6 +5,8 @@
 2. PR_SET_PDEATHSIG for the forkserver's death, which follows the parent's: Linux.
 3. A thread that waits for the pipe's end, elsewhere.
 
+Threads: that one only waits and ends the process; whatever else is here is for the thread that it concerns.
+
 And they end only then, or when the parent ends them: process managers send SIGTERM to all processes of a
 service at once, and the parent, which gets it too, lets running items finish first.
 """
