@@ -29,7 +29,8 @@ class Runnable(Protocol):
     @property
     def batch(self) -> int: ...
 
-    def output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes: ...
+    @property
+    def quick_output(self) -> handlers.Output: ...
 
     def failure(self, error: BaseException, task_index: int) -> tuple[int, bytes]: ...
 
@@ -49,7 +50,7 @@ class _NoStep:
     def __init__(self, flow: str, step: str) -> None:
         self._text = f'Step "{step}" does not exist in flow "{flow}"'
 
-    def output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes:
+    def quick_output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes:
         raise LookupError(self._text)
 
     def failure(self, error: BaseException, task_index: int) -> tuple[int, bytes]:

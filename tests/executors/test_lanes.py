@@ -169,10 +169,11 @@ def test_the_rest_of_a_chunk_can_be_called_back() -> None:
 def test_recycling_after_items_loses_nothing_and_never_leaves_the_lane_empty() -> None:
     with lanes(1, recycle_items=30) as harness:
         pids: set[str] = set()
-        for _ in range(30):
+        until = time.monotonic() + 20.0  # a process starts as slowly as the machine is busy
+        while len(pids) < 3:
+            assert time.monotonic() < until
             pids |= {text(outcome) for outcome in harness.run([["pid", None]] * 5)}
             assert harness.pool.lanes()
-        assert len(pids) >= 3
         assert not harness.deaths
 
 

@@ -18,12 +18,12 @@ _NAME: Final = "decimal_context"
 class Decimals:
     """How it is when this is made."""
 
-    is_changed: Callable[[], bool]
-    """To be asked after every item: of what is changed most; mend() looks at all."""
-
     def __init__(self) -> None:
         self._default = _fields(decimal.DefaultContext)
-        self._shared: decimal.Context | None = None
+        self.number: decimal.Context = decimal.DefaultContext
+        """What items can change: its precision is to be looked at after every one of them."""
+        self.is_changed: Callable[[], bool] | None = None
+        """To be asked, too, if there is anything to ask. mend() looks at all."""
         known = contextvars.copy_context()
         numbers = next((var for var in known if var.name == _NAME), None)
         if numbers is None or _fields(known[numbers]) == self._default:
@@ -32,31 +32,25 @@ class Decimals:
                 if variable is not numbers:
                     base.run(variable.set, value)
             self.contexts: Callable[[], contextvars.Context] = base.copy
-            self.is_changed = _watch_default()
         else:
-            self._shared = known[numbers]
-            self._before = _fields(self._shared)
+            self.number = known[numbers]
             self.contexts = contextvars.copy_context
-            self.is_changed = _watch(self._shared)
+            self.is_changed = _watch(self.number)
+        self._before = _fields(self.number)
 
     def mend(self) -> None:
         """Put back what is not as it was."""
-        if self._shared is not None:
-            _put(self._shared, self._before)
+        _put(self.number, self._before)
         _put(decimal.DefaultContext, self._default)
 
 
-def _watch_default() -> Callable[[], bool]:
-    default, precision = decimal.DefaultContext, decimal.DefaultContext.prec
-    return lambda: default.prec != precision
-
-
 def _watch(shared: decimal.Context) -> Callable[[], bool]:
-    """A function that says whether what is changed most is not as it was."""
-    precision, rounding, traps = shared.prec, shared.rounding, shared.copy().traps
+    """A function that says whether rounding or traps are not as they were."""
+    before = shared.copy()  # its traps are a view of it, which does not keep it alive
+    rounding = before.rounding
 
     def is_changed() -> bool:
-        return bool(shared.prec != precision or shared.rounding != rounding or shared.traps != traps)
+        return bool(shared.rounding != rounding or shared.traps != before.traps)
 
     return is_changed
 

@@ -127,14 +127,14 @@ class Lane:
         if step.batch:
             self._run_batches(RangeBundle(chunk, step, elements, self._runtime))
             return
-        output, renew = step.output, step.wants_context
+        output, renew = step.quick_output, step.wants_context
         start, complete, new_context = slot.start, slot.complete, self._new_context
         is_changed = surroundings.is_changed
         context = range_context(chunk, 0, b"null", self._runtime)
-        total = 0
-        started = now_ns()
+        began = told = started = now_ns()  # less what items took that failed, so that spent is ended - began
         for position, element in enumerate(elements):
             if not start(position, started):
+                slot.spend(started - began)
                 rest = frame(Outcome(position, Kind.NOT_RUN, b"", 0.0))
                 slot.finish(rest, chunk.count - position)
                 return
@@ -147,29 +147,35 @@ class Lane:
                     os._exit(0)
                 seconds = (now_ns() - started) / 1e9
                 kind, body = _failure(step, error, chunk.first_index + position)
+                slot.spend(started - began)
                 self._publish_failure(Outcome(position, kind, body, seconds))
-                is_changed, started = surroundings.is_changed, now_ns()
+                is_changed, ended = surroundings.is_changed, now_ns()
+                began += ended - started
+                started = ended
                 continue
             if self._is_copy:
                 os._exit(0)
             ended = now_ns()
-            spent = ended - started
-            total += spent
-            fine = True
             try:
-                changed = spent > _LONG or is_changed()
+                changed = ended - started > _LONG or is_changed()
             except Exception:  # noqa: BLE001 - as in after_item
                 changed = True
-            if changed:
-                fine = surroundings.after_item(spent / 1e9, False)
-                is_changed = surroundings.is_changed
+            fine = not changed or surroundings.after_item((ended - started) / 1e9, False)
+            if changed or ended - told > _LONG:
+                told = ended
+                slot.spend(ended - began)
             try:
-                complete(body, total)
+                complete(body)
             except NO_ROOM as error:
-                slot.finish(frame(_no_room(Outcome(position, Kind.FAILED, body, spent / 1e9), error)))
+                failed = Outcome(position, Kind.FAILED, body, (ended - started) / 1e9)
+                slot.finish(frame(_no_room(failed, error)))
             if not fine:
                 os._exit(_CUT_OFF)
-            started = now_ns() if changed else ended
+            started = ended
+            if changed:
+                is_changed, started = surroundings.is_changed, now_ns()
+                began += started - ended
+        slot.spend(started - began)
 
     def _publish_failure(self, outcome: Outcome) -> None:
         """Of an item of a range."""

@@ -86,9 +86,7 @@ _CALLED: Final[tuple[tuple[Callable[[], Any], str, str], ...]] = (
 """(how to look, module and name of what puts it back)."""
 
 
-def _watch(
-    before: tuple[Any, ...], lists: list[list[Any]], decimals_changed: Callable[[], bool]
-) -> Callable[[], bool]:
+def _watch(before: tuple[Any, ...], lists: list[list[Any]], decimals: Decimals) -> Callable[[], bool]:
     """A function that says whether anything was heard, _state(), one of the lists or the context of decimals
     is not as it was, or a stream is closed.
 
@@ -97,6 +95,7 @@ def _watch(
     stdin, stdout, stderr, hook, display, bytecode, unraisable = before[:7]
     thread_hook, show, directory, level, disabled, method = before[7:]
     path, filters, handlers, arguments = lists
+    number, precision, more = decimals.number, decimals.number.prec, decimals.is_changed
 
     def is_changed() -> bool:
         return not (
@@ -118,7 +117,11 @@ def _watch(
             and warnings.filters == filters
             and _root.handlers == handlers
             and sys.argv == arguments
-        ) or bool(stdout.closed or stderr.closed or decimals_changed())
+            and number.prec == precision
+            and not stdout.closed
+            and not stderr.closed
+            and (more is None or not more())
+        )
 
     return is_changed
 
@@ -152,7 +155,7 @@ class Interpreter:
         self._language = _text(self._locale)
 
     def _watch(self) -> Callable[[], bool]:
-        return _watch(self._before, self._copies, self._decimals.is_changed)
+        return _watch(self._before, self._copies, self._decimals)
 
     def mend(self) -> bool:
         """Put back what is_changed() has found."""

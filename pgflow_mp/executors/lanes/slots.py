@@ -174,9 +174,9 @@ class SlotWriter:
         words[self._filled] = self._count << _LENGTH_BITS | end
         words[_RUNNING] = 0
 
-    def complete(self, body: bytes, spent_ns: int) -> None:
+    def complete(self, body: bytes) -> None:
         """As finish(), for the output of the running item of a range. It seems to run on until the next one
-        starts, but counts as ended. ``spent_ns``: what all items of the chunk that completed took so far.
+        starts, but counts as ended.
         """
         begin = self._length
         end = begin + len(body) + 1
@@ -185,14 +185,12 @@ class SlotWriter:
         self._map[begin:end] = body + b","
         self._length = end
         self._count = count = self._count + 1
-        words = self._words
-        words[self._spent] = spent_ns
         if _weakly_ordered:
             _fence()
-        words[self._filled] = count << _LENGTH_BITS | end
+        self._words[self._filled] = count << _LENGTH_BITS | end
 
     def spend(self, spent_ns: int) -> None:
-        """What all items of a range that completed took so far; before finish()."""
+        """What all items of a range that completed took so far, or nearly so."""
         self._words[self._spent] = spent_ns
 
     def end(self) -> None:
