@@ -241,6 +241,20 @@ def test_an_item_that_ends_its_process_is_named_and_its_neighbours_complete(owne
     assert kinds(owner.run(["echo", 5])) == [Kind.COMPLETED]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", CHUNKS)
+def test_the_culprit_of_a_batch_is_found_by_halves_where_no_lane_names_it(storage: str) -> None:
+    owner = Owner("remade processes", storage=storage)
+    owner.executor.start()
+    try:
+        orders = [["echo", 0], ["echo", 1], ["os_exit", 3], ["echo", 3], ["echo", 4]]
+        outcomes = owner.run(*orders, flow="batched", step="act_all")
+        assert kinds(outcomes) == [0, 0, 1, 0, 0]
+        assert outcomes[2].body.startswith(b'Crashed: step "act_all" task 2: ')
+    finally:
+        owner.executor.abort()
+
+
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_target_that_is_not_there_ends_the_start(kind: str) -> None:
     owner = Owner(kind, target="no_such_module_anywhere")

@@ -59,3 +59,26 @@ def test_nobody_is_charged_for_what_is_no_fault_of_the_running_item(
     assert isinstance(events[0], LaneDied)
     assert (events[0].verdict, events[0].seq) == (None, None)
     assert handed_back(list(events)) == {11: [1, 2], 12: [0, 1, 2]}
+
+
+@pytest.mark.parametrize(
+    ("reason", "lost", "named"),
+    [
+        (None, False, True),
+        (KillReason(Cause.TIMEOUT, "too late", (1, 1)), False, True),
+        (KillReason(Cause.MEMORY, "too much", (1, 1)), False, True),
+        (None, True, True),  # its forkserver died, perhaps of this batch
+        (KillReason(Cause.TIMEOUT, "too late", (1, 0)), False, False),
+        (KillReason(Cause.CANCELLED), False, False),
+        (KillReason(Cause.STOPPED, "", (1, 1)), False, False),
+    ],
+)
+def test_a_batch_is_named_where_one_item_would_be_to_blame_and_handed_back_whole(
+    reason: KillReason | None, lost: bool, named: bool
+) -> None:
+    events = settle(death(reason, Running(1, 1, 0, width=2), lost=lost), flights())
+    died = events[0]
+    assert isinstance(died, LaneDied)
+    assert (died.verdict, died.suspect) == (None, None)
+    assert (died.seq, died.suspects) == ((11, (1, 2)) if named else (None, None))
+    assert handed_back(list(events)) == {11: [1, 2], 12: [0, 1, 2]}

@@ -3,8 +3,8 @@
 Starting takes as long as the forkserver takes to load the target, ending as long as a process takes to
 leave; neither may hold up the pool.
 
-Threads: launch() and close() are for any thread and wait for nothing; what they are given (``make``, ``failed``,
-the process's launch() and close()) is called in the launcher's and the reaper's.
+Threads: launch() and close() are for any thread and wait for nothing; what they are given (``make``,
+``failed``, the process's launch() and close()) is called in the launcher's and the reaper's.
 """
 
 from __future__ import annotations
