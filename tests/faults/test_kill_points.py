@@ -11,13 +11,14 @@ import signal
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psutil
 import psycopg
 import pytest
+from range_harness import Ranges, start_in_ranges
 from worker_flows import LOG
 from worker_harness import Tasks, output, process, start
 
@@ -92,8 +93,12 @@ def finished(worker: subprocess.Popen[str], timeout: float) -> bool:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("begin", [start, start_in_ranges], ids=["tasks", "ranges"])
 def test_a_run_ends_right_whoever_is_killed_whenever(
-    own_server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_server: EmbeddedServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[str, str, Any], str],
 ) -> None:
     log = tmp_path / "log"
     monkeypatch.setenv(LOG, str(log))
@@ -102,7 +107,7 @@ def test_a_run_ends_right_whoever_is_killed_whenever(
     struck: list[float] = []
     for point in range(POINTS):
         log.write_text("")
-        run_id = start(own_server.dsn, "naps", [0.005] * ITEMS)
+        run_id = begin(own_server.dsn, "naps", [0.005] * ITEMS)
         worker = process(own_server.dsn, "naps", run_id, **QUICK)
         time.sleep(chance.uniform(0.0, 2.0))
         try:
@@ -118,7 +123,9 @@ def test_a_run_ends_right_whoever_is_killed_whenever(
             pytest.fail(f"kill point {point}: the run does not end; victims {victims}")
         connection.retrying(own_server.dsn, give_up_after=60).close()  # the server may still be coming back
         assert output(own_server.dsn, run_id) == {"count": ITEMS}, (point, victims)
-        assert Tasks(own_server.dsn, run_id).outputs("nap") == list(range(ITEMS)), (point, victims)
+        ranges = Ranges(own_server.dsn, run_id, "nap")
+        outputs = ranges.outputs if ranges.items else Tasks(own_server.dsn, run_id).outputs("nap")
+        assert outputs == list(range(ITEMS)), (point, victims)
         with psycopg.connect(own_server.dsn) as conn:
             assert audit_run(conn, run_id) == [], (point, victims)
         ends = Counter(line for line in log.read_text().splitlines() if line.startswith("end"))
