@@ -129,8 +129,8 @@ class AnyBatch:
         """Take the items from ``first`` on out of it; a batch of them."""
         raise NotImplementedError
 
-    def chunk(self, seq: int, start: int, count: int) -> AnyChunk:
-        """Items ``start``.. for a lane: ``count`` of them, or fewer where they are large."""
+    def chunk(self, seq: int, start: int, count: int, least: int = 1) -> AnyChunk:
+        """Items ``start``.. for a lane: ``count`` of them, or fewer, but not than ``least``, if large."""
         raise NotImplementedError
 
     def release(self, spans: Sequence[Stretch]) -> Release:
@@ -217,10 +217,10 @@ class Batch(AnyBatch):
         self._drop_tail(first)
         return rest
 
-    def chunk(self, seq: int, start: int, count: int) -> Chunk:
-        """Items ``start``.. for a lane: ``count`` of them, or fewer where they are large."""
-        if self.size > LARGEST_BYTES and count > 1:
-            count = by_bytes(itertools.islice(self.items, start, start + count))
+    def chunk(self, seq: int, start: int, count: int, least: int = 1) -> Chunk:
+        """Items ``start``.. for a lane: ``count`` of them, or fewer, but not than ``least``, if large."""
+        if self.size > LARGEST_BYTES and count > least:
+            count = max(least, by_bytes(itertools.islice(self.items, start, start + count)))
         chunk = Chunk(seq, self.flow, self.runs, self.steps, self.items[start : start + count], self.limit)
         return compact(chunk) if len(self.runs) + len(self.steps) > 2 * count + 8 else chunk
 

@@ -284,7 +284,7 @@ class Dispatcher:
         start = batch.next
         idle = lanes - len({flight.lane for flight in self.flights.values()})
         count, seconds = self._sizing.next_chunk(batch, self.waiting(batch.flow), lanes, idle)
-        chunk = batch.chunk(next(self._seq), start, count)
+        chunk = batch.chunk(next(self._seq), start, count, max(1, self._sizing.together(batch)))
         batch.next = start + chunk.size
         flight = Flight(batch, start, chunk, lane, seconds * chunk.size / count, now)
         self.flights[chunk.seq] = flight

@@ -112,8 +112,11 @@ class RangeBatch(AnyBatch):
         self.size -= rest.size
         return rest
 
-    def chunk(self, seq: int, start: int, count: int) -> RangeChunk:
-        """Items ``start``.. for a lane: ``count`` of them, or fewer where pages are large, or end."""
+    def chunk(self, seq: int, start: int, count: int, least: int = 1) -> RangeChunk:
+        """Items ``start``.. for a lane: ``count`` of them, or fewer where pages are large, or end.
+
+        Not fewer than ``least``, which is what a handler takes at once.
+        """
         index, taken, size = self.first + start, 0, 0
         segments: list[Segment] = []
         for page in pages_of(self.pages, index, index + count):
@@ -122,7 +125,8 @@ class RangeBatch(AnyBatch):
             items = min(there, count - taken)
             size += len(page.body)
             # A page that would be cut goes to one lane, if this one has most of its items already.
-            if segments and (size > LARGEST_BYTES or (items < there and 2 * taken >= count)):
+            cut = least == 1 and items < there and 2 * taken >= count
+            if segments and taken >= least and (size > LARGEST_BYTES or cut):
                 break
             segments.append(Segment(page.body, page.page_id, offset, items))
             taken += items

@@ -43,7 +43,7 @@ class Sizing:
         count = min(count, batch.waiting)
         size = self._times.output_bytes(batch.flow, batch.steps[0])
         if size * count > batch.largest_output:
-            count = max(1, int(batch.largest_output / size))
+            count = min(count, max(1, together, int(batch.largest_output / size)))
         return count, count * (mean or TARGET)
 
     def _of_several_steps(self, batch: AnyBatch, waiting: int, lanes: int) -> tuple[int, float]:

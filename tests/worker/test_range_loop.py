@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from loop_harness import OTHER, RUN, Bench, settled
 
@@ -113,14 +113,17 @@ def test_a_chunk_ends_with_a_page_rather_than_cutting_the_next_one() -> None:
     assert [s.count for s in batch.chunk(1, 0, 3000).segments] == [1000, 1000, 1000]
 
 
-def test_large_pages_make_small_chunks() -> None:
+def test_large_pages_make_small_chunks_but_cut_no_batch() -> None:
     there = [page(i * 10, 10, width=60_000) for i in range(10)]
     batch = as_batch("f", "w", ItemLease(RUN, "s", 0, 100, 1, 5), there)
     assert batch.chunk(1, 0, 100).count == 10
+    assert batch.chunk(1, 0, 100, 25).count == 30
+    assert lease(0, 3000).chunk(1, 900, 1500, 500).count == 1500
     assert batch.size == 6_000_000
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=12), st.data())
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=8), st.data())
 def test_every_item_of_a_lease_is_handed_out_once_whatever_pages_it_lies_in(
     sizes: list[int], data: st.DataObject
 ) -> None:
@@ -133,7 +136,7 @@ def test_every_item_of_a_lease_is_handed_out_once_whatever_pages_it_lies_in(
     batch = as_batch("f", "w", ItemLease(RUN, "s", first, count, 1, 5), there)
     assert covered(batch.pages, first, first + count)
     dispatcher = Dispatcher(ItemTimes())
-    dispatcher.times.observe("f", "s", data.draw(st.sampled_from([1e-6, 1e-3, 0.05])), 1)
+    dispatcher.times.observe("f", "s", data.draw(st.sampled_from([1e-6, 1e-4, 1e-3])), 1)
     dispatcher.add(batch)
     seen: list[int] = []
     while (flight := dispatcher.next_chunk(0, 2, 0.0)) is not None:
