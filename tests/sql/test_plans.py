@@ -7,7 +7,7 @@ scan, and a number of rows fetched that follows the batch and not the table.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -86,18 +86,30 @@ STATISTICS = ["no statistics", "fresh statistics"]
 EMPTY = "statistics of a queue that was empty"
 
 
+@pytest.fixture(scope="module")
+def _made(_shared: str) -> Iterator[Big]:
+    """Made once, in a transaction that is rolled back; each test goes back to how it was."""
+    with psycopg.connect(_shared) as conn:
+        yield Big(conn)
+        conn.rollback()
+
+
 @pytest.fixture(params=[*STATISTICS, EMPTY])
-def big(tx: psycopg.Connection[Any], request: pytest.FixtureRequest) -> Big:
-    big = Big(tx)
+def big(_made: Big, request: pytest.FixtureRequest) -> Iterator[Big]:
+    conn = _made.conn
+    conn.execute("savepoint made")
     if request.param == "fresh statistics":
-        tx.execute("analyze pgflow.step_tasks")
-        tx.execute("analyze pgmq.q_f")
+        conn.execute("analyze pgflow.step_tasks")
+        conn.execute("analyze pgmq.q_f")
     elif request.param == EMPTY:
-        tx.execute(
+        conn.execute(
             "update pg_class set reltuples = 0, relpages = 200"
             " where oid in ('pgmq.q_f'::regclass, 'pgflow.step_tasks'::regclass)"
         )
-    return big
+    conn.execute("discard plans")
+    yield _made
+    conn.execute("rollback to savepoint made")
+    conn.execute("discard plans")
 
 
 def test_every_hot_call_reaches_its_rows_by_index(big: Big) -> None:
