@@ -68,8 +68,8 @@ class EmbeddedServer:
     open connections are lost then.
 
     Threads: start() and stop() are for one thread, its owner's. The watcher, which start() begins and stop()
-    waits for, is the only other that replaces ``_lease``, as they do with ``_handing_over`` held; what it reads
-    besides stays as start() left it.
+    waits for, is the only other that replaces ``_lease``, with ``_handing_over`` held as they do; what it
+    reads besides stays as start() left it.
     """
 
     def __init__(

@@ -3,6 +3,9 @@
 Every process of a worker imports the flow's module. A module that executes its flow when it is imported
 would do so in each of them, and so on. Whoever imports a target does it in ``importing()``; whatever
 executes, serves or starts flows asks ``refuse()`` first.
+
+Threads: what is refused is refused to the thread that imports or executes handlers, and to threads that are
+started by it, or by those, for as long as it does. Others of the process may have business of their own.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import linecache
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from pgflow_mp.errors import FlowDefinitionError, PermanentError
@@ -22,16 +26,32 @@ _VARIABLE: Final = "PGFLOW_MP_IMPORTING"
 _HERE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _is_lane = False
+_Start = Callable[[threading.Thread], None]
 
 
-class _Depth(threading.local):
-    """Of this thread; others of the process may have business of their own."""
+@dataclass(eq=False)
+class _Doing:
+    """The import of a target, or of handlers the execution; ``over``: this one has ended."""
 
-    imports = 0
-    handlers = 0
+    place: str
+    """Which target; of handlers nothing."""
+    over: bool = False
 
 
-_depth: Final = _Depth()
+class _OfThread(threading.local):
+    """What this thread does itself, innermost last."""
+
+    def __init__(self) -> None:
+        self.doing: list[_Doing] = []
+
+
+_of_thread: Final = _OfThread()
+_INHERITED: Final = "_pgflow_mp_doing"
+"""Attribute of a thread: what the one that started it was doing."""
+_starting_lock: Final = threading.Lock()
+_watchers = 0
+_watching: tuple[_Start, _Start] = (threading.Thread.start, threading.Thread.start)
+"""What starts threads without us, and what does it while a block is entered."""
 _inherited: Final = os.environ.pop(_VARIABLE, "")
 """What was being imported by the process that started this one, at the time."""
 
@@ -39,13 +59,12 @@ _inherited: Final = os.environ.pop(_VARIABLE, "")
 @contextlib.contextmanager
 def importing(place: str) -> Iterator[None]:
     """In the block a target is imported; ``place`` says which, as messages name it."""
-    _depth.imports += 1
     before = os.environ.get(_VARIABLE)
     os.environ[_VARIABLE] = place
     try:
-        yield
+        with _doing(_Doing(place)):
+            yield
     finally:
-        _depth.imports -= 1
         if before is None:
             os.environ.pop(_VARIABLE, None)
         else:
@@ -55,11 +74,53 @@ def importing(place: str) -> Iterator[None]:
 @contextlib.contextmanager
 def executing() -> Iterator[None]:
     """In the block handlers are executed."""
-    _depth.handlers += 1
+    with _doing(_Doing("")):
+        yield
+
+
+@contextlib.contextmanager
+def _doing(what: _Doing) -> Iterator[None]:
+    _of_thread.doing.append(what)
+    _watch_threads(+1)
     try:
         yield
     finally:
-        _depth.handlers -= 1
+        _watch_threads(-1)
+        what.over = True
+        _of_thread.doing.remove(what)
+
+
+def _watch_threads(more: int) -> None:
+    """Learn of threads that are started, while any block is entered: they inherit what their starter does.
+
+    Whoever has put something else in the place of ours meanwhile keeps it: ours passes everything on.
+    """
+    global _watchers, _watching
+    with _starting_lock:
+        _watchers += more
+        if _watchers == 1 and more > 0:
+            _watching = (threading.Thread.start, _passing_on(threading.Thread.start))
+            threading.Thread.start = _watching[1]  # type: ignore[method-assign, assignment]
+        elif _watchers == 0 and threading.Thread.start is _watching[1]:
+            threading.Thread.start = _watching[0]  # type: ignore[method-assign, assignment]
+
+
+def _passing_on(start: _Start) -> _Start:
+    def watched_start(thread: threading.Thread) -> None:
+        if doing := _present():
+            setattr(thread, _INHERITED, doing)
+        start(thread)
+
+    return watched_start
+
+
+def _inherited_doing() -> list[_Doing]:
+    doing: list[_Doing] = getattr(threading.current_thread(), _INHERITED, [])
+    return [each for each in doing if not each.over]
+
+
+def _present() -> list[_Doing]:
+    return [*_inherited_doing(), *_of_thread.doing]
 
 
 def become_lane() -> None:
@@ -70,7 +131,7 @@ def become_lane() -> None:
 
 def is_inside() -> bool:
     """Whether a target is being imported here, or handlers are executed."""
-    return bool(_is_lane or _depth.imports or _depth.handlers)
+    return bool(_is_lane or _present())
 
 
 def refuse(call: str, *, in_handlers: bool = True) -> None:
@@ -78,7 +139,13 @@ def refuse(call: str, *, in_handlers: bool = True) -> None:
 
     Raises FlowDefinitionError with the line of the call, or PermanentError: a retry would not help.
     """
-    if _depth.imports or _is_being_spawned():
+    own, inherited = _of_thread.doing, _inherited_doing()
+    place = next((each.place for each in inherited if each.place), "")
+    if place and not any(each.place for each in own):
+        raise FlowDefinitionError(
+            f"{call} was called in a thread that was started by importing {place}", hint=_GUARD
+        )
+    if any(each.place for each in own) or _is_being_spawned():
         where, code = _caller()
         raise FlowDefinitionError(
             f"{where} calls {call} while the file is imported" + (f": {code}" if code else ""),
@@ -88,8 +155,8 @@ def refuse(call: str, *, in_handlers: bool = True) -> None:
         raise FlowDefinitionError(
             f"{call} was called in a process that was started by importing {_inherited}", hint=_GUARD
         )
-    if in_handlers and (_is_lane or _depth.handlers):
-        where, _ = _caller()
+    if in_handlers and (_is_lane or own or inherited):
+        where = _caller()[0] if own or not inherited else "A thread that was started by a handler"
         raise PermanentError(
             f"{where} calls {call} in a handler: a process that executes items cannot execute a run as well",
             hint="Make it a step of this flow; or start the run with Client().start_flow() and leave it to "

@@ -20,8 +20,8 @@ class TerminalTakeover:
     That goes for processes started from now on, too: the lines that handlers print in lanes arrive here
     instead of in the middle of a picture. ``stream`` writes to the terminal. close() puts all back.
 
-    Threads: ``on_line`` is called in a thread of this object, one line at a time, the last ones before close()
-    returns. All else is for whoever made it.
+    Threads: ``on_line`` is called in a thread of this object, one line at a time, the last ones before
+    close() returns. All else is for whoever made it.
     """
 
     def __init__(self, on_line: Callable[[str], None]) -> None:

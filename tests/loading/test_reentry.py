@@ -5,13 +5,16 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from lane_harness import kinds, lanes, text
 
 from pgflow_mp import Flow, FlowDefinitionError, RunFailed
+from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import load_flows
 from pgflow_mp.testing import run_inline
 
@@ -39,6 +42,7 @@ MODULE = """
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty directory; what is imported in a test is forgotten after it."""
     modules, path = set(sys.modules), list(sys.path)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)  # put back what a module puts there
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     for name in set(sys.modules) - modules:
@@ -147,3 +151,106 @@ def test_what_a_spawned_process_imports_executes_nothing() -> None:
 def test_a_flow_that_is_only_made_in_a_handler_is_no_business_of_ours() -> None:
     flow = Flow("outer").map("same", lambda n: run_inline(Flow("inner").map("same", lambda m: m + 1), [n]))
     assert run_inline(flow, [1]) == {"same": [{"same": [2]}]}
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "threading.Thread(target=call)",
+        "threading.Thread(target=run, args=(flow, [1]))",
+        "threading.Timer(0, call)",
+        "threading.Thread(target=lambda: begin(threading.Thread(target=call)))",
+    ],
+)
+def test_a_thread_that_a_module_starts_when_it_is_imported_is_refused(start: str) -> None:
+    """A thread of its own, or one that such a one starts: a depth kept by thread does not see them."""
+    module = MODULE.format(call="run(flow, [1])") + THREADS + f"    begin({start})\n"
+    write("threading_target.py", module)
+    load_flows("threading_target.py")
+    (said,) = sys.modules["threading_target"].said
+    assert isinstance(said, FlowDefinitionError)
+    where = f"file {Path('threading_target.py').absolute()}"
+    assert str(said) == f"run() was called in a thread that was started by importing {where}"
+    assert "if __name__ == '__main__':" in said.hint
+
+
+def test_a_pool_that_a_module_makes_when_it_is_imported_is_refused_while_it_is() -> None:
+    module = (
+        MODULE.format(call="run(flow, [1])")
+        + """
+    from concurrent.futures import ThreadPoolExecutor
+    pool = ThreadPoolExecutor(1)
+    error = pool.submit(call).exception(10)
+"""
+    )
+    (flow,) = load_flows(str(write("pool_target.py", module)))
+    assert "was started by importing" in str(sys.modules["pool_target"].error)
+    with sys.modules["pool_target"].pool as pool:
+        assert pool.submit(run_inline, flow, [1]).result(10) == {"same": [1]}
+
+
+def test_other_threads_have_business_of_their_own_while_a_target_is_imported() -> None:
+    """Also those that are started meanwhile, by whoever does not import it."""
+    with ThreadPoolExecutor(1) as others, ThreadPoolExecutor(1) as ours:
+        others.submit(int).result()
+        with reentry.importing("file a.py"):
+            with pytest.raises(FlowDefinitionError, match=r"started by importing file a\.py"):
+                ours.submit(reentry.refuse, "run()").result(10)
+            thread = threading.Thread(target=others.submit(reentry.refuse, "run()").result)
+            others.submit(thread.start).result(10)
+            others.submit(lambda: ThreadPoolExecutor(1).submit(reentry.refuse, "run()").result()).result(10)
+            thread.join(10)
+        ours.submit(reentry.refuse, "run()").result(10)
+
+
+def test_what_hears_of_threads_that_are_started_is_gone_after_it() -> None:
+    before = threading.Thread.start
+    with reentry.importing("file a.py"), reentry.executing():
+        assert threading.Thread.start is not before
+    assert threading.Thread.start is before
+
+
+def test_a_patch_that_the_target_makes_of_threads_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    def patched(thread: threading.Thread) -> None:
+        started.append(thread.name)
+        original(thread)
+
+    with monkeypatch.context() as patch:
+        with reentry.importing("file a.py"):
+            original = threading.Thread.start
+            patch.setattr(threading.Thread, "start", patched)
+        assert threading.Thread.start is patched
+        with reentry.importing("file a.py"):
+            pass
+        assert threading.Thread.start is patched
+        (thread := threading.Thread(target=int, name="theirs")).start()
+        thread.join()
+        assert started == ["theirs"]
+    assert threading.Thread.start is not patched
+
+
+def test_a_thread_that_a_handler_starts_cannot_execute_a_run_either() -> None:
+    file = write("thread_in_handler.py", MODULE.format(call="run(flow, [1])") + THREADS + IN_HANDLER)
+    (nested,) = [flow for flow in load_flows(str(file)) if flow.slug == "nested"]
+    run_inline(nested, [1])
+    (said,) = sys.modules["thread_in_handler"].said
+    assert str(said).startswith("A thread that was started by a handler calls run() in a handler: ")
+
+
+THREADS = """
+    import threading
+    said = []
+    threading.excepthook = lambda args: said.append(args.exc_value)
+    def begin(thread):
+        thread.start()
+        thread.join()
+"""
+IN_HANDLER = """
+    nested = Flow("nested")
+    @nested.map(slug="same")
+    def nested_same(n: int) -> int:
+        begin(threading.Thread(target=call))
+        return n
+"""
