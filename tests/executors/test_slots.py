@@ -13,6 +13,7 @@ from pgflow_mp.executors.lanes.slots import (
     INITIAL_SIZE,
     KEPT_SIZE,
     MAX_ITEMS,
+    Running,
     SlotFiles,
     SlotReader,
     SlotWriter,
@@ -91,6 +92,37 @@ def test_the_running_item_is_published_with_its_start() -> None:
     assert (found.ordinal, found.position, found.started_ns) == (7, 41, 123_456)
     writer.finish(encode(outcome(41)))
     assert reader.running() is None
+
+
+def test_an_item_of_a_range_that_has_completed_runs_no_more_though_the_next_has_not_begun() -> None:
+    _, reader, writer = pair()
+    writer.begin(7)
+    for position, body in enumerate((b"1", b"[2,3]")):
+        writer.start(position, 5)
+        assert reader.running() == Running(7, position, 5)
+        writer.complete(body)
+        assert reader.running() is None
+        assert reader.finished == position + 1
+    taken = reader.take(7, 0, 0)
+    assert taken is not None
+    assert (taken.data, taken.count) == (b"1,[2,3],", 2)
+    writer.widen(3)
+    writer.start(2, 6)
+    assert reader.running() == Running(7, 2, 6, width=3)
+    writer.finish(b"4,5,6,", 3)
+    writer.end()
+    assert (reader.running(), reader.finished) == (None, 5)
+
+
+def test_an_output_of_a_range_that_is_larger_than_the_buffer_makes_it_grow() -> None:
+    _, reader, writer = pair()
+    writer.begin(1)
+    writer.complete(b"1")
+    writer.complete(b"2" * INITIAL_SIZE * 3)
+    writer.complete(b"3")
+    taken = reader.take(1, 1, 2)
+    assert taken is not None
+    assert taken.data == b"2" * INITIAL_SIZE * 3 + b",3,"
 
 
 def test_the_parent_s_flags_reach_the_child() -> None:

@@ -275,7 +275,7 @@ class SlotReader:
         return Taken(data, new_count, new_length, words[_BUFFER_SPENT + buffer])
 
     def running(self) -> Running | None:
-        """The item being executed, None between items."""
+        """The item being executed, None between items: one may be announced yet that has ended."""
         words = self._words
         for _ in range(100):
             token = words[_RUNNING]
@@ -288,8 +288,10 @@ class SlotReader:
             return None
         if not token:
             return None
-        position = (token & ((1 << _POSITION_BITS) - 1)) - 1
-        return Running(token >> _POSITION_BITS, position, started, max(1, width))
+        ordinal, position = token >> _POSITION_BITS, (token & ((1 << _POSITION_BITS) - 1)) - 1
+        if position < words[_BUFFER_FILLED + ordinal % BUFFERS] >> _LENGTH_BITS:
+            return None
+        return Running(ordinal, position, started, max(1, width))
 
     @property
     def finished(self) -> int:
