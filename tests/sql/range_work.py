@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from psycopg.types.json import Json
 
 from .helpers import WORKER, Db, Row, flow, map_step, start
-from .test_leases import register
+from .test_leases import register, silence
 
 OTHER = uuid.UUID("22222222-2222-2222-2222-222222222222")
 CLAIM = "select * from pgflow.claim_work(%s, %s, %s, %s, %s::bigint[])"
@@ -173,6 +173,17 @@ def release(
     count: int = db.value(
         "select pgflow.release_ranges(%s, %s, %s, %s::int[], %s::int[], %s::int[])",
         *(run, step, worker, *columns(parts)),
+    )
+    return count
+
+
+def dies(db: Db, worker: uuid.UUID) -> int:
+    """It was silent for longer than it promised, and is taken over from; how many tasks and items."""
+    silence(db, worker, 7200)
+    count: int = db.value(
+        "select pgflow.recover_workers(array[worker_id], array[last_heartbeat_at]) from pgflow.workers"
+        " where worker_id = %s",
+        worker,
     )
     return count
 

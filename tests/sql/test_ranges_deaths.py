@@ -13,6 +13,7 @@ from .range_work import (
     assert_whole,
     claim_work,
     complete_parts,
+    dies,
     fail_items,
     finish,
     hired,
@@ -22,12 +23,11 @@ from .range_work import (
     release,
     results,
 )
-from .test_dead_workers import dies
 
 
 def life(db: Db, items: int = 10_000) -> tuple[uuid.UUID, Claimed]:
     """A new worker, and what it claims."""
-    worker = hired(db, worker=uuid.uuid4(), dead_after="1 second")
+    worker = hired(db, worker=uuid.uuid4())
     return worker, claim_work(db, items, worker)
 
 
@@ -139,7 +139,7 @@ def test_who_holds_a_suspect_of_one_kind_gets_none_of_the_other(db: Db, first: s
     run = twice_died_with(db, 10)
     other = start(db, "f", list(range(600)))
     for _ in range(2):
-        worker = hired(db, worker=uuid.uuid4(), dead_after="1 second")
+        worker = hired(db, worker=uuid.uuid4())
         assert claim_work(db, 1000, worker, qty=0).items == 600
         dies(db, worker)
     worker = hired(db, worker=uuid.uuid4())
@@ -180,7 +180,7 @@ def test_an_item_that_takes_workers_down_is_cornered_and_its_neighbours_complete
     run = mapped(db, items, max_attempts=3)
     db.do("select pgflow.set_step_policy('f', 'm', tolerated_failures => 1)")
     deaths = 0
-    worker = hired(db, worker=uuid.uuid4(), dead_after="1 second")
+    worker = hired(db, worker=uuid.uuid4())
     for _ in range(400):
         claimed = claim_work(db, 10_000, worker)
         if claimed == ([], [], []):
@@ -190,7 +190,7 @@ def test_an_item_that_takes_workers_down_is_cornered_and_its_neighbours_complete
         if culprit in begun or any(x.first <= culprit < x.first + x.items for x in claimed.leases):
             deaths += 1
             dies(db, worker)
-            worker = hired(db, worker=uuid.uuid4(), dead_after="1 second")
+            worker = hired(db, worker=uuid.uuid4())
             continue
         assert condemned in ([], [culprit])
         for index in condemned:

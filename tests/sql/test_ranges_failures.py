@@ -241,10 +241,11 @@ def test_an_exception_is_not_kept_waiting_by_the_tasks_of_other_runs(db: Db) -> 
     policy(db, "f", "t", storage="tasks")
     claim_work(db)
     fail_items(db, run, [1])
-    for _ in range(3):
+    for _ in range(5):
         start(db, "f", list(range(100)))
     make_visible(db, "f")
-    found = [(t.run_id, t.step_slug) for t in claim_work(db, 0, qty=20).tasks]
+    found = [(t.run_id, t.step_slug) for _ in range(12) for t in claim_work(db, 0, qty=4).tasks]
+    assert len(found) == 48
     assert (run, "m") in found
 
 
