@@ -185,3 +185,34 @@ def test_a_run_of_a_flow_whose_slugs_are_refused_by_now_goes_on_where_that_is_sa
     refused = finished(command(None, project, empty_dsn, "start", "moving.py", "--input", "[1]"))
     assert refused[0] not in (0, 70)
     assert "is not valid" in refused[2]
+
+
+def test_a_worker_of_the_last_release_leaves_maps_in_ranges_to_those_of_this_one(
+    old: Path, project: Path, empty_dsn: str, tmp_path: Path
+) -> None:
+    now = tmp_path / "now"
+    now.mkdir()
+    (now / "moving.py").write_text(FLOWS.replace("@flow.map\n", '@flow.map(storage="ranges")\n'))
+    assert finished(command(old, project, empty_dsn, "install"))[0] == 0
+    work = command(old, project, empty_dsn, "moving.py", "--workers", "1")
+    try:
+        with psycopg.connect(empty_dsn, autocommit=True) as conn:
+            until(conn, "select count(*) = 1 from pgflow.flows where exists (select 1 from pgflow.workers)")
+            assert finished(command(None, project, empty_dsn, "migrate"))[0] == 0
+            started = finished(command(None, now, empty_dsn, "start", "moving.py", "--input", "[1, 2, 3, 4]"))
+            assert started[0] == 0, started
+            assert 'storage of step "slowly" is now ranges, was tasks' in started[2]
+            time.sleep(3)  # in which it looks for work more than once
+            assert work.poll() is None
+            left = "select remaining_tasks from pgflow.step_states where step_slug = 'slowly'"
+            assert conn.execute(left).fetchone() == (4,)
+            resume = ("run", "moving.py", "--resume", started[1].strip(), "--workers", "1")
+            status, _, err = finished(command(None, now, empty_dsn, *resume))
+            assert status == 0, err
+            query = "select status, output from pgflow.runs"
+            assert conn.execute(query).fetchone() == ("completed", {"total": 3 + 5 + 7})
+        work.terminate()
+        assert finished(work)[0] == 0
+    finally:
+        work.kill()
+        work.communicate()
