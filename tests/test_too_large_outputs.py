@@ -148,6 +148,12 @@ def test_a_step_receives_them_by_name_or_all_of_them(small_dsn: str, tmp_path: P
         "by_mapping": "{'parts': [1, 2]}",
         "counts": "needs none of them",
     }
+    with psycopg.connect(small_dsn) as conn:
+        ((run_id,),) = conn.execute("select run_id::text from pgflow.runs").fetchall()
+    for step, output in (("by_name", "[1, 2]"), ("by_mapping", "{'parts': [1, 2]}")):
+        again = cli("replay", run_id, step, "0", "flows.py:total", "--json")
+        assert again.code == 0, again.err
+        assert json.loads(again.out)["output"] == output
 
 
 def test_run_in_python_gives_them_whole_and_typed(small_dsn: str) -> None:

@@ -187,6 +187,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
         task.input or b"null",
         task.flow_input,
         runtime,
+        task.paged,
     )
     began = time.perf_counter()
     try:

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from typing import Final, LiteralString, NamedTuple
 from uuid import UUID
 
+import msgspec
+
 from pgflow_mp.db.engine import Connection, StepProgress
 
 _UNMET: Final = "Condition not met"
@@ -34,7 +36,8 @@ class EndedTasks(NamedTuple):
 class StoredTask(NamedTuple):
     """An item. ``input`` and ``flow_input`` are what a claim answers (raw JSON).
 
-    It has no ``message_id`` where it is no row of its own: in a range, or not spawned yet.
+    It has no ``message_id`` where it is no row of its own: in a range, or not spawned yet. ``paged``: parents
+    whose outputs are too large to be part of the input, see ``pgflow.paged_input``.
     """
 
     status: str
@@ -43,6 +46,7 @@ class StoredTask(NamedTuple):
     error: str | None
     input: bytes | None
     flow_input: bytes
+    paged: dict[str, int | None] | None = None
 
 
 def failed_tasks(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list[FailedTask], int]:
@@ -98,13 +102,18 @@ def stored_task(conn: Connection, run_id: str | UUID, step_slug: str, task_index
         "   when s.step_type = 'map' then coalesce(i.input,"
         "     (select e from pgflow._map_elements(i.run_id, i.step_slug, i.item_index, i.item_index + 1) e))"
         "   when s.deps_count = 0 then '{}'::jsonb"
-        "   else pgflow._deps_outputs(i.flow_slug, i.run_id, i.step_slug)"
-        " end, r.input"
+        "   else p.input"
+        " end, r.input, p.paged"
         " from pgflow.item(%s::uuid, %s, %s::int) i"
         " join pgflow.runs r on r.run_id = i.run_id"
         " join pgflow.steps s on s.flow_slug = i.flow_slug and s.step_slug = i.step_slug"
         " left join pgflow.step_tasks t"
-        "   on t.run_id = i.run_id and t.step_slug = i.step_slug and t.task_index = i.item_index",
+        "   on t.run_id = i.run_id and t.step_slug = i.step_slug and t.task_index = i.item_index"
+        " left join lateral pgflow.paged_input(i.run_id, i.step_slug, i.item_index) p"
+        "   on s.step_type = 'single' and s.deps_count > 0",
         (str(run_id), step_slug, task_index),
     ).fetchone()
-    return None if row is None else StoredTask._make(row)
+    if row is None:
+        return None
+    paged = None if row[-1] is None else msgspec.json.decode(row[-1], type=dict[str, int | None])
+    return StoredTask._make((*row[:-1], paged))
