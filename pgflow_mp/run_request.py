@@ -27,9 +27,10 @@ class RunRequest:
     """A run of ``flow`` (its slug), which is in ``target``, to be started and served here to its end.
 
     ``input`` is raw JSON; None: ``{}``. ``run_id``: an id of your own, a uuid; one that exists already is
-    gone on with, whatever its input. With ``resume`` it has to exist. ``timeout``: seconds after which it is
-    left, in order. Among the runs of a flow, those of the highest ``priority`` are worked on first.
-    ``executor`` is as of :func:`pgflow_mp.run`; ``settings`` are fields of WorkerSettings.
+    gone on with, whatever its input. With ``resume`` it has to exist; if it has failed, what failed is tried
+    again with ``retry``. ``timeout``: seconds after which it is left, in order. Among the runs of a flow,
+    those of the highest ``priority`` are worked on first. ``executor`` is as of :func:`pgflow_mp.run`;
+    ``settings`` are fields of WorkerSettings.
     """
 
     target: Target
@@ -37,6 +38,7 @@ class RunRequest:
     input: bytes | None = None
     run_id: str | None = None
     resume: bool = False
+    retry: bool = False
     timeout: float | None = None
     priority: int = 0
     executor: Pool | Callable[[], Pool] | str | None = None

@@ -25,12 +25,14 @@ from pgflow_mp.flows.results import typed_leaf, typed_output
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import target_for
 from pgflow_mp.observe.observer import Observer
+from pgflow_mp.observe.text import plural
 from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
-from pgflow_mp.worker.stats import Ending, WorkerReport
+from pgflow_mp.worker.stats import Ending, Stats, WorkerReport
 from pgflow_mp.worker.worker import Worker
 
 FAILURES_SHOWN = 20
+_NOTHING_DONE = WorkerReport(Ending.RUN_ENDED, Stats(), 0.0, 0, None, 0, 0)
 BY_OPERATOR = "stopped by an operator (its worker was deprecated)"
 
 
@@ -61,9 +63,10 @@ def execute(
     observer: Observer | None = None,
     begun: Callable[[engine.Connection], None] | None = None,
 ) -> RunSummary:
-    """Start the run, or go on with it; serve it to its end.
+    """Start the run, or go on with it; serve it to its end. The order of all that is decided here.
 
-    ``begun`` is called once there is a run to work on, and perhaps again where the connection is lost. A run
+    ``begun`` is called once there is a run to work on, and perhaps again where the connection is lost; not
+    for one that has completed, which is only read: no worker is started for it. A run
     that is interrupted (SIGINT, SIGTERM, an operator) or takes longer than its timeout is left in order:
     ``interrupted`` or ``timed_out`` is set then. Raises RunNotFound, InputError, what Worker.run raises, and
     KeyboardInterrupt where we were interrupted before there was a run.
@@ -71,8 +74,9 @@ def execute(
     reentry.refuse("execute()")
     settings, flow_slug = request.worker_settings(database.dsn), request.flow
     wanted = str(uuid4()) if request.run_id is None else _as_uuid(request.run_id)
-    if request.resume:
-        _check_resumable(database.dsn, wanted, flow_slug)
+    known = _known_status(database.dsn, wanted, flow_slug) if request.resume else None
+    if known == "completed":
+        return _summary(database, wanted, flow_slug, _NOTHING_DONE)
     started = request.resume
 
     def begin(conn: engine.Connection) -> str:
@@ -81,6 +85,10 @@ def execute(
             input = b"{}" if request.input is None else request.input
             start_once(conn, flow_slug, input, wanted, priority=request.priority)
             started = True
+        elif request.retry and known == "failed" == engine.run_status(conn, wanted):
+            queued = engine.retry_failed_tasks(conn, wanted)
+            if observer is not None:
+                observer.on_message("info", f"trying {plural(queued, 'item')} of run {wanted} again")
         if begun is not None:
             begun(conn)
         return wanted
@@ -104,13 +112,14 @@ def _as_uuid(run_id: str) -> str:
         raise RunNotFound(f"{run_id!r} is not the id of a run", hint="Run ids are uuids.") from None
 
 
-def _check_resumable(dsn: str, run_id: str, flow_slug: str) -> None:
+def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
     with Keeper(dsn, prepare=schema.check) as keeper:
         run = engine.get_run(keeper.begin(), run_id)
     if run is None:
         raise RunNotFound(f"Run not found: {run_id}")
     if run.flow_slug != flow_slug:
         raise InputError(f"Run {run_id} is one of flow '{run.flow_slug}', not of '{flow_slug}'")
+    return run.status
 
 
 def _summary(database: StateDatabase, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:

@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -21,6 +22,7 @@ from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, W
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.results import typed_output
 from pgflow_mp.loading.finding import Target, load_flows
+from pgflow_mp.observe.observer import NullObserver
 from pgflow_mp.run_request import RunRequest
 from pgflow_mp.runner import execute, open_state, resume, run
 
@@ -35,6 +37,16 @@ def dsn(server: DatabaseServer, template: str) -> Iterator[str]:
 def flow_of(slug: str) -> Flow:
     (found,) = [flow for flow in load_flows(str(FLOWS)) if flow.slug == slug]
     return found
+
+
+class Said(NullObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def on_message(self, level: str, text: str) -> None:
+        self.texts.append(text)
 
 
 SCRIPT = """
@@ -147,7 +159,21 @@ def test_a_finished_run_is_only_read(dsn: str) -> None:
         target = Target.parse(str(FLOWS))
         first = execute(database, RunRequest(target, "chain", b"[1]", settings={"workers": 1}))
     assert (first.status, first.items, first.failure_count, first.interrupted) == ("completed", 3, 0, False)
-    assert resume(flow, first.run_id, dsn=dsn, workers=1) == {"joined": "#2"}
+    no_worker = pytest.fail  # what would make its executor
+    assert resume(flow, first.run_id, dsn=dsn, executor=no_worker) == {"joined": "#2"}
+
+
+def test_what_failed_is_tried_again_where_that_is_asked_for(dsn: str, tmp_path: Path) -> None:
+    target, settings = Target.parse(str(FLOWS)), {"workers": 1}
+    with open_state(dsn) as database:
+        asked = RunRequest(target, "mischief", b'[["permanent", "bad"], ["echo", 1]]', settings=settings)
+        first = execute(database, asked)
+        again = replace(asked, input=None, run_id=first.run_id, resume=True)
+        assert execute(database, again).retried == 0
+        observer = Said()
+        second = execute(database, replace(again, retry=True), observer=observer)
+    assert (first.status, second.status) == ("failed", "failed")
+    assert f"trying 1 item of run {first.run_id} again" in observer.texts
 
 
 def test_the_summary_lists_failures_and_where_the_state_lives(dsn: str) -> None:
@@ -196,7 +222,8 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
             f"""
             import sys
             from pgflow_mp.loading.finding import Target
-            from pgflow_mp.run_request import RunRequest
+            from pgflow_mp.observe.observer import NullObserver
+from pgflow_mp.run_request import RunRequest
             from pgflow_mp.runner import execute, open_state
             if __name__ == "__main__":
                 with open_state(None, sys.argv[1]) as database:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
     from pgflow_mp.observe.observer import Observer, ProgressSnapshot
     from pgflow_mp.run_request import RunSummary
     from pgflow_mp.values.inputs import RunInput
-
-logger = logging.getLogger("pgflow_mp")
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -162,6 +159,7 @@ def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase
         input=None if job.given is None else job.given.json,
         run_id=run_id,
         resume=run is not None,
+        retry=run is not None,
         timeout=order.timeout,
         priority=order.priority,
         settings=order.work.settings,
@@ -171,8 +169,6 @@ def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase
 
         def begun(conn: Connection) -> None:
             """The run is stored, and nothing refuses it any more: now its id is good for something."""
-            if run is not None and run.status == "failed":
-                _retry(conn, run_id)
             observer.open()
             others.mention(conn)
 
@@ -241,14 +237,3 @@ class _Others:
                 f"({names}); to end one: {command('cancel', ids[0], *self._options)}",
             )
         self._observer = None
-
-
-def _retry(conn: Connection, run_id: str) -> None:
-    """Queue what failed; it may be called again where the connection was lost meanwhile."""
-    from pgflow_mp.db import engine
-    from pgflow_mp.observe.text import plural
-
-    if engine.run_status(conn, run_id) != "failed":
-        return
-    queued = engine.retry_failed_tasks(conn, run_id)
-    logger.info("trying %s of run %s again", plural(queued, "item"), run_id)
