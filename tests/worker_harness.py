@@ -71,13 +71,13 @@ def execute(dsn: str, flow: str, input: Any, **options: Any) -> tuple[str, Worke
 
 
 class Tasks:
-    """The rows of pgflow.step_tasks of one run."""
+    """The items of one run, whatever they are stored in."""
 
     def __init__(self, dsn: str, run_id: str) -> None:
         with psycopg.connect(dsn) as conn:
             self.rows = conn.execute(
-                "select step_slug, task_index, status, attempts_count, error_message, output "
-                "from pgflow.step_tasks where run_id = %s order by 1, 2",
+                "select step_slug, item_index, status, attempts, error, output "
+                "from pgflow.items where run_id = %s order by 1, 2",
                 (run_id,),
             ).fetchall()
 

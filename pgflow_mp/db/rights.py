@@ -30,6 +30,10 @@ _STARTER: Final = (
     "run_failures",
     "run_tallies",
     "output_page",
+    "open_load",
+    "add_pages",
+    "start_loaded_run",
+    "drop_load",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks", "prune_runs")
 _WORKER: Final = (
@@ -53,6 +57,11 @@ _WORKER: Final = (
     "recover_workers",
     "retire_worker",
     "report_parked",
+    "claim_work",
+    "range_pages",
+    "complete_ranges",
+    "fail_range_items",
+    "release_ranges",
 )
 ACCESS: Final = {
     name: access

@@ -14,7 +14,7 @@ FLOW: Final = "flow"
 ANY_STEP: Final = ("step", "array", "map")
 Storage = Literal["tasks", "ranges"]
 STORAGES: Final = ("tasks", "ranges")
-DEFAULT_STORAGE: Final[Storage] = "tasks"
+DEFAULT_STORAGE: Final[Storage] = "ranges"
 """How maps of a new flow are stored where neither they nor the flow say it; a stored flow keeps its own."""
 
 
