@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypedDict
 import msgspec
 import pytest
 
-from pgflow_mp import Context, Flow
+from pgflow_mp import Context, Failed, Flow
 from pgflow_mp.cli.preflight import _mismatch
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows import handlers
@@ -113,7 +113,9 @@ def test_the_error_names_the_list_that_is_meant() -> None:
 
 
 @pytest.mark.parametrize(
-    "annotation", [*HOLD, Holder, Own, range, Generator[int, None, None], list[int | ValueError]], ids=str
+    "annotation",
+    [*HOLD, Holder, Own, range, Generator[int, None, None], list[int | ValueError | Failed]],
+    ids=str,
 )
 def test_a_batch_can_be_answered_with_any_list(annotation: Any) -> None:
     defined(handler(None, annotation))
@@ -190,6 +192,7 @@ def test_a_batch_is_decoded_as_its_annotation_says() -> None:
         (Sequence[int | None], int | None),
         (list[int | ValueError], int),
         (list[int | str | KeyError], int | str),
+        (Iterator[Row | Failed], Row),
         (tuple[float, ...], float),
         (list[int] | None, int),
         (list[int] | tuple[str, ...], Any),
