@@ -9,7 +9,7 @@ from typing import Any, Final
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.pruning import may_prune, prune_some
 from pgflow_mp.errors import DatabaseError
-from pgflow_mp.observe.text import duration, plural
+from pgflow_mp.observe.text import plural
 from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.inbox import Said
 
@@ -26,6 +26,13 @@ def check(conn: Connection) -> None:
             hint="The schema's owner may grant it: select pgflow.grant_access('some_role', 'operator'); "
             "or remove runs as the owner, by the command prune, and leave --keep away here.",
         )
+
+
+def _age(seconds: float) -> str:
+    """A time in the unit that a person would have given it in."""
+    units = ((86_400, "days"), (3600, "h"), (60, "min"), (1, "s"))
+    size, unit = next(((size, unit) for size, unit in units if seconds >= 2 * size), units[-1])
+    return f"{seconds / size:g} {unit}"
 
 
 class Retention(DatabaseThread):
@@ -47,7 +54,7 @@ class Retention(DatabaseThread):
             runs += pruned.runs
             if pruned.done:
                 if runs:
-                    text = f"removed {plural(runs, 'run')} that ended more than {duration(self._keep)} ago"
+                    text = f"removed {plural(runs, 'run')} that ended more than {_age(self._keep)} ago"
                     self._post(Said("info", text))
                 runs = 0
                 rest = min(max(_LOOK_EVERY[0], self._keep / 10), _LOOK_EVERY[1])

@@ -518,8 +518,20 @@ def test_leases_are_extended_and_given_back_whatever_changes_their_rows(waiting:
 # -- runs that go ----------------------------------------------------------------------------------------
 
 
+def prune_at_once(db: Db) -> None:
+    db.do("select pgflow.prune_data_older_than('0 seconds')")
+
+
+def prune_by_pieces(db: Db) -> None:
+    while not db.value("select is_done from pgflow.prune_runs('0 seconds', max_rows => 20)"):
+        pass
+
+
+@pytest.mark.parametrize("prune", [prune_at_once, prune_by_pieces])
 @pytest.mark.parametrize("rounds", ROUNDS)
-def test_pruning_against_a_retry_leaves_all_of_a_run_or_nothing(arena: Db, crew: Crew, rounds: int) -> None:
+def test_pruning_against_a_retry_leaves_all_of_a_run_or_nothing(
+    arena: Db, crew: Crew, rounds: int, prune: Callable[[Db], None]
+) -> None:
     flow(arena, "f", map_step("m", max_attempts=1), "other")
 
     def retry(db: Db, run: uuid.UUID) -> str | None:
@@ -535,7 +547,7 @@ def test_pruning_against_a_retry_leaves_all_of_a_run_or_nothing(arena: Db, crew:
         claim(arena, "f", 51)
         fail(arena, run, "m")
         _, refused, _ = crew.race(
-            lambda db: db.do("select pgflow.prune_data_older_than('0 seconds')"),
+            prune,
             lambda db: retry(db, run),
             lambda db: complete(db, run, "other", 1),
         )
