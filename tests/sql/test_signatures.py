@@ -152,7 +152,7 @@ def test_no_trigger_rewrites_a_row_of_the_engine_but_for_its_queue(plain_db: Db)
         plain_db.column(
             "select tgname::text from pg_trigger t join pg_class c on c.oid = t.tgrelid"
             " where c.relnamespace = 'pgflow'::regnamespace and not tgisinternal"
-            " and tgtype & 1 = 1"  # for each row
+            " and tgtype & 3 = 3"  # before, for each row
             " and c.relname in ('flows', 'steps', 'deps', 'runs', 'step_states', 'step_tasks')"
             " and tgqual is null"  # the others are for rows that name no queue
         )
