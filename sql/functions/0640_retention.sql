@@ -9,9 +9,15 @@ language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_run_id uuid;
 begin
-  if exists (select 1 from pgflow.leavings l where l.run_id = new.run_id) then
-    raise exception 'Run % was pruned, and not everything of it is gone yet', new.run_id
+  select l.run_id into v_run_id
+  from inserted i
+  join pgflow.leavings l on l.run_id = i.run_id
+  limit 1;
+  if found then
+    raise exception 'Run % was pruned, and not everything of it is gone yet', v_run_id
       using errcode = 'unique_violation', hint = 'Start it with another id, or prune on.';
   end if;
   return null;
@@ -21,7 +27,8 @@ $$;
 -- After, not before: a pruning that whoever gives the id had to wait for is seen by then.
 create or replace trigger refuse_id_of_leavings
   after insert on pgflow.runs
-  for each row
+  referencing new table as inserted
+  for each statement
   execute function pgflow._refuse_id_of_leavings();
 
 -- Removes up to so many tasks with their messages, else pages of so many bytes or one, of a run that is gone. Answers
