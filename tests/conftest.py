@@ -5,10 +5,12 @@ PGFLOW_TEST_DSN names another server to test against; its user must be allowed t
 
 from __future__ import annotations
 
+import compileall
 import contextlib
 import glob
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -20,10 +22,12 @@ import pytest
 from database_server import DatabaseServer, room_in_memory
 from worker_harness import end_processes
 
+import pgflow_mp
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.executors.cpus import available_cpus
 
 SESSION_VARIABLE = "PGFLOW_TEST_SESSION"
+PACKAGE = Path(pgflow_mp.__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -111,14 +115,29 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     return available_cpus() + 1
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Keep what is compiled of the tests, also where Python is told not to.
+
+    Flows that tests write are not kept: they change too fast for Python to notice.
+    """
+    told, sys.dont_write_bytecode = sys.dont_write_bytecode, False
+    try:
+        return (yield)
+    finally:
+        sys.dont_write_bytecode = told
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Mark every process that the tests start, however far away it goes.
+    """Mark every process that the tests start, however far away it goes, and compile what hundreds import.
 
     A shell starts what it puts into the background with SIGINT ignored, and so would all our children.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ[SESSION_VARIABLE] = f"{os.getpid()}-{uuid.uuid4().hex}"
+    if not hasattr(session.config, "workerinput"):  # one for all, before there are workers
+        compileall.compile_dir(PACKAGE, quiet=2)
 
 
 def _left_behind() -> list[psutil.Process]:
