@@ -28,3 +28,15 @@ as $$
     where m.run_id = _is_in_ranges.run_id and m.step_slug = _is_in_ranges.step_slug
   );
 $$;
+
+-- The stored size of a map's result pages.
+create or replace function pgflow._result_bytes(run_id uuid, step_slug text)
+returns bigint
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(sum(pg_column_size(p.body)), 0)
+  from pgflow.pages p
+  where p.run_id = _result_bytes.run_id and p.step_slug = _result_bytes.step_slug and p.is_result;
+$$;

@@ -1,6 +1,6 @@
 -- Ours: the outputs of a step's parents, which together may be more than one JSON value can hold.
 
--- Whether a completed map has outputs that its state does not hold, since they pass the limit of jsonb.
+-- Whether a completed map has outputs that no array can hold, since they pass the limit of jsonb.
 create or replace function pgflow._array_is_missing(run_id uuid, step_slug text)
 returns boolean
 language sql
@@ -20,7 +20,7 @@ as $$
           select 1 from pgflow.step_tasks t
           where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.output is not null
         )
-        or pgflow._is_in_ranges(ss.run_id, ss.step_slug)
+        or pgflow._result_bytes(ss.run_id, ss.step_slug) > pgflow._largest_json()
       )
   );
 $$;
@@ -38,7 +38,8 @@ declare
   v_outputs jsonb;
 begin
   if (
-    select sum(pg_column_size(ss.output)) > pgflow._largest_json()
+    select sum(coalesce(pg_column_size(ss.output), pgflow._result_bytes(ss.run_id, ss.step_slug)))
+        > pgflow._largest_json()
       or bool_or(case when ss.output is null then pgflow._array_is_missing(ss.run_id, ss.step_slug) end)
     from pgflow.deps d
     join pgflow.step_states ss
@@ -49,11 +50,19 @@ begin
   ) then
     return null;
   end if;
-  select coalesce(jsonb_object_agg(d.dep_slug, coalesce(ss.output, 'null'::jsonb)), '{}'::jsonb)
+  select case
+      when not coalesce(bool_or(o.is_in_pages and o.output is null), false)
+        then coalesce(jsonb_object_agg(d.dep_slug, coalesce(o.output, 'null'::jsonb)), '{}'::jsonb)
+    end
   into v_outputs
   from pgflow.deps d
   join pgflow.step_states ss
     on ss.run_id = _deps_outputs.run_id and ss.step_slug = d.dep_slug
+  cross join lateral (
+    select coalesce(ss.output, pgflow._leaf_array(ss.run_id, ss.step_slug)) as output,
+      ss.output is null and pgflow._is_in_ranges(ss.run_id, ss.step_slug) as is_in_pages
+    offset 0
+  ) o
   where d.flow_slug = _deps_outputs.flow_slug
     and d.step_slug = _deps_outputs.step_slug
     and ss.status = 'completed';
@@ -79,17 +88,24 @@ as $$
       format(
         '%s "%s" (%s)', case when p.step_type = 'map' then 'map' else 'step' end, d.dep_slug,
         case
-          when ss.output is not null then round(pg_column_size(ss.output) / 1048576.0, 1) || ' MB'
+          when z.bytes <= pgflow._largest_json() then round(z.bytes / 1048576.0, 1) || ' MB'
           else ss.initial_tasks || ' items, too large alone'
         end
       ),
-      ', ' order by ss.output is not null, pg_column_size(ss.output) desc, d.dep_slug
+      ', ' order by z.bytes <= pgflow._largest_json(), z.bytes desc, d.dep_slug
     ),
     pgflow._largest_json() / 1048576
   )
   from pgflow.deps d
   join pgflow.step_states ss
     on ss.run_id = _missing_input.run_id and ss.step_slug = d.dep_slug and ss.status = 'completed'
+  cross join lateral (
+    select coalesce(
+      pg_column_size(ss.output),
+      nullif(pgflow._result_bytes(ss.run_id, ss.step_slug), 0),
+      1 + pgflow._largest_json()
+    ) as bytes
+  ) z
   join pgflow.steps p on p.flow_slug = d.flow_slug and p.step_slug = d.dep_slug
   where d.flow_slug = _missing_input.flow_slug
     and d.step_slug = _missing_input.step_slug;

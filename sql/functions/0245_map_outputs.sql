@@ -70,18 +70,6 @@ begin
 end;
 $$;
 
--- The stored size of a map's result pages.
-create or replace function pgflow._result_bytes(run_id uuid, step_slug text)
-returns bigint
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(sum(pg_column_size(p.body)), 0)
-  from pgflow.pages p
-  where p.run_id = _result_bytes.run_id and p.step_slug = _result_bytes.step_slug and p.is_result;
-$$;
-
 -- All results as one array; NULL where it would pass the limit of jsonb.
 create or replace function pgflow._collect_pages(run_id uuid, step_slug text)
 returns jsonb
@@ -116,29 +104,6 @@ as $$
   select pgflow._collect_pages(m.run_id, m.step_slug)
   from pgflow.range_maps m
   where m.run_id = _leaf_array.run_id and m.step_slug = _leaf_array.step_slug;
-$$;
-
--- Whether anything in the database needs the array of a map's outputs: a map in ranges over it reads its pages,
--- as does whoever streams; what a run is completed with is made of the pages, too.
-create or replace function pgflow._is_array_wanted(flow_slug text, step_slug text)
-returns boolean
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select exists (
-    select 1
-    from pgflow.deps d
-    join pgflow.steps s on s.flow_slug = d.flow_slug and s.step_slug = d.step_slug
-    where d.flow_slug = _is_array_wanted.flow_slug
-      and d.dep_slug = _is_array_wanted.step_slug
-      and (
-        s.step_type <> 'map'
-        or s.required_input_pattern is not null
-        or s.forbidden_input_pattern is not null
-        or pgflow._storage(s.flow_slug, s.step_slug) = 'tasks'
-      )
-  );
 $$;
 
 -- The map is done: what its exceptions returned is written into pages, too, of consecutive ones and of about 64 kB,

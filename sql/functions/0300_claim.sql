@@ -19,7 +19,9 @@ set search_path = pg_catalog, pg_temp
 as $$
   select coalesce(
     (
-      select coalesce(sum(pg_column_size(ss.output)), 0)
+      select coalesce(
+        sum(coalesce(pg_column_size(ss.output), pgflow._result_bytes(ss.run_id, ss.step_slug))), 0
+      )
       from pgflow.deps d
       join pgflow.step_states ss on ss.run_id = _single_input_bytes.run_id and ss.step_slug = d.dep_slug
       where d.flow_slug = _single_input_bytes.flow_slug and d.step_slug = _single_input_bytes.step_slug

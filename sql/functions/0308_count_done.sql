@@ -80,6 +80,32 @@ exception
 end;
 $$;
 
+-- Whether anything needs the array of the outputs of a map in ranges that is done: conditions, a map in tasks, and
+-- a step of one task, unless it is more than a claim holds and will be read by pages. A map in ranges reads the
+-- pages, as does whoever streams; what a run is completed with is made of them, too.
+create or replace function pgflow._needs_array(flow_slug text, run_id uuid, step_slug text)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    bool_or(
+      s.required_input_pattern is not null
+      or s.forbidden_input_pattern is not null
+      or (s.step_type = 'map' and pgflow._storage(s.flow_slug, s.step_slug) = 'tasks')
+    )
+    or (
+      bool_or(s.step_type <> 'map')
+      and pgflow._result_bytes(_needs_array.run_id, _needs_array.step_slug) <= pgflow._claim_bytes()
+    ),
+    false
+  )
+  from pgflow.deps d
+  join pgflow.steps s on s.flow_slug = d.flow_slug and s.step_slug = d.step_slug
+  where d.flow_slug = _needs_array.flow_slug and d.dep_slug = _needs_array.step_slug;
+$$;
+
 -- The slug of a dependent map whose size this single step's output should tell but cannot.
 create or replace function pgflow._map_starved_by(flow_slug text, run_id uuid, step_slug text, output jsonb)
 returns text
@@ -200,7 +226,8 @@ begin
   end if;
   v_output := case
     when v_state.step_type = 'single' then single_output
-    when v_in_ranges and not pgflow._is_array_wanted(_count_done.flow_slug, _count_done.step_slug) then null
+    when v_in_ranges and not pgflow._needs_array(_count_done.flow_slug, _count_done.run_id, _count_done.step_slug)
+      then null
     else pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
   end;
   update pgflow.step_states ss

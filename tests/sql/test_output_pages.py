@@ -9,7 +9,7 @@ from uuid import UUID
 
 import pytest
 
-from .helpers import WORKER, Db, claim, complete, fail, flow, map_step, start, step, worker
+from .helpers import WORKER, Db, claim, complete, fail, flow, map_step, start, state, step, worker
 from .range_rows import complete_items, ranges_run
 
 EVERYTHING = 1 << 30
@@ -204,3 +204,66 @@ def test_others_have_their_whole_input(bounded: Db) -> None:
     assert (found.input, found.flow_input, found.paged) == ({}, [text(2000), 2], None)
     found = bounded.row("select * from pgflow.paged_input(%s, 'm', 1)", run)
     assert (found.input, found.flow_input, found.paged) == (2, None, None)
+
+
+# -- the array of a map in ranges ----------------------------------------------------------------------
+
+
+def finished_in_ranges(db: Db, *outputs: Any, child: Any = None) -> UUID:
+    """A run whose map "m" in ranges is completed with these outputs; "s", or ``child``, depends on it."""
+    flow(db, "f", map_step("m"), child or step("s", "m"))
+    db.do("select pgflow.set_step_policy('f', 'm', storage => 'ranges')")
+    run = start(db, "f", list(range(len(outputs))))
+    worker(db, "f")
+    db.do("update pgflow.workers set dead_after = '1 minute'")
+    db.rows("select * from pgflow.claim_work('f', %s, 0, %s)", WORKER, len(outputs))
+    db.do(
+        "select pgflow.complete_ranges(%s, 'm', %s, '{1}', '{0}', array[%s], array[%s::jsonb])",
+        *(run, WORKER, len(outputs), json.dumps(outputs)),
+    )
+    assert state(db, run, "m").status == "completed"
+    return run
+
+
+def test_what_a_step_reads_by_pages_is_stored_once(bounded: Db) -> None:
+    run = finished_in_ranges(bounded, text(600), text(700))
+    assert state(bounded, run, "m").output is None
+    whole = {"m": [text(600), text(700)]}
+    assert claimed_input(bounded, "s") is None
+    found = bounded.row("select * from pgflow.paged_input(%s, 's', 0)", run)
+    assert (found.input, found.paged) == ({}, {"m": 2})
+    # Whoever reads no pages gets it whole.
+    assert bounded.row("select * from pgflow.task_input(%s, 's', 0)", run).input == whole
+    bounded.do("update pgflow.step_tasks set status = 'queued', message_id = message_id")
+    bounded.do("update pgmq.q_f set vt = clock_timestamp()")
+    assert [row.input for row in claim(bounded, "f")] == [whole]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "child"),
+    [
+        ((300, 300), step("s", "m")),
+        ((600, 700), step("s", "m", required_input_pattern={"m": [text(600)]})),
+        ((600, 700), map_step("s", "m")),
+    ],
+)
+def test_what_something_needs_as_an_array_is_stored_as_one(bounded: Db, sizes: Any, child: Any) -> None:
+    outputs = [text(size) for size in sizes]
+    run = finished_in_ranges(bounded, *outputs, child=child)
+    assert state(bounded, run, "m").output == outputs
+    assert state(bounded, run, "s").status == "started"
+
+
+def test_maps_in_ranges_that_fit_no_value_together_are_named_with_their_sizes(bounded: Db) -> None:
+    bounded.do(
+        "create or replace function pgflow._largest_json() returns bigint language sql immutable "
+        "set search_path = pg_catalog, pg_temp as 'select 1250::bigint'"
+    )
+    run = finished_in_ranges(bounded, text(600), text(700))
+    found = bounded.row("select * from pgflow.task_input(%s, 's', 0)", run)
+    assert found.input is None
+    assert found.problem.endswith(
+        'the outputs of map "m" (2 items, too large alone) pass the 0 MB that one JSON value may hold in '
+        "PostgreSQL"
+    )
+    assert bounded.row("select * from pgflow.paged_input(%s, 's', 0)", run).paged == {"m": 2}
