@@ -214,3 +214,20 @@ def double_each(x: int) -> int:
 @stepwise.step(depends_on=[double_each])
 def total(double_each: list[int]) -> int:
     return sum(double_each)
+
+
+heaps = Flow("heaps", base_delay=1, max_attempts=2)
+
+
+@heaps.map(batch=64, tolerate=5)
+def heap(items: list[list[Any]]) -> list[Any]:
+    """Do what each item says: [verb, argument]."""
+    _log(f"heap {len(items)} {items[0][1]}")
+    answers: list[Any] = []
+    for verb, argument in items:
+        if verb == "exit":
+            os._exit(argument)
+        if verb == "fail":
+            raise ValueError(argument)
+        answers.append(ValueError(argument) if verb == "answer" else argument)
+    return answers

@@ -162,6 +162,32 @@ def test_a_cancel_in_the_midst_ends_what_runs_and_a_retry_goes_on(dsn: str, log:
     assert len(lines(log, "end")) == 100
 
 
+def test_batches_in_ranges_lose_their_culprits_only(dsn: str, log: Path) -> None:
+    items: list[list[Any]] = [["echo", i] for i in range(1000)]
+    items[100], items[300], items[700] = ["exit", 3], ["fail", "no"], ["answer", "this one"]
+    run_id = start_in_ranges(dsn, "heaps", items, opt_base_delay=0, tolerated_failures=5)
+    _, report = serve(dsn, "heaps", run_id, compile="skip")
+    assert report.run_status == "completed"
+    assert problems(dsn, run_id) == []
+    found = Ranges(dsn, run_id, "heap")
+    assert found.outputs == [None if i in (100, 300, 700) else i for i in range(1000)]
+    assert {index: row[:2] for index, row in found.tasks.items()} == dict.fromkeys(
+        (100, 300, 700), ("failed", 2)
+    )
+    sizes = Counter(int(line.split()[1]) for line in lines(log, "heap"))
+    assert sizes[64] >= 8
+
+
+def test_what_waits_behind_a_long_item_is_done_by_the_other_lane(dsn: str, log: Path) -> None:
+    run_id = start_in_ranges(dsn, "naps", [0.001] * 100 + [4.0] + [0.001] * 399)
+    _, report = serve(dsn, "naps", run_id)
+    assert report.wall < 8
+    words = log.read_text().split("\n")
+    last = words.index("end 100")
+    assert len([line for line in words[:last] if line.startswith("end")]) == 499
+    assert Ranges(dsn, run_id, "nap").outputs == list(range(500))
+
+
 @pytest.mark.slow
 def test_many_small_runs_in_ranges_are_all_done(dsn: str) -> None:
     ids = [start_in_ranges(dsn, "doubled", [1, 2, 3])]
