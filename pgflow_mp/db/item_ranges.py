@@ -153,38 +153,58 @@ def send(conn: Connection, call: RangeCompletion | RangeFailure) -> psycopg.Curs
     return conn.execute(_FAIL, (*head, Int4Array(call.indexes), call.errors, call.permanent), binary=True)
 
 
-def items_of(call: RangeCompletion | RangeFailure, rejected: Sequence[int]) -> int:
-    """How many items these rejected indexes stand for."""
-    if isinstance(call, RangeFailure):
+def items_of(call: object, rejected: Sequence[int]) -> int:
+    """How many items these rejected indexes stand for: of a RangeCompletion each for a part."""
+    if not isinstance(call, RangeCompletion):
         return len(rejected)
     gone = set(rejected)
     return sum(count for first, count in zip(call.firsts, call.counts, strict=True) if first in gone)
 
 
-def already_settled(
-    conn: Connection, call: RangeCompletion | RangeFailure, rejected: Sequence[int]
-) -> list[int]:
-    """Which of the rejected were recorded before from this worker: as such a page, or as a task.
+def already_failed(conn: Connection, call: RangeFailure, rejected: Sequence[int]) -> list[int]:
+    """Which of these items were recorded before as failed: they are this worker's tasks, or were tried again.
 
     A role without rights on the tables cannot look: then all of them are taken to be.
     """
-    if isinstance(call, RangeCompletion):
-        query = (
-            "select first_index from pgflow.pages where run_id = %s::uuid and step_slug = %s and is_result "
-            "and first_index = any (%s) and worker_id = %s::uuid"
-        )
-    else:
-        query = (
-            "select task_index from pgflow.step_tasks where run_id = %s::uuid and step_slug = %s "
-            "and task_index = any (%s) and (last_worker_id = %s::uuid or attempts_count > 1)"
-        )
     try:
         rows = conn.execute(
-            query, (call.run_id, call.step_slug, Int4Array(rejected), call.worker_id)
+            "select task_index from pgflow.step_tasks where run_id = %s::uuid and step_slug = %s "
+            "and task_index = any (%s) and (last_worker_id = %s::uuid or attempts_count > 1)",
+            (call.run_id, call.step_slug, Int4Array(rejected), call.worker_id),
         ).fetchall()
     except psycopg.errors.InsufficientPrivilege:
         return list(rejected)
     return [row[0] for row in rows]
+
+
+def unrecorded(conn: Connection, call: RangeCompletion, rejected: Sequence[int]) -> RangeCompletion:
+    """What of the rejected parts this worker has not recorded before, cut to where it has recorded anything.
+
+    A role without rights on the tables cannot look: then it is nothing.
+    """
+    gone = set(rejected)
+    parts = [part for part in zip(*call[3:], strict=True) if part[1] in gone]
+    found = RangeCompletion(*call[:3], [], [], [], [])
+    for lease_no, first, count, output in parts:
+        try:
+            pages = conn.execute(
+                "select first_index, items from pgflow.pages where run_id = %s::uuid and step_slug = %s and "
+                "is_result and first_index >= %s and first_index < %s and worker_id = %s::uuid order by 1",
+                (call.run_id, call.step_slug, first, first + count, call.worker_id),
+            ).fetchall()
+        except psycopg.errors.InsufficientPrivilege:
+            return found
+        values = msgspec.json.decode(output, type=list[msgspec.Raw]) if pages else []
+        at = first
+        for begin, items in [*pages, (first + count, 0)]:
+            if begin > at:
+                stretch = values[at - first : begin - first]
+                found.lease_nos.append(lease_no)
+                found.firsts.append(at)
+                found.counts.append(begin - at)
+                found.outputs.append(msgspec.json.encode(stretch) if pages else output)
+            at = begin + items
+    return found
 
 
 def halves(call: RangeCompletion) -> list[RangeCompletion]:

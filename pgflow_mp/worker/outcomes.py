@@ -20,6 +20,7 @@ from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.groups import Group
 from pgflow_mp.worker.parking import Parked, Parking
 from pgflow_mp.worker.range_outcomes import RangeCollector
+from pgflow_mp.worker.ranges import RangeBatch
 from pgflow_mp.worker.retries import Retries
 from pgflow_mp.worker.startup import Policies, StepPolicy
 from pgflow_mp.worker.stats import Stats
@@ -296,6 +297,8 @@ class Collector:
             self._hand_back(parked.batch, [(parked.position, parked.position + 1)], 0)
 
     def drop_parked(self, unwanted: Callable[[Parked], bool]) -> None:
-        """Forget parked items that are not wanted any more."""
+        """Forget parked items that are not wanted any more; of a lease they are handed back."""
         for parked in self.parking.take_all(unwanted):
             self._dispatcher.finish(parked.batch, parked.position, parked.position)
+            if isinstance(parked.batch, RangeBatch):
+                self._hand_back(parked.batch, [(parked.position, parked.position + 1)], 0)

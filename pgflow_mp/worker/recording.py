@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import compress
+from operator import not_
 from typing import Any, Final
 
 import psycopg
@@ -11,7 +13,7 @@ import psycopg
 from pgflow_mp.db import connection, item_ranges, settling
 from pgflow_mp.db.claiming import concerns_data
 from pgflow_mp.db.engine import Connection, Settled
-from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure
+from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure, items_of
 from pgflow_mp.db.keeper import first_line
 from pgflow_mp.db.settling import Call, Completion, Failure
 from pgflow_mp.worker.groups import parts_of
@@ -79,7 +81,7 @@ class Recorder:
         for call in calls:
             self.locked.freed(call.run_id)
         return [
-            self._report(conn, call, result, seconds, replayed=replayed)
+            self._report(conn, call, result, seconds, refused, replayed=replayed)
             for call, result in zip(calls, results, strict=True)
         ]
 
@@ -128,32 +130,50 @@ class Recorder:
         return []
 
     def _report(
-        self, conn: Connection, call: Call, result: Settled, seconds: float, *, replayed: bool
-    ) -> SettledCall:
-        if isinstance(call, RangeCompletion | RangeFailure):
-            return self._report_ranges(conn, call, result, seconds, replayed=replayed)
-        late = len(result.rejected)
-        if late and replayed:
-            before = settling.already_settled(conn, call, result.rejected)
-            late -= before
-            result = result._replace(accepted=result.accepted + before)
-        failures = isinstance(call, Failure)
-        return SettledCall(call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds)
-
-    def _report_ranges(
         self,
         conn: Connection,
-        call: RangeCompletion | RangeFailure,
+        call: Call,
         result: Settled,
         seconds: float,
+        again: list[Call],
         *,
         replayed: bool,
     ) -> SettledCall:
+        """What became of a call. What of a replayed one was recorded before counts as accepted.
+
+        Where that is a piece of a part, the others are put into ``again``.
+        """
         lost = result.rejected
-        if lost and replayed:
-            before = item_ranges.already_settled(conn, call, lost)
-            result = result._replace(accepted=result.accepted + item_ranges.items_of(call, before))
-            lost = [index for index in lost if index not in before]
-        failures = isinstance(call, RangeFailure)
-        late = item_ranges.items_of(call, lost)
-        return SettledCall(call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds, lost)
+        late = items_of(call, lost)
+        if late and replayed:
+            if isinstance(call, RangeCompletion):
+                left, lost = self._left(conn, call, result)
+                before = late - items_of(call, lost) - sum(left.counts)
+                if left.firsts:
+                    again.append(left)
+            elif isinstance(call, RangeFailure):
+                known = item_ranges.already_failed(conn, call, lost)
+                before = len(known)
+                lost = [index for index in lost if index not in known]
+            else:
+                before = settling.already_settled(conn, call, lost)
+                late -= before
+            if isinstance(call, RangeCompletion | RangeFailure):
+                late = items_of(call, lost)
+            result = result._replace(accepted=result.accepted + before)
+        failures = isinstance(call, Failure | RangeFailure)
+        of_leases = lost if isinstance(call, RangeCompletion | RangeFailure) else ()
+        return SettledCall(
+            call.run_id, call.step_slug, call.worker_id, failures, result, late, seconds, of_leases
+        )
+
+    def _left(
+        self, conn: Connection, call: RangeCompletion, result: Settled
+    ) -> tuple[RangeCompletion, list[int]]:
+        """Pieces of refused parts that are to be recorded still, and the first items of lost ones."""
+        parts = dict(zip(call.firsts, call.counts, strict=True))
+        found = item_ranges.unrecorded(conn, call, result.rejected)
+        whole = [parts.get(first) == count for first, count in zip(found.firsts, found.counts, strict=True)]
+        lost = [first for first, is_whole in zip(found.firsts, whole, strict=True) if is_whole]
+        pieces: list[Any] = [list(compress(values, map(not_, whole))) for values in found[3:]]
+        return RangeCompletion(*call[:3], *pieces), lost

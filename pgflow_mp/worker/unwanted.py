@@ -78,14 +78,11 @@ class Unwanted:
                 batch.runs[item.run] == run and (step is None or batch.steps[item.step] == step)
             )
         )
-        self._collector.drop_parked(lambda parked: parked.run == run and step in (None, parked.step))
         self._drop_ranges(lambda batch: batch.run == run and step in (None, batch.step))
+        self._collector.drop_parked(lambda parked: parked.run == run and step in (None, parked.step))
 
     def maps_over(self, event: inbox.MapsOver) -> None:
         """These maps have ended."""
-        self._collector.drop_parked(
-            lambda parked: isinstance(parked.batch, RangeBatch) and (parked.run, parked.step) in event.maps
-        )
         self._drop_ranges(lambda batch: (batch.run, batch.step) in event.maps)
 
     def refused(self, call: inbox.SettledCall) -> None:
@@ -110,6 +107,7 @@ class Unwanted:
         dropped = self._dispatcher.discard_ranges(unwanted)
         for batch, stretch in dropped:
             self._release(batch, [stretch])
+        self._collector.drop_parked(lambda parked: self.is_dropped(parked.batch))
         self._end_running(lambda flight, _: self.is_dropped(flight.batch))
 
     def _end_running(self, unwanted: Callable[[Flight, int], bool]) -> None:

@@ -83,6 +83,7 @@ def test_results_of_ranges_survive_lost_connections_and_lost_answers(dsn: str, l
     assert problems(dsn, run_id) == []
 
 
+@pytest.mark.slow
 def test_a_worker_that_was_taken_for_dead_records_nothing_twice(dsn: str, log: Path) -> None:
     run_id = start_in_ranges(dsn, "naps", [0.05] * 60)
     with threaded(Worker(settings(dsn, "naps")), run_id=run_id) as running:

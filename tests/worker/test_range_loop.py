@@ -270,6 +270,20 @@ def test_a_run_that_is_over_is_dropped_handed_back_and_ended(bench: RangeBench) 
     assert all(c.run == OTHER for c in bench.chunks[before:])
 
 
+def test_what_is_parked_of_a_lease_that_is_dropped_is_handed_back(bench: RangeBench) -> None:
+    bench.lease(7, 1)
+    seq = bench.chunks[0].seq
+    verdict = Outcome(0, Kind.FAILED, b"Crashed: signal 11", 0.1)
+    bench.hear(LaneDied(0, 1, Cause.CRASH, "signal 11", seq, verdict, ""))
+    bench.ended(seq)
+    bench.hear(inbox.PoliciesSeen({("f", "s"): StepPolicy(max_attempts=1)}))
+    assert bench.loop.collector.parking.items == 1
+    bench.hear(inbox.MapsOver(frozenset({(RUN, "s")})))
+    assert bench.loop.collector.parking.empty
+    assert not bench.loop.dispatcher.held
+    assert [cast(RangeRelease, release).firsts for release in bench.settler.back] == [[7]]
+
+
 def test_a_refused_part_tells_that_its_lease_is_gone(bench: RangeBench) -> None:
     bench.quick()
     batch = bench.lease(0, 2000)

@@ -93,6 +93,21 @@ def test_every_kind_of_failure_is_its_items_alone(dsn: str, log: Path) -> None:
     assert {index for index, count in runs.items() if count > 1} == {3, 50, 120, 200, 300}
 
 
+@pytest.mark.slow
+def test_a_first_crash_that_is_the_last_one_is_recorded_last_of_its_run(dsn: str) -> None:
+    items: list[list[Any]] = [["sleep", 0.002] for _ in range(300)]
+    items[2] = ["segfault", None]
+    run_id = start_in_ranges(dsn, "mischief", items, opt_max_attempts=1)
+    _, report = serve(dsn, "mischief", run_id, compile="skip")
+    assert report.run_status == "failed"
+    assert report.wall < 15
+    found = Ranges(dsn, run_id, "act")
+    assert sum(row[1] for row in found.pages) == 299
+    assert found.tasks[2][:2] == ("failed", 1)
+    assert (found.tasks[2][2] or "").startswith("quarantined, its last attempt (1 of 1) crashed")
+    assert problems(dsn, run_id) == []
+
+
 def test_a_failure_that_is_not_tolerated_ends_the_run_and_what_runs_of_it(dsn: str) -> None:
     items: list[list[Any]] = [["sleep", 0.005] for _ in range(600)]
     items[30] = ["permanent", "bad address"]
@@ -107,6 +122,7 @@ def test_a_failure_that_is_not_tolerated_ends_the_run_and_what_runs_of_it(dsn: s
     assert problems(dsn, run_id) == []
 
 
+@pytest.mark.slow
 def test_two_workers_share_a_map_and_each_item_is_run_once(dsn: str, log: Path) -> None:
     run_id = start_in_ranges(dsn, "naps", [0.01] * 300)
     with (
@@ -178,6 +194,7 @@ def test_batches_in_ranges_lose_their_culprits_only(dsn: str, log: Path) -> None
     assert sizes[64] >= 8
 
 
+@pytest.mark.slow
 def test_what_waits_behind_a_long_item_is_done_by_the_other_lane(dsn: str, log: Path) -> None:
     run_id = start_in_ranges(dsn, "naps", [0.001] * 100 + [4.0] + [0.001] * 399)
     _, report = serve(dsn, "naps", run_id)
