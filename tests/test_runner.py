@@ -223,7 +223,7 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
             import sys
             from pgflow_mp.loading.finding import Target
             from pgflow_mp.observe.observer import NullObserver
-from pgflow_mp.run_request import RunRequest
+            from pgflow_mp.run_request import RunRequest
             from pgflow_mp.runner import execute, open_state
             if __name__ == "__main__":
                 with open_state(None, sys.argv[1]) as database:
