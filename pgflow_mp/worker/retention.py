@@ -6,6 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import psycopg
+
+from pgflow_mp.db import connection
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.pruning import may_prune, prune_some
 from pgflow_mp.errors import DatabaseError
@@ -49,7 +52,15 @@ class Retention(DatabaseThread):
         runs = 0
         while not self._stopping.is_set():
             began = time.monotonic()
-            pruned = prune_some(conn, self._keep, self._flows)
+            try:
+                pruned = prune_some(conn, self._keep, self._flows)
+            except psycopg.Error as error:
+                if conn.broken or connection.passes_by_itself(error):
+                    raise
+                # A flow that was deleted at this moment, a right that is gone: no reason to end the worker.
+                self._post(Said("warn", f"old runs cannot be removed: {str(error).partition(chr(10))[0]}"))
+                self._wakeup.wait(_LOOK_EVERY[1])
+                continue
             self._keeper.worked()
             runs += pruned.runs
             if pruned.done:

@@ -48,6 +48,21 @@ def test_runs_of_its_flows_go_and_it_says_so(dsn: str) -> None:
     assert tasks == (0,)
 
 
+def test_what_is_refused_meanwhile_is_told_and_ends_nothing(dsn: str) -> None:
+    with role_with(dsn, "worker") as mine:
+        said: list[Any] = []
+        thread = Retention(mine, said.append, keep=600.0, flows=["chain"])
+        thread.start()
+        try:
+            (told,) = eventually(lambda: [told for told in said if isinstance(told, Said)])
+            assert thread.is_alive()
+        finally:
+            thread.stop()
+            thread.join(20)
+            thread.close()
+    assert told == Said("warn", "old runs cannot be removed: permission denied for function prune_runs")
+
+
 @pytest.mark.parametrize(("access", "may"), [("worker", False), ("operator", True)])
 def test_who_may_not_remove_runs_is_told_before_the_work(dsn: str, access: str, may: bool) -> None:
     with role_with(dsn, access) as mine, adapted(mine) as conn:
