@@ -3,12 +3,15 @@
 -- Leases up to want items of one map to a worker, in as few stretches as it has them. What was handed back comes
 -- first. Of what workers died with twice (suspects) a worker gets one stretch, and only where it holds no other.
 -- max_bytes is what their pages may hold, as far as those are not counted yet: stretches end with the page that
--- reaches it; bytes is what they do hold. is_locked: somebody else leases from the map at this moment, or did so
--- until it had nothing left. A patient caller waits for that one, half a second at most: two that wait for each
--- other, each for a map that the other found empty, go on.
+-- reaches it; bytes is what they do hold. row_id is where the map's row was seen last: while a transaction is open
+-- elsewhere the row's old versions stay, and a look-up by its key passes over them all.
+-- is_locked: somebody else leases from the map at this moment, or did so until it had nothing left. A patient
+-- caller waits for that one, half a second at most: two that wait for each other, each for a map that the other
+-- found empty, go on.
 create or replace function pgflow._lease_from_map(
   run_id uuid,
   step_slug text,
+  row_id tid,
   worker_id uuid,
   want int,
   max_bytes bigint,
@@ -25,6 +28,7 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
+  v_row tid;
   v_items int;
   v_next int;
   v_source text;
@@ -39,14 +43,23 @@ declare
 begin
   leased := '{}';
   bytes := 0;
-  select m.items, m.next_index, m.source_step into v_items, v_next, v_source
+  select m.ctid, m.items, m.next_index, m.source_step into v_row, v_items, v_next, v_source
   from pgflow.range_maps m
-  where m.run_id = _lease_from_map.run_id and m.step_slug = _lease_from_map.step_slug and m.is_open
+  where m.ctid = row_id
+    and m.run_id = _lease_from_map.run_id
+    and m.step_slug = _lease_from_map.step_slug
+    and m.is_open
   for update skip locked;
+  if v_items is null then
+    select m.ctid, m.items, m.next_index, m.source_step into v_row, v_items, v_next, v_source
+    from pgflow.range_maps m
+    where m.run_id = _lease_from_map.run_id and m.step_slug = _lease_from_map.step_slug and m.is_open
+    for update skip locked;
+  end if;
   if v_items is null and patient then
     begin
       perform set_config('lock_timeout', '500ms', true);
-      select m.items, m.next_index, m.source_step into v_items, v_next, v_source
+      select m.ctid, m.items, m.next_index, m.source_step into v_row, v_items, v_next, v_source
       from pgflow.range_maps m
       where m.run_id = _lease_from_map.run_id and m.step_slug = _lease_from_map.step_slug and m.is_open
       for update;
@@ -120,7 +133,7 @@ begin
   if v_end > v_next or not v_is_open then
     update pgflow.range_maps m
     set next_index = v_end, is_open = v_is_open
-    where m.run_id = _lease_from_map.run_id and m.step_slug = _lease_from_map.step_slug;
+    where m.ctid = v_row;
   end if;
 end;
 $$;
@@ -206,8 +219,14 @@ as $$
   );
 $$;
 
--- The pages that hold the elements of these items of a map in ranges.
-create or replace function pgflow._pages_of(run_id uuid, step_slug text, from_index int, to_index int)
+-- The pages of a step's elements, or results, that hold something from from_index to to_index (exclusive).
+create or replace function pgflow._pages_between(
+  run_id uuid,
+  step_slug text,
+  is_result boolean,
+  from_index int,
+  to_index int
+)
 returns table (page_id bigint, first_index int, items int, body jsonb)
 language plpgsql
 stable
@@ -218,30 +237,41 @@ set plan_cache_mode = force_generic_plan
 as $$
 #variable_conflict use_column
 declare
-  v_source text;
-  v_is_result boolean;
   v_first int;
 begin
-  select coalesce(m.source_step, m.step_slug), m.source_step is not null into v_source, v_is_result
-  from pgflow.range_maps m
-  where m.run_id = _pages_of.run_id and m.step_slug = _pages_of.step_slug;
   select p.first_index into v_first
   from pgflow.pages p
-  where p.run_id = _pages_of.run_id
-    and p.step_slug = v_source
-    and p.is_result = v_is_result
+  where p.run_id = _pages_between.run_id
+    and p.step_slug = _pages_between.step_slug
+    and p.is_result = _pages_between.is_result
     and p.first_index <= from_index
   order by p.first_index desc
   limit 1;
   return query
   select p.page_id, p.first_index, p.items, p.body
   from pgflow.pages p
-  where p.run_id = _pages_of.run_id
-    and p.step_slug = v_source
-    and p.is_result = v_is_result
-    and p.first_index >= v_first
+  where p.run_id = _pages_between.run_id
+    and p.step_slug = _pages_between.step_slug
+    and p.is_result = _pages_between.is_result
+    and p.first_index >= coalesce(v_first, from_index)
     and p.first_index < to_index
     and p.first_index + p.items > from_index
   order by p.first_index;
 end;
+$$;
+
+-- The pages that hold the elements of these items of a map in ranges.
+create or replace function pgflow._pages_of(run_id uuid, step_slug text, from_index int, to_index int)
+returns table (page_id bigint, first_index int, items int, body jsonb)
+language sql
+stable
+rows 10
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.*
+  from pgflow.range_maps m
+  cross join lateral pgflow._pages_between(
+    m.run_id, coalesce(m.source_step, m.step_slug), m.source_step is not null, from_index, to_index
+  ) p
+  where m.run_id = _pages_of.run_id and m.step_slug = _pages_of.step_slug;
 $$;

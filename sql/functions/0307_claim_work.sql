@@ -3,7 +3,8 @@
 -- Leases up to so many items from the flow's maps in ranges, or of one step: those of the runs with the highest
 -- priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
 -- passed over; only where nothing else of that priority is to be had they are waited for, one at a time and with
--- nothing leased yet, so that no two wait for each other. Answers the ranges, and before them the pages that they
+-- nothing leased yet, so that no two wait for each other. A worker that promised no signs of life, or was taken for
+-- dead, gets nothing. Answers the ranges, and before them the pages that they
 -- lie in but for those in known.
 create or replace function pgflow._claim_ranges(
   flow_slug text,
@@ -25,24 +26,27 @@ declare
   v_map record;
   v_more record;
   v_ranges pgflow.item_range[] := '{}';
+  v_sources text[] := '{}'; -- of each range the map whose results are the elements, or null
   v_known bigint[] := coalesce(array_remove(known, null), '{}');
   v_left int := items;
   v_bytes bigint := pgflow._claim_bytes();
   v_maps int;
   v_locked_runs uuid[] := '{}';
   v_locked_steps text[] := '{}';
+  v_locked_sources text[] := '{}';
   v_begun_at timestamptz := clock_timestamp();
+  v_is_hired boolean;
 begin
   for v_map in
-    select o.run_id, o.step_slug, o.alike,
+    select o.run_id, o.step_slug, o.row_id, o.source_step, o.alike,
       row_number() over (partition by o.priority order by o.at_most, o.lot) as place
     from (
       select c.*, count(*) over (partition by c.priority) as alike,
         -- Those with least to give first: what they do not need goes to the others.
         case when c.lots <= _claim_ranges.items then c.items - c.next_index end as at_most
       from (
-        select m.run_id, m.step_slug, m.items, m.next_index, coalesce(p.priority, 0) as priority,
-          random() as lot, count(*) over () as lots
+        select m.run_id, m.step_slug, m.ctid as row_id, m.source_step, m.items, m.next_index,
+          coalesce(p.priority, 0) as priority, random() as lot, count(*) over () as lots
         from pgflow.range_maps m
         join pgflow.runs r on r.run_id = m.run_id and r.status = 'started'
         left join pgflow.run_priorities p on p.run_id = m.run_id
@@ -56,18 +60,28 @@ begin
     ) o
     order by o.priority desc, place
   loop
-    exit when v_left <= 0 or v_bytes <= 0;
+    if v_is_hired is null then
+      perform pgflow._require_worker(_claim_ranges.worker_id);
+      v_is_hired := exists (
+        select 1 from pgflow.workers w
+        where w.worker_id = _claim_ranges.worker_id and w.stopped_at is null and w.dead_after is not null
+      );
+    end if;
+    exit when not v_is_hired or v_left <= 0 or v_bytes <= 0;
     v_maps := v_map.alike - v_map.place + 1;
     select l.* into v_more
     from pgflow._lease_from_map(
-      v_map.run_id, v_map.step_slug, _claim_ranges.worker_id, 1 + (v_left - 1) / v_maps, v_bytes, false
+      v_map.run_id, v_map.step_slug, v_map.row_id, _claim_ranges.worker_id, 1 + (v_left - 1) / v_maps, v_bytes,
+      false
     ) l;
     v_ranges := v_ranges || v_more.leased;
+    v_sources := v_sources || array_fill(v_map.source_step, array[cardinality(v_more.leased)]);
     v_bytes := v_bytes - v_more.bytes;
     v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more.leased) g), 0);
     if v_more.is_locked then
       v_locked_runs := v_locked_runs || v_map.run_id;
       v_locked_steps := v_locked_steps || v_map.step_slug;
+      v_locked_sources := v_locked_sources || v_map.source_step;
     end if;
     continue when v_map.place < v_map.alike;
 
@@ -76,15 +90,18 @@ begin
       exit when v_left <= 0 or v_bytes <= 0;
       select l.* into v_more
       from pgflow._lease_from_map(
-        v_locked_runs[i], v_locked_steps[i], _claim_ranges.worker_id, 1 + (v_left - 1) / (v_maps - i + 1),
-        v_bytes, cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms'
+        v_locked_runs[i], v_locked_steps[i], null, _claim_ranges.worker_id,
+        1 + (v_left - 1) / (v_maps - i + 1), v_bytes,
+        cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms'
       ) l;
       v_ranges := v_ranges || v_more.leased;
+      v_sources := v_sources || array_fill(v_locked_sources[i], array[cardinality(v_more.leased)]);
       v_bytes := v_bytes - v_more.bytes;
       v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more.leased) g), 0);
     end loop;
     v_locked_runs := '{}';
     v_locked_steps := '{}';
+    v_locked_sources := '{}';
   end loop;
   if cardinality(v_ranges) = 0 then
     return;
@@ -93,8 +110,12 @@ begin
   return query
   select distinct on (g.run_id, g.step_slug, p.page_id) g.run_id, g.step_slug, p.first_index, p.items, p.page_id,
     null::int, p.body, null::jsonb, null::int, null::int
-  from unnest(v_ranges) g
-  cross join lateral pgflow._pages_of(g.run_id, g.step_slug, g.first_index, g.end_index) p
+  from rows from (unnest(v_ranges), unnest(v_sources)) g (
+    run_id, step_slug, first_index, end_index, worker_id, lease_no, deaths, leased_at, source_step
+  )
+  cross join lateral pgflow._pages_between(
+    g.run_id, coalesce(g.source_step, g.step_slug), g.source_step is not null, g.first_index, g.end_index
+  ) p
   where p.page_id <> all (v_known);
 
   return query
@@ -147,16 +168,7 @@ begin
   ) c
   order by c.msg_id;
 
-  if coalesce(claim_work.items, 0) <= 0 or v_queue is null or not exists (
-    select 1 from pgflow.range_maps m where m.flow_slug = claim_work.flow_slug and m.is_open
-  ) then
-    return;
-  end if;
-  perform pgflow._require_worker(claim_work.worker_id);
-  if exists (
-    select 1 from pgflow.workers w
-    where w.worker_id = claim_work.worker_id and w.stopped_at is null and w.dead_after is not null
-  ) then
+  if claim_work.items > 0 and v_queue is not null then
     return query
     select c.*
     from pgflow._claim_ranges(claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known) c;

@@ -180,16 +180,17 @@ as $$
 #variable_conflict use_column
 declare
   v_state record;
+  v_step_type text;
   v_spawn_to int;
   v_in_ranges boolean;
   v_output jsonb;
   v_completed_at timestamptz;
 begin
-  select ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks, s.step_type,
-    coalesce(s.opt_start_delay, 0) as start_delay
+  -- One look-up by key each: a join may be planned through all runs of the flow. Nobody changes the row before we
+  -- do, so it is where it was found.
+  select ss.ctid as row_id, ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks
   into v_state
   from pgflow.step_states ss
-  join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
   where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
 
   -- Two states that only rows written by hand are in: it is unknown how many tasks are left, so that
@@ -212,11 +213,15 @@ begin
     end if;
     update pgflow.step_states ss
     set remaining_tasks = v_state.remaining, spawned_tasks = v_spawn_to
-    where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+    where ss.ctid = v_state.row_id;
     return;
   end if;
 
-  v_in_ranges := v_state.step_type = 'map' and pgflow._is_in_ranges(_count_done.run_id, _count_done.step_slug);
+  select s.step_type into v_step_type
+  from pgflow.steps s
+  where s.flow_slug = _count_done.flow_slug and s.step_slug = _count_done.step_slug;
+
+  v_in_ranges := v_step_type = 'map' and pgflow._is_in_ranges(_count_done.run_id, _count_done.step_slug);
   if v_in_ranges then
     perform pgflow._append_task_results(_count_done.run_id, _count_done.step_slug);
     -- It may be open still: what was handed back, or taken over, became tasks.
@@ -225,7 +230,7 @@ begin
     where m.run_id = _count_done.run_id and m.step_slug = _count_done.step_slug and m.is_open;
   end if;
   v_output := case
-    when v_state.step_type = 'single' then single_output
+    when v_step_type = 'single' then single_output
     when v_in_ranges and not pgflow._needs_array(_count_done.flow_slug, _count_done.run_id, _count_done.step_slug)
       then null
     else pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
@@ -243,7 +248,7 @@ begin
     _count_done.run_id,
     _count_done.step_slug,
     case
-      when v_state.step_type = 'map' then v_state.initial_tasks
+      when v_step_type = 'map' then v_state.initial_tasks
       when jsonb_typeof(v_output) = 'array' then jsonb_array_length(v_output)
     end
   );
