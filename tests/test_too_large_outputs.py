@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,6 +163,8 @@ def test_run_in_python_gives_them_whole_and_typed(small_dsn: str) -> None:
 
 def test_run_in_python_lets_a_step_receive_them(small_dsn: str) -> None:
     assert pgflow_mp.run(sums, [1, 2], dsn=small_dsn, workers=1) == {"total": 3}
+    for executor in ("inline", ThreadPoolExecutor(2)):
+        assert pgflow_mp.run(sums, [1, 2], dsn=small_dsn, executor=executor) == {"total": 3}
 
 
 @pytest.mark.slow

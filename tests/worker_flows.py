@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from pgflow_mp import Context, Flow, PermanentError
 
@@ -165,6 +165,65 @@ def shrink(text: str) -> int:
 @deep.step(depends_on=[swell])
 def extent(swell: Sequence[str]) -> list[int]:
     return [len(swell), sum(map(len, swell))]
+
+
+def _vast(storage: Literal["tasks", "ranges"]) -> Flow:
+    """A map whose outputs fit no JSON value, and steps that read them all, or one of them."""
+    flow = Flow(f"vast_{storage}", storage=storage, base_delay=1, timeout=600)
+
+    @flow.map
+    def fill(length: int) -> str:
+        return "v" * length
+
+    @flow.step(depends_on=[fill])
+    def total(fill: Iterable[str]) -> list[int]:
+        lengths = [len(text) for text in fill]
+        return [len(lengths), sum(lengths)]
+
+    @flow.step(depends_on=[fill])
+    def middle(fill: Sequence[str]) -> list[int]:
+        return [len(fill), len(fill[len(fill) // 2])]
+
+    return flow
+
+
+def _heavy(storage: Literal["tasks", "ranges"]) -> Flow:
+    """Two such maps, and a step over both."""
+    flow = Flow(f"heavy_{storage}", storage=storage, base_delay=1, timeout=600)
+
+    @flow.map
+    def left(length: int) -> str:
+        return "l" * length
+
+    @flow.map
+    def right(length: int) -> str:
+        return "r" * length
+
+    @flow.step(depends_on=[left, right])
+    def both(left: Iterable[str], right: Sequence[str]) -> list[int]:
+        return [sum(1 for _ in left), len(right), sum(map(len, left)), sum(map(len, right))]
+
+    return flow
+
+
+def _listed(storage: Literal["tasks", "ranges"]) -> Flow:
+    """A step that wants a list of them."""
+    flow = Flow(f"listed_{storage}", storage=storage, base_delay=1, max_attempts=1, timeout=600)
+
+    @flow.map
+    def parts(length: int) -> str:
+        return "p" * length
+
+    @flow.step(depends_on=[parts])
+    def listed(parts: list[str]) -> int:
+        return len(parts)
+
+    return flow
+
+
+vast_tasks, vast_ranges = _vast("tasks"), _vast("ranges")
+heavy_tasks, heavy_ranges = _heavy("tasks"), _heavy("ranges")
+listed_tasks, listed_ranges = _listed("tasks"), _listed("ranges")
 
 
 wide = Flow("wide", base_delay=1)

@@ -1,6 +1,7 @@
 -- Ours: the outputs of a step's parents, which together may be more than one JSON value can hold.
 
--- Whether a completed map has outputs that no array can hold, since they pass the limit of jsonb.
+-- Whether a completed map has outputs that its state does not hold: they pass the limit of jsonb, or are read from
+-- pages.
 create or replace function pgflow._array_is_missing(run_id uuid, step_slug text)
 returns boolean
 language sql
@@ -20,7 +21,7 @@ as $$
           select 1 from pgflow.step_tasks t
           where t.run_id = ss.run_id and t.step_slug = ss.step_slug and t.output is not null
         )
-        or pgflow._result_bytes(ss.run_id, ss.step_slug) > pgflow._largest_json()
+        or pgflow._is_in_ranges(ss.run_id, ss.step_slug)
       )
   );
 $$;
@@ -40,7 +41,12 @@ begin
   if (
     select sum(coalesce(pg_column_size(ss.output), pgflow._result_bytes(ss.run_id, ss.step_slug)))
         > pgflow._largest_json()
-      or bool_or(case when ss.output is null then pgflow._array_is_missing(ss.run_id, ss.step_slug) end)
+      or bool_or(
+        case
+          when ss.output is null and not pgflow._is_in_ranges(ss.run_id, ss.step_slug)
+            then pgflow._array_is_missing(ss.run_id, ss.step_slug)
+        end
+      )
     from pgflow.deps d
     join pgflow.step_states ss
       on ss.run_id = _deps_outputs.run_id and ss.step_slug = d.dep_slug

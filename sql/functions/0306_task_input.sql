@@ -76,9 +76,7 @@ begin
     cross join lateral (
       select case
         when ss.output is not null then pg_column_size(ss.output)
-        when not (
-          pgflow._is_in_ranges(ss.run_id, ss.step_slug) or pgflow._array_is_missing(ss.run_id, ss.step_slug)
-        ) then 4
+        when not pgflow._array_is_missing(ss.run_id, ss.step_slug) then 4
       end as size
     ) o
     where d.flow_slug = v_flow_slug and d.step_slug = paged_input.step_slug

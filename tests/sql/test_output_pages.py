@@ -225,6 +225,18 @@ def finished_in_ranges(db: Db, *outputs: Any, child: Any = None) -> UUID:
     return run
 
 
+def test_a_condition_about_a_map_in_ranges_that_no_array_holds_fails_the_run_and_says_why(db: Db) -> None:
+    db.do(
+        "create or replace function pgflow._largest_json() returns bigint language sql immutable "
+        "set search_path = pg_catalog, pg_temp as 'select 1250::bigint'"
+    )
+    child = step("s", "m", required_input_pattern={"m": ["x"]})
+    run = finished_in_ranges(db, text(600), text(700), child=child)
+    assert state(db, run, "s").error_message.startswith(
+        'Condition cannot be tested: step "s" task 0: its input is too large: the outputs of map "m" (2 items'
+    )
+
+
 def test_what_a_step_reads_by_pages_is_stored_once(bounded: Db) -> None:
     run = finished_in_ranges(bounded, text(600), text(700))
     assert state(bounded, run, "m").output is None

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 import psutil
 import psycopg
 import pytest
-from worker_harness import Tasks, compiled, eventually, output, run_row, settings, start, threaded
+from database_roles import role_with
+from worker_harness import Tasks, compiled, eventually, output, run_row, serve, settings, start, threaded
 
 from pgflow_mp.client import Client
 from pgflow_mp.worker.stats import Ending
@@ -57,6 +58,14 @@ def test_parents_that_are_more_than_a_claim_holds_are_read_by_the_process_in_nee
     run = start(dsn, "deep", lengths)
     serve_all(dsn, "deep", run)
     assert output(dsn, run) == {"shrink": [length - 1 for length in lengths], "extent": [3, sum(lengths)]}
+
+
+def test_a_role_without_rights_on_tables_reads_them_too(dsn: str) -> None:
+    limit(dsn, "_claim_bytes", 20_000)
+    run = start(dsn, "deep", [6000, 6000, 7])
+    with role_with(dsn, "worker") as restricted:
+        serve(restricted, "deep", run)
+    assert output(dsn, run)["extent"] == [3, 12_007]
 
 
 def test_an_input_that_cannot_be_read_fails_its_task_and_costs_no_other_run(dsn: str) -> None:
