@@ -9,7 +9,7 @@ import psycopg
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.wire import RawJson
-from pgflow_mp.errors import FlowNotFound, ShapeMismatch
+from pgflow_mp.errors import FlowDefinitionError, FlowNotFound, ShapeMismatch
 
 
 class Definition(NamedTuple):
@@ -33,7 +33,8 @@ def ensure(
     With ``recreate`` a flow that differs is deleted, with its runs, and created anew.
 
     A role that may not do that takes the flow as it is stored. Raises FlowNotFound where it knows that there
-    is none, and psycopg's error where the flow had to be replaced.
+    is none, FlowDefinitionError where the database refuses a slug, and psycopg's error where the flow had to
+    be replaced.
     """
     try:
         found = engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode)
@@ -45,6 +46,10 @@ def ensure(
         if stored_options(conn, flow_slug) == []:
             raise _missing(conn, flow_slug) from None
         return Definition("stored", [], [])
+    except psycopg.errors.RaiseException as error:  # what the engine says of slugs, and nothing else is said so
+        diag = error.diag
+        hints = [text for text in (diag.message_detail, diag.message_hint) if text]
+        raise FlowDefinitionError(diag.message_primary or str(error), hint=" ".join(hints)) from error
     notes = _apply_options(conn, flow_slug, shape) if found.status == "verified" else []
     return Definition(found.status, found.differences, notes, found.kind)
 

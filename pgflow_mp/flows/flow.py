@@ -50,7 +50,8 @@ class Flow:
         former_slugs: bool = False,
         **options: Unpack[FlowOptions],
     ) -> None:
-        self.slug = validation.check_flow_slug(slug, former=former_slugs and queues == "flow")
+        former = validation.check_former_slugs(former_slugs, queues)
+        self.slug = validation.check_flow_slug(slug, former=former)
         self.queues: Literal["flow", "step"] = validation.check_queues(queues, self.slug)
         where = f'Flow "{self.slug}"'
         known = ("queues", "former_slugs", *option_names(FLOW))
@@ -59,7 +60,7 @@ class Flow:
         self._steps = Steps(
             self.slug,
             self.queues,
-            former_slugs=former_slugs and queues == "flow",
+            former_slugs=former,
             storage=storage.check_storage(options.get("storage"), where),
         )
         caller = _caller()

@@ -88,6 +88,18 @@ def check_flow_slug(slug: object, *, former: bool = False) -> str:
     return checked
 
 
+def check_former_slugs(former_slugs: object, queues: object) -> bool:
+    """Whether slugs of before are taken. A flow with a queue for each step cannot have any."""
+    if not isinstance(former_slugs, bool):
+        raise FlowDefinitionError(f"former_slugs must be True or False, not {former_slugs!r}")
+    if former_slugs and queues == "step":
+        raise FlowDefinitionError(
+            "former_slugs=True is for flows with one queue: none of before has a queue for each step",
+            hint='Leave out queues="step", or former_slugs and the slugs of before.',
+        )
+    return former_slugs
+
+
 def check_queues(queues: object, flow_slug: str) -> Literal["flow", "step"]:
     """Return the queue mode, if it is one and the flow's slug is short enough for it."""
     if queues not in ("flow", "step"):

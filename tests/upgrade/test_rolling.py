@@ -183,8 +183,9 @@ def test_a_run_of_a_flow_whose_slugs_are_refused_by_now_goes_on_where_that_is_sa
         )
     )
     refused = finished(command(None, project, empty_dsn, "start", "moving.py", "--input", "[1]"))
-    assert refused[0] not in (0, 70)
-    assert "is not valid" in refused[2]
+    assert refused[0] == 2
+    assert 'error: Flow slug "other__one" is not valid' in refused[2]
+    assert "single underscores" in refused[2]
 
 
 def test_a_worker_of_the_last_release_leaves_maps_in_ranges_to_those_of_this_one(
