@@ -52,5 +52,5 @@ def execute(args: argparse.Namespace) -> int:
         print(f"Cancelled run {run.run_id} of {run.flow_slug}: {plural(open_items, 'item')} not finished.")
         print(f"Go on with it: {command('retry', '--failed', str(run.run_id), *options)}")
     else:
-        print(f"Run {run.run_id} of {run.flow_slug} is {run.status} already; nothing was changed.")
+        print(f"Run {run.run_id} of {run.flow_slug} has {run.status} already; nothing was changed.")
     return OK if cancelled else RUN_FAILED

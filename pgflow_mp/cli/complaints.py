@@ -173,8 +173,8 @@ def _sentence(text: str) -> str:
 
 
 def _capital(text: str) -> str:
-    """A sentence begins with a capital letter, unless it begins with a name."""
-    return text[:1].upper() + text[1:] if re.match(r"[a-z]+ ", text) else text
+    """A sentence begins with a capital letter, unless it begins with a name, or with a command to type."""
+    return text[:1].upper() + text[1:] if re.match(r"(?!python |pip )[a-z]+ ", text) else text
 
 
 def _wrap(text: str, indent: int) -> list[str]:

@@ -124,7 +124,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         lines: list[str] = []
         for line in text.splitlines():
-            before = " " * (len(line) - len(line.lstrip()))
+            term = re.match(r" +\S+  +", line)  # of a list: what is wrapped goes on below its text
+            before = " " * (term.end() if term else len(line) - len(line.lstrip()))
             lines += textwrap.wrap(line, width, subsequent_indent=before) or [""]
         return "\n".join(indent + line for line in lines)
 
@@ -142,12 +143,18 @@ def _in_words(message: str, parser: Parser) -> str:
         flags = [flag for action in parser._actions for flag in action.option_strings]
         close = difflib.get_close_matches(match[1], flags, 1)
         return f"There is no option {match[1]}" + (f"; did you mean {close[0]}?" if close else "")
+    if match := re.match(r"unrecognized arguments: (-[A-Za-z])\b", message):
+        return f"There is no option {match[1]}"
     if match := re.match(r"unrecognized arguments: (.*)", message):
         return f"Too many arguments: {match[1]}"
-    if match := re.match(r"argument (?:\S+/)?(\S+): (.*)", message, re.DOTALL):
-        return f"{match[1]}: {match[2]}"
+    if match := re.match(r"argument (\S+): (.*)", message, re.DOTALL):
+        flag = max(match[1].split("/"), key=len)
+        if match[2] == "expected one argument":
+            return f"{flag} needs a value"
+        return f"{flag}: {match[2]}"
     if match := re.match(r"the following arguments are required: (.*)", message):
-        return f"{match[1]} is missing"
+        names = " and ".join(match[1].rsplit(", ", 1))
+        return f"{names} {'are' if ', ' in match[1] else 'is'} missing"
     return message
 
 

@@ -47,7 +47,9 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.observe.text import plural
 
     if args.keep is None:
-        raise UsageError("How long are runs to be kept?", hint=f"{command('prune')} --keep 30d")
+        raise UsageError(
+            "How long are runs to be kept?", hint=f"For example: {command('prune', '--keep', '30d')}"
+        )
     choice, runs, rows = database_choice(args), 0, 0
     if not never_used(choice):
         with open_database(choice) as database, database.connect() as conn:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pgflow_mp.db.reads.tasks import EndedTasks, FailedTask
 
 _NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
+_ID_AS_GOOD: Final = 13  # characters that name a run as well as all 36, where flows have long names
 _LONGEST_NAME: Final = 28
 
 
@@ -72,7 +73,8 @@ def execute(args: argparse.Namespace) -> int:
             elif runs:
                 _list(conn, runs)
             else:
-                print(f"No runs in {database.place}.")
+                whose = "" if args.flow is None else f" of flow '{args.flow}'"
+                print(f"No runs{whose} in {database.place}.")
             return 0
         found = _read(conn, find_run(conn, args.run), args.limit)
         if args.json:
@@ -102,19 +104,19 @@ def _list(conn: Connection, runs: list[RecentRun]) -> None:
         pad_edge=False,
     )
     spans = worked.worker_spans(conn, min(run.started_at for run in runs))
+    screen = console(sys.stdout)
+    screen.width = max(screen.width, _NARROWEST)
+    rows = []
     for run in runs:
         items = f"{run.items:,}" if run.done >= run.items else f"{run.done:,}/{run.items:,}"
         ended = run.finished_at or datetime.now(run.started_at.tzinfo)
-        table.add_row(
-            run.run_id,
-            Text(run.flow_slug, no_wrap=True, overflow="ellipsis"),
-            styled(run.status),
-            items,
-            _ago(run.started_at),
-            duration(worked.seconds(spans, run.flow_slug, run.started_at, ended)),
-        )
-    screen = console(sys.stdout)
-    screen.width = max(screen.width, _NARROWEST)
+        took = duration(worked.seconds(spans, run.flow_slug, run.started_at, ended))
+        rows.append((str(run.run_id), run.flow_slug, run.status, items, _ago(run.started_at), took))
+    lacking = sum(max(map(len, column)) for column in zip(*rows, strict=True)) + 10 - screen.width
+    shown = 36 if lacking <= 0 else max(_ID_AS_GOOD, 36 - lacking)
+    for run_id, flow_slug, status, *rest in rows:
+        flow = Text(flow_slug, no_wrap=True, overflow="ellipsis")
+        table.add_row(run_id[:shown], flow, styled(status), *rest)
     screen.print(table)
 
 

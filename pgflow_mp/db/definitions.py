@@ -46,7 +46,7 @@ def ensure(
         if stored_options(conn, flow_slug) == []:
             raise _missing(conn, flow_slug) from None
         return Definition("stored", [], [])
-    except psycopg.errors.RaiseException as error:  # what the engine says of slugs, and nothing else is said so
+    except psycopg.errors.RaiseException as error:  # the engine refuses what the flow says
         diag = error.diag
         hints = [text for text in (diag.message_detail, diag.message_hint) if text]
         raise FlowDefinitionError(diag.message_primary or str(error), hint=" ".join(hints)) from error

@@ -56,6 +56,16 @@ def test_a_status_fits_every_terminal_and_its_numbers_agree(cli: Cli, failed: st
         assert row.rstrip().endswith("…") or width == 200
         runs = OnTerminal(cli, "status", size=(50, width), COLUMNS=str(width)).finish().out
         assert failed in runs.replace("\r", "").replace("\n", "")
+    name = "figures_with_a_name_that_leaves_no_room"  # for the ids; how they begin is as good
+    other = FLOW.replace('"figures"', f'"{name}"')
+    (cli.cwd / "figures.py").write_text(other)
+    started = cli("start", "figures.py", "--input", "[1]").out.strip()
+    runs = OnTerminal(cli, "status", size=(50, 80), COLUMNS="80").finish().out.replace("\r", "")
+    (line,) = [line for line in runs.splitlines() if line.startswith(started[:13])]
+    assert line.split()[1].startswith(name[:20])
+    assert cli("status", line.split()[0]).code == 0
+    assert cli("status", "--flow", "nope").out.startswith("No runs of flow 'nope' in ")
+    assert cli("cancel", failed).out.startswith(f"Run {failed} of figures has failed already")
     record = cli("status", failed, "--json").json
     assert record["failed_tasks"] == sum(step["failed_tasks"] for step in record["steps"])
 

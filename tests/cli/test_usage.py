@@ -13,8 +13,10 @@ from cli_harness import environment
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli import main as cli_main
+from pgflow_mp.cli.complaints import report
 from pgflow_mp.cli.main import VERBS, main
 from pgflow_mp.cli.parser import Parser
+from pgflow_mp.errors import ConfigError
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +66,18 @@ def test_help_imports_neither_driver_nor_screen(tmp_path: Path) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_what_is_wrapped_in_a_list_goes_on_below_its_text(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--help"]) == 0
+    (last,) = re.findall(r"^  75   run: an operator .*\n(.*)", capsys.readouterr().out, re.MULTILINE)
+    assert last == "       resumed"
+
+
+@pytest.mark.parametrize("typed", ["python -m pgflow_mp x", "pip install x"])
+def test_a_command_to_type_is_spelled_as_it_is_typed(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report(ConfigError("x", hint=typed))
+    assert f"hint: {typed}" in said(capsys)
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert re.fullmatch(r"pgflow_mp \d+\.\d+\.\d+\n", capsys.readouterr().out)
@@ -79,6 +93,11 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "simple", "wide"], ["Too many arguments: wide"]),
         (["run"], ["Which flow?", "code_metrics"]),
         (["start"], ["FLOW is missing"]),
+        (["replay"], ["RUN_ID and STEP are missing"]),
+        (["status", "-n", "3"], ["There is no option -n"]),
+        (["prune"], ["hint: For example: python -m pgflow_mp prune --keep 30d"]),
+        (["run", "simple", "-i"], ["--input needs a value"]),
+        (["run", "simple", "--workers"], ["--workers needs a value"]),
         (["--workers", "many"], ["--workers: 'many' is neither a number of at least 1 nor auto"]),
         (["--workers", "5000"], ["5000 is more than the 1024 processes"]),
         (["--grace", "soon"], ["--grace: 'soon' is not a time like 30, 0.5, 10s or 5m"]),

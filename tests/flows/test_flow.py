@@ -169,10 +169,12 @@ def test_a_flow_from_before_keeps_its_slugs_where_that_is_said() -> None:
     assert "former_slugs=True" in caught.value.hint
     flow = Flow("old__flow", former_slugs=True).step("_a", nothing)
     assert list(flow.steps) == ["_a"]
-    with pytest.raises(FlowDefinitionError, match="^former_slugs=True is for flows with one queue") as caught:
+    with pytest.raises(
+        FlowDefinitionError, match=r"^former_slugs=True is for flows with one queue"
+    ) as caught:
         Flow("old__flow", former_slugs=True, queues="step")
     assert "queues" in caught.value.hint
-    with pytest.raises(FlowDefinitionError, match="^former_slugs must be True or False, not 'yes'"):
+    with pytest.raises(FlowDefinitionError, match=r"^former_slugs must be True or False, not 'yes'"):
         Flow("old__flow", former_slugs="yes")  # type: ignore[arg-type]
     with pytest.raises(FlowDefinitionError, match="can only contain letters"):
         flow.step("a-b", nothing)
