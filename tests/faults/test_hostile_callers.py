@@ -80,7 +80,16 @@ where p.pronamespace = 'pgflow'::regnamespace and has_function_privilege(%s, p.o
 FIRST = (
     *("pgflow.open_load", "pgflow.add_pages", "pgflow.start_loaded"),
     *("pgflow.start", "pgflow.register", "pgflow.claim"),
+    *("pgflow.complete_ranges", "pgflow.fail_range", "pgflow.release_ranges"),
 )
+OF_RANGES: dict[str, dict[str, Any]] = {
+    "pgflow.claim_work": {"items": 1000},
+    "pgflow.range_pages": {"first_index": 0, "items": 3},
+    "pgflow.complete_ranges": {"firsts": [0], "counts": [1], "outputs": ["[1]"]},
+    "pgflow.fail_range_items": {"indexes": [1], "permanent": [False]},
+    "pgflow.release_ranges": {"firsts": [2], "counts": [1]},
+}
+"""What each needs to have something of the map "r", whose three items the attacker's worker leases."""
 LAST = ("pgflow.complete", "pgflow.fail_tasks", "pgflow.cancel", "pgflow.retry", "pgflow.stop")
 
 
@@ -214,7 +223,8 @@ def attack(
             functions = admin.execute(GRANTED, (user,)).fetchall()
             functions.sort(
                 key=lambda f: next(
-                    (i for i, begin in enumerate((*FIRST, "", *LAST)) if begin and f[1].startswith(begin)), 3
+                    (i for i, begin in enumerate((*FIRST, "", *LAST)) if begin and f[1].startswith(begin)),
+                    len(FIRST),
                 )
             )
             assert lay_traps(conn, own) > 100
@@ -222,6 +232,7 @@ def attack(
             if prepare:
                 admin.execute(prepare.encode())
             answers: dict[str, str] = {}
+            leased: uuid.UUID | None = None
             for _ in range(2):
                 known: dict[str, Any] = {
                     "flow_slug": "f", "queue_name": "f", "step_slug": "m", "worker_id": uuid.uuid4(),
@@ -233,8 +244,13 @@ def attack(
                 for function in functions:
                     if function[1].startswith(("pgflow.start_run", "pgflow.start_flow", "pgflow.open_load")):
                         known["run_id"] = uuid.uuid4()
-                    state, rows = call(conn, function, known)
+                    more = OF_RANGES.get(function[1])
+                    if more is not None and function[1] != "pgflow.claim_work":
+                        more = {"step_slug": "r", "run_id": leased, "lease_nos": [1], **more}
+                    state, rows = call(conn, function, {**known, **(more or {})})
                     answers[function[1]] = state or answers.get(function[1], "")
+                    if function[1] == "pgflow.claim_work":
+                        leased = next((row[0] for row in rows if row[3] == 3 and row[4] is None), leased)
                     if function[1] == "pgflow.claim_tasks" and rows:
                         known["run_id"], known["msg_ids"] = rows[0][0], [row[3] for row in rows]
             loot = conn.execute("select distinct who, what from pg_temp.loot").fetchall()
@@ -252,6 +268,8 @@ def flow(dsn: str) -> str:
             "when_unmet => 'skip')"
         )
         conn.execute("select pgflow.set_step_policy('f', 'm', tolerated_failures => 1)")
+        conn.execute("select pgflow.add_step('f', 'r', step_type => 'map')")
+        conn.execute("select pgflow.set_step_policy('f', 'r', storage => 'ranges', tolerated_failures => 1)")
     return dsn
 
 
@@ -267,6 +285,12 @@ def test_nothing_of_a_caller_s_runs_with_our_rights(flow: str, access: str) -> N
         {"pgflow.retry_failed_tasks": "PF004"},
     )
     assert "pgflow.start_run" in answers
+    if access == "worker":
+        with psycopg.connect(flow) as conn:
+            done = "select count(*) from pgflow.pages where is_result and step_slug = 'r' and first_index = 0"
+            failed = "select count(*) from pgflow.step_tasks where step_slug = 'r' and task_index = 1"
+            back = "select count(*) from pgflow.ranges where worker_id is null and first_index = 2"
+            assert [conn.execute(q.encode()).fetchone() != (0,) for q in (done, failed, back)] == [True] * 3
 
 
 EMPTY_PATH = """
