@@ -172,6 +172,8 @@ language plpgsql
 set search_path = pg_catalog, pg_temp
 set jit = off
 set enable_seqscan = off
+set enable_mergejoin = off
+set enable_hashjoin = off
 as $$
 declare
   v_map record;
