@@ -182,11 +182,16 @@ declare
 begin
   freed := 0;
   for v_map in
-    select distinct r.flow_slug, g.run_id, g.step_slug
-    from pgflow.ranges g
-    join pgflow.runs r on r.run_id = g.run_id
-    where g.worker_id = any (worker_ids)
-    order by g.run_id, g.step_slug
+    -- Written so that each run is looked up by its key, whatever the statistics say.
+    select r.flow_slug, h.run_id, h.step_slug
+    from (
+      select distinct g.run_id, g.step_slug from pgflow.ranges g where g.worker_id = any (worker_ids)
+    ) h
+    cross join lateral (
+      select r.flow_slug from pgflow.runs r where r.run_id = h.run_id
+      offset 0
+    ) r
+    order by h.run_id, h.step_slug
   loop
     begin
       perform set_config('lock_timeout', '500ms', true);
