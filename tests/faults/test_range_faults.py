@@ -14,6 +14,7 @@ from tcp_proxy import TcpProxy
 from worker_flows import LOG
 from worker_harness import eventually, kill, output, process, serve, settings, threaded
 
+from pgflow_mp.observe.observer import Level, NullObserver
 from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.worker import Worker
 
@@ -96,17 +97,19 @@ def test_a_worker_that_was_taken_for_dead_records_nothing_twice(dsn: str, log: P
     assert problems(dsn, run_id) == []
 
 
+class Listener(NullObserver):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def on_message(self, level: Level, text: str) -> None:
+        self.said.append(text)
+
+
 def test_a_worker_whose_main_loop_stands_still_gives_no_sign_of_life_and_says_so(dsn: str) -> None:
     run_id = start_in_ranges(dsn, "naps", [0.05] * 400)
-    said: list[tuple[str, str]] = []
-
-    class Listener:
-        def on_state(self, state: str) -> None: ...
-        def on_progress(self, snapshot: Any) -> None: ...
-        def on_failure(self, *_: object) -> None: ...
-        def on_message(self, level: str, text: str) -> None:
-            said.append((level, text))
-
+    listener = Listener()
     last: list[Any] = []
 
     def until() -> bool:
@@ -120,10 +123,29 @@ def test_a_worker_whose_main_loop_stands_still_gives_no_sign_of_life_and_says_so
         return True
 
     began = time.monotonic()
-    worker = Worker(settings(dsn, "naps", heartbeat_interval=0.2, dead_after=1.5), observer=Listener())
+    worker = Worker(settings(dsn, "naps", heartbeat_interval=0.2, dead_after=1.5), observer=listener)
     worker.run(until=until, run_id=run_id)
     assert last[0] == last[1], "it was given a sign of life while it stood still"
-    texts = [text for level, text in said if "stands still" in text or "goes on" in text]
+    texts = [text for text in listener.said if "stands still" in text or "goes on" in text]
     assert texts[0].startswith("the main loop stands still")
     assert len(texts) <= 2
     assert time.monotonic() - began < 20
+
+
+@pytest.mark.slow
+def test_a_worker_whose_recording_stands_still_gives_no_sign_of_life_and_says_so(dsn: str) -> None:
+    run_id = start_in_ranges(dsn, "naps", [0.01] * 100)
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute(
+            "create function wait() returns trigger language plpgsql as "
+            "$$begin if new.is_result and new.first_index > 40 then perform pg_sleep(4); end if; "
+            "return new; end$$"
+        )
+        conn.execute("create trigger wait before insert on pgflow.pages for each row execute function wait()")
+    listener = Listener()
+    worker = Worker(settings(dsn, "naps", heartbeat_interval=0.2, dead_after=0.9), observer=listener)
+    worker.run(run_id=run_id)
+    texts = [text for text in listener.said if "stands still" in text or "goes on" in text]
+    assert [text.split(" ")[0] for text in texts[:2]] == ["recording", "the"]
+    assert output(dsn, run_id) == {"count": 100}
+    assert Ranges(dsn, run_id, "nap").outputs == list(range(100))

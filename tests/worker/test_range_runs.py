@@ -10,9 +10,19 @@ from typing import Any
 
 import psycopg
 import pytest
-from range_harness import Ranges, problems, start_in_ranges
+from range_harness import Ranges, problems, start_in_ranges, store_in_ranges
 from worker_flows import LOG
-from worker_harness import eventually, output, process, run_row, serve, settings, threaded
+from worker_harness import (
+    compiled,
+    eventually,
+    output,
+    process,
+    run_row,
+    serve,
+    settings,
+    start,
+    threaded,
+)
 
 from pgflow_mp.worker.worker import Worker
 
@@ -40,6 +50,18 @@ def test_maps_over_each_other_are_done_by_two_lanes(dsn: str) -> None:
     assert found.tasks == {}
     assert len(found.pages) < 100
     assert Ranges(dsn, run_id, "as_text").outputs == [f"#{2 * i}" for i in range(3000)]
+    assert problems(dsn, run_id) == []
+
+
+def test_a_map_that_does_not_wait_for_its_parent_is_done_beside_it(dsn: str, log: Path) -> None:
+    compiled(dsn, "chain")
+    store_in_ranges(dsn, "chain")
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("update pgflow.step_policies set barrier = false where step_slug = 'as_text'")
+    run_id = start(dsn, "chain", list(range(2000)))
+    serve(dsn, "chain", run_id, compile="skip")
+    assert output(dsn, run_id) == {"joined": " ".join(f"#{2 * i}" for i in range(2000))}
+    assert Ranges(dsn, run_id, "as_text").outputs == [f"#{2 * i}" for i in range(2000)]
     assert problems(dsn, run_id) == []
 
 
