@@ -10,12 +10,21 @@ from pathlib import Path
 import psycopg
 import pytest
 from database_server import DatabaseServer
+from psycopg.conninfo import make_conninfo
 from worker_harness import adapted, compiled, eventually, settings, start, threaded
 
 from pgflow_mp import Flow
 from pgflow_mp.client import Client, Run
 from pgflow_mp.db import engine, wire
-from pgflow_mp.errors import ConfigError, FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.errors import (
+    ConfigError,
+    DatabaseUnavailable,
+    FlowNotFound,
+    InputError,
+    RunFailed,
+    RunNotFound,
+    WaitTimeout,
+)
 from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.worker import Worker
 
@@ -279,6 +288,21 @@ def test_without_a_database_the_client_says_what_to_do(monkeypatch: pytest.Monke
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(ConfigError, match="no database"):
         Client()
+
+
+def test_a_server_that_only_reads_answers_and_starts_nothing(
+    dsn: str, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a standby does, until it is promoted: that is waited for."""
+    run = client.start_flow("chain", [1])
+    monkeypatch.setattr("pgflow_mp.client.client._RETRY_FOR", 0.3)
+    with Client(make_conninfo(dsn, options="-c default_transaction_read_only=on")) as reader:
+        found = reader.get_run(run.run_id)
+        assert found is not None
+        assert found.status == "started"
+        with pytest.raises(DatabaseUnavailable, match=r"for 0\.3 s: cannot execute .* read-only") as caught:
+            reader.start_flow("chain", [1])
+        assert caught.value.hint.startswith("Name the primary")
 
 
 def test_a_run_of_higher_priority_is_claimed_first(client: Client, dsn: str) -> None:

@@ -167,9 +167,11 @@ class Client:
             except psycopg.Error as error:
                 if not connection.is_transient(error):
                     raise
+                hint = "Look at the server and the network. What was recorded is not lost."
+                if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                    hint = "Name the primary instead of a standby, or a database that is not read-only."
                 raise DatabaseUnavailable(
-                    f"the database could not be used for {_RETRY_FOR:g} s: {first_line(error)}",
-                    hint="Look at the server and the network. What was recorded is not lost.",
+                    f"the database could not be used for {_RETRY_FOR:g} s: {first_line(error)}", hint=hint
                 ) from error
 
     def _wait(self, look: Callable[[], bool], run_id: str, timeout: float) -> bool:
