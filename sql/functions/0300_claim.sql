@@ -175,7 +175,12 @@ begin
         case
           when s.step_type = 'map' or without_input then null
           when s.deps_count = 0 then '{}'::jsonb
-          when max_bytes < pgflow._single_input_bytes(_claim.flow_slug, g.run_id, g.step_slug) then null
+          -- Nearly always all that the run has is small, which costs less to see.
+          when (
+            select sum(pg_column_size(o.output)) > max_bytes or bool_or(o.output is null and o.status = 'completed')
+            from pgflow.step_states o
+            where o.run_id = g.run_id
+          ) and max_bytes < pgflow._single_input_bytes(_claim.flow_slug, g.run_id, g.step_slug) then null
           else pgflow._deps_outputs(_claim.flow_slug, g.run_id, g.step_slug)
         end as deps_input
       from pgflow.runs r
