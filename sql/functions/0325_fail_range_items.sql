@@ -1,6 +1,36 @@
 -- Ours: the exceptions of a map in ranges. Each becomes an ordinary task, whose failure is then recorded by the
 -- rules for tasks.
 
+-- The elements of these items of a map in ranges. Each page is brought to memory once, however many of its items are
+-- asked for.
+create or replace function pgflow._elements_at(run_id uuid, step_slug text, task_indexes int[])
+returns table (task_index int, element jsonb)
+language plpgsql
+stable
+rows 100
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_page record;
+  v_body jsonb;
+  v_end int := 0;
+begin
+  for task_index in select i from unnest(task_indexes) i order by i loop
+    if task_index >= v_end then
+      select p.first_index, p.items, p.body into v_page
+      from pgflow._pages_of(
+        _elements_at.run_id, _elements_at.step_slug, _elements_at.task_index, _elements_at.task_index + 1
+      ) p;
+      v_body := jsonb_path_query_first(v_page.body, '$');
+      v_end := v_page.first_index + v_page.items;
+    end if;
+    element := v_body -> (_elements_at.task_index - v_page.first_index);
+    return next;
+  end loop;
+end;
+$$;
+
 -- Makes tasks of these items, which no range holds any more. worker_id: they are held by it since held_since, as
 -- their first attempt, and their messages come with the delay; NULL: they are queued. deaths: of workers that held
 -- them. Caller holds the run's lock.
@@ -39,34 +69,21 @@ begin
     case when _make_tasks.worker_id is not null then least(held_since, now()) end,
     _make_tasks.worker_id,
     nullif(_make_tasks.deaths, 0),
-    pgflow._range_element(_make_tasks.run_id, _make_tasks.step_slug, x.task_index),
+    x.element,
     v_queue
   from rows from (
     pgmq.send_batch(
       v_queue,
       array(
-        select v_common || jsonb_build_object('task_index', u.task_index)
-        from unnest(task_indexes) with ordinality u (task_index, n)
-        order by u.n
+        select v_common || jsonb_build_object('task_index', i)
+        from unnest(task_indexes) i
+        order by i
       ),
       delay
     ),
-    unnest(task_indexes)
-  ) x (message_id, task_index);
+    pgflow._elements_at(_make_tasks.run_id, _make_tasks.step_slug, task_indexes)
+  ) x (message_id, task_index, element);
 end;
-$$;
-
--- The element of one item of a map in ranges.
-create or replace function pgflow._range_element(run_id uuid, step_slug text, task_index int)
-returns jsonb
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select p.body -> (_range_element.task_index - p.first_index)
-  from pgflow._pages_of(
-    _range_element.run_id, _range_element.step_slug, _range_element.task_index, _range_element.task_index + 1
-  ) p;
 $$;
 
 -- Records that items of one map failed: each was its first attempt, and lease lease_nos[i] of the worker holds it.
