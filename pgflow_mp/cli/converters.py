@@ -85,6 +85,13 @@ def age(text: str) -> float:
     return value
 
 
+def integer(text: str) -> int:
+    """An integer as PostgreSQL has them, of 32 bits."""
+    if not re.fullmatch(r"\s*[+-]?\d{1,10}\s*", text) or not -(2**31) <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number within {-(2**31)} .. {2**31 - 1}")
+    return int(text)
+
+
 def natural(text: str) -> int:
     """An integer that is not negative."""
     if not re.fullmatch(r"\s*\+?\d+\s*", text):

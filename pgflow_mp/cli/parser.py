@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgflow_mp.cli.converters import boolean
+from pgflow_mp.cli.converters import boolean, integer
 from pgflow_mp.errors import ConfigError
 
 
@@ -59,6 +59,7 @@ class Parser(argparse.ArgumentParser):
         **options: Any,
     ) -> None:
         """Add an option with its twin ``env``; with ``flag`` it takes no value and has a ``--no-`` form."""
+        assert "type" not in options, "convert= is for both, the option and its twin"  # noqa: S101
         if flag:
             options["action"] = argparse.BooleanOptionalAction
             convert = boolean
@@ -249,7 +250,7 @@ def add_input(parser: Parser) -> None:
     parser.option(
         "--priority",
         env="PGFLOW_PRIORITY",
-        type=int,
+        convert=integer,
         default=0,
         metavar="N",
         help="among the runs of a flow, those of the highest priority are worked on first (default: 0)",

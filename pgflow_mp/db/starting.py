@@ -15,6 +15,8 @@ def start_once(conn: Connection, flow_slug: str, input: bytes, run_id: str, *, p
     Among the runs of a flow, those of the highest ``priority`` are worked on first. Raises FlowNotFound,
     and InputError for an input that the flow cannot take and for the id of a run of another flow.
     """
+    if not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
+        raise InputError(f"The priority of a run is a whole number of 32 bits, not {priority!r}")
     known = engine.get_run(conn, run_id)
     if known is None:
         try:

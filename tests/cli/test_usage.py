@@ -95,6 +95,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["start"], ["FLOW is missing"]),
         (["replay"], ["RUN_ID and STEP are missing"]),
         (["status", "-n", "3"], ["There is no option -n"]),
+        (["start", "simple", "--priority", "high"], ["--priority: 'high' is not a whole number within"]),
+        (["run", "simple", "--priority", "2147483648"], ["--priority: '2147483648' is not a whole number"]),
         (["prune"], ["hint: For example: python -m pgflow_mp prune --keep 30d"]),
         (["run", "simple", "-i"], ["--input needs a value"]),
         (["run", "simple", "--workers"], ["--workers needs a value"]),
@@ -126,6 +128,7 @@ def test_a_wrong_command_line_is_refused_with_a_way_out(
         ("PGFLOW_COMPILE", "maybe", "which is none of: check, skip, recreate"),
         ("PGFLOW_DEBUG", "perhaps", "PGFLOW_DEBUG is 'perhaps': 'perhaps' is neither yes nor no"),
         ("PGFLOW_LOG_LEVEL", "loud", "PGFLOW_LOG_LEVEL is 'loud'"),
+        ("PGFLOW_PRIORITY", "1.5", "The environment variable PGFLOW_PRIORITY is '1.5'"),
         ("PGFLOW_MAX_POLL_SECONDS", "-1", "PGFLOW_MAX_POLL_SECONDS is '-1'"),
     ],
 )
@@ -137,7 +140,12 @@ def test_a_bad_value_in_the_environment_is_blamed_on_its_variable(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv(variable, value)
-    assert main(["status"] if variable in ("PGFLOW_DEBUG", "PGFLOW_LOG_LEVEL") else []) == 2
+    commands = {
+        "PGFLOW_PRIORITY": ["start", "simple"],
+        "PGFLOW_DEBUG": ["status"],
+        "PGFLOW_LOG_LEVEL": ["status"],
+    }
+    assert main(commands.get(variable, [])) == 2
     assert part in said(capsys)
 
 
