@@ -161,7 +161,7 @@ def test_what_cannot_be_started_is_refused_with_the_reason(client: Client) -> No
     with pytest.raises(InputError, match="cannot be stored as JSON"):
         client.start_flow("chain", [object()])
     for priority in ("high", 2**31, 1.5):
-        with pytest.raises(InputError, match="^The priority of a run is a whole number of 32 bits, not "):
+        with pytest.raises(InputError, match=r"^The priority of a run is a whole number of 32 bits, not "):
             client.start_flow("chain", [1], priority=priority)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"bytes are not JSON \(at \$\[0\]\)"):
         client.start_flow("chain", [b"x"])

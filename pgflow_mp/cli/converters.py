@@ -10,6 +10,7 @@ _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _SECONDS: Final = {"ms": 0.001, "": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _AGES: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _OLDEST: Final = 36_500 * 86_400
+_LARGEST: Final = 2**31 - 1
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("", "0", "false", "no", "off")
 
@@ -27,7 +28,7 @@ def count(text: str) -> int:
     """An integer of at least 1."""
     if not re.fullmatch(r"\s*\+?\d+\s*", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
+    return _storable(text, int(text))
 
 
 def count_or_auto(text: str) -> int | None:
@@ -72,7 +73,7 @@ def whole_seconds(text: str) -> int:
     value = -int(-seconds(text) // 1)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is less than a second")
-    return value
+    return _storable(text, value)
 
 
 def age(text: str) -> float:
@@ -86,9 +87,9 @@ def age(text: str) -> float:
 
 
 def integer(text: str) -> int:
-    """An integer as PostgreSQL has them, of 32 bits."""
-    if not re.fullmatch(r"\s*[+-]?\d{1,10}\s*", text) or not -(2**31) <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number within {-(2**31)} .. {2**31 - 1}")
+    """An integer, of either sign."""
+    if not re.fullmatch(r"\s*[+-]?\d+\s*", text) or abs(int(text)) > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number within {-_LARGEST} .. {_LARGEST}")
     return int(text)
 
 
@@ -96,7 +97,14 @@ def natural(text: str) -> int:
     """An integer that is not negative."""
     if not re.fullmatch(r"\s*\+?\d+\s*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
+    return _storable(text, int(text))
+
+
+def _storable(text: str, value: int) -> int:
+    """The value, where PostgreSQL's integers go so far: each claim, or each look, would fail of it."""
+    if value > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is more than {_LARGEST:,}, the largest integer there is")
+    return value
 
 
 def size(text: str) -> int:
