@@ -52,12 +52,24 @@ def test_parents_that_fit_no_json_value_together_are_read_by_the_process_in_need
     assert worker.stats.failed == 0
 
 
-def test_parents_that_are_more_than_a_claim_holds_are_read_by_the_process_in_need(dsn: str) -> None:
+@pytest.mark.parametrize("storage", ["tasks", "ranges"])
+def test_parents_that_are_more_than_a_claim_holds_are_read_by_the_process_in_need(
+    dsn: str, storage: str
+) -> None:
     limit(dsn, "_claim_bytes", 20_000)
+    compiled(dsn, "deep")
+    policies = (
+        "select pgflow.set_step_policy('deep', slug, storage => '{}')"
+        " from unnest(array['swell', 'shrink']) slug"
+    )
+    execute(dsn, policies.format(storage))
     lengths = [6000, 6000, 7]
     run = start(dsn, "deep", lengths)
     serve_all(dsn, "deep", run)
     assert output(dsn, run) == {"shrink": [length - 1 for length in lengths], "extent": [3, sum(lengths)]}
+    with psycopg.connect(dsn) as conn:
+        in_ranges = conn.execute("select count(*) from pgflow.range_maps").fetchone()
+    assert in_ranges == ((2,) if storage == "ranges" else (0,))
 
 
 def test_a_role_without_rights_on_tables_reads_them_too(dsn: str) -> None:
