@@ -333,7 +333,8 @@ def test_a_connection_that_is_lost_is_made_again(
                         "select count(pg_terminate_backend(pid)) from pg_stat_activity"
                         " where application_name = 'pgflow_mp outputs' and datname = current_database()"
                     ).fetchone()
-                assert ended == (1,)
+                assert ended is not None
+                assert ended[0] >= 1  # one of the test before may still be on its way out
         return len(points)
 
     assert call(run, handler) == (0, 1000)
