@@ -7,7 +7,7 @@ from typing import Final
 
 from pgflow_mp.db.item_ranges import ElementPage
 
-MOST_BYTES: Final = 8 << 20  # of pages that nothing held needs
+MOST_BYTES: Final = 4 << 20  # of pages that nothing held needs
 MOST_KNOWN: Final = 64  # pages that a claim is told of
 
 

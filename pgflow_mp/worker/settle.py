@@ -35,7 +35,7 @@ from pgflow_mp.worker.releases import Release
 
 T = TypeVar("T")
 
-_IN_CALL: Final = 3.0  # times as long as other rounds a call may take: the server may be slow
+_IN_CALL: Final = 3.0  # times as long as other rounds a call, or connecting, may take
 MOST: Final = 2000  # items in a transaction
 MOST_BYTES: Final = 16 << 20  # of bodies in a transaction, or one body
 MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
@@ -158,7 +158,7 @@ class Settler(threading.Thread):
         return not (self.unsettled or self._releases or self._farewell)
 
     def _on_state(self, text: str) -> None:
-        self.pulse.beat()
+        self.pulse.beat(_IN_CALL)
         self._post(ConnectionState("settle", text))
 
     # -- the thread --------------------------------------------------------------------------------
@@ -274,6 +274,7 @@ class Settler(threading.Thread):
     def _persist(self, work: Callable[[Connection], T]) -> T:
         """Do ``work``, again and again while its errors pass. Raises Stopped when there is no time left."""
         tries = 0
+        self.pulse.beat(_IN_CALL)
 
         def attempt(conn: Connection) -> T:
             nonlocal tries
