@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import os
 import socket
 from dataclasses import dataclass
@@ -14,6 +15,20 @@ from pgflow_mp.executors import cpus
 from pgflow_mp.executors.messages import LOAD_TIMEOUT
 
 Compile = Literal["check", "skip", "recreate"]
+_WHOLE: Final = frozenset(
+    (
+        "workers",
+        "batch_size",
+        "visibility_timeout",
+        "crash_budget",
+        "poll_interval_ms",
+        "max_memory_per_worker",
+        "threads",
+    )
+)
+_LARGEST: Final = 2**31 - 1
+_MOST_BYTES: Final = 2**63 - 1
+_LONGEST: Final = 36_500 * 86_400  # seconds, a hundred years
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +95,13 @@ class WorkerSettings:
             "keep": 0,
         }
         for name, minimum in least.items():
-            value = getattr(self, name)
-            if value is not None and value < minimum:
+            value = self._number(name)
+            if value is not None and not value >= minimum:
                 raise ConfigError(f"{name} must be at least {minimum}, not {value}")
         for name in ("heartbeat_interval", "dead_after", "max_poll_seconds", "load_timeout"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)}")
+            value = self._number(name)
+            if value is None or not value > 0:
+                raise ConfigError(f"{name} must be more than 0, not {value}")
         if self.dead_after < 2 * self.heartbeat_interval:
             raise ConfigError(
                 f"dead_after ({self.dead_after:g} s) must be at least twice "
@@ -93,6 +109,19 @@ class WorkerSettings:
             )
         if not self.targets:
             raise ConfigError("a worker needs at least one target", hint="For example flows.py or app.flows.")
+
+    def _number(self, name: str) -> Any:
+        """The value, if it is a number that is not too large for clocks and for PostgreSQL's integers."""
+        value = getattr(self, name)
+        whole = name in _WHOLE
+        if value is None:
+            return None
+        if isinstance(value, bool) or not isinstance(value, numbers.Integral if whole else numbers.Real):
+            raise ConfigError(f"{name} must be a {'whole ' if whole else ''}number, not {value!r}")
+        most = _MOST_BYTES if name == "max_memory_per_worker" else _LARGEST if whole else _LONGEST
+        if float(value) > most:
+            raise ConfigError(f"{name} must be at most {most:,}, not {value}")
+        return value
 
     @property
     def lanes(self) -> int:
