@@ -19,6 +19,7 @@ from pgflow_mp.bench.arena import Arena, connected
 from pgflow_mp.bench.served import ServedWorker
 from pgflow_mp.db import connection, schema
 from pgflow_mp.embedded.server import EmbeddedServer, default_data_dir
+from pgflow_mp.flows.options import DEFAULT_STORAGE
 
 
 @dataclass(slots=True)
@@ -34,7 +35,7 @@ class Stage:
     quick: bool
     loops: float
     say: Callable[[str], None]
-    storages: tuple[str, ...] = (stored.TASKS,)
+    storages: tuple[str, ...] = (DEFAULT_STORAGE,)
     items: int | None = None
 
     def repeats(self, quick: int, full: int) -> int:

@@ -34,7 +34,7 @@ def configure(parser: Parser, verb: str) -> None:
         env="PGFLOW_BENCH_QUICK",
         flag=True,
         default=False,
-        help="smaller numbers and fewer rounds: all suites in about 90 s",
+        help="smaller numbers and fewer rounds: all suites in about two minutes",
     )
     parser.option(
         "--peers",
