@@ -21,6 +21,8 @@ from pgflow_mp.bench.served import Memory, ServedWorker
 from pgflow_mp.db import connection, engine, wire
 from pgflow_mp.errors import PgflowError
 
+SCRATCH: Final = "pgflow_bench_"
+"""How the names of scratch databases begin."""
 _LIMIT: Final = 3600.0  # seconds for one run
 _DISK: Final = """
 select c.oid::regclass::text, pg_total_relation_size(c.oid)
@@ -50,6 +52,8 @@ class Arena:
         self._events = connected(dsn)
         self._events.execute("listen pgflow_events")
         self._server = _server_process(self._conn)
+        self._name = self._conn.info.dbname
+        self._spent: dict[tuple[int, float], float] = {}
 
     def close(self) -> None:
         self._conn.close()
@@ -111,17 +115,16 @@ class Arena:
         return sum(worker.cpu() for worker in self.workers)
 
     def server_cpu(self) -> float:
-        """CPU seconds of the server's processes, those that have ended included; 0 for a server elsewhere."""
-        if self._server is None:
-            return 0.0
-        while True:
-            before, alive = _of_ended(self._server), 0.0
-            for process in self._server.children():
-                with contextlib.suppress(psutil.Error):
-                    times = process.cpu_times()
-                    alive += times.user + times.system
-            if before == _of_ended(self._server):  # else one that has just ended counts twice, or not at all
-                return before + alive
+        """CPU seconds of the server's processes so far, but for those that work for other scratch databases.
+
+        What has ended counts with what was seen of it. 0 for a server elsewhere.
+        """
+        for process in self._server.children() if self._server is not None else ():
+            with contextlib.suppress(psutil.Error):
+                title, times = " ".join(process.cmdline()), process.cpu_times()
+                if SCRATCH not in title or self._name in title:
+                    self._spent[process.pid, process.create_time()] = times.user + times.system
+        return sum(self._spent.values())
 
     def wal_bytes(self) -> int:
         """How much write-ahead log the server has ever written."""
@@ -166,12 +169,6 @@ def connected(dsn: str) -> engine.Connection:
     conn = connection.connect(dsn)
     wire.adapt(conn)
     return conn
-
-
-def _of_ended(server: psutil.Process) -> float:
-    """CPU seconds of the processes that a server has had."""
-    times = server.cpu_times()
-    return float(times.children_user + times.children_system)
 
 
 def _server_process(conn: engine.Connection) -> psutil.Process | None:

@@ -15,7 +15,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from pgflow_mp.bench import stored
-from pgflow_mp.bench.arena import Arena, connected
+from pgflow_mp.bench.arena import SCRATCH, Arena, connected
 from pgflow_mp.bench.served import ServedWorker
 from pgflow_mp.db import connection, schema
 from pgflow_mp.embedded.server import EmbeddedServer, default_data_dir
@@ -53,7 +53,7 @@ class Stage:
     @contextlib.contextmanager
     def database(self, *, with_schema: bool = True) -> Iterator[str]:
         """A scratch database, dropped afterwards; empty, or with our schema."""
-        text = f"pgflow_bench_{uuid.uuid4().hex[:12]}"
+        text = f"{SCRATCH}{uuid.uuid4().hex[:12]}"
         name = sql.Identifier(text)
         with connection.connect(self.dsn) as conn:
             conn.execute(sql.SQL("create database {} template template0 encoding 'UTF8'").format(name))
