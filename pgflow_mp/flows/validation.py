@@ -180,7 +180,8 @@ def check_policy(options: Mapping[str, object], where: str) -> dict[str, int | f
         )
     if isinstance(tolerate, int):
         if not 0 <= tolerate <= _MAX_INTEGER:
-            raise FlowDefinitionError(f"tolerate of {where} must not be negative", hint=_TOLERATE_HINT)
+            wrong = "be negative" if tolerate < 0 else f"be more than {_MAX_INTEGER}"
+            raise FlowDefinitionError(f"tolerate of {where} must not {wrong}", hint=_TOLERATE_HINT)
         policy["tolerated_failures"] = tolerate
     elif tolerate is not None:
         if not 0.0 <= tolerate <= 1.0:

@@ -72,7 +72,7 @@ begin
   ), leased as materialized (
     select count(v.msg_id)::int as updated, coalesce(max(a.n), 0)::int as claimed
     from (
-      select count(*) as n, array_agg(c.msg_id) as ids, array_agg(c.timeout + 2) as seconds from claimed c
+      select count(*) as n, array_agg(c.msg_id) as ids, array_agg(least(c.timeout, 2147483645) + 2) as seconds from claimed c
     ) a
     left join lateral pgflow.set_vt_batch(start_tasks.queue_name, a.ids, a.seconds) v on true
   )

@@ -259,7 +259,7 @@ begin
     return null;
   end if;
   if v_lease is null then
-    select 2 + greatest(f.opt_timeout, max(s.opt_timeout)) into v_lease
+    select 2 + least(greatest(f.opt_timeout, max(s.opt_timeout)), 2147483645) into v_lease
     from pgflow.flows f
     left join pgflow.steps s on s.flow_slug = f.flow_slug
     where f.flow_slug = _next_messages.flow_slug

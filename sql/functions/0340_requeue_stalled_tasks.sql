@@ -38,7 +38,7 @@ begin
       and ss.status = 'started'
       and t.status = 'started'
       and t.permanently_stalled_at is null
-      and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
+      and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30.0)
       and (t.lease_until is null or t.lease_until < clock_timestamp())
       and to_regclass(format('pgmq.%I', pgmq.format_table_name(t.queue_name, 'q'))) is not null
     order by t.step_slug collate "C", t.task_index
@@ -111,7 +111,7 @@ begin
     where ss.status = 'started'
       and t.status = 'started'
       and t.permanently_stalled_at is null
-      and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30)
+      and t.started_at < now() - make_interval(secs => coalesce(s.opt_timeout, f.opt_timeout) + 30.0)
       and (t.lease_until is null or t.lease_until < clock_timestamp())
     order by t.run_id
   loop

@@ -388,6 +388,7 @@ def test_a_parameter_named_context_with_another_type_is_refused() -> None:
         ({"tolerate": True}, "tolerate of .* must be a number, not bool"),
         ({"tolerate": "1%"}, "tolerate of .* must be a number, not str"),
         ({"tolerate": -1}, "must not be negative"),
+        ({"tolerate": 2**31}, "must not be more than 2147483647"),
         ({"tolerate": 1.5}, "must be a share from 0.0 to 1.0, not 1.5"),
         ({"tolerate": float("nan")}, "must be a share"),
         ({"stop_after_alike": 0}, "stop_after_alike must be greater than or equal to 1"),

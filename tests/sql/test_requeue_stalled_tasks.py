@@ -99,6 +99,17 @@ def test_stalled_means_longer_than_the_timeout_and_thirty_seconds(
     assert task(db, run, "a").status == ("queued" if stalled else "started")
 
 
+def test_the_longest_timeout_there_is_is_no_number_too_large_for_anybody(db: Db) -> None:
+    """A flow whose timeout was as long as an integer goes could not be claimed, and no other be requeued."""
+    stall(db, "g")
+    longest = 2**31 - 1
+    flow(db, "f", map_step("m", timeout=longest), timeout=longest)
+    start(db, "f", [1, 2])
+    assert len(db.rows("select * from pgflow.claim_tasks('f', %s, 1)", WORKER)) == 1
+    assert len(claim(db, "f", 1)) == 1
+    assert requeue(db) == 1
+
+
 @pytest.mark.parametrize(("step_timeout", "stalled"), [(5, True), (600, False)])
 def test_a_step_s_own_timeout_counts(db: Db, step_timeout: int, stalled: bool) -> None:
     flow(db, "f", step("a", timeout=step_timeout), timeout=60 if stalled else 5)
