@@ -60,6 +60,7 @@ class Collector:
         self._budget = CrashBudget(crash_budget)
         self.corner = Corner(dispatcher, self._park)
         self._lost_at = float("-inf")
+        self._lost: set[int] = set()  # lanes, with the parent that went last
         self.parking = Parking()
         self.retries = Retries()
         self.ranges = RangeCollector(dispatcher, crew.settler, stats, self, self.give_back)
@@ -216,9 +217,11 @@ class Collector:
     def _tell(self, event: LaneDied) -> None:
         if event.cause is Cause.LOST:  # and so did all others
             before, self._lost_at = self._lost_at, time.monotonic()
-            if self._lost_at - before > _ONE_LOSS:
+            if event.lane in self._lost or self._lost_at - before > _ONE_LOSS:
+                self._lost.clear()
                 text = "the lanes' parent process is gone, and all lanes with it: they are started again"
                 self._observer.on_message("warn", text)
+            self._lost.add(event.lane)
         elif event.cause not in (Cause.STOPPED, Cause.CANCELLED):
             self._observer.on_message("warn", f"lane {event.lane} ended: {event.cause}, {event.exit}")
 
