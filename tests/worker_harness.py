@@ -20,11 +20,14 @@ import psycopg
 
 from pgflow_mp.db import connection, engine, wire
 from pgflow_mp.db.reads import documents
+from pgflow_mp.flows.options import DEFAULT_KEY
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.stats import WorkerReport
 from pgflow_mp.worker.worker import Worker
 
 FLOWS = Path(__file__).with_name("worker_flows.py")
+STORAGE = os.environ.get("PGFLOW_TEST_STORAGE")
+"""How maps are stored that do not say it: tasks where this is not set either."""
 _started: list[subprocess.Popen[str]] = []
 
 
@@ -48,7 +51,10 @@ def compiled(dsn: str, flow: str) -> None:
 
     (found,) = [f for f in load_flows(str(FLOWS)) if f.slug == flow]
     with adapted(dsn) as conn:
-        engine.ensure_flow_compiled(conn, flow, msgspec.json.encode(found.shape()), found.queues)
+        shape = found.shape()
+        if STORAGE is not None:
+            shape["options"] = {**shape.get("options", {}), DEFAULT_KEY: STORAGE}
+        engine.ensure_flow_compiled(conn, flow, msgspec.json.encode(shape), found.queues)
 
 
 def start(dsn: str, flow: str, input: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import socket
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -18,6 +19,7 @@ from pgflow_mp.db import engine, settling
 from pgflow_mp.db.settling import Completion, Failure
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.groups import FULL, Group
+from pgflow_mp.worker.pulse import PulseWatch
 from pgflow_mp.worker.releases import TaskRelease
 from pgflow_mp.worker.settle import MOST_UNSETTLED, Settler
 
@@ -207,3 +209,19 @@ def test_released_tasks_are_counted_and_visible_at_once(dsn: str) -> None:
 def _sleeping(conn: psycopg.Connection[Any]) -> bool:
     row = conn.execute("select count(*) from pg_stat_activity where wait_event = 'PgSleep'").fetchone()
     return row is not None and row[0] > 0
+
+
+def test_who_waits_for_the_server_does_not_stand_still() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        dsn = f"host=127.0.0.1 port={nobody.getsockname()[1]} user=nobody dbname=nothing"
+        settler = Settler(dsn, lambda _event: None, linger=0.0)
+        settler.start()
+        watch = PulseWatch((settler.pulse,), 0.1)
+        settler.add([Group("run", "step", "worker", False, [0], [1], [b"1"])], 1)
+        eventually(lambda: settler.pulse.rounds > 0)
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:  # its pauses are longer than the watch's patience by then
+            assert watch.look(time.monotonic()) is None
+            time.sleep(0.02)
+        settler.close((), 0.0)
