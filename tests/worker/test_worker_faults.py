@@ -218,10 +218,10 @@ def test_a_flow_that_is_deleted_under_a_worker_ends_nothing_but_its_runs(dsn: st
 
 
 def _held(dsn: str, run_id: str) -> set[str]:
-    """The workers that hold tasks of a run."""
+    """The workers that hold items of a run."""
     with psycopg.connect(dsn) as conn:
         rows = conn.execute(
-            "select last_worker_id::text from pgflow.step_tasks where run_id = %s and status = 'started'",
+            "select worker_id::text from pgflow.items where run_id = %s and status = 'started'",
             (run_id,),
         ).fetchall()
     return {row[0] for row in rows}
