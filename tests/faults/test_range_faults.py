@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import Counter
 from pathlib import Path
@@ -95,6 +96,28 @@ def test_a_worker_that_was_taken_for_dead_records_nothing_twice(dsn: str, log: P
     assert output(dsn, run_id) == {"count": 60}
     assert Ranges(dsn, run_id, "nap").outputs == list(range(60))
     assert problems(dsn, run_id) == []
+
+
+@pytest.mark.slow
+def test_a_worker_that_was_asleep_records_nothing_that_others_took_over(dsn: str, log: Path) -> None:
+    run_id = start_in_ranges(dsn, "naps", [0.03] * 300)
+    sleeper = process(dsn, "naps", run_id, **QUICK)
+    eventually(lambda: len(recorded(Ranges(dsn, run_id, "nap"))) >= 20)
+    sleeper.send_signal(signal.SIGSTOP)
+    with threaded(Worker(settings(dsn, "naps", **QUICK)), run_id=run_id) as other:
+        eventually(lambda: not leased_by_others(dsn, run_id, other.worker), timeout=20)
+        sleeper.send_signal(signal.SIGCONT)
+        other.join(60)
+    sleeper.communicate(timeout=20)
+    assert output(dsn, run_id) == {"count": 300}
+    assert Ranges(dsn, run_id, "nap").outputs == list(range(300))
+    assert problems(dsn, run_id) == []
+
+
+def leased_by_others(dsn: str, run_id: str, worker: Worker) -> bool:
+    """Whether others than this worker hold any item; True before it is there."""
+    ours = worker._loop.identities.beating if worker._loop is not None else ()
+    return not ours or any(row[2] not in (None, *ours) for row in Ranges(dsn, run_id, "nap").leases)
 
 
 class Listener(NullObserver):
