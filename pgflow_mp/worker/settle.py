@@ -158,7 +158,10 @@ class Settler(threading.Thread):
         return not (self.unsettled or self._releases or self._farewell)
 
     def _on_state(self, text: str) -> None:
-        self.pulse.beat(_IN_CALL)
+        if text:  # the pauses between its tries may be longer than any patience with it
+            self.pulse.rest()
+        else:
+            self.pulse.beat(_IN_CALL)
         self._post(ConnectionState("settle", text))
 
     # -- the thread --------------------------------------------------------------------------------
