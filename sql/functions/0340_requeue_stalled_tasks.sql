@@ -136,7 +136,7 @@ as $$
 #variable_conflict use_column
 declare
   v_step record;
-  v_most int;
+  v_most bigint;
   v_rows tid[];
   v_failed int := 0;
 begin
@@ -166,7 +166,7 @@ begin
     group by l.step_slug
     order by l.step_slug collate "C"
   loop
-    select 1 + pgflow._tolerated_failures(ss.flow_slug, ss.step_slug, ss.initial_tasks) - ss.failed_tasks
+    select 1::bigint + pgflow._tolerated_failures(ss.flow_slug, ss.step_slug, ss.initial_tasks) - ss.failed_tasks
     into v_most
     from pgflow.step_states ss
     join pgflow.runs r on r.run_id = ss.run_id
@@ -175,7 +175,7 @@ begin
       and ss.status = 'started'
       and r.status = 'started';
     continue when not found; -- one step before has ended this one, or the run
-    v_rows := v_step.row_ids[1:greatest(v_most, 1)];
+    v_rows := v_step.row_ids[1:greatest(1, least(v_most, cardinality(v_step.row_ids)))];
 
     update pgflow.step_tasks t
     set failed_at = greatest(now(), t.started_at)
