@@ -16,6 +16,29 @@ as $$
     and slug collate "C" ~ '^[a-zA-Z](_?[a-zA-Z0-9])*$';
 $$;
 
+-- The object of these outputs by slug; NULL of none. jsonb_object_agg takes a time that grows with the square of the
+-- texts in one output.
+create or replace function pgflow._object_of(slugs text[], outputs jsonb[])
+returns jsonb
+language plpgsql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_object jsonb;
+  v_slug text;
+  v_output jsonb;
+begin
+  for v_slug, v_output in
+    select u.slug, u.output from unnest(slugs, outputs) u (slug, output)
+  loop
+    v_object := coalesce(v_object, '{}'::jsonb) || jsonb_build_object(v_slug, v_output);
+  end loop;
+  return v_object;
+end;
+$$;
+
 create or replace function pgflow.is_local()
 returns boolean
 language sql

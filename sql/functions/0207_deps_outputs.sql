@@ -58,7 +58,9 @@ begin
   end if;
   select case
       when not coalesce(bool_or(o.is_in_pages and o.output is null), false)
-        then coalesce(jsonb_object_agg(d.dep_slug, coalesce(o.output, 'null'::jsonb)), '{}'::jsonb)
+        then coalesce(
+          pgflow._object_of(array_agg(d.dep_slug), array_agg(coalesce(o.output, 'null'::jsonb))), '{}'::jsonb
+        )
     end
   into v_outputs
   from pgflow.deps d

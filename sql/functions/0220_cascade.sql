@@ -161,13 +161,15 @@ begin
   ) l;
   begin
     v_output := (
-      select jsonb_object_agg(
-        ss.step_slug,
-        case
-          when ss.step_slug = any (v_fitting)
-            then coalesce(ss.output, pgflow._leaf_array(ss.run_id, ss.step_slug), 'null'::jsonb)
-          else 'null'::jsonb
-        end
+      select pgflow._object_of(
+        array_agg(ss.step_slug),
+        array_agg(
+          case
+            when ss.step_slug = any (v_fitting)
+              then coalesce(ss.output, pgflow._leaf_array(ss.run_id, ss.step_slug), 'null'::jsonb)
+            else 'null'::jsonb
+          end
+        )
       )
       from pgflow.step_states ss
       where ss.run_id = _run_output.run_id and ss.step_slug = any (v_slugs)

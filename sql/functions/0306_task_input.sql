@@ -62,7 +62,13 @@ begin
   perform pgflow._require_flow('paged_input', v_flow_slug);
 
   return query
-  select coalesce(jsonb_object_agg(p.slug, p.output) filter (where p.fits), '{}'::jsonb), null::jsonb,
+  select coalesce(
+      pgflow._object_of(
+        array_agg(p.slug) filter (where p.fits), array_agg(p.output) filter (where p.fits)
+      ),
+      '{}'::jsonb
+    ),
+    null::jsonb,
     jsonb_object_agg(p.slug, p.items) filter (where not p.fits)
   from (
     select ss.step_slug as slug, coalesce(ss.output, 'null'::jsonb) as output,
