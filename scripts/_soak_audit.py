@@ -55,8 +55,7 @@ class Audit:
         self, conn: psycopg.Connection[tuple[object, ...]], run_id: str, numbers: list[int] | None
     ) -> None:
         rows = conn.execute(
-            "select task_index, output, status from pgflow.step_tasks "
-            "where run_id = %s and step_slug = 'square'",
+            "select item_index, output, status from pgflow.items where run_id = %s and step_slug = 'square'",
             (run_id,),
         ).fetchall()
         self.items += len(rows)

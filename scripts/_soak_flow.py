@@ -1,12 +1,14 @@
 """The flow of the soak: map -> map -> single, with outputs that anyone can compute.
 
-Handlers strike themselves on the first attempt of some items, chosen by PGFLOW_SOAK_SEED.
+Handlers strike themselves on the first attempt of some items, chosen by PGFLOW_SOAK_SEED. PGFLOW_SOAK_STORAGE
+says how maps are stored.
 """
 
 from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 from pgflow_mp import Context, Flow
 from pgflow_mp.testing import Faults
@@ -24,7 +26,8 @@ faults = Faults(
 )
 SECONDS = float(os.environ.get("PGFLOW_SOAK_ITEM_SECONDS", "0.004"))
 
-soak = Flow("soak", max_attempts=9, base_delay=1, timeout=3)
+storage: Any = os.environ.get("PGFLOW_SOAK_STORAGE")
+soak = Flow("soak", max_attempts=9, base_delay=1, timeout=3, storage=storage)
 
 
 @soak.map(tolerate=1.0)

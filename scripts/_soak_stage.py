@@ -64,6 +64,7 @@ class Stage:
             **{name: value for name, value in os.environ.items() if not name.startswith(("PG", "DATABASE_"))},
             "TMPDIR": str(home / "tmp"),
             "PGFLOW_SOAK_SEED": str(arguments.seed),
+            "PGFLOW_SOAK_STORAGE": arguments.storage,
             MARK: self.mark,
         }
         self.restarts = 0

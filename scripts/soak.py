@@ -108,6 +108,9 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=2.0, help="how long things go wrong (2)")
     parser.add_argument("--seed", type=int, default=1, help="of everything that is left to chance (1)")
     parser.add_argument("--workers", type=int, default=3, help="workers, of two processes each (3)")
+    parser.add_argument(
+        "--storage", choices=("tasks", "ranges"), default="ranges", help="of the maps (ranges)"
+    )
     parser.add_argument("--items", type=int, default=1500, help="items of a run (1500)")
     parser.add_argument("--pause", type=float, default=2.0, help="mean seconds between faults (2)")
     parser.add_argument(

@@ -14,9 +14,10 @@ SOAK = Path(__file__).resolve().parents[2] / "scripts" / "soak.py"
 
 
 @pytest.mark.slow
-def test_minutes_of_random_faults_leave_a_clean_audit() -> None:
+@pytest.mark.parametrize("storage", ["tasks", "ranges"])
+def test_minutes_of_random_faults_leave_a_clean_audit(storage: str) -> None:
     minutes = os.environ.get("PGFLOW_SOAK_MINUTES", "2")
-    command = [sys.executable, str(SOAK), "--minutes", minutes, "--seed", "1", "--json"]
+    command = [sys.executable, str(SOAK), "--minutes", minutes, "--seed", "1", "--json", "--storage", storage]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     told = json.loads(done.stdout)
