@@ -26,7 +26,8 @@ class StateDatabase:
 class RunRequest:
     """A run of ``flow`` (its slug), which is in ``target``, to be started and served here to its end.
 
-    ``input`` is raw JSON; None: ``{}``. ``run_id``: an id of your own, a uuid; one that exists already is
+    ``input`` is raw JSON; None: ``{}``. With ``loaded`` the items of ``run_id`` are there, and ``input``
+    are the parameters of the other steps. ``run_id``: an id of your own, a uuid; one that exists already is
     gone on with, whatever its input. With ``resume`` it has to exist; if it has failed, what failed is tried
     again with ``retry``. ``timeout``: seconds after which it is left, in order. Among the runs of a flow,
     those of the highest ``priority`` are worked on first. ``executor`` is as of :func:`pgflow_mp.run`;
@@ -36,6 +37,7 @@ class RunRequest:
     target: Target
     flow: str
     input: bytes | None = None
+    loaded: bool = False
     run_id: str | None = None
     resume: bool = False
     retry: bool = False

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
+import psycopg
+
 from pgflow_mp import redaction
-from pgflow_mp.db import connection, engine, recovery, schema
+from pgflow_mp.db import connection, engine, loads, recovery, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import documents, tasks
 from pgflow_mp.db.reads.tasks import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
-from pgflow_mp.errors import InputError, RunDeleted, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.flow import Flow
@@ -83,7 +85,10 @@ def execute(
         nonlocal started
         if not request.resume:
             input = b"{}" if request.input is None else request.input
-            start_once(conn, flow_slug, input, wanted, priority=request.priority)
+            if request.loaded:
+                loads.start_loaded_once(conn, wanted, input, priority=request.priority)
+            else:
+                start_once(conn, flow_slug, input, wanted, priority=request.priority)
             started = True
         elif request.retry and known == "failed" == engine.run_status(conn, wanted):
             queued = engine.retry_failed_tasks(conn, wanted)
@@ -97,12 +102,22 @@ def execute(
     until = None if deadline is None else lambda: time.monotonic() > deadline
     make = lanes if request.executor is None else factory(request.executor, settings.workers)
     while True:
-        report = Worker(settings, observer=observer, executor=make).run(until, begin=begin)
+        try:
+            report = Worker(settings, observer=observer, executor=make).run(until, begin=begin)
+        finally:
+            if request.loaded and not started:
+                _drop_load(database.dsn, wanted)
         if not started:
             raise KeyboardInterrupt("interrupted before the run was started")
         summary = _summary(database, wanted, flow_slug, report)
         if summary.status != "started" or report.ending is not Ending.RUN_ENDED:
             return summary  # else it had failed, and was retried before we looked
+
+
+def _drop_load(dsn: str, run_id: str) -> None:
+    """Of items that are not to run nothing is to stay, if the database can be reached."""
+    with contextlib.suppress(DatabaseError, psycopg.Error), Keeper(dsn) as keeper:
+        loads.drop(keeper.begin(), run_id)
 
 
 def _as_uuid(run_id: str) -> str:

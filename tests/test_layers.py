@@ -24,6 +24,7 @@ ALLOWED = {
     "paths": set[str](),
     "logs": {"redaction"},
     "values": BASE,
+    "io": BASE | {"values"},
     "flows": BASE | {"values"},
     "loading": BASE | {"values", "flows"},
     "db": BASE,
@@ -31,12 +32,13 @@ ALLOWED = {
     "executors": BASE | {"values", "flows", "loading"},
     "observe": BASE | {"db"},
     "worker": BASE | {"values", "flows", "loading", "db", "executors", "observe"},
-    "client": BASE | {"values", "flows", "loading", "db", "embedded", "executors", "observe", "worker"},
+    "client": BASE | {"io", "values", "flows", "loading", "db", "embedded", "executors", "observe", "worker"},
     "testing": BASE | {"values", "flows", "loading", "db", "embedded", "executors", "worker", "client", API},
     "bench": BASE
     | {"values", "flows", "loading", "db", "embedded", "executors", "observe", "worker", "client", API},
     "cli": BASE
     | {
+        "io",
         "values",
         "flows",
         "loading",

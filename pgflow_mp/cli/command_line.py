@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pgflow_mp.cli.input_options import InputChoice, agree, parameter
 from pgflow_mp.cli.parser import UsageError, program
 from pgflow_mp.errors import ConfigError
 
@@ -117,13 +118,12 @@ def work_options(args: argparse.Namespace) -> WorkOptions:
 class RunOrder:
     """A run to start, or to go on with (``resume``: its id, or how that begins), and to execute here.
 
-    ``flow`` and ``input`` are the words of the command line. ``output``: where the run's output goes, a file
+    ``flow`` is the word of the command line. ``output``: where the run's output goes, a file
     or ``-``; ``json``: whether the summary is for programs. ``timeout`` is in seconds.
     """
 
     flow: str | None
-    input: str | None
-    jsonl: bool | None
+    input: InputChoice
     resume: str | None
     priority: int
     timeout: float | None
@@ -140,9 +140,9 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
     """
     work = work_options(args)
     if resume is None:
-        flow, given, jsonl, priority, resume = args.flow, args.input, args.jsonl, args.priority, args.resume
+        flow, given, priority, resume = args.flow, input_choice(args), args.priority, args.resume
     else:
-        flow, given, jsonl, priority = args.flow, None, None, 0
+        flow, given, priority = args.flow, InputChoice(), 0
     if resume is None and flow is None:
         from pgflow_mp.loading.targets import bundled_examples
 
@@ -150,9 +150,10 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
             f"Which flow? {program()} run FLOW",
             hint=f"FLOW is path.py, module:flow or an example: {', '.join(bundled_examples())}.",
         )
-    if resume is not None and "input" in args.given:
+    if resume is not None and (feeds := {"input", "sql", "set"} & args.given):
         raise UsageError(
-            "--resume and --input exclude each other", hint="A run keeps the input that it was started with."
+            f"--resume and --{min(feeds)} exclude each other",
+            hint="A run keeps the input that it was started with.",
         )
     if args.json and args.output == "-":
         raise UsageError(
@@ -161,7 +162,6 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
     return RunOrder(
         flow,
         given,
-        jsonl,
         resume,
         priority,
         args.timeout,
@@ -169,4 +169,28 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         args.json,
         work,
         database_choice(args),
+    )
+
+
+def input_choice(args: argparse.Namespace) -> InputChoice:
+    """What ``add_input`` has found. Raises UsageError for options that exclude one another."""
+    kind = args.format
+    if args.each_line:
+        kind = agree(kind, "lines", "--each-line")
+    if args.jsonl is not None:
+        kind = agree(kind, "jsonl" if args.jsonl else "json", "--jsonl" if args.jsonl else "--no-jsonl")
+    if args.with_stat:
+        kind = agree(kind, "paths", "--with-stat")
+    if args.sql is not None and args.input is not None and {"sql", "input"} & args.given:
+        raise UsageError("--sql and --input exclude each other", hint="Each of them has all items of a run.")
+    if args.sql is None and "sql_dsn" in args.given:
+        raise UsageError("--sql-dsn is for --sql, which is missing", hint='Give --sql "select ...".')
+    if args.sql is not None and kind is not None:
+        raise UsageError("--sql has rows: no format can be given for them")
+    params = None
+    given = args.set if isinstance(args.set, list) else [args.set] if args.set else []
+    if given:
+        params = dict(parameter(text) for text in given)
+    return InputChoice(
+        args.input, kind, args.with_stat, args.sql, args.sql_dsn, params, args.on_bad_line == "skip"
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pgflow_mp.cli.converters import boolean, integer
+from pgflow_mp.cli.converters import boolean
 from pgflow_mp.errors import ConfigError
 
 
@@ -229,29 +229,3 @@ def add_common(parser: Parser) -> None:
 def add_json(parser: Parser) -> None:
     """--json."""
     parser.option("--json", env="PGFLOW_JSON", flag=True, default=False, help="print JSON instead of text")
-
-
-def add_input(parser: Parser) -> None:
-    """--input and --jsonl."""
-    parser.option(
-        "--input",
-        "-i",
-        env="PGFLOW_INPUT",
-        metavar="INPUT",
-        help="the run's input: a file (.json; .jsonl: one value a line becomes an array), JSON text, or - "
-        "for standard input; without it an example uses its own, other flows {}",
-    )
-    parser.option(
-        "--jsonl",
-        env="PGFLOW_JSONL",
-        flag=True,
-        help="the input has one JSON value a line, whatever the file's name",
-    )
-    parser.option(
-        "--priority",
-        env="PGFLOW_PRIORITY",
-        convert=integer,
-        default=0,
-        metavar="N",
-        help="among the runs of a flow, those of the highest priority are worked on first (default: 0)",
-    )

@@ -15,8 +15,10 @@ import msgspec
 
 from pgflow_mp import errors, streams
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
+from pgflow_mp.io.source import ItemSource
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.values.inputs import RunInput
+from pgflow_mp.values.rows import RowTypes
 from pgflow_mp.values.sampling import first_elements
 
 _SAMPLE: Final = 100
@@ -36,7 +38,8 @@ class FlowFacts(msgspec.Struct):
     """A flow of the target at position ``target``.
 
     ``default_input`` is the example's, ``mismatch`` why the given input does not fit, or the one that a run
-    gets if none is given.
+    gets if none is given. ``row_types`` are what the map over the input wants of the columns of a table,
+    ``reads_input`` whether anything besides such maps reads the run's input.
     """
 
     slug: str
@@ -46,6 +49,8 @@ class FlowFacts(msgspec.Struct):
     target: int = 0
     default_input: bytes | None = None
     mismatch: str = ""
+    row_types: RowTypes | None = None
+    reads_input: bool = False
 
     @property
     def root_maps(self) -> list[str]:
@@ -66,7 +71,7 @@ class _Answer(msgspec.Struct):
     kind: str = ""
 
 
-def look_at(targets: list[Target], run_input: RunInput | None = None) -> list[FlowFacts]:
+def look_at(targets: list[Target], run_input: RunInput | ItemSource | None = None) -> list[FlowFacts]:
     """Load the targets elsewhere, and tell what is in them.
 
     Raises FlowNotFound and FlowDefinitionError as loading does, and FlowNotFound if importing kills the
@@ -106,9 +111,9 @@ def choose(flows: list[FlowFacts], target: str) -> FlowFacts:
     )
 
 
-def check_input(flow: FlowFacts, run_input: RunInput) -> None:
-    """Raise InputError if the run's input cannot be what the root steps ask for."""
-    if flow.root_maps and not run_input.is_array:
+def check_input(flow: FlowFacts, run_input: RunInput | object) -> None:
+    """Raise InputError if the run's input, or its items, cannot be what the root steps ask for."""
+    if flow.root_maps and isinstance(run_input, RunInput) and not run_input.is_array:
         raise InputError(
             f'Step "{flow.root_maps[0]}" of flow "{flow.slug}" is a map over the run\'s input, which must '
             f"be an array; {run_input.source} is {run_input.kind}",
@@ -143,7 +148,7 @@ def _died(targets: list[Target], status: int) -> PgflowError:
     return FlowNotFound(f"The process that imported {names} {how}", hint="Import it in Python to see why.")
 
 
-def _answer(write: int, targets: list[Target], run_input: RunInput | None) -> None:
+def _answer(write: int, targets: list[Target], run_input: RunInput | ItemSource | None) -> None:
     """In the forked process: load, describe, and leave without ever returning."""
     status = 1
     try:
@@ -159,7 +164,7 @@ def _answer(write: int, targets: list[Target], run_input: RunInput | None) -> No
         os._exit(status)
 
 
-def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
+def _describe(targets: list[Target], run_input: RunInput | ItemSource | None) -> _Answer:
     from pgflow_mp.loading import finding
 
     try:
@@ -179,7 +184,8 @@ def _describe(targets: list[Target], run_input: RunInput | None) -> _Answer:
         )
 
 
-def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
+def _facts(flow: Any, target: int, run_input: RunInput | ItemSource | None) -> FlowFacts:
+    from pgflow_mp.flows import items
     from pgflow_mp.flows.shapes import definition
 
     steps = [
@@ -191,13 +197,21 @@ def _facts(flow: Any, target: int, run_input: RunInput | None) -> FlowFacts:
     default = getattr(module, "DEFAULT_INPUT", None)
     if default is not None and flow.module.startswith("pgflow_mp.examples."):
         facts.default_input = msgspec.json.encode(default)
+    facts.row_types, facts.reads_input = items.row_type(flow), items.reads_whole_input(flow)
+    if isinstance(run_input, ItemSource):
+        run_input.row_types = facts.row_types
+        sample = b"[" + b",".join(run_input.sample(_SAMPLE)) + b"]"
+        facts.mismatch = _mismatch(flow, RunInput(sample, run_input.name), only_elements=True)
+        return facts
     if run_input is not None or not facts.root_maps or facts.default_input is not None:
         facts.mismatch = _mismatch(flow, run_input or missing_input(facts))
     return facts
 
 
-def _mismatch(flow: Any, run_input: RunInput) -> str:
+def _mismatch(flow: Any, run_input: RunInput, *, only_elements: bool = False) -> str:
     """Why the input does not fit, or nothing. Of an array for a root map, only a sample is looked at.
+
+    ``only_elements``: nothing else than such maps is to be asked.
 
     Single misfits among many elements are the business of their tasks; if all of the first hundred are
     wrong, then the input is.
@@ -210,6 +224,8 @@ def _mismatch(flow: Any, run_input: RunInput) -> str:
         for argument in step.arguments:
             is_input = argument.source in (Source.INPUT, Source.MEMBERS) and not step.dependencies
             if argument.source is not Source.FLOW_INPUT and not is_input:
+                continue
+            if only_elements and not (is_map and is_input):
                 continue
             try:
                 decode = reader(step.handler, argument, step.facts)[1]

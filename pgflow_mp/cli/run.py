@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import RunOrder, run_order
 from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
-from pgflow_mp.cli.parser import Parser, add_database, add_input, add_json, command
+from pgflow_mp.cli.input_options import add_input
+from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.working import add_work, watching
 from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
     from pgflow_mp.cli.connecting import OpenDatabase
+    from pgflow_mp.cli.feeding import Feed
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.loading.targets import Target
@@ -66,7 +68,7 @@ class _Job:
     targets: list[Target]
     flows: list[FlowFacts]
     flow: FlowFacts | None
-    given: RunInput | None
+    given: RunInput | Feed | None
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -98,10 +100,9 @@ def perform(order: RunOrder) -> int:
 
 def _prepare(order: RunOrder) -> _Job:
     """Everything that can be wrong with flow and input is found here, before anything is started."""
-    from pgflow_mp.cli import preflight
+    from pgflow_mp.cli import feeding, preflight
     from pgflow_mp.cli.output import check_output
     from pgflow_mp.loading.targets import Target, resolve_app
-    from pgflow_mp.values.inputs import read_input
 
     targets = [Target.parse(order.flow)] if order.flow is not None else resolve_app(None)
     if order.resume is not None:
@@ -110,12 +111,8 @@ def _prepare(order: RunOrder) -> _Job:
         if flow is not None and order.output:
             check_output(order.output, flow)
         return _Job(order, targets, flows, flow, None)
-    given = read_input(order.input, jsonl=order.jsonl) if order.input is not None else None
-    flows = preflight.look_at(targets, given)
     assert order.flow is not None  # noqa: S101 - run_order sees to it
-    flow = preflight.choose(flows, order.flow)
-    given = given or preflight.missing_input(flow)
-    preflight.check_input(flow, given)
+    flows, flow, given = feeding.prepare(targets, order.flow, order.input, order.database.dsn)
     if order.output:
         check_output(order.output, flow)
     return _Job(order, targets, flows, flow, given)
@@ -147,16 +144,24 @@ def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
 def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase) -> tuple[int, RunSummary]:
     """Start or go on with the run and serve it; the exit status, and what was done."""
     from pgflow_mp import runner
+    from pgflow_mp.cli.compiling import compile_flow
+    from pgflow_mp.cli.feeding import Feed
     from pgflow_mp.run_request import RunRequest, StateDatabase
 
     order = job.order
     run_id = str(uuid.uuid4()) if run is None else run.run_id
     begin = f"{'resuming' if run else 'starting'} run {run_id} of {flow.slug} on {database.place}"
     title = f"{flow.slug}  run {run_id}"
+    feed = job.given if isinstance(job.given, Feed) else None
+    if feed is not None:
+        with database.connect() as conn:
+            compile_flow(conn, flow, str(order.work.settings["compile"]))
+            feed.load(conn, flow.slug, run_id)
     request = RunRequest(
         job.targets[flow.target],
         flow.slug,
-        input=None if job.given is None else job.given.json,
+        input=_input_of(job.given),
+        loaded=feed is not None,
         run_id=run_id,
         resume=run is not None,
         retry=run is not None,
@@ -187,6 +192,14 @@ def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase
     if heard.numbers or not (done.by_operator or done.timed_out):
         return heard.exit_code, done
     return (STOPPED if done.by_operator else TIMED_OUT), done
+
+
+def _input_of(given: RunInput | Feed | None) -> bytes | None:
+    from pgflow_mp.values.inputs import RunInput
+
+    if given is None:
+        return None
+    return given.json if isinstance(given, RunInput) else given.params
 
 
 def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
-from pgflow_mp.cli.command_line import database_choice
-from pgflow_mp.cli.parser import Parser, add_database, add_input, add_json, command
+from pgflow_mp.cli.command_line import database_choice, input_choice
+from pgflow_mp.cli.input_options import add_input
+from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
     import psycopg
 
+    from pgflow_mp.cli.feeding import Feed
     from pgflow_mp.cli.preflight import FlowFacts
-
-logger = logging.getLogger("pgflow_mp")
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -43,30 +43,34 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Start the run and print its id."""
     from pgflow_mp import streams
-    from pgflow_mp.cli import preflight
+    from pgflow_mp.cli import feeding
+    from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.cli.output import unwritable
     from pgflow_mp.loading.targets import Target
-    from pgflow_mp.values.inputs import RunInput, read_input
+    from pgflow_mp.values.inputs import RunInput
 
-    given = read_input(args.input, jsonl=args.jsonl) if args.input is not None else None
-    flow: preflight.FlowFacts | None = None
+    choice, choice_of_database = input_choice(args), database_choice(args)
+    flow: FlowFacts | None = None
+    given: RunInput | feeding.Feed | None = None
     missing: Exception | None = None
     try:
-        flow = preflight.choose(preflight.look_at([Target.parse(args.flow)], given), args.flow)
-        given = given or preflight.missing_input(flow)
-        preflight.check_input(flow, given)
+        _, flow, given = feeding.prepare([Target.parse(args.flow)], args.flow, choice, choice_of_database.dsn)
     except FlowNotFound as error:
         if not args.flow.isidentifier():
             raise
         missing = error  # perhaps the database knows a flow of this name
-    with open_database(database_choice(args)) as database, database.connect() as conn:
+        given = feeding.for_unknown(choice, choice_of_database.dsn)
+    with open_database(choice_of_database) as database, database.connect() as conn:
         slug = args.flow if flow is None else flow.slug
         if flow is None:
             _check_known(conn, slug, missing, database.place)
         else:
-            _compile(conn, flow, args.compile)
-        run_id = _start(conn, slug, (given or RunInput(b"{}", "")).json, args.priority, database.place)
+            compile_flow(conn, flow, args.compile)
+        if isinstance(given, feeding.Feed):
+            run_id = _start_loaded(conn, slug, given, args.priority)
+        else:
+            run_id = _start(conn, slug, (given or RunInput(b"{}", "")).json, args.priority, database.place)
         place = database.place
     if args.json:
         print(json.dumps({"run_id": run_id, "flow": slug, "database": place}), flush=True)
@@ -97,32 +101,16 @@ def _start(
         ) from None
 
 
-def _compile(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how: str) -> None:
-    """Create the flow in the database, or compare it and apply its options. Raises ShapeMismatch.
+def _start_loaded(conn: psycopg.Connection[tuple[Any, ...]], slug: str, feed: Feed, priority: int) -> str:
+    from pgflow_mp.db import loads
 
-    A role that may start runs and no more takes the flow as it is stored.
-    """
-    from pgflow_mp.db import definitions
-
-    if how == "skip":
-        return
-    result = definitions.ensure(
-        conn, flow.slug, flow.shape, queue_mode=flow.queue_mode, recreate=how == "recreate"
-    )
-    if result.status == "stored":
-        print(
-            f"note: role {conn.info.user} may not compare flows; {flow.slug} is started as it is stored.",
-            file=sys.stderr,
-        )
-    if result.status == "mismatch":
-        raise definitions.mismatch(
-            flow.slug,
-            result,
-            hint="Give the changed flow a new slug, or delete the stored one and all its runs: "
-            "--compile recreate.",
-        )
-    for note in result.notes:
-        logger.info("flow %s: %s", flow.slug, note)
+    run_id = str(uuid.uuid4())
+    feed.load(conn, slug, run_id)
+    try:
+        return loads.start_loaded_once(conn, run_id, feed.params, priority=priority).run_id
+    except BaseException:
+        loads.drop(conn, run_id)
+        raise
 
 
 def _check_known(

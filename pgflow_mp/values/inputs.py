@@ -25,12 +25,22 @@ from pgflow_mp.values.encoding import OutputError
 from pgflow_mp.values.jsontext import characters, find_nul, invalid_utf8
 from pgflow_mp.values.outputs import encode_output
 
-__all__ = ["RunInput", "encode_input", "parse_json", "parse_jsonl", "read_input"]
+__all__ = [
+    "LIMIT",
+    "RunInput",
+    "check_line",
+    "encode_input",
+    "parse_json",
+    "parse_jsonl",
+    "read_input",
+    "without_mark",
+]
 
 JSONL_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
 _MARKS: Final = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x1f\x8b", "gzip data"))
 _BOM: Final = b"\xef\xbb\xbf"
-_LIMIT: Final = 1_000_000_000  # a parameter of a statement cannot be longer than 1 GB
+_ORIGIN: Final = (1, 1)  # line and column at which the data begins
+LIMIT: Final = 1_000_000_000  # a parameter of a statement cannot be longer than 1 GB
 _KINDS: Final = {ord("{"): "an object", ord("["): "an array", ord('"'): "a string", ord("n"): "null"}
 _BOOLEANS: Final = (ord("t"), ord("f"))
 _HALF_PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u)")
@@ -99,14 +109,14 @@ def encode_input(value: Any) -> bytes:
     something else.
     """
     try:
-        return encode_output(list(value) if isinstance(value, Iterator) else value, _LIMIT)
+        return encode_output(list(value) if isinstance(value, Iterator) else value, LIMIT)
     except OutputError as error:
         raise InputError(f"The input cannot be stored as JSON: {error}", hint=error.hint) from None
 
 
 def parse_json(data: bytes, source: str) -> RunInput:
     """Check one JSON document. Raises InputError with line and column."""
-    data = _plain(data, source).strip(b" \t\r\n")
+    data = without_mark(data, source).strip(b" \t\r\n")
     if not data:
         raise InputError(f"{source} is empty", hint="An empty array is [], an empty object {}.")
     _check(data, data, 0, source)
@@ -119,7 +129,7 @@ def parse_jsonl(data: bytes, source: str) -> RunInput:
 
     Raises InputError with line and column.
     """
-    data = _plain(data, source)
+    data = without_mark(data, source)
     array, count = bytearray(b"["), 0
     for start, line in _lines(data):
         _check(data, line, start, source)
@@ -163,7 +173,7 @@ def _read_argument(text: str, jsonl: bool | None) -> RunInput:
 def _read_file(path: Path, text: str) -> bytes:
     try:
         size = path.stat().st_size
-        if size > _LIMIT:
+        if size > LIMIT:
             raise InputError(
                 f"{path} has {size / 1e9:.1f} GB; the input of a run can have at most 1 GB",
                 hint="Let the input name the files or ranges to work on, and read the data in the steps.",
@@ -212,7 +222,16 @@ def _is_jsonl(data: bytes) -> bool:
         return False
 
 
-def _plain(data: bytes, source: str) -> bytes:
+def check_line(line: bytes, source: str, number: int, column: int = 1) -> None:
+    """Check one JSON value, which stands in that line from that column on. Raises InputError."""
+    text = line.strip(b" \t\r")
+    at = (number, column)
+    _check(line, text, line.find(text), source, at)
+    _check_text(text, line, source, at)
+
+
+def without_mark(data: bytes, source: str) -> bytes:
+    """The text without a byte order mark of UTF-8. Raises InputError for that of another encoding."""
     for mark, name in _MARKS:
         if data.startswith(mark):
             raise InputError(f"{source} is {name}, not UTF-8 text", hint="Convert it to UTF-8 first.")
@@ -231,7 +250,7 @@ def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
         start = end + 1
 
 
-def _check(data: bytes, value: bytes, start: int, source: str) -> None:
+def _check(data: bytes, value: bytes, start: int, source: str, origin: tuple[int, int] = _ORIGIN) -> None:
     """Refuse a ``value`` at ``start`` of ``data`` that is not strict JSON."""
     try:
         msgspec.json.decode(value, type=msgspec.Raw)
@@ -247,21 +266,21 @@ def _check(data: bytes, value: bytes, start: int, source: str) -> None:
             offset, reason = len(value), "it ends in the middle of a value"
             if half := _HALF_PAIR.search(value, max(0, offset - 12)):
                 offset, reason = half.start(), "half of a surrogate pair is not a character"
-        _refuse(data, start, offset, source, _in_words(reason, value, offset), len(value))
+        _refuse(data, start, offset, source, _in_words(reason, value, offset), len(value), origin)
 
 
-def _check_text(value: bytes, data: bytes, source: str) -> None:
+def _check_text(value: bytes, data: bytes, source: str, origin: tuple[int, int] = _ORIGIN) -> None:
     """Refuse what jsonb cannot hold in ``value``, all of the JSON in ``data``.
 
     Of a key that an object has twice it keeps the last value, and the others would be lost.
     """
     if (at := invalid_utf8(data)) >= 0:
-        _refuse(data, 0, at, source, f"byte 0x{data[at]:02x} is not UTF-8", len(data))
+        _refuse(data, 0, at, source, f"byte 0x{data[at]:02x} is not UTF-8", len(data), origin)
     if (at := find_nul(data)) >= 0:
-        _refuse(data, 0, at, source, "PostgreSQL cannot store the character \\u0000", len(data))
+        _refuse(data, 0, at, source, "PostgreSQL cannot store the character \\u0000", len(data), origin)
     if twice := find_duplicate(value):
         reason = f'the key "{twice.key[:_EXCERPT]}" is there more than once in this object'
-        _refuse(data, 0, data.find(twice.text), source, reason, len(data))
+        _refuse(data, 0, data.find(twice.text), source, reason, len(data), origin)
 
 
 def _in_words(reason: str, value: bytes, offset: int) -> str:
@@ -275,12 +294,14 @@ def _in_words(reason: str, value: bytes, offset: int) -> str:
     return reason
 
 
-def _refuse(data: bytes, start: int, offset: int, source: str, reason: str, length: int) -> NoReturn:
+def _refuse(
+    data: bytes, start: int, offset: int, source: str, reason: str, length: int, origin: tuple[int, int]
+) -> NoReturn:
     at = start + min(offset, length)
-    line = data.count(b"\n", 0, at) + 1
+    line = data.count(b"\n", 0, at) + origin[0]
     begin = data.rfind(b"\n", 0, at) + 1
     end = data.find(b"\n", at)
-    column = characters(data, begin, at) + 1
+    column = characters(data, begin, at) + (1 if begin else origin[1])
     raise InputError(
         f"{source}, line {line}, column {column}: {reason}\n{_pointer(data, begin, at, end)}",
         hint="Correct it there; every line must be one JSON value."

@@ -1,0 +1,49 @@
+"""The rows of an SQL query on any PostgreSQL, read by a cursor on the server: objects by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from pgflow_mp.errors import DatabaseUnavailable, InputError
+from pgflow_mp.io.source import ElementBatch, ItemSource, Raw
+
+_AT_ONCE: Final = 1000
+
+
+class Query(ItemSource):
+    """A query that answers rows; what it answers is that of one moment, in a transaction that reads only."""
+
+    def __init__(self, sql: str, dsn: str) -> None:
+        super().__init__("--sql")
+        self._sql = sql.strip().rstrip(";")
+        self._dsn = dsn
+
+    def parts(self) -> Iterator[tuple[list[Raw], int]]:
+        import psycopg
+
+        first = 0
+        try:
+            with psycopg.connect(self._dsn, application_name="pgflow_mp --sql") as conn:
+                conn.read_only = True
+                with conn.cursor("pgflow_rows") as cursor:
+                    query = f"select row_to_json(q)::text from (\n{self._sql}\n) q"  # noqa: S608 - it is to be run
+                    cursor.execute(query.encode())
+                    while rows := cursor.fetchmany(_AT_ONCE):
+                        yield [row[0].encode() for row in rows], first
+                        first += len(rows)
+        except psycopg.OperationalError as error:
+            raise DatabaseUnavailable(f"--sql: {_first_line(error)}", hint="Look at --sql-dsn.") from error
+        except psycopg.Error as error:
+            raise InputError(
+                f"The query of --sql was refused: {_first_line(error)}",
+                hint="It has to be one SELECT (or VALUES, WITH, TABLE) without parameters.",
+            ) from error
+
+    def batch(self, part: tuple[list[Raw], int]) -> ElementBatch:
+        return ElementBatch(part[0], lambda i: f"row {part[1] + i + 1} of --sql")
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,154 @@
+"""CSV and TSV with a header: each row is an object by the names of the columns."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from pgflow_mp.errors import InputError
+from pgflow_mp.io import texts
+from pgflow_mp.io.jsonlines import OfFile
+from pgflow_mp.io.opening import Opened
+from pgflow_mp.io.source import BATCH_BYTES, NUL, ElementBatch, Raw
+
+_LARGEST_FIELD: Final = 16_000_000
+_ROWS: Final = 2000
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class _Rows(NamedTuple):
+    rows: list[list[str]]
+    lines: list[int]
+    """In which line each begins."""
+
+
+class DelimitedTable(OfFile):
+    """Rows of texts; ``row_types`` say what they become."""
+
+    wants_types = True
+
+    def __init__(self, opened: Opened, delimiter: str) -> None:
+        super().__init__(opened)
+        self._delimiter = delimiter
+        self._header: list[str] = []
+        csv.field_size_limit(max(_LARGEST_FIELD, csv.field_size_limit()))
+
+    def parts(self) -> Iterator[_Rows]:  # type: ignore[override]
+        reader = csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
+        part, size = _Rows([], []), 0
+        while True:
+            line = reader.line_num + 1
+            try:
+                row = next(reader, None)
+            except csv.Error as error:
+                place = f"{self.name}, line {line}"
+                self.bad(
+                    place, f"this is no row: {error}", "", 'A quote inside of quotes is written twice: "".'
+                )
+                continue
+            if row is None:
+                break
+            if not row:
+                continue
+            if not self._header:
+                self._header = self._checked(row, line)
+                continue
+            part.rows.append(row)
+            part.lines.append(line)
+            size += sum(map(len, row)) + 8 * len(row)
+            if size > BATCH_BYTES or len(part.rows) == _ROWS:
+                yield part
+                part, size = _Rows([], []), 0
+        if part.rows:
+            yield part
+        if not self._header:
+            raise InputError(f"{self.name} is empty", hint="Its first line has the names of the columns.")
+
+    def batch(self, part: _Rows) -> ElementBatch:
+        fields = [texts.field_of(self.row_types, name) for name in self._header]
+        width = len(self._header)
+        if all(len(row) == width for row in part.rows):
+            try:
+                columns: list[Any] = []
+                for field, column in zip(fields, zip(*part.rows, strict=True), strict=True):
+                    whole, single = texts.columnwise(field), texts.converter(field)
+                    if whole is not None:
+                        columns.append(whole(column))
+                    else:
+                        columns.append(column if single is None else [*map(single, column)])
+                names = self._header
+                elements: list[Raw] = [
+                    _encode(dict(zip(names, row, strict=True))) for row in _without_missing(columns)
+                ]
+                if not any(b"\\u0000" in element for element in elements):
+                    return ElementBatch(elements, lambda i: f"{self.name}, line {part.lines[i]}")
+            except (ValueError, texts.Misfit):
+                pass
+        return self._row_by_row(part)
+
+    def _row_by_row(self, part: _Rows) -> ElementBatch:
+        names, elements, lines = self._header, list[Raw](), list[int]()
+        fields = [texts.field_of(self.row_types, name) for name in names]
+        converters = [texts.converter(field) for field in fields]
+        for row, line in zip(part.rows, part.lines, strict=True):
+            place, text = f"{self.name}, line {line}", self._delimiter.join(row)
+            if len(row) != len(names):
+                self.bad(place, f"it has {len(row)} fields, and the header has {len(names)}", text)
+                continue
+            found: dict[str, Any] = {}
+            for name, field, convert, value in zip(names, fields, converters, row, strict=True):
+                where = f'{place}, column "{name}"'
+                try:
+                    converted = value if convert is None else convert(value)
+                except texts.Misfit as error:
+                    self.bad(where, f"expected {field.expected}, {error}", text)
+                    break
+                if "\0" in value:
+                    self.bad(where, NUL, text)
+                    break
+                if converted is not texts.MISSING:
+                    found[name] = converted
+            else:
+                elements.append(_encode(found))
+                lines.append(line)
+        return ElementBatch(elements, lambda i: f"{self.name}, line {lines[i]}")
+
+    def _checked(self, header: list[str], line: int) -> list[str]:
+        names = [name.strip() for name in header]
+        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        if twice is not None or "" in names:
+            what = f'column "{twice}" is there twice' if twice else "a column has no name"
+            raise InputError(
+                f"{self.name}, line {line}: {what}", hint="The first line names the columns, each another."
+            )
+        return names
+
+    def _lines(self) -> Iterator[str]:
+        for block, first in self._opened.blocks():
+            try:
+                text = block.decode()
+            except UnicodeDecodeError as error:
+                line = first + block.count(b"\n", 0, error.start)
+                begin = block.rfind(b"\n", 0, error.start) + 1
+                column = len(block[begin : error.start].decode("utf-8", "replace")) + 1
+                place = f"{self.name}, line {line}, character {column}"
+                raise InputError(
+                    f"{place}: byte 0x{block[error.start]:02x} is not UTF-8",
+                    hint="Convert it first: iconv -f latin1 -t utf-8.",
+                ) from None
+            lines = text.split("\n")
+            last = lines.pop()
+            for each in lines:
+                yield each + "\n"
+            if last:
+                yield last
+
+
+def _without_missing(columns: list[Any]) -> Iterator[tuple[Any, ...]]:
+    """Rows out of columns. Raises ValueError where a row lacks something."""
+    if any(texts.MISSING in column for column in columns if isinstance(column, list)):
+        raise ValueError
+    return zip(*columns, strict=True)
