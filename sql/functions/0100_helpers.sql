@@ -17,7 +17,7 @@ as $$
 $$;
 
 -- The object of these outputs by slug; NULL of none. jsonb_object_agg takes a time that grows with the square of the
--- texts in one output.
+-- texts in one output, and so does jsonb_agg: to_jsonb(array_agg()) does not.
 create or replace function pgflow._object_of(slugs text[], outputs jsonb[])
 returns jsonb
 language plpgsql

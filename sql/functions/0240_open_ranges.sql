@@ -97,7 +97,7 @@ language sql
 set search_path = pg_catalog, pg_temp
 as $$
   insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
-  select run_id, step_slug, false, min(c.i), count(*), jsonb_agg(c.e order by c.i)
+  select run_id, step_slug, false, min(c.i), count(*), to_jsonb(array_agg(c.e order by c.i))
   from (
     select from_index + e.n - 1 as i, e.e,
       (sum(pg_column_size(e.e)) over (order by e.n) - pg_column_size(e.e)) / 65536 as page

@@ -84,7 +84,7 @@ begin
     return null;
   end if;
   v_output := (
-    select coalesce(jsonb_agg(e), '[]'::jsonb)
+    select coalesce(to_jsonb(array_agg(e)), '[]'::jsonb)
     from pgflow._page_elements(_collect_pages.run_id, _collect_pages.step_slug, true, 0, 2147483647) e
   );
   return case when pg_column_size(v_output) <= pgflow._largest_json() then v_output end;
@@ -116,7 +116,7 @@ set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
   insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
-  select run_id, step_slug, true, min(i.task_index), count(*), jsonb_agg(i.output order by i.task_index)
+  select run_id, step_slug, true, min(i.task_index), count(*), to_jsonb(array_agg(i.output order by i.task_index))
   from (
     select t.task_index, coalesce(t.output, 'null'::jsonb) as output,
       t.task_index - row_number() over (order by t.task_index) as island,

@@ -69,7 +69,9 @@ begin
     return null;
   end if;
   v_output := (
-    select coalesce(jsonb_agg(coalesce(t.output, 'null'::jsonb) order by t.task_index), '[]'::jsonb)
+    select coalesce(
+      to_jsonb(array_agg(coalesce(t.output, 'null'::jsonb) order by t.task_index)), '[]'::jsonb
+    )
     from pgflow.step_tasks t
     where t.run_id = _collect_map_output.run_id and t.step_slug = _collect_map_output.step_slug
   );

@@ -57,3 +57,32 @@ def test_an_object_of_texts_is_made_about_as_fast_as_their_array(
     )
     whole = f"select jsonb_array_length({read} -> 'm')"
     assert any(seconds(whole) < 10 * seconds(array) for _ in range(3))  # others use this machine, too
+
+
+def test_items_that_return_many_texts_are_put_together_as_fast(
+    tx: psycopg.Connection[Any], run_id: str
+) -> None:
+    tx.execute(
+        "update pgflow.step_tasks set status = 'completed', completed_at = now(), started_at = now(),"
+        " attempts_count = 1, output = ("
+        "   select jsonb_agg(repeat('x', 80) || g) from generate_series(1, %s) g"
+        " ) where run_id = %s",
+        (TEXTS, run_id),
+    )
+
+    def seconds(query: str, wanted: int = TEXTS) -> float:
+        began = time.perf_counter()
+        assert tx.execute(query.encode(), {"run": run_id}).fetchone() == (wanted,)
+        return time.perf_counter() - began
+
+    yardstick = (
+        "select jsonb_array_length(jsonb_agg(e)) from pgflow.step_tasks t, jsonb_array_elements(t.output) e"
+        " where t.run_id = %(run)s"
+    )
+    appended = "select sum(a.items)::int from pgflow._append_task_results(%(run)s, 'm') a"
+    outputs = "select jsonb_array_length(pgflow._collect_map_output(%(run)s, 'm') -> 0)"
+    pages = "select jsonb_array_length(pgflow._collect_pages(%(run)s, 'm') -> 0)"
+    limit = 10 * max(0.02, seconds(yardstick))
+    assert seconds(outputs) < limit
+    assert seconds(appended, 1) < limit
+    assert seconds(pages) < limit
