@@ -59,8 +59,8 @@ def claim(
     *,
     items: int = 0,
     known: Sequence[int] = (),
-) -> tuple[ClaimedWork, list[Refused]]:
-    """Claim work as ``item_ranges.claim_work`` does, and tell those tasks apart that have no input."""
+) -> ClaimedWork:
+    """Claim work as ``item_ranges.claim_work`` does; where an input cannot be had, tasks have none."""
     try:
         work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease)
     except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
@@ -72,6 +72,11 @@ def claim(
         if not tasks:  # it is about something else, such as a page
             raise
         work = ClaimedWork(tasks, [], [])
+    return work
+
+
+def read_inputs(conn: Connection, work: ClaimedWork) -> tuple[ClaimedWork, list[Refused]]:
+    """Give tasks that were claimed without their inputs these, and tell those apart that have none."""
     if all(type(task.input) is bytes for task in work.tasks):
         return work, []
     found = [task if type(task.input) is bytes else _with_input(conn, task) for task in work.tasks]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -16,10 +16,11 @@ from pgflow_mp.db.item_ranges import ClaimedWork, ElementPage
 from pgflow_mp.db.keeper import first_line
 from pgflow_mp.executors.messages import Item
 from pgflow_mp.worker.batches import Batch
+from pgflow_mp.worker.chunks import Stretch
 from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.inbox import Claimed, ClaimFailed, ClaimLost, Said, WorkHinted
 from pgflow_mp.worker.planner import ClaimRequest
-from pgflow_mp.worker.ranges import RangeBatch, as_batch, covered
+from pgflow_mp.worker.ranges import RangeBatch, as_batch, gaps, without_stale
 
 
 def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int | None, now: float) -> Batch:
@@ -48,29 +49,47 @@ def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int |
     )
 
 
+class ClaimedRanges(NamedTuple):
+    """What a claim got of maps in ranges; of the items of ``pageless`` the elements are nowhere."""
+
+    pages: list[ElementPage]
+    batches: list[RangeBatch]
+    pageless: list[RangeBatch]
+
+
 def make_ranges(
     conn: Connection, flow: str, worker_id: str, work: ClaimedWork, known: Sequence[ElementPage]
-) -> tuple[list[ElementPage], list[RangeBatch]]:
+) -> ClaimedRanges:
     """The leases of one claim, and the pages that they lie in; those that are ``known`` were not sent.
 
     What should be missing is asked for.
     """
-    pages: dict[tuple[str, str], dict[int, ElementPage]] = {}
+    pages: dict[tuple[str, str], list[ElementPage]] = {}
     for page in (*known, *work.pages):
-        pages.setdefault((page.run_id, page.step_slug), {})[page.first_index] = page
+        pages.setdefault((page.run_id, page.step_slug), []).append(page)
+    pages = {of: without_stale(there) for of, there in pages.items()}
     used: dict[int, ElementPage] = {}
-    batches: list[RangeBatch] = []
+    ranges = ClaimedRanges([], [], [])
     for lease in work.leases:
         first, end = lease.first_index, lease.first_index + lease.items
-        of = pages.setdefault((lease.run_id, lease.step_slug), {})
-        batch = as_batch(flow, worker_id, lease, [of[index] for index in sorted(of)])
-        if not covered(batch.pages, first, end):
+        batch = as_batch(flow, worker_id, lease, pages.get((lease.run_id, lease.step_slug), ()))
+        batches = [batch]
+        if gaps(batch.pages, first, end):
             found = item_ranges.range_pages(conn, lease.run_id, lease.step_slug, first, lease.items)
-            of.update((page.first_index, page) for page in found)
             batch = as_batch(flow, worker_id, lease, found)
+            missing = [(a - first, b - first) for a, b in gaps(batch.pages, first, end)]
+            batches = batch.parts(_others(missing, len(batch)))
+            ranges.pageless.extend(batch.parts(missing))
         used.update((page.page_id, page) for page in batch.pages)
-        batches.append(batch)
-    return list(used.values()), batches
+        ranges.batches.extend(batches)
+    ranges.pages.extend(used.values())
+    return ranges
+
+
+def _others(stretches: Sequence[Stretch], end: int) -> list[Stretch]:
+    """What lies between these stretches of 0..end-1, which are in order."""
+    firsts, ends = [0, *(end for _, end in stretches)], [*(first for first, _ in stretches), end]
+    return [(a, b) for a, b in zip(firsts, ends, strict=True) if a < b]
 
 
 class Claimer(DatabaseThread):
@@ -136,11 +155,12 @@ class Claimer(DatabaseThread):
     def _claim(self, conn: Connection, request: ClaimRequest) -> None:
         flow, queue, worker_id = request.flow, request.queue, request.worker_id
         started = time.monotonic()
+        is_made = False
         try:
             if worker_id not in self._registered:
                 self.register(conn, worker_id, queue)
                 self._registered.add(worker_id)
-            work, refused = claiming.claim(
+            work = claiming.claim(
                 conn,
                 flow,
                 worker_id,
@@ -149,7 +169,9 @@ class Claimer(DatabaseThread):
                 items=request.items,
                 known=[page.page_id for page in request.pages],
             )
-            pages, leases = make_ranges(conn, flow, worker_id, work, request.pages)
+            is_made = True
+            work, refused = claiming.read_inputs(conn, work)
+            ranges = make_ranges(conn, flow, worker_id, work, request.pages)
         except psycopg.errors.ForeignKeyViolation:  # our row in the registry is gone
             self._registered.discard(worker_id)
             self._post(ClaimFailed(queue, worker_id))
@@ -161,7 +183,7 @@ class Claimer(DatabaseThread):
             self._post(ClaimFailed(queue, worker_id))
             return
         except BaseException as error:
-            if connection.is_connection_lost(error):
+            if is_made or connection.is_connection_lost(error):
                 self._post(ClaimLost(queue, worker_id))
             else:
                 self._post(ClaimFailed(queue, worker_id))
@@ -180,7 +202,19 @@ class Claimer(DatabaseThread):
             tasks = [task for task in tasks if task.msg_id not in deaths]
         batch = make_batch(flow, worker_id, tasks, self._lease, started) if tasks else None
         self._post(
-            Claimed(flow, queue, worker_id, batch, request, now - started, condemned, refused, leases, pages)
+            Claimed(
+                flow,
+                queue,
+                worker_id,
+                batch,
+                request,
+                now - started,
+                condemned,
+                refused,
+                ranges.batches,
+                ranges.pages,
+                ranges.pageless,
+            )
         )
 
     def register(self, conn: Connection, worker_id: str, queue: str | None) -> None:

@@ -21,7 +21,8 @@ class Claimed:
 
     ``condemned`` are tasks that are to be failed without being run.
     ``refused`` are tasks that were claimed, too, and that have no input.
-    ``ranges`` are leases of items of maps in ranges, ``pages`` those that were read for them.
+    ``ranges`` are leases of items of maps in ranges, ``pages`` those that were read for them. Of the items of
+    ``pageless`` ones the elements are nowhere.
     """
 
     flow: str
@@ -34,6 +35,7 @@ class Claimed:
     refused: Sequence[Refused] = ()
     ranges: Sequence[RangeBatch] = ()
     pages: Sequence[ElementPage] = ()
+    pageless: Sequence[RangeBatch] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class ClaimFailed:
 
 @dataclass(frozen=True, slots=True)
 class ClaimLost:
-    """The connection broke during a claim of this worker id: whether it holds tasks by it is unknown."""
+    """A claim of this worker id went wrong when it may have been made: what it holds by it is unknown."""
 
     queue: str
     worker_id: str

@@ -225,7 +225,7 @@ class Loop:
     def _on_claimed(self, event: inbox.Claimed) -> None:
         self.supply.claimed(event)
         batch = event.batch
-        items = sum(map(len, event.ranges))
+        items = sum(map(len, (*event.ranges, *event.pageless)))
         self._stats.claims += 1
         self._stats.claimed += (len(batch) if batch is not None else 0) + items + len(event.refused)
         for task, text in event.refused:
@@ -237,6 +237,8 @@ class Loop:
             self._accept(batch, self.dispatcher.add)
         for leased in event.ranges:
             self._accept(leased, self.dispatcher.add)
+        for leased in event.pageless:
+            self._accept(leased, self.collector.ranges.pageless)
         self.supply.keep_pages(event)
 
     def _accept(self, batch: AnyBatch, take: Callable[[Any], None]) -> None:

@@ -48,6 +48,19 @@ class RangeCollector:
         self._book = book
         self._give_back = give_back
 
+    def pageless(self, batch: RangeBatch) -> None:
+        """Leased items cannot be run: somebody has deleted their elements."""
+        group = RangeFailures(batch.run, batch.step, batch.worker_id)
+        for position in range(len(batch)):
+            item = batch.item(position)
+            text = (
+                f'step "{batch.step}" task {item.index}: its input is missing in the database (pgflow.pages)'
+            )
+            outcome = Outcome(position, Kind.FAILED_FOR_GOOD, text.encode(), 0.0)
+            self._book.note_failure(batch.flow, batch.run, batch.step, item, outcome, True)
+            group.merge(batch.failed(position, outcome.body, True))
+        self._settler.add([group], group.size)
+
     def outcomes(self, event: RangeOutcomes) -> None:
         """Items of a chunk ended."""
         flight = self._dispatcher.flights.get(event.seq)

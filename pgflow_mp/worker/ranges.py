@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -163,13 +163,34 @@ def pages_of(pages: Sequence[ElementPage], first: int, end: int) -> tuple[Elemen
     return tuple(found)
 
 
-def covered(pages: Sequence[ElementPage], first: int, end: int) -> bool:
-    """Whether these pages, which are in order, hold all of the items ``first``..end-1."""
-    for page in pages:
+def gaps(pages: Sequence[ElementPage], first: int, end: int) -> list[Stretch]:
+    """Which of the items ``first``..end-1 none of these pages holds, which are in order."""
+    found: list[Stretch] = []
+    for page in pages_of(pages, first, end):
         if page.first_index > first:
-            return False
-        first = max(first, page.first_index + page.items)
-    return first >= end
+            found.append((first, page.first_index))
+        first = page.first_index + page.items
+    if first < end:
+        found.append((first, end))
+    return found
+
+
+def without_stale(pages: Iterable[ElementPage]) -> list[ElementPage]:
+    """Pages of one map in order, without those that later ones stand in place of.
+
+    Pages that are kept may be none of the map's any more: where it was begun anew, its items lie in others.
+    """
+    found: list[ElementPage] = []
+    for page in sorted(pages, key=lambda page: page.first_index):
+        while found and _end(found[-1]) > page.first_index and found[-1].page_id < page.page_id:
+            found.pop()
+        if not found or _end(found[-1]) <= page.first_index:
+            found.append(page)
+    return found
+
+
+def _end(page: ElementPage) -> int:
+    return page.first_index + page.items
 
 
 def as_batch(flow: str, worker_id: str, lease: ItemLease, pages: Sequence[ElementPage]) -> RangeBatch:

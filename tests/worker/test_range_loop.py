@@ -23,7 +23,7 @@ from pgflow_mp.worker.pages import MOST_BYTES, MOST_KNOWN, PageStore
 from pgflow_mp.worker.planner import ClaimRequest
 from pgflow_mp.worker.pulse import Pulse, PulseWatch
 from pgflow_mp.worker.range_groups import FULL_ITEMS, PAGE_BYTES, RangeFailures, RangeGroup, RangePart
-from pgflow_mp.worker.ranges import RangeBatch, as_batch, covered
+from pgflow_mp.worker.ranges import RangeBatch, as_batch, gaps
 from pgflow_mp.worker.releases import RangeRelease
 from pgflow_mp.worker.startup import StepPolicy
 
@@ -134,7 +134,7 @@ def test_every_item_of_a_lease_is_handed_out_once_whatever_pages_it_lies_in(
     first = data.draw(st.integers(0, at - 1))
     count = data.draw(st.integers(1, at - first))
     batch = as_batch("f", "w", ItemLease(RUN, "s", first, count, 1, 5), there)
-    assert covered(batch.pages, first, first + count)
+    assert not gaps(batch.pages, first, first + count)
     dispatcher = Dispatcher(ItemTimes())
     dispatcher.times.observe("f", "s", data.draw(st.sampled_from([1e-6, 1e-4, 1e-3])), 1)
     dispatcher.add(batch)
