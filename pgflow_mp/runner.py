@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor as Pool
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 
 from pgflow_mp import redaction
+from pgflow_mp.client import feeding_items
 from pgflow_mp.db import connection, engine, loads, recovery, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import documents, tasks
@@ -187,6 +188,7 @@ def run(
     dsn: str | None = None,
     data_dir: Path | str | None = None,
     timeout: float | None = None,
+    params: Mapping[str, Any] | None = None,
     run_id: str | None = None,
     priority: int = 0,
     observer: Observer | None = None,
@@ -197,7 +199,9 @@ def run(
 
     The output is an object of the leaf steps' outputs by slug; each is converted to its handler's return
     annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that a handler
-    could return. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
+    could return. An iterator, generator or async iterator is loaded item by item in constant memory where the
+    flow's maps are all that reads it; with ``params``, which other steps then read as the run's input, any
+    iterable is. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
     shared, runs of the highest ``priority`` are worked on first.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
     that makes one, or ``"inline"`` (executors/futures.py). ``settings`` are further fields of WorkerSettings,
@@ -207,17 +211,20 @@ def run(
     """
     reentry.refuse("run()")
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
+    drawn = feeding_items.is_drawn(flow, input, params)
+    wanted = str(uuid4()) if drawn and run_id is None else run_id
     request = RunRequest(
         target_for(flow),
         flow.slug,
-        input=encode_input(input),
-        run_id=run_id,
+        input=encode_input((params or {}) if drawn else input),
+        loaded=drawn,
+        run_id=wanted,
         timeout=timeout,
         priority=priority,
         executor=executor,
         settings=settings,
     )
-    return _run(flow, request, dsn, data_dir, observer)
+    return _run(flow, request, dsn, data_dir, observer, input if drawn else None)
 
 
 def resume(
@@ -255,8 +262,12 @@ def _run(
     dsn: str | None,
     data_dir: Path | str | None,
     observer: Observer | None,
+    items: Any = None,
 ) -> Any:
     with open_state(dsn, data_dir) as database:
+        if request.loaded and request.run_id is not None:
+            mode = str(request.settings.get("compile", "check"))
+            feeding_items.load_for(database.dsn, flow, items, _as_uuid(request.run_id), mode)
         summary = execute(database, request, observer=observer)
         if summary.status == "completed":
             return _output(database, flow, summary.run_id)

@@ -12,12 +12,13 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
 import psycopg
 
+from pgflow_mp.client import feeding_items
 from pgflow_mp.client.run_handles import Run, check_step
 from pgflow_mp.db import connection, engine, patience, schema
 from pgflow_mp.db.connection import Backoff
@@ -27,6 +28,7 @@ from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
+from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
 from pgflow_mp.values.inputs import encode_input
 
@@ -85,6 +87,29 @@ class Client:
 
         row = self._call(lambda conn: start_once(conn, slug, encoded, wanted, priority=priority), long=True)
         return Run(self, row)
+
+    def start(
+        self,
+        flow: Flow | str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        priority: int = 0,
+    ) -> Run:
+        """Start a run over ``items``, of which there may be any number: an iterable, or an async iterator.
+
+        They are drawn and stored page by page, in constant memory, and nobody sees them before all are there.
+        ``params`` is what other steps read as the run's input. Otherwise like :meth:`start_flow`; raises what
+        drawing the items raises, too, and then nothing was started.
+        """
+        reentry.refuse("start()", in_handlers=False)
+        wanted = _uuid(run_id) if run_id is not None else str(uuid.uuid4())
+        if wanted is None:
+            raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
+        slug = flow if isinstance(flow, str) else flow.slug
+        with self._another() as keeper:
+            return Run(self, feeding_items.start_with(keeper, slug, items, params, wanted, priority))
 
     def get_run(self, run_id: str) -> Run | None:
         """The run, or None if there is none with this id."""
