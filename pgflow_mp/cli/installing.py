@@ -124,7 +124,7 @@ def _compile(target: str, output: str | None) -> None:
     if output is None or output == "-":
         _write(text)
         return
-    from pgflow_mp.cli.output import write_atomically
+    from pgflow_mp.io.atomic import write_atomically
 
     with write_atomically(Path(output)) as file:
         file.write(text.encode())

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from pgflow_mp import streams
 from pgflow_mp.errors import InputError, PgflowError
+from pgflow_mp.io.atomic import write_atomically
 
 if TYPE_CHECKING:
     import psycopg
@@ -130,33 +130,3 @@ def _write(
             written += file.write(b", " * bool(index) + item)
         written += file.write(b"]")
     return written + file.write(b"}\n")
-
-
-@contextlib.contextmanager
-def write_atomically(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
-    """A file that takes the place of ``path`` when the block ends well, and vanishes otherwise."""
-    try:
-        if path.exists() and not path.is_file():  # /dev/null, a pipe
-            with path.open("wb") as file:
-                yield file
-            return
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with open(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(handle)
-            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-            os.replace(name, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(name)
-            raise
-    except OSError as error:
-        raise PgflowError(f"{path} cannot be written: {error.strerror}", hint=hint) from error
-
-
-def _umask() -> int:
-    mask = os.umask(0o077)
-    os.umask(mask)
-    return mask

@@ -1,0 +1,49 @@
+"""Files that are there whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+from pgflow_mp.errors import PgflowError
+
+_NAME: Final = 25
+"""Characters of a name that its temporary one begins with, of up to four bytes each: names may have 255."""
+
+
+@contextlib.contextmanager
+def write_atomically(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
+    """A file that takes the place of ``path`` when the block ends well, and vanishes otherwise.
+
+    A process that is killed leaves what was there before, and a hidden file beside it. Raises PgflowError
+    with ``hint`` for what the system refuses.
+    """
+    try:
+        if path.exists() and not path.is_file():  # /dev/null, a pipe
+            with path.open("wb") as file:
+                yield file
+            return
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:_NAME]}.", dir=path.parent)
+        try:
+            with open(handle, "w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(handle)
+            os.chmod(name, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
+            os.replace(name, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
+            raise
+    except OSError as error:
+        raise PgflowError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from error
+
+
+def _umask() -> int:
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask
