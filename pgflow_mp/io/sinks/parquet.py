@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 
 import msgspec
 
-from pgflow_mp.io.sinks.rows import MOST_COLUMNS, VALUE, too_many_columns
+from pgflow_mp.io.sinks.csvwriter import MOST_COLUMNS, VALUE, too_many_columns
 
 _ROWS: Final = 10_000
 _BYTES: Final = 8 << 20

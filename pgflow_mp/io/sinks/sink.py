@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from pgflow_mp.io.atomic import write_atomically
+from pgflow_mp.io.sinks.csvwriter import CsvSink
 from pgflow_mp.io.sinks.jsonwriters import ArraySink, LinesSink
-from pgflow_mp.io.sinks.rows import CsvSink
 
 
 class Sink(Protocol):
