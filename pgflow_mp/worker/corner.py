@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from pgflow_mp.executors.messages import Kind, Outcome
+from pgflow_mp.executors.messages import Item, Kind, Outcome
 from pgflow_mp.executors.verdicts import losses_error
 from pgflow_mp.worker.batches import AnyBatch, Flight
 from pgflow_mp.worker.chunks import Stretch, as_spans
@@ -88,6 +88,16 @@ class Corner:
             (self._out,) = waited.parts([(0, 1)])
             self._dispatcher.add(self._out, first=True)
             self._dispatcher.finish(waited, 0, 0)
+
+    def drop(self, unwanted: Callable[[AnyBatch, Item], bool]) -> list[AnyBatch]:
+        """Forget those that wait and are ``unwanted``; which these were."""
+        gone = [batch for batch in self._waiting if unwanted(batch, batch.item(0))]
+        self._waiting = deque(batch for batch in self._waiting if batch not in gone)
+        for batch in gone:
+            item = batch.item(0)
+            self.clear((batch.runs[item.run], batch.steps[item.step], item.index))
+            self._dispatcher.finish(batch, 0, 0)
+        return gone
 
     def take_all(self) -> list[AnyBatch]:
         """Those that wait; they do not any more."""

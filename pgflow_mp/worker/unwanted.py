@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Final
 
+from pgflow_mp.executors.messages import Item
 from pgflow_mp.executors.protocol import Executor
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.batches import AnyBatch, Batch, Flight
@@ -60,7 +61,7 @@ class Unwanted:
         """These tasks are not ours any more."""
         lost, worker_id = event.msg_ids, event.worker_id
         self._over.add((worker_id, msg_id) for msg_id in lost)
-        self._dispatcher.discard(lambda batch, item: item.msg_id in lost and batch.worker_id == worker_id)
+        self._discard(lambda batch, item: item.msg_id in lost and batch.worker_id == worker_id)
         self._collector.drop_parked(
             lambda parked: parked.item.msg_id in lost and parked.batch.worker_id == worker_id
         )
@@ -73,7 +74,7 @@ class Unwanted:
 
     def drop(self, run: str, step: str | None) -> None:
         """A run, or a step of it, is over: what waits of it is not needed."""
-        self._dispatcher.discard(
+        self._discard(
             lambda batch, item: (
                 batch.runs[item.run] == run and (step is None or batch.steps[item.step] == step)
             )
@@ -96,17 +97,25 @@ class Unwanted:
 
     def died(self, worker_ids: Collection[str]) -> None:
         """Others took these ids of ours for dead: what was held by them is theirs."""
-        self._dispatcher.discard(lambda batch, _item: batch.worker_id in worker_ids)
+        self._discard(lambda batch, _item: batch.worker_id in worker_ids)
         self._dispatcher.discard_ranges(lambda batch: batch.worker_id in worker_ids)
+        self._collector.corner.drop(lambda batch, _item: batch.worker_id in worker_ids)
         self._collector.drop_parked(lambda parked: parked.batch.worker_id in worker_ids)
 
     # -- internals ---------------------------------------------------------------------------------
+
+    def _discard(self, unwanted: Callable[[Batch, Item], bool]) -> None:
+        """Forget tasks that wait for a lane, or to be let through."""
+        self._dispatcher.discard(unwanted)
+        self._collector.corner.drop(lambda batch, item: isinstance(batch, Batch) and unwanted(batch, item))
 
     def _drop_ranges(self, unwanted: Callable[[RangeBatch], bool]) -> None:
         """Forget leases, and end what runs of them. What may be ours of them still is handed back."""
         dropped = self._dispatcher.discard_ranges(unwanted)
         for batch, stretch in dropped:
             self._release(batch, [stretch])
+        for part in self._collector.corner.drop(lambda batch, _item: self.is_dropped(batch)):
+            self._release(part, [(0, 1)])
         self._collector.drop_parked(lambda parked: self.is_dropped(parked.batch))
         self._end_running(lambda flight, _: self.is_dropped(flight.batch))
 

@@ -284,6 +284,44 @@ def test_what_is_parked_of_a_lease_that_is_dropped_is_handed_back(bench: RangeBe
     assert [cast(RangeRelease, release).firsts for release in bench.settler.back] == [[7]]
 
 
+def _set_aside(bench: RangeBench) -> None:
+    """Have the lanes' parent die twice while the first item of all runs."""
+    for _ in range(2):
+        seq = bench.chunks[-1].seq
+        bench.hear(LaneDied(0, 1, Cause.LOST, "signal 9", None, None, "", suspect=(seq, 0)))
+        bench.ended(seq, not_run=[(0, 1)])
+
+
+def test_a_suspect_that_waits_for_its_turn_is_not_run_when_its_map_is_over(bench: RangeBench) -> None:
+    bench.lease(7, 1)
+    _set_aside(bench)
+    assert bench.loop.dispatcher.held_in_ranges() == 1
+    bench.hear(inbox.MapsOver(frozenset({(RUN, "s")})))
+    before = len(bench.chunks)
+    bench.loop.tick(time.monotonic())
+    bench.hear()
+    assert len(bench.chunks) == before
+    assert not bench.loop.dispatcher.held
+    assert [cast(RangeRelease, release).firsts for release in bench.settler.back] == [[7]]
+
+
+def test_a_task_that_waits_for_its_turn_as_a_suspect_is_not_run_when_its_run_is_over() -> None:
+    bench = RangeBench()
+    batch = bench.batch(1)
+    bench.claimed(batch)
+    for _ in range(2):
+        seq = bench.executor.taken[-1][1].seq
+        bench.hear(LaneDied(0, 1, Cause.LOST, "signal 9", None, None, "", suspect=(seq, 0)))
+        bench.done(seq, Outcome(0, Kind.NOT_RUN, b"", 0.0))
+    before = len(bench.executor.taken)
+    bench.hear(settled(RUN, batch.worker_id, "failed", "failed"))
+    bench.loop.tick(time.monotonic())
+    bench.hear()
+    assert len(bench.executor.taken) == before
+    assert not bench.loop.dispatcher.held
+    assert not bench.loop.collector.corner
+
+
 def test_a_refused_part_tells_that_its_lease_is_gone(bench: RangeBench) -> None:
     bench.quick()
     batch = bench.lease(0, 2000)
