@@ -50,6 +50,11 @@ def choose(spec: str, wanted: Wanted) -> ItemSource | RunInput:
     """What ``--input`` names: elements to be loaded, or one JSON value. Raises InputError, ConfigError."""
     kind = wanted.format
     jsonl = {"json": False, "jsonl": True}.get(kind or "")
+    if spec == "-" and (kind == "paths" or wanted.stat):
+        raise InputError(
+            "--input - reads lines of a pipe, no folder",
+            hint="To have each line as an item, a text: --each-line.",
+        )
     if spec == "-" and wanted.stdin is not None:
         return _of_stream(open_stream(wanted.stdin, "standard input"), kind, jsonl)
     path = os.path.expanduser(spec)

@@ -77,7 +77,7 @@ class Columnar(ItemSource):
             parquet = pq.ParquetFile(self._stored)
             self._total = parquet.metadata.num_rows
             self._refuse_twice(parquet.schema_arrow.names)
-            yield from parquet.iter_batches(batch_size=_ROWS)
+            yield from parquet.iter_batches(batch_size=_ROWS, use_threads=False)  # a fork is to come
             return
         import pyarrow as pa
 
