@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -83,3 +87,38 @@ def test_flows_that_cannot_be_loaded(known: Connection) -> None:
         loads.load(known, "s", batches([1], 1), str(uuid.uuid4()))
     with pytest.raises(FlowNotFound, match="There is no flow 'none'"):
         loads.load(known, "none", batches([1], 1), str(uuid.uuid4()))
+
+
+_MEASURED = """
+import resource, sys, uuid
+from pgflow_mp.db import connection, loads, wire
+from pgflow_mp.io.chosen import Wanted, choose
+from pgflow_mp.io.source import ItemSource
+conn = connection.connect(sys.argv[1])
+wire.adapt(conn)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+source = choose(sys.argv[2], Wanted())
+assert isinstance(source, ItemSource)
+print(loads.load(conn, "f", source.batches(), str(uuid.uuid4())))
+source.close()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv", "x.json", "x.csv.gz"])
+def test_memory_does_not_grow_with_the_number_of_items(
+    known: Connection, dsn: str, tmp_path: Path, name: str
+) -> None:
+    lines = ['{"n": %d, "name": "name %d"}' % (n, n) for n in range(1_000_000)]  # noqa: UP031
+    if ".csv" in name:
+        text = "n,name\n" + "".join(f"{n},name {n}\n" for n in range(1_000_000))
+    else:
+        text = "[" + ",".join(lines) + "]" if name == "x.json" else "\n".join(lines)
+    data = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data, 1) if name.endswith("gz") else data)
+    command = [sys.executable, "-c", _MEASURED, dsn, str(tmp_path / name)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    items, grown = map(int, done.stdout.split())
+    assert items == 1_000_000
+    assert grown < 30  # MB
