@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from pgflow_mp.db import definitions, engine, loads, schema
+from pgflow_mp.db import definitions, engine, loads, patience, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.errors import InputError
 from pgflow_mp.flows import items as uses
@@ -73,6 +73,11 @@ def start_with(
     loads.load(conn, slug, Items(items).batches(), run_id)
     with contextlib.ExitStack() as undo:
         undo.callback(loads.drop, conn, run_id)
-        row = keeper.call(lambda conn: loads.start_loaded_once(conn, run_id, encoded, priority=priority))
+        row = keeper.call(lambda conn: _start(conn, run_id, encoded, priority))
         undo.pop_all()
     return row
+
+
+def _start(conn: engine.Connection, run_id: str, params: bytes, priority: int) -> engine.RunRow:
+    patience.limit(conn, None)  # millions of items take their time
+    return loads.start_loaded_once(conn, run_id, params, priority=priority)

@@ -160,6 +160,29 @@ def test_a_load_that_is_ended_leaves_nothing_that_runs(cli: Cli, ended_by: signa
         assert (loads, pages) == (0, 0)
 
 
+@pytest.mark.slow
+def test_loads_that_are_killed_at_any_moment_leave_nothing_that_runs(cli: Cli) -> None:
+    (cli.cwd / "x.csv").write_text("n,name\n" + "".join(f"{n},{'a' * 50}\n" for n in range(300_000)))
+    began = time.monotonic()
+    assert cli("start", "flows.py:rows", "--input", "x.csv").code == 0
+    whole = time.monotonic() - began
+    whole_runs = 1
+    for moment in range(10):
+        process = cli.start("start", "flows.py:rows", "--input", "x.csv")
+        time.sleep(whole * (0.2 + 0.07 * moment))
+        process.kill()
+        whole_runs += bool(finish(process).out)
+    assert cli.dsn is not None
+    with psycopg.connect(cli.dsn) as conn:
+        items = conn.execute(
+            "select l.items from pgflow.runs r left join pgflow.loads l using (run_id)"
+        ).fetchall()
+        assert {count for (count,) in items} == {300_000}
+        assert len(items) >= whole_runs
+        started = conn.execute("select count(*) from pgflow.loads where is_started").fetchone()
+    assert started == (len(items),)
+
+
 @pytest.mark.parametrize(
     ("options", "parts"),
     [
