@@ -20,7 +20,7 @@ from worker_harness import adapted, start
 
 import pgflow_mp
 from pgflow_mp import Flow
-from pgflow_mp.cli.output import write_output
+from pgflow_mp.cli.asked import Asked, write_asked
 from pgflow_mp.client import Client
 from pgflow_mp.db.reads import documents
 
@@ -184,7 +184,7 @@ def test_outputs_past_the_real_limit_are_written_in_little_memory(dsn: str, tmp_
         tracemalloc.start()
         try:
             path = tmp_path / "out.json"
-            written = write_output(conn, run_id, str(path), [("act", True)], sys.stdout, "")
+            written = write_asked(conn, run_id, Asked("--output", str(path), "json", None), sys.stdout, "")
             most = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -119,7 +119,8 @@ class RunOrder:
     """A run to start, or to go on with (``resume``: its id, or how that begins), and to execute here.
 
     ``flow`` is the word of the command line. ``output``: where the run's output goes, a file
-    or ``-``; ``json``: whether the summary is for programs. ``timeout`` is in seconds.
+    or ``-``, in ``output_format`` if its name does not tell; ``results``: (step, file) of further results;
+    ``json``: whether the summary is for programs. ``timeout`` is in seconds.
     """
 
     flow: str | None
@@ -128,6 +129,8 @@ class RunOrder:
     priority: int
     timeout: float | None
     output: str | None
+    output_format: str | None
+    results: tuple[tuple[str, str], ...]
     json: bool
     work: WorkOptions
     database: DatabaseChoice
@@ -155,6 +158,9 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
             f"--resume and --{min(feeds)} exclude each other",
             hint="A run keeps the input that it was started with.",
         )
+    if args.output is None and "output_format" in args.given:
+        raise UsageError("--output-format is for --output, which is missing")
+    results = args.results
     if args.json and args.output == "-":
         raise UsageError(
             "--json and --output - both want standard output", hint="Write the output to a file."
@@ -166,6 +172,8 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         priority,
         args.timeout,
         args.output,
+        args.output_format,
+        tuple(results if isinstance(results, list) else [results] if results else []),
         args.json,
         work,
         database_choice(args),

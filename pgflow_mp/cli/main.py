@@ -83,7 +83,7 @@ def _check_written() -> None:
     """Raise if what a command is for has not reached standard output."""
     streams.flush()
     if (error := streams.failure(1)) is not None:
-        from pgflow_mp.cli.output import unwritable
+        from pgflow_mp.cli.asked import unwritable
 
         raise error if isinstance(error, BrokenPipeError) else unwritable(error)
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pgflow_mp.cli import converters
+from pgflow_mp.cli.asked import add_output
 from pgflow_mp.cli.command_line import database_choice, run_order
 from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.known_runs import open_run, resume_command
@@ -40,13 +41,7 @@ def configure(parser: Parser, verb: str) -> None:
         default=False,
         help="execute it here to its end, as run --resume does",
     )
-    parser.option(
-        "--output",
-        "-o",
-        env="PGFLOW_OUTPUT",
-        metavar="FILE",
-        help="with --work: write the run's output there, as run does",
-    )
+    add_output(parser, "with --work: ")
     parser.option(
         "--timeout",
         env="PGFLOW_TIMEOUT",
@@ -71,9 +66,10 @@ def execute(args: argparse.Namespace) -> int:
         return run_verb.perform(replace(order, resume=run.run_id))
     from pgflow_mp.db import engine
 
-    for name in ("output", "timeout"):
+    for name in ("output", "output_format", "results", "timeout"):
         if name in args.given:
-            raise UsageError(f"--{name} is for --work", hint="Workers know nothing of this command.")
+            option = "--" + name.replace("_", "-")
+            raise UsageError(f"{option} is for --work", hint="Workers know nothing of this command.")
     with open_run(choice, args.run) as (database, conn, run):
         _check(run, args.flow, database.options)
         queued = engine.retry_failed_tasks(conn, run.run_id)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pgflow_mp.cli import converters
+from pgflow_mp.cli.asked import add_output, check_asked
 from pgflow_mp.cli.command_line import RunOrder, run_order
 from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.working import add_work, watching
-from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.errors import FlowNotFound, PgflowError
 
 if TYPE_CHECKING:
+    from pgflow_mp.cli.asked import Asked
     from pgflow_mp.cli.connecting import OpenDatabase
     from pgflow_mp.cli.feeding import Feed
     from pgflow_mp.cli.preflight import FlowFacts
+    from pgflow_mp.cli.summary import Told
     from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.loading.targets import Target
     from pgflow_mp.observe.observer import Observer, ProgressSnapshot
@@ -34,14 +37,7 @@ def configure(parser: Parser, verb: str) -> None:
         "flow", nargs="?", metavar="FLOW", help="module:flow, path.py:flow, or the name of a bundled example"
     )
     add_input(parser)
-    parser.option(
-        "--output",
-        "-o",
-        env="PGFLOW_OUTPUT",
-        metavar="FILE",
-        help="write the run's output there; - is standard output; a .jsonl file gets the results of the "
-        "last map, one a line",
-    )
+    add_output(parser)
     parser.option(
         "--resume",
         env="PGFLOW_RESUME",
@@ -80,7 +76,7 @@ def perform(order: RunOrder) -> int:
     """The same of an order, whichever command gave it."""
     from pgflow_mp.cli import summary
     from pgflow_mp.cli.connecting import open_database
-    from pgflow_mp.cli.output import stdout_for_results, write_output
+    from pgflow_mp.cli.output import stdout_for_results
 
     job = _prepare(order)
     workers = order.work.processes
@@ -90,38 +86,57 @@ def perform(order: RunOrder) -> int:
         if run is None or run.status != "completed":
             code, done = _work(job, flow, run, database)
         told = summary.of(order, flow, run, done, database)
-        if order.output and code == OK:
-            leaves = [(step.slug, step.is_map) for step in flow.leaves]
-            with database.connect() as conn:
-                told.written = write_output(conn, told.run_id, order.output, leaves, results, told.resume)
+        _write(told, check_asked(order, flow), database, results)
         summary.tell(told, results)
     return code
+
+
+def _write(told: Told, asked: list[Asked], database: OpenDatabase, results: IO[str]) -> None:
+    """Write what was asked for, if the run has completed. Raises PgflowError once all was tried."""
+    from pgflow_mp.cli.asked import write_asked
+
+    if told.status != "completed":
+        told.unwritten = [file.name for file in asked if file.name != "-"]
+        return
+    errors: list[PgflowError] = []
+    for file in asked:
+        again = "--output FILE" if file.option == "--output" else f"--results {file.step}=FILE"
+        hint = f"The output stays in the database: {told.resume} {again}"
+        try:
+            with database.connect() as conn:
+                size = write_asked(conn, told.run_id, file, results, hint)
+        except PgflowError as error:
+            errors.append(error)
+            continue
+        if file.option == "--output":
+            told.written = size
+        else:
+            told.results.append((str(file.step), file.name, size))
+    if errors:
+        raise errors[0]
 
 
 def _prepare(order: RunOrder) -> _Job:
     """Everything that can be wrong with flow and input is found here, before anything is started."""
     from pgflow_mp.cli import feeding, preflight
-    from pgflow_mp.cli.output import check_output
     from pgflow_mp.loading.targets import Target, resolve_app
 
     targets = [Target.parse(order.flow)] if order.flow is not None else resolve_app(None)
     if order.resume is not None:
         flows = preflight.look_at(targets)
         flow = flows[0] if len(flows) == 1 else None
-        if flow is not None and order.output:
-            check_output(order.output, flow)
+        if flow is not None:
+            check_asked(order, flow)
         return _Job(order, targets, flows, flow, None)
     assert order.flow is not None  # noqa: S101 - run_order sees to it
     flows, flow, given = feeding.prepare(targets, order.flow, order.input, order.database.dsn)
-    if order.output:
-        check_output(order.output, flow)
+    check_asked(order, flow)
     return _Job(order, targets, flows, flow, given)
 
 
 def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
     """The flow, and the run to go on with, if there is one. Raises RunNotFound, FlowNotFound."""
     from pgflow_mp.cli.known_runs import find_run
-    from pgflow_mp.cli.output import check_output
 
     order = job.order
     if order.resume is None:
@@ -136,8 +151,7 @@ def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
             f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})",
             hint=f"Name the file or module that holds it: {command('run')} FLOW --resume {run.run_id}",
         )
-    if order.output:
-        check_output(order.output, flow)
+    check_asked(order, flow)
     return flow, run
 
 

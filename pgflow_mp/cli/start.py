@@ -44,9 +44,9 @@ def execute(args: argparse.Namespace) -> int:
     """Start the run and print its id."""
     from pgflow_mp import streams
     from pgflow_mp.cli import feeding
+    from pgflow_mp.cli.asked import unwritable
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.connecting import open_database
-    from pgflow_mp.cli.output import unwritable
     from pgflow_mp.loading.targets import Target
     from pgflow_mp.values.inputs import RunInput
 

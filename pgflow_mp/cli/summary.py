@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.known_runs import retry_advice
@@ -45,6 +46,9 @@ class Told:
     empty: bool = False
     items: tuple[int, int] | None = None
     written: int | None = None
+    results: list[tuple[str, str, int]] = field(default_factory=list)
+    """(Step, file, bytes) of what was written of steps."""
+    unwritten: list[str] = field(default_factory=list)
 
     @property
     def resume(self) -> str:
@@ -160,6 +164,10 @@ def _lines(told: Told) -> list[tuple[str, str]]:
         lines.append(("output", f"{size(told.written)} in {told.order.output}"))
     elif told.written is None and told.status == "completed":
         lines.append(("output", _preview(told)))
+    lines += [("results", f"{step}: {size(count)} in {name}") for step, name, count in told.results]
+    for name in told.unwritten:
+        old = "; what is there is older than this run" if os.path.lexists(name) else ""
+        lines.append(("missing", f"{name} was not written{old}"))
     return lines
 
 
@@ -235,4 +243,8 @@ def _record(told: Told) -> dict[str, Any]:
         }
     if told.written is not None:
         record |= {"output_file": told.order.output, "output_bytes": told.written}
+    if told.results:
+        record["results"] = [{"step": step, "file": name, "bytes": n} for step, name, n in told.results]
+    if told.unwritten:
+        record["unwritten"] = told.unwritten
     return record

@@ -18,11 +18,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from pgflow_mp.cli.complaints import report
 from pgflow_mp.cli.known_runs import find_run
-from pgflow_mp.cli.output import check_output
-from pgflow_mp.cli.preflight import FlowFacts, StepOutline
 from pgflow_mp.db import connection, engine, schema, wire
 from pgflow_mp.db.fitness import check_writable
-from pgflow_mp.errors import ConfigError, InputError, PgflowError, RunNotFound, UnfitDatabase
+from pgflow_mp.errors import ConfigError, PgflowError, RunNotFound, UnfitDatabase
 
 
 def test_a_database_that_is_read_only_is_read_and_nothing_else(cli: Cli, dsn: str) -> None:
@@ -80,19 +78,6 @@ def test_live_progress_needs_a_terminal(bare_cli: Cli) -> None:
     done = bare_cli("run", "simple", "--progress", "live")
     assert_one_screen(done, 2, "--progress live draws on a terminal", "--progress plain")
     assert not list(bare_cli.cwd.iterdir()), "something was started"
-
-
-@pytest.mark.parametrize("name", ["out.csv", "out.CSV", "out.parquet", "out.json.gz", "x.xlsx", "a/b.tsv"])
-def test_an_ending_that_nothing_writes_is_refused(name: str) -> None:
-    flow = FlowFacts("f", [StepOutline("a", True, [])], b"")
-    with pytest.raises(InputError, match="nothing here writes") as caught:
-        check_output(name, flow)
-    assert ".jsonl" in caught.value.hint
-
-
-@pytest.mark.parametrize("name", ["out.json", "out.jsonl", "out", "out.txt", "v1.2"])
-def test_other_endings_are_fine(name: str, tmp_path: Path) -> None:
-    check_output(str(tmp_path / name), FlowFacts("f", [StepOutline("a", True, [])], b""))
 
 
 def test_a_file_named_like_a_module_of_python_is_a_flow_like_any_other(cli: Cli) -> None:

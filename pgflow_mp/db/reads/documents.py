@@ -134,6 +134,23 @@ def iter_map_output(conn: Connection, run_id: str | UUID, step_slug: str) -> Ite
             yield output or b"null"
 
 
+def iter_run_output(conn: Connection, run_id: str | UUID) -> Iterator[bytes]:
+    """The output of a completed run, one document and a line's end, in pieces: it may fit no JSON value."""
+    yield b"{"
+    for number, leaf in enumerate(leaves(conn, run_id)):
+        yield b", " * bool(number)
+        yield f'"{leaf.step_slug}": '.encode()
+        if not leaf.is_map:
+            yield step_output(conn, run_id, leaf.step_slug) or b"null"
+            continue
+        before = b"["
+        for item in iter_map_output(conn, run_id, leaf.step_slug):
+            yield before + item
+            before = b", "
+        yield b"]" if before == b", " else b"[]"
+    yield b"}\n"
+
+
 def _payload(conn: Connection, from_table: str, by_function: str, run_id: str) -> bytes | None:
     def select(conn: Connection, query: str) -> tuple[Any, ...] | None:
         return conn.execute(query.encode(), (run_id,), binary=True).fetchone()

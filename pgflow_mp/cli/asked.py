@@ -1,0 +1,214 @@
+"""The files that a command is asked for: checked before anything starts, written at its end."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from pgflow_mp import streams
+from pgflow_mp.errors import InputError, PgflowError
+from pgflow_mp.io.atomic import write_atomically
+from pgflow_mp.io.sinks import FORMATS, check_format, open_sink
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from pgflow_mp.cli.parser import Parser
+    from pgflow_mp.cli.preflight import FlowFacts
+
+CHOOSE: Final = "--output-format"
+
+
+class Asked(NamedTuple):
+    """A file, or ``-`` for standard output. ``step`` is None where it gets the run's output, a document."""
+
+    option: str
+    name: str
+    format: str
+    step: str | None
+    is_map: bool = False
+
+
+class _Order(Protocol):
+    """What of a RunOrder counts here."""
+
+    @property
+    def output(self) -> str | None: ...
+
+    @property
+    def output_format(self) -> str | None: ...
+
+    @property
+    def results(self) -> tuple[tuple[str, str], ...]: ...
+
+
+def add_output(parser: Parser, when: str = "") -> None:
+    """--output, --output-format and --results; ``when`` is what the help begins with."""
+    parser.option(
+        "--output",
+        "-o",
+        env="PGFLOW_OUTPUT",
+        metavar="FILE",
+        help=f"{when}write the run's output there, as its ending says: .json, or, the results of the last "
+        "map, .jsonl (one a line), .csv or .parquet (one a row); - is standard output",
+    )
+    parser.option(
+        CHOOSE,
+        env="PGFLOW_OUTPUT_FORMAT",
+        choices=FORMATS,
+        metavar="FORMAT",
+        help=f"{when}how --output is to be written, whatever its ending: {', '.join(FORMATS)}",
+    )
+    parser.option(
+        "--results",
+        env="PGFLOW_RESULTS",
+        metavar="STEP=FILE",
+        action="append",
+        convert=_step_and_file,
+        help=f"{when}write the results of a step there, too, as the ending of the file says; several times",
+    )
+
+
+def _step_and_file(text: str) -> tuple[str, str]:
+    step, equals, name = text.partition("=")
+    if not (step and equals and name):
+        raise argparse.ArgumentTypeError(f"{text!r} is no STEP=FILE, as in count=counts.csv")
+    return step, name
+
+
+def check_asked(order: _Order, flow: FlowFacts) -> list[Asked]:
+    """What a run is asked for. Raises InputError for what could not be written once it has ended."""
+    found = [_output(order.output, order.output_format, flow)] if order.output else []
+    found += [_results(step, name, flow) for step, name in order.results]
+    places = [os.path.realpath(asked.name) for asked in found if asked.name != "-"]
+    for place in places:
+        if places.count(place) > 1:
+            raise InputError(f"{place} is to be written twice", hint="Give each result a file of its own.")
+    return found
+
+
+def _output(name: str, format: str | None, flow: FlowFacts) -> Asked:
+    format = check_place("--output", name, format, CHOOSE) or "json"
+    if format == "json":
+        return Asked("--output", name, format, None)
+    leaves = flow.leaves
+    if len(leaves) == 1 and leaves[0].is_map:
+        return Asked("--output", name, format, leaves[0].slug, True)
+    maps = [step.slug for step in flow.steps if step.is_map]
+    other = f"; the results of a map are written by --results {maps[-1]}={name}" if maps else ""
+    what = "lines" if format == "jsonl" else "rows"
+    raise InputError(
+        f'--output {name}: flow "{flow.slug}" does not end in one map, whose results could be {what} '
+        f"(its last steps: {', '.join(step.slug for step in leaves)})",
+        hint=f"Write the whole output as one document: give the file the ending .json{other}.",
+    )
+
+
+def _results(step: str, name: str, flow: FlowFacts) -> Asked:
+    known = {outline.slug: outline for outline in flow.steps}
+    if step not in known:
+        raise InputError(
+            f'--results {step}={name}: flow "{flow.slug}" has no step "{step}"',
+            hint=f"Its steps are {', '.join(known)}.",
+        )
+    if name == "-":
+        raise InputError(
+            f"--results {step}=- : results of a step go to a file", hint="Name one, as in rows.csv."
+        )
+    is_map = known[step].is_map
+    format = check_place("--results", name, None, "")
+    return Asked("--results", name, format or ("jsonl" if is_map else "json"), step, is_map)
+
+
+def check_place(option: str, name: str, format: str | None, choose: str) -> str | None:
+    """The format of a file that can be written, None if nothing tells it. Raises InputError."""
+    if name == "-":
+        if streams.was_closed(1):
+            raise InputError(f"{option} - is standard output, which is closed", hint="Name a file.")
+        return format
+    path = Path(name)
+    if path.is_dir():
+        raise InputError(f"{option} {path} is a directory", hint="Name a file in it.")
+    found = check_format(name, format, option, choose)
+    if not path.parent.is_dir():
+        raise InputError(f"{option} {path}: there is no directory {path.parent}", hint="Create it first.")
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        raise InputError(f"{option} {path} cannot be written: permission denied")
+    return found
+
+
+def unwritable(error: OSError, hint: str = "") -> PgflowError:
+    """What to say where what a command was asked for cannot be written to standard output."""
+    return PgflowError(f"standard output cannot be written: {error.strerror}", hint=hint)
+
+
+def write_asked(
+    conn: psycopg.Connection[tuple[Any, ...]], run_id: str, asked: Asked, results: IO[str], hint: str
+) -> int:
+    """Write what a completed run was asked for, page by page; returns the bytes of a file.
+
+    ``results`` is standard output, ``hint`` how it can be had later. Raises PgflowError.
+    """
+    from pgflow_mp.db.reads import documents
+
+    if asked.step is None or (asked.format == "json" and not asked.is_map):
+        pieces = (
+            documents.iter_run_output(conn, run_id)
+            if asked.step is None
+            else iter([documents.step_output(conn, run_id, asked.step) or b"null", b"\n"])
+        )
+        with _target(asked.name, results, hint) as target, _file(target, hint) as file:
+            file.writelines(pieces)
+    else:
+        write_elements(asked, _elements(conn, run_id, asked), results, hint)
+    try:
+        return 0 if asked.name == "-" else os.stat(asked.name).st_size
+    except OSError:  # somebody has taken it away already
+        return 0
+
+
+def write_elements(asked: Asked, elements: Iterable[bytes], results: IO[str], hint: str) -> int:
+    """Write elements in the format that was asked for; how many they were."""
+    count = 0
+    with _target(asked.name, results, hint) as target, open_sink(target, asked.format, hint) as sink:
+        for element in elements:
+            sink.write(element)
+            count += 1
+    return count
+
+
+def _elements(conn: psycopg.Connection[tuple[Any, ...]], run_id: str, asked: Asked) -> Iterator[bytes]:
+    from pgflow_mp.db.reads import documents
+
+    assert asked.step is not None  # noqa: S101 - the whole output is a document
+    if asked.is_map:
+        return documents.iter_map_output(conn, run_id, asked.step)
+    return iter([documents.step_output(conn, run_id, asked.step) or b"null"])
+
+
+@contextlib.contextmanager
+def _target(name: str, results: IO[str], hint: str) -> Iterator[Path | IO[bytes]]:
+    if name != "-":
+        yield Path(name)
+        return
+    results.flush()
+    try:
+        with open(results.fileno(), "wb", closefd=False) as file:
+            yield file
+    except BrokenPipeError:  # its reader wants no more
+        raise
+    except OSError as error:
+        raise unwritable(error, hint) from error
+
+
+@contextlib.contextmanager
+def _file(target: Path | IO[bytes], hint: str) -> Iterator[IO[bytes]]:
+    if not isinstance(target, Path):
+        yield target
+        return
+    with write_atomically(target, hint) as file:
+        yield file
