@@ -40,8 +40,8 @@ def read(choice: InputChoice, dsn: str | None) -> RunInput | ItemSource | None:
     if choice.text is None:
         return None
     if choice.text == "-" and sys.stdin is not None:
-        return choose("-", Wanted(choice.format, choice.stat, sys.stdin.buffer))
-    return choose(choice.text, Wanted(choice.format, choice.stat))
+        return choose("-", Wanted(choice.format, choice.stat, sys.stdin.buffer, choice.skip))
+    return choose(choice.text, Wanted(choice.format, choice.stat, lenient=choice.skip))
 
 
 class Skipped:

@@ -39,11 +39,15 @@ _ENDINGS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """How an input is to be read: ``format`` is one of FORMATS, or None to find it out."""
+    """How an input is to be read: ``format`` is one of FORMATS, or None to find it out.
+
+    ``lenient``: bad lines of JSONL are to be skipped, so that it is read by lines however short it is.
+    """
 
     format: str | None = None
     stat: bool = False
     stdin: BinaryIO | None = None
+    lenient: bool = False
 
 
 def choose(spec: str, wanted: Wanted) -> ItemSource | RunInput:
@@ -55,6 +59,11 @@ def choose(spec: str, wanted: Wanted) -> ItemSource | RunInput:
             "--input - reads lines of a pipe, no folder",
             hint="To have each line as an item, a text: --each-line.",
         )
+    if wanted.lenient and (kind or _ENDINGS.get(stem_ending(spec))) == "jsonl":
+        if spec == "-" and wanted.stdin is not None:
+            return JsonLines(open_stream(wanted.stdin, "standard input"))
+        if is_url(spec) or os.path.isfile(os.path.expanduser(spec)):
+            return JsonLines(open_path(spec))
     if spec == "-" and wanted.stdin is not None:
         return _of_stream(open_stream(wanted.stdin, "standard input"), kind, jsonl)
     path = os.path.expanduser(spec)

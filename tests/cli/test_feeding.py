@@ -85,6 +85,11 @@ def test_rows_of_a_table_are_typed_by_the_handler(cli: Cli) -> None:
     (cli.cwd / "x.csv.gz").write_bytes(gzip.compress(b'n,name,share\n1,"a\nb",0.5\n2,007,\n'))
     assert run(cli, "rows", "--input", "x.csv.gz") == {"take": [[1, "a\nb", 0.5], [2, "007", None]]}
     assert left(cli)[1] == 1
+    (cli.cwd / "x.jsonl").write_text('{"n": 1, "name": "a"}\n{"n": \n')
+    assert_one_screen(cli("run", "flows.py:rows", "--input", "x.jsonl"), 2, "x.jsonl, line 2")
+    skipping = ("--input", "x.jsonl", "--on-bad-line", "skip")
+    assert run(cli, "rows", *skipping) == {"take": [[1, "a", None]]}
+    assert "line 2" in (cli.cwd / "x.jsonl.bad.jsonl").read_text()
     (cli.cwd / "x.csv").write_text("n\n1\n2\n")
     both = {"double": [{"n": "1"}, {"n": "2"}], "rate": {"rate": 0.5, "by": "me"}}
     assert run(cli, "rated", "--input", "x.csv", "--set", "rate=0.5", "--set", "by=me") == both
