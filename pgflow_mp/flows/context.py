@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgspec
 
 from pgflow_mp import libpq
-from pgflow_mp.errors import ConfigError, DatabaseUnavailable, RunNotFound
+from pgflow_mp.errors import ConfigError, DatabaseUnavailable, PermanentError, RunNotFound
 from pgflow_mp.flows.page_reader import PageReader
 from pgflow_mp.flows.paged import Decode, lazily
 
@@ -204,9 +204,18 @@ class Context(msgspec.Struct, eq=False):
 
     @property
     def raw_message(self) -> RawMessage:
-        """The queue row of this task, read from the database."""
+        """The queue row of this task, read from the database.
+
+        Raises PermanentError in an item of a map in ranges, which has none: its second attempt would have
+        one, as a task, so that each item would fail once.
+        """
         from psycopg import sql
 
+        if not self.msg_id:
+            raise PermanentError(
+                f"{self.step_slug}[{self.task_index}] has no message of its own in the queue; a map whose"
+                ' items are to have one says so: storage="tasks"'
+            )
         connection = self.connect()
         queue = connection.execute(
             "SELECT queue_name FROM pgflow.step_tasks WHERE run_id = %s::uuid AND step_slug = %s"

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from pgflow_mp import Context, DatabaseUnavailable, Flow, RunNotFound
+from pgflow_mp import Context, DatabaseUnavailable, Flow, PermanentError, RunNotFound
 from pgflow_mp.flows.context import Runtime
 
 
@@ -36,6 +36,13 @@ def test_the_raw_message_is_the_queue_row(task: Context) -> None:
     assert (message.msg_id, message.read_ct) == (task.msg_id, 0)
     assert message.message["step_slug"] == "first"
     task.runtime.close()
+
+
+def test_an_item_in_ranges_has_no_message_and_says_so_for_good() -> None:
+    """For good: at a second attempt the item would be a task, and have one."""
+    item = Context(str(uuid.uuid4()), "Demo", "first", 3, runtime=Runtime(dsn="host=/nonexistent dbname=x"))
+    with pytest.raises(PermanentError, match=r'^first\[3\] has no message .*: storage="tasks"'):
+        _ = item.raw_message
 
 
 def test_tasks_share_one_connection_which_is_opened_again_once_closed(task: Context) -> None:
