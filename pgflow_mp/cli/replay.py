@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import faulthandler
 import json
 import sys
 import time
@@ -160,8 +161,11 @@ def _prepare(item: _Item, flow: str | None, again: str) -> PreparedHandler:
 def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
     """Execute by the rules of a lane, keeping the exception itself for the debugger."""
     from pgflow_mp.flows.context import Context, Runtime
+    from pgflow_mp.flows.failures import describe_exception
     from pgflow_mp.flows.handlers import COMPLETED
     from pgflow_mp.loading import reentry
+    from pgflow_mp.observe.text import duration
+    from pgflow_mp.redaction import printable
 
     run, task = item.run, item.task
     raised: list[BaseException] = []
@@ -190,6 +194,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
         task.paged,
     )
     began = time.perf_counter()
+    faulthandler.enable(all_threads=False)  # an item that crashes its process shows where
     try:
         with reentry.executing():
             kind, body = prepared.execute(task.input or b"null", task.flow_input, ctx)
@@ -197,7 +202,9 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
         seconds = time.perf_counter() - began
         runtime.close()
     error = raised[0] if raised else None
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt):  # an item that never ends is replayed to see where it is
+        print(f"{item.step}[{item.index}] was here after {duration(seconds)}", file=sys.stderr)
+        print(printable(describe_exception(error).decode("utf-8", "replace")), file=sys.stderr, flush=True)
         raise error
     return _Replayed(kind == COMPLETED, body, seconds, error)
 

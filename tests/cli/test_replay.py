@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 from pathlib import Path
 
 import psycopg
@@ -65,6 +67,40 @@ def test_pdb_opens_at_the_line_that_raised(cli: Cli) -> None:
     screen.wait_for(r"3000")
     os.write(screen._terminal, b"q\n")
     assert screen.finish().code == 1
+
+
+STUBBORN = """
+import os
+import time
+from pathlib import Path
+from pgflow_mp import Flow
+
+stubborn = Flow("stubborn")
+
+@stubborn.map
+def look(name: str) -> str:
+    if Path("replay").exists():
+        os.write(2, b"looking\\n")
+        os.abort() if name == "crash" else time.sleep(60)
+    return name
+"""
+
+
+def test_an_item_that_crashes_or_never_ends_shows_where_it_was(cli: Cli) -> None:
+    (cli.cwd / "stubborn.py").write_text(STUBBORN)
+    run_id = cli("run", "stubborn.py", "--input", '["crash", "stuck"]', "--json").json["run_id"]
+    (cli.cwd / "replay").touch()
+    crashed = cli("replay", run_id, "look", "0", "stubborn.py")
+    assert crashed.code == -signal.SIGABRT
+    assert re.search(r'File ".*stubborn\.py", line 13 in look', crashed.err), crashed
+    stuck = OnTerminal(cli, "replay", run_id, "look", "1", "stubborn.py")
+    stuck.wait_for("looking")
+    stuck.interrupt()
+    shown = stuck.finish()
+    assert shown.code == 130
+    assert "look[1] was here after" in shown.out
+    assert re.search(r'File ".*stubborn\.py", line 1[23], in look', shown.out), shown
+    assert "Interrupted." in shown.out
 
 
 @pytest.mark.slow
