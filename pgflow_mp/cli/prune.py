@@ -59,7 +59,10 @@ def execute(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"runs": runs, "rows": rows}))
     else:
-        print(f"Removed {plural(runs, 'run')}, and {plural(rows, 'row')} of what was left of pruned runs.")
+        print(
+            f"Removed {plural(runs, 'run')}"
+            + (f", with {plural(rows, 'row')} of items and pages." if rows else ".")
+        )
     return OK
 
 

@@ -17,7 +17,7 @@ from pgflow_mp.cli.working import add_work
 from pgflow_mp.errors import InputError
 
 if TYPE_CHECKING:
-    from pgflow_mp.db.engine import RunRow
+    from pgflow_mp.db.engine import Connection, RunRow
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -61,8 +61,8 @@ def execute(args: argparse.Namespace) -> int:
         from pgflow_mp.cli import run as run_verb
 
         order = run_order(args, resume=args.run)
-        with open_run(choice, args.run) as (database, _, run):
-            _check(run, args.flow, database.options)
+        with open_run(choice, args.run) as (database, conn, run):
+            _check(conn, run, args.flow, database.options)
         return run_verb.perform(replace(order, resume=run.run_id))
     from pgflow_mp.db import engine
 
@@ -71,7 +71,7 @@ def execute(args: argparse.Namespace) -> int:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} is for --work", hint="Workers know nothing of this command.")
     with open_run(choice, args.run) as (database, conn, run):
-        _check(run, args.flow, database.options)
+        _check(conn, run, args.flow, database.options)
         queued = engine.retry_failed_tasks(conn, run.run_id)
         status = engine.run_status(conn, run.run_id) or "started"
         options = database.options
@@ -86,11 +86,17 @@ def execute(args: argparse.Namespace) -> int:
     return OK
 
 
-def _check(run: RunRow, flow: str | None, options: list[str]) -> None:
+def _check(conn: Connection, run: RunRow, flow: str | None, options: list[str]) -> None:
+    from pgflow_mp.db import engine
+    from pgflow_mp.observe.text import plural
+
     if run.status == "failed":
         return
-    again = resume_command(flow, run.run_id, *options)
-    raise InputError(
-        f"Run {run.run_id} is {run.status}; only a failed run can be retried",
-        hint=f"It can be gone on with: {again}" if run.status == "started" else "All of its work is done.",
-    )
+    failed = sum(step.failed_tasks for step in engine.run_progress(conn, run.run_id))
+    if run.status == "started":
+        hint = f"It can be gone on with: {resume_command(flow, run.run_id, *options)}"
+    elif failed:
+        hint = f"{plural(failed, 'item')} failed in it, as its flow tolerates; all else is done."
+    else:
+        hint = "All of its work is done."
+    raise InputError(f"Run {run.run_id} is {run.status}; only a failed run can be retried", hint=hint)

@@ -174,7 +174,8 @@ def _show(conn: Connection, shown: _Shown, options: list[str], *, limit: int, wh
     until = end or datetime.now(run.started_at.tzinfo)
     took = duration(worked.seconds(spans, run.flow_slug, run.started_at, until))
     screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}")
-    screen.print(f"{styled(run.status)}, started {_ago(run.started_at)}, {'took' if end else 'for'} {took}\n")
+    began = f"started {_ago(run.started_at)}"  # which is also what the run's status is called until it ends
+    screen.print(f"{styled(run.status)}, {began}, took {took}\n" if end else f"{began}, took {took} so far\n")
     screen.print(_steps_table(shown.steps, shown.ended, partial(worked.seconds, spans, run.flow_slug)))
     print_failures(screen, shown.failed, shown.failures, limit, whole=whole)
     if shown.failures and not whole:

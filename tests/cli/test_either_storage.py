@@ -71,6 +71,7 @@ def of_a_completed_run(cli: Cli, storage: str) -> dict[str, Any]:
         "status": told(cli("status", run_id)),
         "status for programs": told(cli("status", run_id, "--json")),
         "good": told(cli("replay", run_id, "check", "1", str(path), "--json")),
+        "retry": (refused := cli("retry", "--failed", run_id), refused.code, plain(refused.err))[1:],
         "bad": told(cli("replay", run_id, "check", "2", str(path), "--json")),
     }
 
@@ -104,6 +105,8 @@ def test_a_completed_run(cli: Cli) -> None:
     assert in_ranges["document"] == '{"check": [1, 2, null, 4, 5, 7, 8]}\n'
     assert in_ranges["good"][0] == 0
     assert in_ranges["bad"][0] == 1
+    assert in_ranges["retry"][0] == 2
+    assert "1 item failed in it, as its flow tolerates" in " ".join(in_ranges["retry"][1].split())
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import time
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -63,7 +64,9 @@ def test_a_status_fits_every_terminal_and_its_numbers_agree(cli: Cli, failed: st
     runs = OnTerminal(cli, "status", size=(50, 80), COLUMNS="80").finish().out.replace("\r", "")
     (line,) = [line for line in runs.splitlines() if line.startswith(started[:13])]
     assert line.split()[1].startswith(name[:20])
-    assert cli("status", line.split()[0]).code == 0
+    one = cli("status", line.split()[0])
+    assert one.code == 0
+    assert re.match(r"started \d+ s ago, took [\d.]+ s so far$", one.out.splitlines()[1]), one
     assert cli("status", "--flow", "nope").out.startswith("No runs of flow 'nope' in ")
     assert cli("cancel", failed).out.startswith(f"Run {failed} of figures has failed already")
     record = cli("status", failed, "--json").json
@@ -134,7 +137,7 @@ def test_what_a_run_took_is_the_time_in_which_somebody_worked_on_it(cli: Cli, ds
                 (began, beat, stopped),
             )
     one, several = cli("status", run_id).out, cli("status").out
-    assert "took 2:00:0" in one, one
+    assert "\ncompleted, started 10 h ago, took 2:00:0" in one, one
     assert "2:00:0" in several, several
 
 
