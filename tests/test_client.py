@@ -289,8 +289,9 @@ def test_results_of_a_step_that_still_runs_are_those_that_are_there(dsn: str, cl
 def test_without_a_database_the_client_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("PGFLOW_DATABASE_URL", "DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match="no database"):
+    with pytest.raises(ConfigError, match="no database") as caught:
         Client()
+    assert "from pgflow_mp.embedded.server import EmbeddedServer" in caught.value.hint
 
 
 def test_a_server_that_only_reads_answers_and_starts_nothing(

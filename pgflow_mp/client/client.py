@@ -52,9 +52,11 @@ class Client:
         found = connection.discover_dsn(dsn)
         if found is None:
             hint = (
-                "Give a connection string, or set PGFLOW_DATABASE_URL. The embedded server has one while it "
+                "Give a connection string, or set PGFLOW_DATABASE_URL. For the embedded one: from "
+                "pgflow_mp.embedded.server import EmbeddedServer, then: with EmbeddedServer() as server, "
+                "Client(server.dsn) as client"
             )
-            raise ConfigError("there is no database to connect to", hint=hint + "runs: EmbeddedServer().dsn.")
+            raise ConfigError("there is no database to connect to", hint=hint)
         self._dsn, self._lock = found, threading.RLock()
         self._keeper = Keeper(
             found, prepare=schema.check, give_up_after=_RETRY_FOR, backoff=Backoff(*_PAUSES)
