@@ -31,7 +31,10 @@ _MAPS: Final = """
       select coalesce(sum(p.items), 0) as items,
         count(*) filter (where jsonb_array_length(p.body) <> p.items) as wrong,
         coalesce(range_agg(int4range(p.first_index, p.first_index + p.items)), '{}') as span,
-        case when ss.status = 'completed' then (
+        -- Only where there is one to compare it with: others may be too large to be made.
+        case when ss.status = 'completed'
+          and (ss.output is not null or coalesce(jsonb_typeof(r.output -> m.step_slug), 'null') <> 'null')
+        then (
           select coalesce(jsonb_agg(v.value order by q.first_index, v.n), '[]'::jsonb)
           from pgflow.pages q, jsonb_array_elements(q.body) with ordinality v (value, n)
           where q.run_id = m.run_id and q.step_slug = m.step_slug and q.is_result

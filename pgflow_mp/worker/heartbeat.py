@@ -13,7 +13,6 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from itertools import islice
 from typing import Any, Final
 
 import psycopg
@@ -86,6 +85,7 @@ class Heartbeat(DatabaseThread):
         self._interval = interval
         self._worker_ids = worker_ids
         self._held = held
+        self._looked_at = ""  # the last run
         self.last = time.monotonic()
         """When the last heartbeat was confirmed."""
 
@@ -154,7 +154,7 @@ class Heartbeat(DatabaseThread):
         """
         maps = {of for of in self._held.held_maps() if named is None or of[0] in named}
         over: set[tuple[str, str]] = set()
-        for run in islice({run for run, _ in maps}, _MOST_RUNS):
+        for run in self._next_of({run for run, _ in maps}):
             if engine.run_status(conn, run) != "started":
                 over |= {of for of in maps if of[0] == run}
             else:
@@ -162,6 +162,12 @@ class Heartbeat(DatabaseThread):
                 over |= maps & {(run, step.step_slug) for step in steps if step.status != "started"}
         if over:
             self._post(MapsOver(frozenset(over)))
+
+    def _next_of(self, found: Collection[str]) -> list[str]:
+        """As many of these runs as are looked at; those that come after the last one, first."""
+        in_turn = sorted(found, key=lambda run: (run <= self._looked_at, run))[:_MOST_RUNS]
+        self._looked_at = in_turn[-1] if in_turn else ""
+        return in_turn
 
     def _stands_still(self, now: float) -> bool:
         """Whether a thread that is watched does; says so when it begins and when it ends."""

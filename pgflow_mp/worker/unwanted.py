@@ -101,6 +101,7 @@ class Unwanted:
         self._dispatcher.discard_ranges(lambda batch: batch.worker_id in worker_ids)
         self._collector.corner.drop(lambda batch, _item: batch.worker_id in worker_ids)
         self._collector.drop_parked(lambda parked: parked.batch.worker_id in worker_ids)
+        self._end_running(lambda flight, _: self.is_dropped(flight.batch))  # nothing of it would be accepted
 
     # -- internals ---------------------------------------------------------------------------------
 

@@ -167,3 +167,20 @@ def test_a_map_that_does_not_wait_has_what_its_parent_has(db: Db) -> None:
     assert audit_run(db.conn, str(run)) == []
     advance(db, run, 11)
     assert audit_run(db.conn, str(run)) == ["m: items {[10,11)} are nowhere"]
+
+
+@pytest.mark.slow
+def test_outputs_that_make_no_array_together_are_counted(db: Db) -> None:
+    run = ranges_run(db, [*range(56)])
+    db.do(
+        "insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body) "
+        "select %s, 'm', true, i, 1, jsonb_build_array(repeat('x', 5000000)) from generate_series(0, 55) i",
+        run,
+    )
+    db.do("update pgflow.range_maps set is_open = false, next_index = 56")
+    db.do(
+        "update pgflow.step_states set status = 'completed', remaining_tasks = 0, completed_at = now()"
+        " where step_slug = 'm'"
+    )
+    db.do("update pgflow.runs set remaining_steps = 1")
+    assert audit_run(db.conn, str(run)) == []

@@ -13,6 +13,7 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.item_ranges import ClaimedWork, ElementPage, ItemLease
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.claim import Claimer, make_ranges
+from pgflow_mp.worker.heartbeat import Heartbeat
 from pgflow_mp.worker.planner import ClaimRequest
 from pgflow_mp.worker.ranges import gaps
 
@@ -96,3 +97,15 @@ def test_a_claim_that_went_wrong_after_it_was_made_is_told_as_lost(dsn: str) -> 
         claimer.close()
     assert [lease[2] for lease in Ranges(dsn, run_id, "double").leases] == [WORKER]
     assert told == inbox.ClaimLost("chain", WORKER)
+
+
+def test_every_run_of_which_maps_are_held_is_looked_at_in_its_turn(dsn: str) -> None:
+    held: Any = None
+    beat = Heartbeat(dsn, lambda _: None, interval=1.0, worker_ids=tuple, held=held, register=lambda *_: None)
+    runs = {f"{i:036}" for i in range(120)}
+    looks = [beat._next_of(runs) for _ in range(3)]
+    assert max(map(len, looks)) == 50
+    assert {run for look in looks for run in look} == runs
+    assert len(beat._next_of({"1", "2"})) == 2
+    assert beat._next_of(set()) == []
+    beat.close()

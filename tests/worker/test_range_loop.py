@@ -338,6 +338,7 @@ def test_leases_of_an_id_that_was_taken_for_dead_are_not_handed_back(bench: Rang
     batch = bench.lease(0, 2000)
     bench.hear(inbox.TakenForDead((batch.worker_id,)))
     assert bench.loop.dispatcher.waiting() == 0
+    assert {seq for seq, _ in bench.executor.ended} == {chunk.seq for chunk in bench.chunks}
     assert bench.settler.back == []
 
 
