@@ -46,7 +46,8 @@ def print_failures(
             for line in printable(failure.error).rstrip().split("\n"):
                 screen.print(Text(f"    {line}".rstrip()), soft_wrap=True)
         else:
-            screen.print(Text.assemble("  ", place, f"{times}: {essence(failure.error)}"))
+            what = essence(failure.error, beside=(failure.step, failure.task_index))
+            screen.print(Text.assemble("  ", place, f"{times}: {what}"))
     if failed > len(failures[:room]):
         screen.print(f"  ... and {failed - len(failures[:room]):,} more")
     screen.print()

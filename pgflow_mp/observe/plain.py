@@ -91,7 +91,7 @@ class PlainObserver:
 def failure_line(step: str, index: int, attempt: int, text: str, final: bool) -> str:
     """One failure in one line."""
     what = "failed" if final else f"attempt {attempt} failed, retrying"
-    return f"{step}[{index}] {what}: {essence(text)}"
+    return f"{step}[{index}] {what}: {essence(text, beside=(step, index))}"
 
 
 def _fields(**fields: Any) -> dict[str, Any]:

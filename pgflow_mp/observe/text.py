@@ -50,13 +50,20 @@ def percent(done: int, total: int) -> str:
     return f"{min(99, done * 100 // total) if done < total else 100}%" if total else "100%"
 
 
-def essence(error: str, limit: int = 200) -> str:
-    """The one line of an error text that says what happened: the first, or the last of a bare traceback."""
+def essence(error: str, limit: int = 200, *, beside: tuple[str, int] | None = None) -> str:
+    """The one line of an error text that says what happened: the first, or the last of a bare traceback.
+
+    ``beside``: the step and index that the line is shown with, which it need not name again.
+    """
     lines = [line for line in error.splitlines() if line.strip()] or ["no error text"]
     line = lines[0]
     if line.startswith("Traceback "):
         line = next((text for text in reversed(lines) if not text.startswith(" ")), lines[-1])
-    return shorten(line.strip().removeprefix("pgflow_mp.errors."), limit)
+    line = line.strip().removeprefix("pgflow_mp.errors.")
+    if beside is not None:
+        again = 'step "{}" task {}'.format(*beside)
+        line = line.replace(f": {again}: ", ": ", 1).replace(f": {again} ", ": ", 1)
+    return shorten(line, limit)
 
 
 def shorten(text: str, limit: int) -> str:

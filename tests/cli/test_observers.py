@@ -11,10 +11,12 @@ import pytest
 from rich.console import Console
 
 from pgflow_mp import logs
+from pgflow_mp.executors.events import Cause
+from pgflow_mp.executors.verdicts import crash_error, timeout_error
 from pgflow_mp.observe import text
 from pgflow_mp.observe.live import LiveObserver
 from pgflow_mp.observe.observer import ProgressSnapshot, StepSnapshot
-from pgflow_mp.observe.plain import PlainObserver
+from pgflow_mp.observe.plain import PlainObserver, failure_line
 
 
 def step(slug: str, status: str, done: int, total: int | None, **more: float) -> StepSnapshot:
@@ -164,6 +166,21 @@ def test_long_names_keep_both_ends(live: LiveObserver) -> None:
 )
 def test_an_error_is_told_in_one_line(error: str, line: str) -> None:
     assert text.essence(error) == line
+
+
+def test_a_line_that_begins_with_its_item_does_not_name_it_again() -> None:
+    """There are 80 columns, and what happened is at the end."""
+    errors = {
+        timeout_error(
+            "words", 7, 3
+        ): "TimeoutError: exceeded its timeout of 3 s and its process was terminated",
+        crash_error(
+            "words", 7, Cause.CRASH, "signal 6 (SIGABRT)"
+        ): "Crashed: its process died from signal 6 (SIGABRT)",
+        timeout_error("words", 8, 3): timeout_error("words", 8, 3),
+    }
+    for error, line in errors.items():
+        assert failure_line("words", 7, 1, error, True) == f"words[7] failed: {line}"
 
 
 def test_numbers_are_told_in_few_words() -> None:
