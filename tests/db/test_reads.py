@@ -14,7 +14,7 @@ from worker_harness import adapted, start
 
 from pgflow_mp.db import engine, rights
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import documents, runs, storages, tasks, worked
+from pgflow_mp.db.reads import documents, records, runs, storages, tasks, worked
 
 BEGAN = datetime(2000, 1, 1, tzinfo=UTC)
 NOBODYS = "00000000-0000-4000-8000-000000000000"
@@ -33,6 +33,11 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
     "iter_tasks": lambda conn, run: [*documents.iter_tasks(conn, run, "double")],
     "iter_results": lambda conn, run: [*documents.iter_results(conn, run, "double")],
     "iter_map_output": lambda conn, run: [*documents.iter_map_output(conn, run, "double")],
+    "iter_run_output": lambda conn, run: [*documents.iter_run_output(conn, run)],
+    "iter_records": lambda conn, run: [
+        *records.iter_records(conn, run, "double", failed=False, inputs=True),
+        *records.iter_records(conn, run, "double", failed=True, inputs=False),
+    ],
     "failed_tasks": lambda conn, run: tasks.failed_tasks(conn, run, 5),
     "with_failed_tasks": lambda conn, run: tasks.with_failed_tasks(conn, run, engine.run_progress(conn, run)),
     "ended_with_others": lambda conn, run: tasks.ended_with_others(conn, run, engine.run_progress(conn, run)),
@@ -63,7 +68,7 @@ def asked(dsn: str, run_id: str) -> dict[str, Any]:
 def test_every_function_is_tried() -> None:
     public = {
         name
-        for module in (documents, runs, storages, tasks, worked)
+        for module in (documents, records, runs, storages, tasks, worked)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
