@@ -108,7 +108,10 @@ class Supply:
         if event.refused:
             self._planner.announce(event.queue)  # the claim may have been cut short
         ranges = ClaimedItems(
-            event.asked.items, sum(map(len, event.ranges)), sum(batch.size for batch in event.ranges)
+            event.asked.items,
+            sum(map(len, event.ranges)),
+            sum(batch.size for batch in event.ranges),
+            len({(batch.run, batch.step) for batch in event.ranges}),
         )
         asked = event.asked.quantity
         self._planner.claimed(event.queue, asked, got, size, event.seconds, time.monotonic(), ranges)

@@ -9,13 +9,22 @@ import msgspec
 import psycopg
 from hypothesis import given
 from hypothesis import strategies as st
+from range_harness import store_in_ranges
 from worker_harness import FLOWS, adapted, compiled, eventually, start
 
 from pgflow_mp.db import engine
 from pgflow_mp.loading.finding import load_flows
 from pgflow_mp.worker import inbox
 from pgflow_mp.worker.claim import Claimer
-from pgflow_mp.worker.planner import MOST, MOST_HELD, ClaimPlanner, ClaimRequest, Load
+from pgflow_mp.worker.planner import (
+    MANY_MAPS,
+    MOST,
+    MOST_HELD,
+    ClaimedItems,
+    ClaimPlanner,
+    ClaimRequest,
+    Load,
+)
 
 
 def planner(**options: Any) -> ClaimPlanner:
@@ -137,6 +146,24 @@ def test_hints_that_prove_empty_are_heeded_ever_less_and_one_that_is_true_makes_
     assert not plan.dry("f")
     assert plan.quantity("f", load(), now)
     plan.hint("unknown", now)
+
+
+def test_a_claim_that_got_of_as_many_maps_as_it_may_is_followed_by_the_next_at_once() -> None:
+    for maps, pause in ((1, True), (32, False)):
+        plan = planner()
+        plan.claimed("f", 2000, 0, 0, 0.001, 100.0, ClaimedItems(20_000, 32, 100, maps))
+        assert (plan.pause("f") > 0) is pause
+        assert plan.dry("f") is pause
+
+
+def test_of_many_small_maps_a_claim_gets_more_than_so_many(dsn: str) -> None:
+    compiled(dsn, "chain")
+    store_in_ranges(dsn, "chain")
+    with psycopg.connect(dsn, autocommit=True) as conn:
+        conn.execute("select pgflow.start_flow('chain', '[1]') from generate_series(1, 40)")
+    with _Running(dsn) as running:
+        running.claimer.request(ClaimRequest("chain", "chain", WORKER, 100, 1000))
+        assert 40 > len(running.next(inbox.Claimed).ranges) >= MANY_MAPS
 
 
 class _Running:
