@@ -133,6 +133,13 @@ ARGPARSE_RESULT = {("cli/parser.py", "parse")}
 """Where it is made."""
 
 
+def test_no_two_modules_of_tests_have_one_name() -> None:
+    """Outside packages pytest imports them by their name alone, in one process."""
+    files = [path for path in (ROOT / "tests").rglob("*.py") if not (path.parent / "__init__.py").exists()]
+    names = [path.name for path in files if path.name != "conftest.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_the_command_line_s_arguments_do_not_travel_past_it() -> None:
     """What argparse found is for the verbs' execute(), and for what makes plain data of it."""
     verbs = {f"cli/{verb.module}.py" for verb in VERBS.values()}
