@@ -184,7 +184,10 @@ begin
       offset 0
     ) q
     cross join lateral pgflow._tasks_held(q.queue_name, worker_ids) h
-    join pgflow.runs r on r.run_id = h.run_id and r.status = 'started'
+    cross join lateral ( -- by its key, whatever the statistics say
+      select r.flow_slug from pgflow.runs r where r.run_id = h.run_id and r.status = 'started'
+      offset 0
+    ) r
     group by r.flow_slug, h.run_id
     order by h.run_id
   loop
