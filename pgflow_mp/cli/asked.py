@@ -136,7 +136,9 @@ def check_place(option: str, name: str, format: str | None, choose: str) -> str 
     found = check_format(name, format, option, choose)
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no directory {path.parent}", hint="Create it first.")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    is_device = path.exists() and not path.is_file()  # or a pipe: nothing is made beside it
+    places = [place for place in (path, path.parent) if place.exists() and not (is_device and place != path)]
+    if not all(os.access(place, os.W_OK) for place in places):
         raise InputError(f"{option} {path} cannot be written: permission denied")
     return found
 
