@@ -95,15 +95,14 @@ class Feed:
 
 
 def prepare(
-    targets: list[Target], name: str, choice: InputChoice, dsn: str | None
+    targets: list[Target], name: str, choice: InputChoice, given: RunInput | ItemSource | None
 ) -> tuple[list[FlowFacts], FlowFacts, RunInput | Feed]:
-    """The flows of the targets, the one that is meant, and how it is to be fed.
+    """The flows of the targets, the one that is meant, and how it is to be fed with what was ``given``.
 
     Raises InputError, FlowNotFound and what else loading the flow leads to.
     """
     from pgflow_mp.cli import preflight
 
-    given = read(choice, dsn)
     skipped: Skipped | None = None
     if isinstance(given, ItemSource):
         skipped = Skipped(given, choice)
@@ -119,9 +118,8 @@ def prepare(
     return flows, flow, feed
 
 
-def for_unknown(choice: InputChoice, dsn: str | None) -> RunInput | Feed | None:
+def for_unknown(choice: InputChoice, given: RunInput | ItemSource | None) -> RunInput | Feed | None:
     """The input for a flow that only the database knows: items where there is a source of them."""
-    given = read(choice, dsn)
     if isinstance(given, ItemSource):
         return Feed(given, choice, Skipped(given, choice))
     if choice.params is None:

@@ -129,9 +129,10 @@ def _prepare(order: RunOrder) -> _Job:
             check_asked(order, flow)
         return _Job(order, targets, flows, flow, None)
     assert order.flow is not None  # noqa: S101 - run_order sees to it
-    flows, flow, given = feeding.prepare(targets, order.flow, order.input, order.database.dsn)
+    given = feeding.read(order.input, order.database.dsn)
+    flows, flow, feed = feeding.prepare(targets, order.flow, order.input, given)
     check_asked(order, flow)
-    return _Job(order, targets, flows, flow, given)
+    return _Job(order, targets, flows, flow, feed)
 
 
 def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:

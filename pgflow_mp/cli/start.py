@@ -52,25 +52,26 @@ def execute(args: argparse.Namespace) -> int:
 
     choice, choice_of_database = input_choice(args), database_choice(args)
     flow: FlowFacts | None = None
-    given: RunInput | feeding.Feed | None = None
+    feed: RunInput | feeding.Feed | None = None
     missing: Exception | None = None
+    given = feeding.read(choice, choice_of_database.dsn)
     try:
-        _, flow, given = feeding.prepare([Target.parse(args.flow)], args.flow, choice, choice_of_database.dsn)
+        _, flow, feed = feeding.prepare([Target.parse(args.flow)], args.flow, choice, given)
     except FlowNotFound as error:
         if not args.flow.isidentifier():
             raise
         missing = error  # perhaps the database knows a flow of this name
-        given = feeding.for_unknown(choice, choice_of_database.dsn)
+        feed = feeding.for_unknown(choice, given)
     with open_database(choice_of_database) as database, database.connect() as conn:
         slug = args.flow if flow is None else flow.slug
         if flow is None:
             _check_known(conn, slug, missing, database.place)
         else:
             compile_flow(conn, flow, args.compile)
-        if isinstance(given, feeding.Feed):
-            run_id = _start_loaded(conn, slug, given, args.priority)
+        if isinstance(feed, feeding.Feed):
+            run_id = _start_loaded(conn, slug, feed, args.priority)
         else:
-            run_id = _start(conn, slug, (given or RunInput(b"{}", "")).json, args.priority, database.place)
+            run_id = _start(conn, slug, (feed or RunInput(b"{}", "")).json, args.priority, database.place)
         place = database.place
     if args.json:
         print(json.dumps({"run_id": run_id, "flow": slug, "database": place}), flush=True)

@@ -121,6 +121,12 @@ def test_start_loads_what_workers_then_find(cli: Cli) -> None:
     assert json.loads(done.out) == {"take": [[1, "a", None]]}
     done = cli("start", "rows", "--input", "x.tsv")  # a flow that only the database knows here
     assert done.code == 0, done
+    row = '{"n": 2, "name": "b"}'
+    for text, options in ((f"[{row}]", ["json"]), (f"{row}\n", ["jsonl", "--on-bad-line", "skip"])):
+        done = cli("start", "rows", "--input", "-", "--format", *options, stdin=text)  # to be read once
+        assert done.code == 0, done
+        done = cli("run", "flows.py:rows", "--resume", done.out.strip(), "--output", "-", "--workers", "1")
+        assert json.loads(done.out) == {"take": [[2, "b", None]]}
 
 
 BAD = "".join(f"{n},a\n" for n in range(30_000)) + "x,b\n1,c\n"
