@@ -82,11 +82,12 @@ def perform(order: RunOrder) -> int:
     workers = order.work.processes
     with stdout_for_results() as results, open_database(order.database, workers=workers) as database:
         flow, run = _find(job, database)
+        asked = check_asked(order, flow)
         code, done = OK, None
         if run is None or run.status != "completed":
             code, done = _work(job, flow, run, database)
         told = summary.of(order, flow, run, done, database)
-        _write(told, check_asked(order, flow), database, results)
+        _write(told, asked, database, results)
         summary.tell(told, results)
     return code
 
@@ -152,7 +153,6 @@ def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
             f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})",
             hint=f"Name the file or module that holds it: {command('run')} FLOW --resume {run.run_id}",
         )
-    check_asked(order, flow)
     return flow, run
 
 

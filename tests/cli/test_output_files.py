@@ -31,6 +31,18 @@ def row(n: int) -> dict[str, object]:
 def total(row: list[dict[str, object]]) -> dict[str, int]:
     return {"rows": len(row)}
 """
+LEAVING = """
+import os
+
+from pgflow_mp import Flow
+
+leaving = Flow("leaving")
+
+@leaving.map
+def leave(n: int) -> int:
+    os.rmdir("gone")
+    return n
+"""
 ROWS = [{"n": n, "text": f'"{n}",\n', "none": None} for n in (1, 2)]
 ONE = FlowFacts("f", [StepOutline("a", True, [])], b"")
 TWO = FlowFacts("f", [StepOutline("a", True, []), StepOutline("b", False, ["a"])], b"")
@@ -157,3 +169,10 @@ def test_rows_on_standard_output(cli: Cli) -> None:
     words = ["--input", "[2, 3]", "--output", "-", CHOOSE, "csv", "--workers", "1"]
     done = cli("run", f"{FLOWS}:square", *words)
     assert (done.code, done.out) == (0, "value\r\n4\r\n9\r\n")
+
+
+def test_a_folder_that_goes_away_meanwhile_leaves_the_output_to_be_had(cli: Cli) -> None:
+    (cli.cwd / "gone").mkdir()
+    (cli.cwd / "leaving.py").write_text(LEAVING)
+    done = cli("run", "leaving.py", "--input", "[1]", "--output", "gone/out.json", "--workers", "1")
+    assert_one_screen(done, 1, "gone/out.json cannot be written: No such file", "--resume", "--output FILE")
