@@ -1,6 +1,6 @@
 """Results out: raw JSON elements into a file of a format, one at a time, in constant memory."""
 
-from pgflow_mp.io.sinks.formats import FORMATS, check_format, format_of
+from pgflow_mp.io.sinks.formats import FORMATS, check_format
 from pgflow_mp.io.sinks.sink import Sink, open_sink
 
-__all__ = ["FORMATS", "Sink", "check_format", "format_of", "open_sink"]
+__all__ = ["FORMATS", "Sink", "check_format", "open_sink"]

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from pgflow_mp.errors import InputError
+from pgflow_mp.values.inputs import JSONL_ENDINGS
 
 FORMATS: Final = ("json", "jsonl", "csv", "parquet")
 _ENDINGS: Final = {
+    **dict.fromkeys(JSONL_ENDINGS, "jsonl"),
     ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".jsonlines": "jsonl",
     ".csv": "csv",
     ".parquet": "parquet",
     ".pq": "parquet",
@@ -23,7 +22,7 @@ _ENDING: Final = re.compile(r"\.[a-z]\w*")
 """What somebody means as an ending; the .2 of v1.2 is none."""
 
 
-def format_of(name: str) -> str | None:
+def _format_of(name: str) -> str | None:
     """The format that the ending of a file's name tells; None where it has none, or one of no format."""
     return _ENDINGS.get(Path(name).suffix.lower())
 
@@ -34,7 +33,7 @@ def check_format(name: str, given: str | None, option: str, choose: str) -> str 
     ``option`` is what names the file, ``choose`` the option that gives a format. Raises InputError for an
     ending of no format of ours, and where the format needs a package that is not there.
     """
-    found = given or format_of(name)
+    found = given or _format_of(name)
     if found is None and _ENDING.fullmatch(ending := Path(name).suffix.lower()):
         raise InputError(
             f"{option} {name}: nothing here writes {ending} files",
