@@ -16,7 +16,7 @@ from pgflow_mp.io.columnar import Columnar
 from pgflow_mp.io.folders import Paths, is_pattern, matching
 from pgflow_mp.io.jsonarray import JsonArray
 from pgflow_mp.io.jsonlines import JsonLines, TextLines
-from pgflow_mp.io.opening import Opened, is_url, open_path, open_stream, stem_ending
+from pgflow_mp.io.opening import MAGIC, MAGIC_BYTES, Opened, is_url, open_path, open_stream, stem_ending
 from pgflow_mp.io.source import ElementBatch, ItemSource
 from pgflow_mp.io.tables import DelimitedTable
 from pgflow_mp.values.inputs import JSONL_ENDINGS, RunInput, parse_json, parse_jsonl, read_input
@@ -184,7 +184,7 @@ def _is_small_text(path: str) -> bool:
         if os.path.getsize(path) >= SMALL or not os.path.isfile(path):
             return False
         with open(path, "rb") as file:
-            return not file.read(6).startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd"))
+            return not file.read(MAGIC_BYTES).startswith(MAGIC)
     except OSError:
         return True  # reading it will tell
 

@@ -12,12 +12,12 @@ import msgspec
 
 from pgflow_mp.errors import InputError
 from pgflow_mp.io.jsonlines import OfFile
+from pgflow_mp.io.opening import LONGEST
 from pgflow_mp.io.source import ElementBatch, is_storable, joined
 from pgflow_mp.values.inputs import check_line
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _scan: Final[Any] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
-_LONGEST: Final = 256_000_000
 _TOKEN: Final = 16
 
 
@@ -81,9 +81,9 @@ class JsonArray(OfFile):
                     part.places.append(where)
                     at, state = end, "next"
             passed(at)
-            if len(text) > _LONGEST:
+            if len(text) > LONGEST:
                 raise InputError(
-                    f"{self.name}, line {line}: an element is longer than {_LONGEST // 1_000_000} MB"
+                    f"{self.name}, line {line}: an element is longer than {LONGEST // 1_000_000} MB"
                 )
             if part.texts:
                 yield part
@@ -128,14 +128,7 @@ class JsonArray(OfFile):
             pass
         kept = _Part([], [])
         for text, (line, column) in zip(part.texts, part.places, strict=True):
-            try:
-                check_line(text, self.name, line, column)
-            except InputError as error:
-                if self.on_bad is None:
-                    raise
-                found, _, reason = str(error).partition(": ")
-                self.bad(found, reason.partition("\n")[0], text.decode("utf-8", "replace"))
-            else:
+            if self._is_element(text, line, column):
                 kept.texts.append(text)
                 kept.places.append((line, column))
         part = kept  # which is what place looks at

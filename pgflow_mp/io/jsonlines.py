@@ -33,6 +33,21 @@ class OfFile(ItemSource):
     def parts(self) -> Iterator[tuple[bytes, int]]:
         return self._opened.blocks()
 
+    def _is_element(self, line: bytes, number: int, column: int = 1) -> bool:
+        """Whether a line, or what begins in that column of it, is JSON that can be stored.
+
+        Raises InputError, or tells ``on_bad``.
+        """
+        try:
+            check_line(line, self.name, number, column)
+        except InputError as error:
+            if self.on_bad is None:
+                raise
+            place, _, reason = str(error).partition(": ")
+            self.bad(place, reason.partition("\n")[0], line.strip(b" \t\r").decode("utf-8", "replace"))
+            return False
+        return True
+
 
 class JsonLines(OfFile):
     """Lines of JSON; empty ones are skipped."""
@@ -51,16 +66,7 @@ class JsonLines(OfFile):
         elements: list[Raw] = []
         numbers: list[int] = []
         for number, line in enumerate(block.split(b"\n"), first):
-            if not (text := line.strip(b" \t\r")):
-                continue
-            try:
-                check_line(line, self.name, number)
-            except InputError as error:
-                if self.on_bad is None:
-                    raise
-                place, _, reason = str(error).partition(": ")
-                self.bad(place, reason.partition("\n")[0], text.decode("utf-8", "replace"))
-            else:
+            if (text := line.strip(b" \t\r")) and self._is_element(line, number):
                 elements.append(text)
                 numbers.append(number)
         return ElementBatch(elements, lambda i: f"{self.name}, line {numbers[i]}")

@@ -17,8 +17,15 @@ from pgflow_mp.io.source import BATCH_BYTES
 from pgflow_mp.values.inputs import without_mark
 
 COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
-LONGEST_LINE: Final = 256_000_000
-_MAGIC: Final = 6
+LONGEST: Final = 256_000_000
+"""Bytes of a line, and characters of an element."""
+_GZIP: Final = b"\x1f\x8b"
+_BZIP2: Final = b"BZh"
+_XZ: Final = b"\xfd7zXZ"
+_ZSTD: Final = b"\x28\xb5\x2f\xfd"
+MAGIC: Final = (_GZIP, _BZIP2, _XZ, _ZSTD)
+"""How compressed data begins."""
+MAGIC_BYTES: Final = max(map(len, MAGIC))
 _DAMAGE: Final = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 
 
@@ -66,9 +73,9 @@ class Opened:
             if not cut:
                 rest.append(data)
                 length += len(data)
-                if length > LONGEST_LINE:
+                if length > LONGEST:
                     raise InputError(
-                        f"{self.name}, line {line} is longer than {LONGEST_LINE // 1_000_000} MB",
+                        f"{self.name}, line {line} is longer than {LONGEST // 1_000_000} MB",
                         hint="Is it of that format? Give --format.",
                     )
                 continue
@@ -168,16 +175,16 @@ def extra(module: str, name: str, what: str) -> Any:
 
 def _decompressed(stored: io.BufferedReader[Any], name: str) -> BinaryIO:
     try:
-        head = stored.peek(_MAGIC)[:_MAGIC]
+        head = stored.peek(MAGIC_BYTES)[:MAGIC_BYTES]
     except OSError as error:
         raise InputError(f"{name} cannot be read: {error.strerror or error}") from None
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(_GZIP):
         return cast(BinaryIO, io.BufferedReader(gzip.GzipFile(fileobj=stored), 1 << 18))
-    if head.startswith(b"BZh"):
+    if head.startswith(_BZIP2):
         return cast(BinaryIO, bz2.BZ2File(stored))
-    if head.startswith(b"\xfd7zXZ"):
+    if head.startswith(_XZ):
         return cast(BinaryIO, lzma.LZMAFile(stored))
-    if head.startswith(b"\x28\xb5\x2f\xfd"):
+    if head.startswith(_ZSTD):
         zstandard = extra("zstandard", "zstd", f"{name} is compressed with zstd and needs zstandard")
         unpacked = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
         return cast(BinaryIO, io.BufferedReader(unpacked, 1 << 18))
