@@ -68,6 +68,10 @@ begin
   if exists (select 1 from pgflow.runs r where r.run_id = v_run_id) then
     raise exception 'There is a run % already', v_run_id using errcode = 'unique_violation';
   end if;
+  if exists (select 1 from pgflow.leavings l where l.run_id = v_run_id) then
+    raise exception 'Run % was pruned, and not everything of it is gone yet', v_run_id
+      using errcode = 'unique_violation', hint = 'Load with another id, or prune on.';
+  end if;
   perform pgflow._drop_loads(array(
     select l.run_id from pgflow.loads l
     where not l.is_started and l.touched_at < clock_timestamp() - interval '1 day'
@@ -89,7 +93,7 @@ as $$
 begin
   select l.flow_slug, l.items into _lock_load.flow_slug, _lock_load.items
   from pgflow.loads l
-  where l.run_id = _lock_load.run_id and not l.is_started
+  where l.run_id = _lock_load.run_id and not l.is_started and l.touched_at > '-infinity'
   for update;
   if not found then
     raise exception 'There is no load % that is under way', _lock_load.run_id
@@ -166,17 +170,19 @@ begin
       coalesce(jsonb_typeof(params), 'NULL')
       using errcode = 'invalid_parameter_value';
   end if;
-  select p.first_index into v_gap
+  -- Who has opened it in an old snapshot may have lost pages to what was left of an earlier run: none may be missing.
+  select coalesce(
+      min(p.first_index) filter (where p.first_index <> p.expected),
+      case when coalesce(sum(p.items), 0) <> v_load.items then v_load.items end
+    )
+  into v_gap
   from (
-    select p.first_index,
+    select p.first_index, p.items,
       coalesce(lag(p.first_index + p.items) over (order by p.first_index), 0) as expected
     from pgflow.pages p
     where p.run_id = start_loaded_run.run_id and p.step_slug = '' and p.is_result
-  ) p
-  where p.first_index <> p.expected
-  order by p.first_index
-  limit 1;
-  if found then
+  ) p;
+  if v_gap is not null then
     raise exception 'The pages of load % do not follow one another before item %', start_loaded_run.run_id, v_gap
       using errcode = 'invalid_parameter_value';
   end if;

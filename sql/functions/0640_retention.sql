@@ -31,6 +31,42 @@ create or replace trigger refuse_id_of_leavings
   for each statement
   execute function pgflow._refuse_id_of_leavings();
 
+-- Removes up to so many pages of a run, of these bytes or one: of one step, or of all. Answers how many, and their
+-- bytes.
+create or replace function pgflow._remove_pages(
+  run_id uuid,
+  step_slug text,
+  max_rows int,
+  max_bytes bigint,
+  out removed int,
+  out bytes bigint
+)
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  with gone as (
+    delete from pgflow.pages p
+    where p.ctid = any (array(
+      select o.row_id
+      from (
+        select c.row_id, row_number() over w as n, sum(c.size) over w as bytes
+        from (
+          select b.ctid as row_id, pg_column_size(b.body) as size
+          from pgflow.pages b
+          where b.run_id = _remove_pages.run_id
+            and (_remove_pages.step_slug is null or b.step_slug = _remove_pages.step_slug)
+          limit max_rows
+        ) c
+        window w as (order by c.row_id)
+      ) o
+      where o.bytes <= max_bytes or o.n = 1
+    ))
+    returning pg_column_size(p.body) as size
+  )
+  select count(*)::int, coalesce(sum(g.size), 0)::bigint from gone g;
+$$;
+
 -- Removes up to so many tasks with their messages, else pages of so many bytes or one, of a run that is gone. Answers
 -- how many rows, and their bytes where they are pages; no rows where nothing is left of the run any more.
 create or replace function pgflow._remove_leavings(
@@ -76,26 +112,8 @@ begin
     return;
   end if;
 
-  with gone as (
-    delete from pgflow.pages p
-    where p.ctid = any (array(
-      select o.row_id
-      from (
-        select c.row_id, row_number() over w as n, sum(c.size) over w as bytes
-        from (
-          select b.ctid as row_id, pg_column_size(b.body) as size
-          from pgflow.pages b
-          where b.run_id = _remove_leavings.run_id
-          limit max_rows
-        ) c
-        window w as (order by c.row_id)
-      ) o
-      where o.bytes <= max_bytes or o.n = 1
-    ))
-    returning pg_column_size(p.body) as size
-  )
-  select count(*), coalesce(sum(g.size), 0) into removed, bytes
-  from gone g;
+  select g.removed, g.bytes into removed, bytes
+  from pgflow._remove_pages(_remove_leavings.run_id, null, max_rows, max_bytes) g;
   if removed = 0 then
     delete from pgflow.leavings l where l.run_id = _remove_leavings.run_id;
   end if;
@@ -200,16 +218,34 @@ begin
     return;
   end if;
 
-  with gone as (
-    delete from pgflow.loads l
+  -- The id of a load may be that of a run, which whoever starts it may choose: nothing of that one goes. A load whose
+  -- pages begin to go is nobody's any more.
+  for v_run in
+    select l.run_id
+    from pgflow.loads l
     where not l.is_started
       and l.touched_at < v_cutoff
       and (v_flows is null or l.flow_slug = any (v_flows))
-    returning l.run_id, l.flow_slug
-  )
-  insert into pgflow.leavings (run_id, flow_slug)
-  select g.run_id, g.flow_slug from gone g;
-  get diagnostics removed = row_count;
+    order by l.run_id
+    limit 100
+    for update skip locked
+  loop
+    select * into v_gone from pgflow._remove_pages(v_run, '', v_left, v_bytes);
+    removed := removed + greatest(v_gone.removed, 1);
+    v_left := v_left - greatest(v_gone.removed, 1);
+    v_bytes := v_bytes - v_gone.bytes;
+    if v_gone.removed > 0 then
+      update pgflow.loads l set touched_at = '-infinity' where l.run_id = v_run;
+    else
+      delete from pgflow.loads l where l.run_id = v_run;
+    end if;
+    exit when v_left <= 0 or v_bytes <= 0;
+  end loop;
+  if removed > 0 then
+    is_done := false;
+    return;
+  end if;
+
   if v_flows is null then
     removed := removed + pgflow._prune_workers(v_cutoff);
   end if;
