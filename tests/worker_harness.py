@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import msgspec
+import psutil
 import psycopg
 
 from pgflow_mp.db import connection, engine, wire
@@ -198,6 +199,27 @@ def kill(running: subprocess.Popen[str]) -> None:
     """End a process by SIGKILL and wait for it."""
     running.send_signal(signal.SIGKILL)
     running.communicate()
+
+
+@contextlib.contextmanager
+def peak() -> Iterator[list[int]]:
+    """The growth of this process' resident memory within the block, in bytes: one number, at its end."""
+    process, found, done = psutil.Process(), list[int](), threading.Event()
+    before = highest = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.01):
+            highest = max(highest, process.memory_info().rss)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield found
+    finally:
+        done.set()
+        thread.join()
+        found.append(highest - before)
 
 
 if __name__ == "__main__":

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import psutil
 import psycopg
 import pytest
-from worker_harness import adapted, eventually, output, run_row, settings, start, threaded
+from worker_harness import adapted, eventually, output, peak, run_row, settings, start, threaded
 
 from pgflow_mp.db.reads import documents
 from pgflow_mp.worker.stats import Ending
@@ -21,27 +17,6 @@ LANE = 200_000_000
 STORAGES = ("tasks", "ranges")
 
 
-@contextmanager
-def watched() -> Iterator[list[int]]:
-    """The growth of this process' resident memory within the block, in bytes: one number, at its end."""
-    process, found, done = psutil.Process(), list[int](), threading.Event()
-    before = highest = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.01):
-            highest = max(highest, process.memory_info().rss)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        done.set()
-        thread.join()
-        found.append(highest - before)
-
-
 def complete(dsn: str, flow: str, lengths: list[int], seconds: float) -> tuple[str, int]:
     """Run a flow with little memory for its processes; the run, and how much this process has grown.
 
@@ -49,7 +24,7 @@ def complete(dsn: str, flow: str, lengths: list[int], seconds: float) -> tuple[s
     """
     run = start(dsn, flow, lengths)
     worker = Worker(settings(dsn, flow, max_memory_per_worker=LANE))
-    with watched() as grown, threaded(worker) as running:
+    with peak() as grown, threaded(worker) as running:
         eventually(lambda: running.error or run_row(dsn, run).status != "started", seconds)
         worker.request_stop()
         assert running.join().ending is Ending.REQUESTED

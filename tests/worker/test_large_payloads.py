@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
-import psutil
 import psycopg
 import pytest
 from database_roles import role_with
-from worker_harness import Tasks, compiled, eventually, output, run_row, serve, settings, start, threaded
+from worker_harness import (
+    Tasks,
+    compiled,
+    eventually,
+    output,
+    peak,
+    run_row,
+    serve,
+    settings,
+    start,
+    threaded,
+)
 
 from pgflow_mp.client import Client
 from pgflow_mp.worker.stats import Ending
@@ -150,28 +156,6 @@ def test_a_run_whose_leaves_do_not_fit_together_completes(dsn: str) -> None:
 
 
 # -- at full size ----------------------------------------------------------------------------------
-
-
-@contextmanager
-def peak() -> Iterator[list[int]]:
-    """The growth of this process' resident memory within the block, in bytes: one number, at its end."""
-    process, found, done = psutil.Process(os.getpid()), list[int](), threading.Event()
-    before = process.memory_info().rss
-    highest = before
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.01):
-            highest = max(highest, process.memory_info().rss)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield found
-    finally:
-        done.set()
-        thread.join()
-        found.append(highest - before)
 
 
 def test_a_worker_does_not_grow_with_what_its_steps_hold(dsn: str) -> None:
