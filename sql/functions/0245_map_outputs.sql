@@ -40,36 +40,6 @@ as $$
   where p.first_index + e.n - 1 >= from_index and p.first_index + e.n - 1 < to_index;
 $$;
 
--- The outputs of a completed map, whatever its storage; null for what failed and was tolerated.
-create or replace function pgflow._result_elements(run_id uuid, step_slug text, from_index int, to_index int)
-returns setof jsonb
-language plpgsql
-stable
-rows 10000
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-#variable_conflict use_column
-begin
-  if pgflow._is_in_ranges(_result_elements.run_id, _result_elements.step_slug) then
-    return query
-    select e
-    from pgflow._page_elements(
-      _result_elements.run_id, _result_elements.step_slug, true, from_index, to_index
-    ) e;
-  else
-    return query
-    select coalesce(t.output, 'null'::jsonb)
-    from pgflow.step_tasks t
-    where t.run_id = _result_elements.run_id
-      and t.step_slug = _result_elements.step_slug
-      and t.task_index >= from_index
-      and t.task_index < to_index
-    order by t.task_index;
-  end if;
-end;
-$$;
-
 -- All results as one array; NULL where it would pass the limit of jsonb.
 create or replace function pgflow._collect_pages(run_id uuid, step_slug text)
 returns jsonb
