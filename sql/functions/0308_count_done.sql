@@ -44,7 +44,7 @@ begin
 end;
 $$;
 
--- The array of a finished map's outputs in index order; NULL where it would pass the 256 MB limit of
+-- The array of a finished map in tasks, its outputs in index order; NULL where it would pass the 256 MB limit of
 -- jsonb: the step still completes and its outputs stay readable in the task rows. A value alone takes up to
 -- 8 bytes more than within the array; their sum costs a tenth of what building the array does.
 create or replace function pgflow._collect_map_output(run_id uuid, step_slug text)
@@ -58,9 +58,6 @@ as $$
 declare
   v_output jsonb;
 begin
-  if pgflow._is_in_ranges(_collect_map_output.run_id, _collect_map_output.step_slug) then
-    return pgflow._collect_pages(_collect_map_output.run_id, _collect_map_output.step_slug);
-  end if;
   if (
     select sum(pg_column_size(t.output)) - 8 * count(*) > pgflow._largest_json()
     from pgflow.step_tasks t
@@ -233,9 +230,9 @@ begin
   end if;
   v_output := case
     when v_step_type = 'single' then single_output
-    when v_in_ranges and not pgflow._needs_array(_count_done.flow_slug, _count_done.run_id, _count_done.step_slug)
-      then null
-    else pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
+    when not v_in_ranges then pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
+    when pgflow._needs_array(_count_done.flow_slug, _count_done.run_id, _count_done.step_slug)
+      then pgflow._collect_pages(_count_done.run_id, _count_done.step_slug)
   end;
   update pgflow.step_states ss
   set status = 'completed',
