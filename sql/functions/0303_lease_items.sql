@@ -9,6 +9,7 @@
 -- caller waits for that one, half a second at most: two that wait for each other, each for a map that the other
 -- found empty, go on.
 create or replace function pgflow._lease_from_map(
+  flow_slug text,
   run_id uuid,
   step_slug text,
   row_id tid,
@@ -82,7 +83,9 @@ begin
   loop
     exit when v_left <= 0 or bytes >= max_bytes;
     if v_free.deaths >= 2 then
-      v_holds_suspect := coalesce(v_holds_suspect, pgflow._holds_suspect(_lease_from_map.worker_id));
+      v_holds_suspect := coalesce(
+        v_holds_suspect, pgflow._holds_suspect(_lease_from_map.flow_slug, _lease_from_map.worker_id)
+      );
       continue when v_holds_suspect;
       v_holds_suspect := true;
     end if;
@@ -196,8 +199,8 @@ begin
 end;
 $$;
 
--- Whether a worker holds anything that others died with twice.
-create or replace function pgflow._holds_suspect(worker_id uuid)
+-- Whether a worker holds anything that others died with twice: items of this flow, or a range.
+create or replace function pgflow._holds_suspect(flow_slug text, worker_id uuid)
 returns boolean
 language sql
 stable
@@ -209,13 +212,11 @@ as $$
   ) or exists (
     select 1
     from pgflow.step_tasks t
-    join pgflow.workers w on w.worker_id = _holds_suspect.worker_id
-    join pgflow.steps s on s.queue_name = w.queue_name
-    where t.flow_slug = s.flow_slug
+    where t.flow_slug = _holds_suspect.flow_slug
       and t.worker_deaths >= 2
       and t.status = 'started'
-      and t.condemned is null
       and t.last_worker_id = _holds_suspect.worker_id
+      and t.condemned is null
   );
 $$;
 

@@ -198,17 +198,9 @@ begin
   if v_condemned is not null then
     taken := pgflow._take_messages(_suspects.queue_name, v_condemned, qty, lease_seconds, null);
   end if;
-  if coalesce(cardinality(taken), 0) < qty and not exists (
-    select 1
-    from pgflow.step_tasks t
-    where t.flow_slug = _suspects.flow_slug
-      and t.worker_deaths >= 2
-      and t.status = 'started'
-      and t.last_worker_id = _suspects.worker_id
-      and t.condemned is null
-  ) and not exists (
-    select 1 from pgflow.ranges g where g.worker_id = _suspects.worker_id and g.deaths >= 2
-  ) then
+  if coalesce(cardinality(taken), 0) < qty
+    and not pgflow._holds_suspect(_suspects.flow_slug, _suspects.worker_id)
+  then
     taken := coalesce(taken, '{}') || coalesce(
       pgflow._take_messages(
         _suspects.queue_name,

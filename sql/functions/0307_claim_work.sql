@@ -71,8 +71,8 @@ begin
     v_maps := v_map.alike - v_map.place + 1;
     select l.* into v_more
     from pgflow._lease_from_map(
-      v_map.run_id, v_map.step_slug, v_map.row_id, _claim_ranges.worker_id, 1 + (v_left - 1) / v_maps, v_bytes,
-      false
+      _claim_ranges.flow_slug, v_map.run_id, v_map.step_slug, v_map.row_id, _claim_ranges.worker_id,
+      1 + (v_left - 1) / v_maps, v_bytes, false
     ) l;
     v_ranges := v_ranges || v_more.leased;
     v_sources := v_sources || array_fill(v_map.source_step, array[cardinality(v_more.leased)]);
@@ -90,7 +90,7 @@ begin
       exit when v_left <= 0 or v_bytes <= 0;
       select l.* into v_more
       from pgflow._lease_from_map(
-        v_locked_runs[i], v_locked_steps[i], null, _claim_ranges.worker_id,
+        _claim_ranges.flow_slug, v_locked_runs[i], v_locked_steps[i], null, _claim_ranges.worker_id,
         1 + (v_left - 1) / (v_maps - i + 1), v_bytes,
         cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms'
       ) l;
