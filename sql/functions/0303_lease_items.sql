@@ -2,9 +2,10 @@
 
 -- Leases up to want items of one map to a worker, in as few stretches as it has them. What was handed back comes
 -- first. Of what workers died with twice (suspects) a worker gets one stretch, and only where it holds no other.
--- max_bytes is what their pages may hold, as far as those are not counted yet: stretches end with the page that
--- reaches it; bytes is what they do hold. row_id is where the map's row was seen last: while a transaction is open
--- elsewhere the row's old versions stay, and a look-up by its key passes over them all.
+-- They are added to leased, and to sources of each the map whose results are its elements, or null; items_left and
+-- bytes_left, which their pages may hold as far as those are not counted yet, lose what they take: stretches end with
+-- the page that uses the bytes up. row_id is where the map's row was seen last: while a transaction is open elsewhere
+-- the row's old versions stay, and a look-up by its key passes over them all.
 -- is_locked: somebody else leases from the map at this moment, or did so until it had nothing left. A patient
 -- caller waits for that one, half a second at most: two that wait for each other, each for a map that the other
 -- found empty, go on.
@@ -15,10 +16,11 @@ create or replace function pgflow._lease_from_map(
   row_id tid,
   worker_id uuid,
   want int,
-  max_bytes bigint,
   patient boolean,
-  out leased pgflow.item_range[],
-  out bytes bigint,
+  inout leased pgflow.item_range[],
+  inout sources text[],
+  inout items_left int,
+  inout bytes_left bigint,
   out is_locked boolean
 )
 language plpgsql
@@ -42,8 +44,6 @@ declare
   v_is_open boolean;
   v_timeout text := current_setting('lock_timeout');
 begin
-  leased := '{}';
-  bytes := 0;
   select m.ctid, m.items, m.next_index, m.source_step into v_row, v_items, v_next, v_source
   from pgflow.range_maps m
   where m.ctid = row_id
@@ -81,7 +81,7 @@ begin
     order by g.first_index
     for update
   loop
-    exit when v_left <= 0 or bytes >= max_bytes;
+    exit when v_left <= 0 or bytes_left <= 0;
     if v_free.deaths >= 2 then
       v_holds_suspect := coalesce(
         v_holds_suspect, pgflow._holds_suspect(_lease_from_map.flow_slug, _lease_from_map.worker_id)
@@ -89,11 +89,11 @@ begin
       continue when v_holds_suspect;
       v_holds_suspect := true;
     end if;
-    select b.end_index, _lease_from_map.bytes + b.bytes, b.last_page into v_end, bytes, v_counted
+    select b.end_index, bytes_left - b.bytes, b.last_page into v_end, bytes_left, v_counted
     from pgflow._bound_lease(
       _lease_from_map.run_id, coalesce(v_source, _lease_from_map.step_slug), v_source is not null,
       v_free.first_index, v_free.first_index + least(v_left, v_free.end_index - v_free.first_index),
-      v_counted, max_bytes - bytes
+      v_counted, bytes_left
     ) b;
     update pgflow.ranges g
     set worker_id = _lease_from_map.worker_id,
@@ -111,14 +111,15 @@ begin
     end if;
     v_left := v_left - (v_end - v_free.first_index);
     leased := leased || v_lease;
+    sources := sources || v_source;
   end loop;
 
   v_end := v_next;
-  if v_left > 0 and v_next < v_items and bytes < max_bytes then
-    select b.end_index, _lease_from_map.bytes + b.bytes into v_end, bytes
+  if v_left > 0 and v_next < v_items and bytes_left > 0 then
+    select b.end_index, bytes_left - b.bytes into v_end, bytes_left
     from pgflow._bound_lease(
       _lease_from_map.run_id, coalesce(v_source, _lease_from_map.step_slug), v_source is not null,
-      v_next, v_next + least(v_left, v_items - v_next), v_counted, max_bytes - bytes
+      v_next, v_next + least(v_left, v_items - v_next), v_counted, bytes_left
     ) b;
     insert into pgflow.ranges as g (run_id, step_slug, first_index, end_index, worker_id, lease_no, leased_at)
     values (
@@ -126,8 +127,11 @@ begin
       clock_timestamp()
     )
     returning g.* into v_lease;
+    v_left := v_left - (v_end - v_next);
     leased := leased || v_lease;
+    sources := sources || v_source;
   end if;
+  items_left := items_left - (want - v_left);
 
   v_is_open := v_end < v_items or exists (
     select 1 from pgflow.ranges g

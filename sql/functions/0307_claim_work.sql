@@ -24,28 +24,27 @@ as $$
 #variable_conflict use_column
 declare
   v_map record;
-  v_more record;
   v_ranges pgflow.item_range[] := '{}';
-  v_sources text[] := '{}'; -- of each range the map whose results are the elements, or null
+  v_sources text[] := '{}'; -- see _lease_from_map
   v_known bigint[] := coalesce(array_remove(known, null), '{}');
   v_left int := items;
   v_bytes bigint := pgflow._claim_bytes();
   v_maps int;
+  v_is_locked boolean;
   v_locked_runs uuid[] := '{}';
   v_locked_steps text[] := '{}';
-  v_locked_sources text[] := '{}';
   v_begun_at timestamptz := clock_timestamp();
   v_is_hired boolean;
 begin
   for v_map in
-    select o.run_id, o.step_slug, o.row_id, o.source_step, o.alike,
+    select o.run_id, o.step_slug, o.row_id, o.alike,
       row_number() over (partition by o.priority order by o.at_most, o.lot) as place
     from (
       select c.*, count(*) over (partition by c.priority) as alike,
         -- Those with least to give first: what they do not need goes to the others.
         case when c.lots <= _claim_ranges.items then c.items - c.next_index end as at_most
       from (
-        select m.run_id, m.step_slug, m.ctid as row_id, m.source_step, m.items, m.next_index,
+        select m.run_id, m.step_slug, m.ctid as row_id, m.items, m.next_index,
           coalesce(p.priority, 0) as priority, random() as lot, count(*) over () as lots
         from pgflow.range_maps m
         join pgflow.runs r on r.run_id = m.run_id and r.status = 'started'
@@ -69,39 +68,30 @@ begin
     end if;
     exit when not v_is_hired or v_left <= 0 or v_bytes <= 0;
     v_maps := v_map.alike - v_map.place + 1;
-    select l.* into v_more
+    select l.* into v_ranges, v_sources, v_left, v_bytes, v_is_locked
     from pgflow._lease_from_map(
       _claim_ranges.flow_slug, v_map.run_id, v_map.step_slug, v_map.row_id, _claim_ranges.worker_id,
-      1 + (v_left - 1) / v_maps, v_bytes, false
+      1 + (v_left - 1) / v_maps, false, v_ranges, v_sources, v_left, v_bytes
     ) l;
-    v_ranges := v_ranges || v_more.leased;
-    v_sources := v_sources || array_fill(v_map.source_step, array[cardinality(v_more.leased)]);
-    v_bytes := v_bytes - v_more.bytes;
-    v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more.leased) g), 0);
-    if v_more.is_locked then
+    if v_is_locked then
       v_locked_runs := v_locked_runs || v_map.run_id;
       v_locked_steps := v_locked_steps || v_map.step_slug;
-      v_locked_sources := v_locked_sources || v_map.source_step;
     end if;
     continue when v_map.place < v_map.alike;
 
     v_maps := cardinality(v_locked_runs);
     for i in 1 .. case when cardinality(v_ranges) = 0 then v_maps else 0 end loop
       exit when v_left <= 0 or v_bytes <= 0;
-      select l.* into v_more
+      select l.* into v_ranges, v_sources, v_left, v_bytes, v_is_locked
       from pgflow._lease_from_map(
         _claim_ranges.flow_slug, v_locked_runs[i], v_locked_steps[i], null, _claim_ranges.worker_id,
-        1 + (v_left - 1) / (v_maps - i + 1), v_bytes,
-        cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms'
+        1 + (v_left - 1) / (v_maps - i + 1),
+        cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms',
+        v_ranges, v_sources, v_left, v_bytes
       ) l;
-      v_ranges := v_ranges || v_more.leased;
-      v_sources := v_sources || array_fill(v_locked_sources[i], array[cardinality(v_more.leased)]);
-      v_bytes := v_bytes - v_more.bytes;
-      v_left := v_left - coalesce((select sum(g.end_index - g.first_index) from unnest(v_more.leased) g), 0);
     end loop;
     v_locked_runs := '{}';
     v_locked_steps := '{}';
-    v_locked_sources := '{}';
   end loop;
   if cardinality(v_ranges) = 0 then
     return;
