@@ -47,6 +47,22 @@ begin
 end;
 $$;
 
+-- Raises what a foreign key of this column to the workers would.
+create or replace function pgflow._refuse_unknown_worker(table_name text, column_name text, worker_id uuid)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_key text := format('%s_%s_fkey', table_name, column_name);
+begin
+  raise exception 'insert or update on table "%" violates foreign key constraint "%"', table_name, v_key
+    using errcode = 'foreign_key_violation',
+          schema = 'pgflow', table = table_name, constraint = v_key,
+          detail = format('Key (%s)=(%s) is not present in table "workers".', column_name, worker_id);
+end;
+$$;
+
 -- Takes the queued tasks behind these messages of a queue, of all steps or of one: one update for the batch,
 -- parent outputs fetched once per (run, step). Rows that another session holds are left to it, so claims never wait for each other
 -- and a task is answered to exactly one caller. max_bytes bounds the input: the messages of the tasks
@@ -102,10 +118,7 @@ begin
     ) then
       return;
     end if;
-    raise exception 'insert or update on table "step_tasks" violates foreign key constraint "step_tasks_last_worker_id_fkey"'
-      using errcode = 'foreign_key_violation',
-            schema = 'pgflow', table = 'step_tasks', constraint = 'step_tasks_last_worker_id_fkey',
-            detail = format('Key (last_worker_id)=(%s) is not present in table "workers".', worker_id);
+    perform pgflow._refuse_unknown_worker('step_tasks', 'last_worker_id', worker_id);
   end if;
 
   -- Written so that no plan can be far off, whatever the statistics say: each lateral query can only be

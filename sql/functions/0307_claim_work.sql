@@ -60,11 +60,12 @@ begin
     order by o.priority desc, place
   loop
     if v_is_hired is null then
-      perform pgflow._require_worker(_claim_ranges.worker_id);
-      v_is_hired := exists (
-        select 1 from pgflow.workers w
-        where w.worker_id = _claim_ranges.worker_id and w.stopped_at is null and w.dead_after is not null
-      );
+      select w.stopped_at is null and w.dead_after is not null into v_is_hired
+      from pgflow.workers w
+      where w.worker_id = _claim_ranges.worker_id;
+      if not found then -- nobody would miss the leases of a worker without a row
+        perform pgflow._refuse_unknown_worker('ranges', 'worker_id', _claim_ranges.worker_id);
+      end if;
     end if;
     exit when not v_is_hired or v_left <= 0 or v_bytes <= 0;
     v_maps := v_map.alike - v_map.place + 1;
@@ -162,26 +163,6 @@ begin
     return query
     select c.*
     from pgflow._claim_ranges(claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known) c;
-  end if;
-end;
-$$;
-
--- A lease is its worker's for as long as that gives signs of life: without its row nobody would miss them.
-create or replace function pgflow._require_worker(worker_id uuid)
-returns void
-language plpgsql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-begin
-  if worker_id is null
-    or not exists (select 1 from pgflow.workers w where w.worker_id = _require_worker.worker_id)
-  then
-    raise exception 'insert or update on table "ranges" violates foreign key constraint "ranges_worker_id_fkey"'
-      using errcode = 'foreign_key_violation',
-            schema = 'pgflow', table = 'ranges', constraint = 'ranges_worker_id_fkey',
-            detail = format('Key (worker_id)=(%s) is not present in table "workers".', worker_id);
   end if;
 end;
 $$;
