@@ -128,6 +128,17 @@ def pytest_collection() -> Iterator[None]:
         sys.dont_write_bytecode = told
 
 
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which handlers of worker_flows.py note what they do."""
+    from worker_flows import LOG
+
+    path = tmp_path / "log"
+    path.touch()
+    monkeypatch.setenv(LOG, str(path))
+    return path
+
+
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Mark every process that the tests start, however far away it goes, and compile what hundreds import.
 

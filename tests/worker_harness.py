@@ -201,6 +201,11 @@ def kill(running: subprocess.Popen[str]) -> None:
     running.communicate()
 
 
+def lines(log: Path, word: str) -> list[str]:
+    """What handlers of worker_flows.py have noted, by its first word."""
+    return [line for line in log.read_text().splitlines() if line.startswith(word)]
+
+
 @contextlib.contextmanager
 def peak() -> Iterator[list[int]]:
     """The growth of this process' resident memory within the block, in bytes: one number, at its end."""

@@ -16,7 +16,6 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 from tcp_proxy import TcpProxy
-from worker_flows import LOG
 from worker_harness import eventually, output, settings, start, threaded
 
 from pgflow_mp.db import connection, schema, session
@@ -48,15 +47,6 @@ class Listener:
     @property
     def waited(self) -> list[str]:
         return [text for level, text in self.said if level == "warn" and "waiting for the database" in text]
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
 
 
 def ends(log: Path) -> Counter[str]:

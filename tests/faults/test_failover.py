@@ -13,7 +13,6 @@ import pytest
 from pg_cluster import Cluster, clusters
 from psycopg.conninfo import make_conninfo
 from tcp_proxy import TcpProxy
-from worker_flows import LOG
 from worker_harness import ThreadedWorker, eventually, output, run_row, settings, start, threaded
 
 from pgflow_mp.client import Client
@@ -47,15 +46,6 @@ class Listener:
     @property
     def waited(self) -> list[str]:
         return [text for text in self.said if "waiting for the database" in text]
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
 
 
 @pytest.fixture

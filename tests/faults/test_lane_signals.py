@@ -14,19 +14,9 @@ import psycopg
 import pytest
 from lane_harness import eventually as soon
 from lane_harness import gone, kinds, lanes, text
-from worker_flows import LOG
 from worker_harness import Tasks, eventually, output, process, serve, start
 
 from pgflow_mp.testing import audit_run
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
 
 
 def family(pid: int) -> list[psutil.Process]:

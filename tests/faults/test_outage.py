@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 import pytest
 from tcp_proxy import TcpProxy
-from worker_flows import LOG
 from worker_harness import eventually, output, settings, start, threaded
 
 from pgflow_mp.testing import audit_run
@@ -19,15 +18,6 @@ from pgflow_mp.worker.worker import Worker
 
 QUICK: Any = {"heartbeat_interval": 0.5, "dead_after": 3.0, "visibility_timeout": 4}
 ITEMS = 900
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
 
 
 def check(dsn: str, run_id: str, log: Path, workers: list[Worker]) -> None:

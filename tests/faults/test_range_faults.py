@@ -12,7 +12,6 @@ import psycopg
 import pytest
 from range_harness import Ranges, problems, start_in_ranges
 from tcp_proxy import TcpProxy
-from worker_flows import LOG
 from worker_harness import eventually, kill, output, process, serve, settings, threaded
 
 from pgflow_mp.observe.observer import Level, NullObserver
@@ -20,15 +19,6 @@ from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.worker import Worker
 
 QUICK: dict[str, Any] = {"heartbeat_interval": 0.2, "dead_after": 1.0}
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
 
 
 def indexes(log: Path, word: str) -> Counter[int]:

@@ -14,7 +14,6 @@ from typing import Any
 import psycopg
 import pytest
 from database_roles import role_with
-from worker_flows import LOG
 from worker_harness import Tasks, adapted, eventually, kill, process, run_row, settings, start, threaded
 
 from pgflow_mp.db import engine
@@ -28,15 +27,6 @@ from pgflow_mp.worker.worker import Worker
 
 CRASH: list[Any] = ["segfault", None]
 AT_ONCE: dict[str, Any] = {"crash_budget": 1}
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
 
 
 @contextlib.contextmanager

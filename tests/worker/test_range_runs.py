@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 from range_harness import Ranges, problems, start_in_ranges, store_in_ranges
-from worker_flows import LOG
 from worker_harness import (
     compiled,
     eventually,
+    lines,
     output,
     process,
     run_row,
@@ -25,19 +25,6 @@ from worker_harness import (
 )
 
 from pgflow_mp.worker.worker import Worker
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
-
-
-def lines(log: Path, word: str) -> list[str]:
-    return [line for line in log.read_text().splitlines() if line.startswith(word)]
 
 
 def test_maps_over_each_other_are_done_by_two_lanes(dsn: str) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
-from worker_flows import LOG
 from worker_harness import (
     Tasks,
     adapted,
     eventually,
     kill,
+    lines,
     output,
     process,
     run_row,
@@ -35,19 +35,6 @@ from pgflow_mp.worker.stats import Ending
 from pgflow_mp.worker.worker import Worker
 
 QUICK: dict[str, Any] = {"heartbeat_interval": 0.2, "dead_after": 1.0}
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
-
-
-def lines(log: Path, word: str) -> list[str]:
-    return [line for line in log.read_text().splitlines() if line.startswith(word)]
 
 
 def test_a_killed_parents_tasks_are_taken_over_and_nothing_recorded_runs_again(dsn: str, log: Path) -> None:

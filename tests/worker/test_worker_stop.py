@@ -11,7 +11,6 @@ from pathlib import Path
 import psycopg
 import pytest
 from database_server import DatabaseServer
-from worker_flows import LOG
 from worker_harness import Tasks, eventually, output, process, run_row, serve, start
 
 
@@ -27,15 +26,6 @@ def _no_runs_left(dsn: str) -> Iterator[None]:
     yield
     with psycopg.connect(dsn) as conn:
         conn.execute("select pgflow.cancel_run(run_id) from pgflow.runs where status = 'started'")
-
-
-@pytest.fixture
-def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The file in which handlers note what they do."""
-    path = tmp_path / "log"
-    path.touch()
-    monkeypatch.setenv(LOG, str(path))
-    return path
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
