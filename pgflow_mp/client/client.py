@@ -83,10 +83,7 @@ class Client:
         """
         reentry.refuse("start_flow()", in_handlers=False)
         encoded = encode_input(input)
-        wanted = _uuid(run_id) if run_id is not None else str(uuid.uuid4())
-        if wanted is None:
-            raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
-
+        wanted = _new_id(run_id)
         row = self._call(lambda conn: start_once(conn, slug, encoded, wanted, priority=priority), long=True)
         return Run(self, row)
 
@@ -106,9 +103,7 @@ class Client:
         drawing the items raises, too, and then nothing was started.
         """
         reentry.refuse("start()", in_handlers=False)
-        wanted = _uuid(run_id) if run_id is not None else str(uuid.uuid4())
-        if wanted is None:
-            raise InputError(f"{run_id!r} cannot be the id of a run", hint="Run ids are uuids.")
+        wanted = _new_id(run_id)
         slug = flow if isinstance(flow, str) else flow.slug
         with self._another() as keeper:
             return Run(self, feeding_items.start_with(keeper, slug, items, params, wanted, priority))
@@ -235,6 +230,14 @@ def _watch(conn: Connection, look: Callable[[], bool], run: bytes, deadline: flo
         if hinted and (early := min(looked + pause, deadline) - time.monotonic()) > 0:
             time.sleep(early)
     return True
+
+
+def _new_id(given: str | None) -> str:
+    """The id of a run to be started, one that nobody has yet unless it is ``given``. Raises InputError."""
+    wanted = _uuid(given) if given is not None else str(uuid.uuid4())
+    if wanted is None:
+        raise InputError(f"{given!r} cannot be the id of a run", hint="Run ids are uuids.")
+    return wanted
 
 
 def _uuid(text: str) -> str | None:
