@@ -72,10 +72,12 @@ def compact(chunk: Chunk) -> Chunk:
             steps.setdefault(item.step, len(steps)),
             item.input,
             item.flow_input,
+            item.paged,
         )
         for item in chunk.items
     ]
-    return Chunk(chunk.seq, chunk.flow, [chunk.runs[i] for i in runs], [chunk.steps[i] for i in steps], items)
+    named = [chunk.runs[i] for i in runs], [chunk.steps[i] for i in steps]
+    return Chunk(chunk.seq, chunk.flow, *named, items, chunk.batch)
 
 
 def spans(first: int, end: int, gone: Collection[int]) -> list[Stretch]:

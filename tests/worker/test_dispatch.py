@@ -205,3 +205,14 @@ def test_a_lane_is_late_when_its_chunk_takes_much_longer_than_expected() -> None
     assert not dispatcher.is_late(3, 100.0 + flight.seconds)
     assert dispatcher.is_late(3, 100.0 + 2 * flight.seconds + DEEPEST + 0.01)
     assert not dispatcher.is_late(2, 200.0)
+
+
+def test_a_chunk_of_few_items_of_many_runs_says_of_them_what_the_batch_says() -> None:
+    runs = [f"run {i}" for i in range(30)]
+    items = [Item(i, 2, 100 + i, i, 0, b"1", b"[]", {"parent": 7}) for i in range(30)]
+    whole = Batch("f", "w", runs, ["s"], [60.0], items, 60.0, 0.0, limit=3)
+    kept = [
+        Item(4, 2, 104, 0, 0, b"1", b"[]", {"parent": 7}),
+        Item(5, 2, 105, 1, 0, b"1", b"[]", {"parent": 7}),
+    ]
+    assert whole.chunk(1, 4, 2) == Chunk(1, "f", runs[4:6], ["s"], kept, 3)
