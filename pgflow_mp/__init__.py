@@ -31,12 +31,12 @@ from pgflow_mp.errors import (
     ShapeMismatch,
     WaitTimeout,
 )
-from pgflow_mp.flows.context import Context
-from pgflow_mp.flows.failures import Failed
-from pgflow_mp.flows.flow import Flow
 
 if TYPE_CHECKING:
     from pgflow_mp.client import Client
+    from pgflow_mp.flows.context import Context
+    from pgflow_mp.flows.failures import Failed
+    from pgflow_mp.flows.flow import Flow
     from pgflow_mp.runner import run
 
 __version__ = "0.1.0"
@@ -63,7 +63,13 @@ __all__ = [
     "run",
 ]
 
-_LAZY = {"Client": "pgflow_mp.client", "run": "pgflow_mp.runner"}
+_LAZY = {
+    "Client": "pgflow_mp.client",
+    "Context": "pgflow_mp.flows.context",
+    "Failed": "pgflow_mp.flows.failures",
+    "Flow": "pgflow_mp.flows.flow",
+    "run": "pgflow_mp.runner",
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -73,3 +79,7 @@ def __getattr__(name: str) -> Any:
 
     value = globals()[name] = getattr(import_module(_LAZY[name]), name)
     return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

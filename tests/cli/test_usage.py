@@ -55,15 +55,26 @@ def test_the_overview_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> 
         assert f"  {name:<9} {verb.help}" in text
 
 
-def test_help_imports_neither_driver_nor_screen(tmp_path: Path) -> None:
+def test_help_imports_neither_driver_nor_screen_nor_what_flows_are_made_of(tmp_path: Path) -> None:
     code = (
-        "import sys; from pgflow_mp.cli.main import main; main(['run', '--help']);"
-        "print([n for n in ('psycopg', 'rich', 'psutil', 'multiprocessing') if n in sys.modules])"
+        "import sys; from pgflow_mp.cli.main import VERBS, main\n"
+        "for verb in VERBS: main([verb, '--help'])\n"
+        "main(['--version'])\n"
+        "names = ('psycopg', 'rich', 'psutil', 'multiprocessing', 'msgspec', 'csv', 'pyarrow')\n"
+        "print([name for name in names if name in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment(tmp_path)
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_what_the_package_offers_is_there_once_it_is_asked_for() -> None:
+    code = (
+        "import pgflow_mp; assert {*pgflow_mp.__all__} <= {*dir(pgflow_mp)}\n"
+        "from pgflow_mp import *; from pgflow_mp.flows.flow import Flow as same; assert Flow is same"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_what_is_wrapped_in_a_list_goes_on_below_its_text(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from pgflow_mp.io.atomic import write_atomically
-from pgflow_mp.io.sinks.csvwriter import CsvSink
 from pgflow_mp.io.sinks.jsonwriters import ArraySink, LinesSink
 
 
@@ -49,6 +48,8 @@ def _sink(file: IO[bytes], format: str, folder: Path | None) -> Iterator[Sink]:
             folder = folder if folder is not None and os.access(folder, os.W_OK) else None
             spool = stack.enter_context(tempfile.TemporaryFile(dir=folder))
             if format == "csv":
+                from pgflow_mp.io.sinks.csvwriter import CsvSink
+
                 sink = CsvSink(file, spool)
             else:
                 from pgflow_mp.io.sinks.parquet import ParquetSink
