@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pgflow_mp.db.item_ranges import RangeCompletion, halves
 from pgflow_mp.db.settling import Call, Completion, Failure
@@ -40,16 +41,28 @@ class AnyGroup:
         return self.count
 
     @property
+    def sizes(self) -> list[int]:
+        """Bytes of the bodies of each of its outcomes, which may be those of many items."""
+        raise NotImplementedError
+
+    @property
     def size(self) -> int:
         """Bytes of bodies."""
-        raise NotImplementedError
+        return sum(self.sizes)
 
     def merge(self, other: Any) -> None:
         """Take over what is in another group of the same key."""
         raise NotImplementedError
 
-    def cut(self, most: int) -> AnyGroup | None:
+    def cut(self, most: int) -> Self | None:
         """Take off what is beyond ``most`` bytes of bodies and the first outcome; that, or None."""
+        for i, size in enumerate(itertools.accumulate(self.sizes)):
+            if i and size > most:
+                return self._cut_off(i)
+        return None
+
+    def _cut_off(self, first: int) -> Self:
+        """Take off the outcomes from ``first`` on."""
         raise NotImplementedError
 
     def calls(self) -> list[Call]:
@@ -81,9 +94,9 @@ class Group(AnyGroup):
         return len(self.indexes)
 
     @property
-    def size(self) -> int:
-        """Bytes of bodies."""
-        return sum(map(len, self.bodies))
+    def sizes(self) -> list[int]:
+        """Bytes of each body."""
+        return list(map(len, self.bodies))
 
     def merge(self, other: Any) -> None:
         """Take over what is in another group of the same key."""
@@ -92,23 +105,15 @@ class Group(AnyGroup):
         self.bodies += other.bodies
         self.permanent += other.permanent
 
-    def cut(self, most: int) -> Group | None:
-        """Take off what is beyond ``most`` bytes of bodies and the first outcome; that, or None."""
-        size = 0
-        for i, body in enumerate(self.bodies):
-            size += len(body)
-            if i and size > most:
-                break
-        else:
-            return None
+    def _cut_off(self, first: int) -> Self:
         rest = dataclasses.replace(
             self,
-            indexes=self.indexes[i:],
-            attempts=self.attempts[i:],
-            bodies=self.bodies[i:],
-            permanent=self.permanent[i:],
+            indexes=self.indexes[first:],
+            attempts=self.attempts[first:],
+            bodies=self.bodies[first:],
+            permanent=self.permanent[first:],
         )
-        del self.indexes[i:], self.attempts[i:], self.bodies[i:], self.permanent[i:]
+        del self.indexes[first:], self.attempts[first:], self.bodies[first:], self.permanent[first:]
         return rest
 
     def calls(self) -> list[Call]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure
 from pgflow_mp.db.settling import Call
@@ -66,24 +66,18 @@ class RangeGroup(AnyGroup):
         return max(len(self.parts), self.count // LIGHT)
 
     @property
-    def size(self) -> int:
-        """Bytes of bodies."""
-        return sum([part.size for part in self.parts])
+    def sizes(self) -> list[int]:
+        """Bytes of the bodies of each part."""
+        return [part.size for part in self.parts]
 
     def merge(self, other: Any) -> None:
         """Take over what is in another group of the same key."""
         self.parts += other.parts
 
-    def cut(self, most: int) -> RangeGroup | None:
-        """Take off the parts that are beyond ``most`` bytes of bodies and the first one; them, or None."""
-        size = 0
-        for i, part in enumerate(self.parts):
-            size += part.size
-            if i and size > most:
-                rest = replace(self, parts=self.parts[i:])
-                del self.parts[i:]
-                return rest
-        return None
+    def _cut_off(self, first: int) -> Self:
+        rest = replace(self, parts=self.parts[first:])
+        del self.parts[first:]
+        return rest
 
     def calls(self) -> list[Call]:
         """The group as calls of about FULL_ITEMS and FULL_BYTES at most, with parts joined where they can."""
@@ -153,9 +147,9 @@ class RangeFailures(AnyGroup):
         return len(self.indexes)
 
     @property
-    def size(self) -> int:
-        """Bytes of bodies."""
-        return sum(map(len, self.bodies))
+    def sizes(self) -> list[int]:
+        """Bytes of each body."""
+        return list(map(len, self.bodies))
 
     def merge(self, other: Any) -> None:
         """Take over what is in another group of the same key."""
@@ -164,16 +158,10 @@ class RangeFailures(AnyGroup):
         self.bodies += other.bodies
         self.permanent += other.permanent
 
-    def cut(self, most: int) -> RangeFailures | None:
-        """Take off what is beyond ``most`` bytes of bodies and the first outcome; that, or None."""
-        size = 0
-        for i, body in enumerate(self.bodies):
-            size += len(body)
-            if i and size > most:
-                rest = self._part(i, len(self.bodies))
-                del self.lease_nos[i:], self.indexes[i:], self.bodies[i:], self.permanent[i:]
-                return rest
-        return None
+    def _cut_off(self, first: int) -> Self:
+        rest = self._part(first, len(self.bodies))
+        del self.lease_nos[first:], self.indexes[first:], self.bodies[first:], self.permanent[first:]
+        return rest
 
     def calls(self) -> list[Call]:
         """The group as calls of at most FULL items."""
@@ -191,13 +179,11 @@ class RangeFailures(AnyGroup):
             for part in parts
         ]
 
-    def _part(self, first: int, end: int) -> RangeFailures:
-        return RangeFailures(
-            self.run,
-            self.step,
-            self.worker_id,
-            self.lease_nos[first:end],
-            self.indexes[first:end],
-            self.bodies[first:end],
-            self.permanent[first:end],
+    def _part(self, first: int, end: int) -> Self:
+        return replace(
+            self,
+            lease_nos=self.lease_nos[first:end],
+            indexes=self.indexes[first:end],
+            bodies=self.bodies[first:end],
+            permanent=self.permanent[first:end],
         )
