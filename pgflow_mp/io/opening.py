@@ -26,6 +26,7 @@ _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 MAGIC: Final = (_GZIP, _BZIP2, _XZ, _ZSTD)
 """How compressed data begins."""
 MAGIC_BYTES: Final = max(map(len, MAGIC))
+_COMPRESSED: Final = 1024  # bytes of zstd at once: they may become 32,000 times as many
 _DAMAGE: Final = (EOFError, zlib.error, lzma.LZMAError, OSError, ValueError)
 
 
@@ -116,6 +117,41 @@ class _Counting(io.RawIOBase):
         super().close()
 
 
+class _Frames(io.RawIOBase):
+    """What frames of zstd hold. zstandard's own reader takes the end of a file that was cut off for that of
+    the data.
+    """
+
+    def __init__(self, stored: io.BufferedReader[Any], decompressor: Any) -> None:
+        super().__init__()
+        self._stored = stored
+        self._decompressor = decompressor
+        self._frame = decompressor.decompressobj()
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = (self._frame.unused_data if self._frame.eof else b"") or self._stored.read(_COMPRESSED)
+            if not data:
+                if self._frame.eof:
+                    return 0
+                raise EOFError("it ends before the end of the compressed data")
+            if self._frame.eof:
+                self._frame = self._decompressor.decompressobj()
+            self._ready = memoryview(self._frame.decompress(data))
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stored.close()
+        super().close()
+
+
 def open_stream(stream: BinaryIO, name: str) -> Opened:
     """Something that is open already, such as standard input."""
     return Opened(stream, name, None)
@@ -186,6 +222,5 @@ def _decompressed(stored: io.BufferedReader[Any], name: str) -> BinaryIO:
         return cast(BinaryIO, lzma.LZMAFile(stored))
     if head.startswith(_ZSTD):
         zstandard = extra("zstandard", "zstd", f"{name} is compressed with zstd and needs zstandard")
-        unpacked = zstandard.ZstdDecompressor().stream_reader(stored, read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(unpacked, 1 << 18))
+        return cast(BinaryIO, io.BufferedReader(_Frames(stored, zstandard.ZstdDecompressor()), 1 << 18))
     return cast(BinaryIO, stored)

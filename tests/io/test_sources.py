@@ -242,14 +242,16 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("ending", PACK)
 def test_compressed_files_are_read_and_damaged_ones_named(ending: str) -> None:
     values = [{"i": i, "noise": random.Random(i).random()} for i in range(40_000)]
-    packed = PACK[ending]("\n".join(map(json.dumps, values)).encode())
+    packed = PACK[ending]("".join(json.dumps(value) + "\n" for value in values).encode())
     name = f"x.jsonl.{ending}"
     Path(name).write_bytes(packed)
     found = source(name)
     assert everything(found) == values
     assert found.position == found.size == len(packed)
-    Path(name).write_bytes(packed[: len(packed) // 2])
-    if ending != "zst":  # whose reader takes the end for that of the data
+    Path(name).write_bytes(packed * 2)
+    assert everything(source(name)) == values * 2
+    for cut in (len(packed) // 2, len(packed) - 3, len(packed) + 20):
+        Path(name).write_bytes((packed * 2)[:cut])
         with pytest.raises(InputError, match="cannot be read on"):
             everything(source(name))
     Path(f"y.csv.{ending}").write_bytes(PACK[ending](b"a\n1\n"))
