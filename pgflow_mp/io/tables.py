@@ -16,6 +16,8 @@ from pgflow_mp.io.source import BATCH_BYTES, NUL, ElementBatch, Raw
 
 _LARGEST_FIELD: Final = 16_000_000
 _ROWS: Final = 2000
+_CONVERT: Final = "Convert it first: iconv -f latin1 -t utf-8."
+_LONE_CR: Final = "Where lines end in CR alone, convert it first: tr '\\r' '\\n' < FILE."
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -44,10 +46,7 @@ class DelimitedTable(OfFile):
             try:
                 row = next(reader, None)
             except csv.Error as error:
-                place = f"{self.name}, line {line}"
-                self.bad(
-                    place, f"this is no row: {error}", "", 'A quote inside of quotes is written twice: "".'
-                )
+                self._no_row(error, line, reader.line_num)
                 continue
             if row is None:
                 break
@@ -106,8 +105,9 @@ class DelimitedTable(OfFile):
                 except texts.Misfit as error:
                     self.bad(where, f"expected {field.expected}, {error}", text)
                     break
-                if "\0" in value:
-                    self.bad(where, NUL, text)
+                if "\0" in value or _lost(value) >= 0:
+                    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+                    self.bad(where, NUL if "\0" in value else _not_utf8(value), shown, _CONVERT)
                     break
                 if converted is not texts.MISSING:
                     found[name] = converted
@@ -115,6 +115,14 @@ class DelimitedTable(OfFile):
                 elements.append(_encode(found))
                 lines.append(line)
         return ElementBatch(elements, lambda i: f"{self.name}, line {lines[i]}")
+
+    def _no_row(self, error: csv.Error, line: int, last: int) -> None:
+        """Raises InputError, or skips it, unless it is the header: the next row must not be taken for one."""
+        place = f"{self.name}, line {line}" + (f" (to line {last})" if last > line else "")
+        hint = _LONE_CR if "new-line" in str(error) else 'A quote inside of quotes is written twice: "".'
+        if not self._header:
+            raise InputError(f"{place}: this is no row: {error}", hint=hint)
+        self.bad(place, f"this is no row: {error}", "", hint)
 
     def _checked(self, header: list[str], line: int) -> list[str]:
         names = [name.strip() for name in header]
@@ -124,6 +132,9 @@ class DelimitedTable(OfFile):
             raise InputError(
                 f"{self.name}, line {line}: {what}", hint="The first line names the columns, each another."
             )
+        if (odd := next((name for name in names if "\0" in name or _lost(name) >= 0), None)) is not None:
+            what = NUL if "\0" in odd else _not_utf8(odd)
+            raise InputError(f"{self.name}, line {line}: the name of a column: {what}", hint=_CONVERT)
         return names
 
     def _lines(self) -> Iterator[str]:
@@ -131,20 +142,40 @@ class DelimitedTable(OfFile):
             try:
                 text = block.decode()
             except UnicodeDecodeError as error:
+                if self.on_bad is not None:  # its row is skipped
+                    yield from _by_line(block.decode("utf-8", "surrogateescape"))
+                    continue
                 line = first + block.count(b"\n", 0, error.start)
                 begin = block.rfind(b"\n", 0, error.start) + 1
                 column = len(block[begin : error.start].decode("utf-8", "replace")) + 1
                 place = f"{self.name}, line {line}, character {column}"
                 raise InputError(
                     f"{place}: byte 0x{block[error.start]:02x} is not UTF-8",
-                    hint="Convert it first: iconv -f latin1 -t utf-8.",
+                    hint=_CONVERT,
                 ) from None
-            lines = text.split("\n")
-            last = lines.pop()
-            for each in lines:
-                yield each + "\n"
-            if last:
-                yield last
+            yield from _by_line(text)
+
+
+def _by_line(text: str) -> Iterator[str]:
+    lines = text.split("\n")
+    last = lines.pop()
+    for each in lines:
+        yield each + "\n"
+    if last:
+        yield last
+
+
+def _lost(text: str) -> int:
+    """Where the first byte is that was not UTF-8, -1 without any."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return error.start
+    return -1
+
+
+def _not_utf8(text: str) -> str:
+    return f"byte 0x{ord(text[_lost(text)]) - 0xDC00:02x} is not UTF-8"
 
 
 def _without_missing(columns: list[Any]) -> Iterator[tuple[Any, ...]]:

@@ -371,3 +371,32 @@ def test_a_sample_is_read_ahead_and_comes_again() -> None:
     assert len(found.sample(100)) == 100
     found.row_types = RowTypes({"n": FieldType(["int"], "int")})
     assert [row["n"] for row in everything(found)] == [*range(50_000)]
+
+
+def test_no_row_after_a_bad_header_is_taken_for_the_header() -> None:
+    Path("x.csv").write_text('"a"x,b\n1,x\n3,4\n')
+    found = source("x.csv")
+    found.on_bad = print
+    assert "x.csv, line 1: this is no row" in str(refusal(found))
+    Path("mac.csv").write_bytes(b"a,b\r1,2\r")
+    told = refusal(source("mac.csv"))
+    assert "mac.csv, line 1: this is no row" in str(told)
+    assert "tr '\\r' '\\n'" in told.hint
+
+
+def test_names_of_columns_that_no_object_can_have_are_refused() -> None:
+    Path("x.csv").write_bytes(b"a\0,b\n1,2\n")
+    assert "x.csv, line 1: the name of a column: PostgreSQL cannot store" in str(refusal(source("x.csv")))
+    Path("y.csv").write_bytes(b"\xfc,b\n1,2\n")
+    found = source("y.csv")
+    found.on_bad = print
+    assert "y.csv, line 1: the name of a column: byte 0xfc is not UTF-8" in str(refusal(found))
+
+
+def test_rows_that_are_not_utf8_are_skipped_like_other_bad_rows() -> None:
+    Path("x.csv").write_bytes(b"a,b\n1,x\n2,\xfc\n3,\xc3\xbc\n")
+    good, told = skipping(source("x.csv"))
+    assert good == [{"a": "1", "b": "x"}, {"a": "3", "b": "ü"}]
+    assert told == [
+        BadLine('x.csv, line 3, column "b"', "byte 0xfc is not UTF-8", "2,\N{REPLACEMENT CHARACTER}")
+    ]
