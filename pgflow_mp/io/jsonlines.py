@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -13,6 +14,7 @@ from pgflow_mp.io.source import NUL, ElementBatch, ItemSource, Raw, is_storable,
 from pgflow_mp.values.inputs import check_line
 
 _decode_lines: Final = msgspec.json.Decoder(msgspec.Raw).decode_lines
+_EMPTY: Final = re.compile(rb"\n[ \t\r]*\n")
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -58,7 +60,8 @@ class JsonLines(OfFile):
             found = _decode_lines(block)
         except (msgspec.MsgspecError, RecursionError):
             return self._line_by_line(block, first)
-        if found and not is_storable(joined(found)):
+        body = joined(found)
+        if b"\n" in body or len(found) != _count(block) or (found and not is_storable(body)):
             return self._line_by_line(block, first)
         return ElementBatch(found, lambda i: f"{self.name}, line {_numbers(block, first)[i]}")
 
@@ -103,6 +106,12 @@ class TextLines(OfFile):
 
     def _place(self, numbers: range | list[int]) -> Callable[[int], str]:
         return lambda i: f"{self.name}, line {numbers[i]}"
+
+
+def _count(block: bytes) -> int:
+    """How many lines are not empty."""
+    ends = block.count(b"\n") + (not block.endswith(b"\n"))
+    return ends if _EMPTY.search(b"\n" + block) is None else len(_numbers(block, 0))
 
 
 def _numbers(block: bytes, first: int) -> list[int]:

@@ -400,3 +400,14 @@ def test_rows_that_are_not_utf8_are_skipped_like_other_bad_rows() -> None:
     assert told == [
         BadLine('x.csv, line 3, column "b"', "byte 0xfc is not UTF-8", "2,\N{REPLACEMENT CHARACTER}")
     ]
+
+
+@pytest.mark.parametrize("bad", ['{"a": 1} {"b": 2}', "[1,\n2]", "1\r2"])
+def test_a_line_of_a_long_file_is_one_value_as_in_a_short_one(bad: str) -> None:
+    lines = '{"i": 1}\n' * (SMALL // 8)
+    for text in (f"{bad}\n{lines}", f"{lines}\n{bad}\n", f"{lines}{bad}"):
+        Path("x.jsonl").write_text(text, newline="")
+        assert "x.jsonl, line " in str(refusal(source("x.jsonl")))
+        good, told = skipping(source("x.jsonl"))
+        assert good == [{"i": 1}] * lines.count("\n")
+        assert len(told) == 1 + bad.count("\n")
