@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from .helpers import Db, drain, flow, map_step, run_row, start
-
-OURS = uuid.UUID("33333333-3333-3333-3333-333333333333")
+from .helpers import WORKER, Db, drain, flow, map_step, run_row, start
+from .range_work import hired
 
 
 def two_maps(db: Db, storage: str) -> None:
@@ -21,11 +20,7 @@ def two_maps(db: Db, storage: str) -> None:
         storage,
         storage,
     )
-    db.do(
-        "insert into pgflow.workers (worker_id, queue_name, function_name, dead_after) "
-        "values (%s, 'f', 'w', '1 hour')",
-        OURS,
-    )
+    hired(db)
 
 
 def add(db: Db, run: uuid.UUID, first: int, *values: Any) -> int:
@@ -44,7 +39,7 @@ def test_root_maps_have_the_items_and_all_other_steps_the_parameters(db: Db, sto
     assert db.value("select count(*) from pgflow.runs") == 0
     assert db.value("select pgflow.start_loaded_run(%s, %s, 4)", run, {"rate": 2}) == run
     assert db.value("select priority from pgflow.run_priorities where run_id = %s", run) == 4
-    rows = db.rows("select * from pgflow.claim_work('f', %s, 100, 100)", OURS)
+    rows = db.rows("select * from pgflow.claim_work('f', %s, 100, 100)", WORKER)
     found: dict[str, list[Any]] = {}
     for row in rows:
         if row.items is None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from typing import Any
 
-from .helpers import Db, event_names, run_row, start
-
-OURS = uuid.UUID("33333333-3333-3333-3333-333333333333")
+from .helpers import WORKER, Db, event_names, run_row, start
+from .range_work import claim_work, complete_parts, fail_items, hired
 
 
 def chain(db: Db, slug: str = "f", *, parent: str = "", tolerated: int | None = None) -> None:
@@ -24,18 +22,13 @@ def chain(db: Db, slug: str = "f", *, parent: str = "", tolerated: int | None = 
         tolerated,
         slug,
     )
-    db.do(
-        "insert into pgflow.workers (worker_id, queue_name, function_name, dead_after) "
-        "values (%s, %s, 'w', '1 hour')",
-        OURS,
-        slug,
-    )
+    hired(db, slug)
 
 
 def ranges(db: Db, items: int = 100, slug: str = "f") -> list[tuple[str, int, int, int]]:
     """Claimed: step, first item, items, lease number."""
-    rows = db.rows("select * from pgflow.claim_work(%s, %s, 100, %s)", slug, OURS, items)
-    return [(r.step_slug, r.task_index, r.items, r.attempt) for r in rows if r.items and r.msg_id is None]
+    leases = claim_work(db, items, slug=slug).leases
+    return [(lease.step, lease.first, lease.items, lease.lease_no) for lease in leases]
 
 
 def elements(db: Db, run: uuid.UUID, step: str, first: int, items: int) -> list[Any]:
@@ -47,15 +40,11 @@ def elements(db: Db, run: uuid.UUID, step: str, first: int, items: int) -> list[
 
 
 def complete(db: Db, run: uuid.UUID, step: str, first: int, outputs: list[Any], lease: int = 1) -> Any:
-    return db.row(
-        "select * from pgflow.complete_ranges(%s, %s, %s, %s, %s, %s, %s::jsonb[])",
-        run, step, OURS, [lease], [first], [len(outputs)], [json.dumps(outputs)],
-    )  # fmt: skip
+    return complete_parts(db, run, [(lease, first, len(outputs))], [outputs], step=step)
 
 
 def fail(db: Db, run: uuid.UUID, step: str, index: int, error: str = "no", lease: int = 1) -> Any:
-    call = "select * from pgflow.fail_range_items(%s, %s, %s, %s, %s, %s, null)"
-    return db.row(call, run, step, OURS, [lease], [index], [error])
+    return fail_items(db, run, [index], lease_no=lease, error=error, step=step)
 
 
 def state(db: Db, run: uuid.UUID, step: str) -> tuple[Any, ...]:
@@ -112,7 +101,7 @@ def test_a_retried_item_of_the_parent_is_passed_on_when_its_task_is_done(db: Db)
     fail(db, run, "first", 0)
     assert ranges(db) == []
     db.do("select pgmq.set_vt('f', msg_id, 0) from pgmq.q_f")
-    task = db.row("select * from pgflow.claim_work('f', %s, 9, 9)", OURS)
+    task = db.row("select * from pgflow.claim_work('f', %s, 9, 9)", WORKER)
     assert (task.step_slug, task.task_index, task.items, task.attempt) == ("first", 0, None, 2)
     db.do("select pgflow.complete_task(%s, 'first', 0, '10')", run)
     assert ranges(db) == [("second", 0, 1, 1)]

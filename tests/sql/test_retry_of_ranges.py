@@ -6,15 +6,15 @@ import uuid
 
 from pgflow_mp.testing import audit_run
 
-from .helpers import Db, run_row, start
-from .test_open_ahead import OURS, chain, complete, fail, ranges
+from .helpers import WORKER, Db, run_row, start
+from .test_open_ahead import chain, complete, fail, ranges
 
 
 def settle(db: Db, run: uuid.UUID) -> int:
     """Claim what there is and complete it, tasks with 7, ranges with their indexes; how much it was."""
     rows = [
         r
-        for r in db.rows("select * from pgflow.claim_work('f', %s, 9, 99)", OURS)
+        for r in db.rows("select * from pgflow.claim_work('f', %s, 9, 99)", WORKER)
         if not (r.items and r.msg_id)
     ]
     for row in rows:
@@ -24,7 +24,7 @@ def settle(db: Db, run: uuid.UUID) -> int:
         else:
             db.do(
                 "select pgflow.complete_tasks(%s, %s, array[%s::int], array['7'::jsonb], %s, array[%s::int])",
-                *(run, row.step_slug, row.task_index, OURS, row.attempt),
+                *(run, row.step_slug, row.task_index, WORKER, row.attempt),
             )
     return len(rows)
 
