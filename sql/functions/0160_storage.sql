@@ -40,3 +40,29 @@ as $$
   from pgflow.pages p
   where p.run_id = _result_bytes.run_id and p.step_slug = _result_bytes.step_slug and p.is_result;
 $$;
+
+-- Raises where a page of elements is longer as text than PostgreSQL can say: whoever claims any of it is answered the
+-- whole, so that no worker could claim anything beside it. A number that is stored in 16 bytes may have 131 072
+-- digits: pages of less than 131 kB cannot be so long, and are not looked at.
+create or replace function pgflow._require_text(first_index int, items int, body jsonb)
+returns void
+language plpgsql
+immutable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if pg_column_size(body) <= 131000 then
+    return;
+  end if;
+  begin
+    perform octet_length(body::text);
+    return;
+  exception when program_limit_exceeded or internal_error then
+    null;
+  end;
+  raise exception 'Items % to % are too long to be read: % bytes that would be more than 1 GB as text',
+    first_index, first_index + items - 1, pg_column_size(body)
+    using errcode = 'program_limit_exceeded',
+          hint = 'Very large numbers and control characters are much longer as text than they are stored.';
+end;
+$$;

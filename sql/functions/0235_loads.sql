@@ -125,6 +125,8 @@ begin
     raise exception 'A page is no array of as many items as it is said to have'
       using errcode = 'invalid_parameter_value';
   end if;
+  perform pgflow._require_text(u.first_index, u.items, u.body)
+  from unnest(firsts, counts, bodies) u (first_index, items, body);
   insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
   select add_pages.run_id, '', true, u.first_index, u.items, u.body
   from unnest(firsts, counts, bodies) u (first_index, items, body);

@@ -11,8 +11,15 @@ declare
   v_elements jsonb := jsonb_path_query_first(elements, '$');
   v_count int := jsonb_array_length(v_elements);
   v_size int := least(10000, greatest(1, (65536.0 * v_count / pg_column_size(v_elements))::int));
+  v_body jsonb;
 begin
   for v_first in 0 .. v_count - 1 by v_size loop
+    v_body := jsonb_path_query_array(
+      v_elements,
+      '$[$from to $to]',
+      jsonb_build_object('from', v_first, 'to', least(v_first + v_size, v_count) - 1)
+    );
+    perform pgflow._require_text(v_first, least(v_size, v_count - v_first), v_body);
     insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
     values (
       _write_elements.run_id,
@@ -20,11 +27,7 @@ begin
       false,
       v_first,
       least(v_size, v_count - v_first),
-      jsonb_path_query_array(
-        v_elements,
-        '$[$from to $to]',
-        jsonb_build_object('from', v_first, 'to', least(v_first + v_size, v_count) - 1)
-      )
+      v_body
     );
   end loop;
 end;
