@@ -100,10 +100,6 @@ class ClaimPlanner:
         """Seconds of work per lane that are worth holding: a chunk and what passes during a claim."""
         return TARGET + max(self._claim_ahead, 2 * self._queues[queue].round_trip)
 
-    def quantity(self, queue: str, load: Load, now: float) -> int:
-        """Tasks to claim now; 0 for none."""
-        return self.quantities(queue, load, now)[0]
-
     def quantities(self, queue: str, load: Load, now: float) -> tuple[int, int]:
         """Tasks, and items of maps in ranges, to claim now; 0 for none."""
         place = self._queues[queue]

@@ -36,16 +36,21 @@ def load(**values: Any) -> Load:
     return Load(**{**nothing, "held": 0, **values})
 
 
+def tasks_of(plan: ClaimPlanner, load: Load, now: float) -> int:
+    """How many the next claim is for."""
+    return plan.quantities("f", load, now)[0]
+
+
 def test_the_first_claim_is_small_and_waits_for_a_measurement() -> None:
     plan = planner()
-    assert plan.quantity("f", load(item_seconds=None), 0.0) == 4
-    assert plan.quantity("f", load(item_seconds=None, waiting=4), 0.0) == 0
+    assert tasks_of(plan, load(item_seconds=None), 0.0) == 4
+    assert tasks_of(plan, load(item_seconds=None, waiting=4), 0.0) == 0
 
 
 def test_claims_grow_fourfold_while_the_work_is_tiny() -> None:
     plan, asked = planner(), []
     for _ in range(8):
-        quantity = plan.quantity("f", load(item_seconds=20e-6), 0.0)
+        quantity = tasks_of(plan, load(item_seconds=20e-6), 0.0)
         asked.append(quantity)
         plan.claimed("f", quantity, quantity, 10 * quantity, 0.01, 0.0)
     assert asked == [4, 16, 64, 256, 1024, MOST, MOST, MOST]
@@ -55,37 +60,37 @@ def test_long_items_are_claimed_as_lanes_need_them() -> None:
     plan = planner(lanes=16)
     plan.claimed("f", 64, 64, 640, 0.01, 0.0)
     busy = load(lanes=16, item_seconds=10.0, lane_seconds=16 * plan.horizon("f"))
-    assert plan.quantity("f", busy, 0.0) == 0
+    assert tasks_of(plan, busy, 0.0) == 0
     one_free = load(lanes=16, item_seconds=10.0, lane_seconds=15 * plan.horizon("f"))
-    assert plan.quantity("f", one_free, 0.0) == 1
+    assert tasks_of(plan, one_free, 0.0) == 1
 
 
 def test_a_fixed_batch_size_is_kept_to() -> None:
     plan = planner(batch_size=7)
-    assert plan.quantity("f", load(item_seconds=None), 0.0) == 7
-    assert plan.quantity("f", load(), 0.0) == 7
+    assert tasks_of(plan, load(item_seconds=None), 0.0) == 7
+    assert tasks_of(plan, load(), 0.0) == 7
 
 
 def test_large_inputs_make_small_claims() -> None:
     plan = planner()
     for _ in range(20):
         plan.claimed("f", 500, 500, 500 << 20, 0.01, 0.0)
-    assert plan.quantity("f", load(item_seconds=20e-6), 0.0) <= 16
+    assert tasks_of(plan, load(item_seconds=20e-6), 0.0) <= 16
 
 
 def test_empty_claims_are_spaced_out_until_work_is_announced() -> None:
     plan, now, pauses = planner(shortest_pause=0.1, longest_pause=2.0), 0.0, []
     for _ in range(7):
-        assert plan.quantity("f", load(), now)
+        assert tasks_of(plan, load(), now)
         plan.claimed("f", 10, 0, 0, 0.001, now)
-        assert plan.quantity("f", load(), now) == 0
+        assert tasks_of(plan, load(), now) == 0
         pauses.append(round(plan.pause("f"), 3))
         now += plan.pause("f")
     assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 2.0, 2.0]
     assert plan.dry("f")
     plan.claimed("f", 10, 0, 0, 0.001, now)
     plan.announce("f")
-    assert plan.quantity("f", load(), now)
+    assert tasks_of(plan, load(), now)
     plan.announce("unknown")
 
 
@@ -103,8 +108,8 @@ def test_what_is_held_never_exceeds_what_is_worth_holding_by_more_than_an_item(
     if ramped:
         plan.claimed("f", MOST, MOST, MOST, 0.01, 0.0)
     seconds = waiting * item_seconds
-    quantity = plan.quantity(
-        "f",
+    quantity = tasks_of(
+        plan,
         load(
             item_seconds=item_seconds,
             waiting=waiting,
@@ -125,7 +130,7 @@ def test_hints_that_prove_empty_are_heeded_ever_less_and_one_that_is_true_makes_
     plan.claimed("f", 10, 0, 0, 0.001, now)
     while now < 3.0:  # a flood
         plan.hint("f", now)
-        if plan.quantity("f", load(), now):
+        if tasks_of(plan, load(), now):
             plan.asked("f")
             plan.claimed("f", 10, 0, 0, 0.001, now)
             heeded.append(now)
@@ -136,15 +141,15 @@ def test_hints_that_prove_empty_are_heeded_ever_less_and_one_that_is_true_makes_
     plan.hint("f", now)
     assert plan.dry("f"), "words are no reason to stay"
     now += 0.1
-    assert plan.quantity("f", load(), now)
+    assert tasks_of(plan, load(), now)
     plan.asked("f")
     plan.claimed("f", 10, 1, 10, 0.001, now)
     plan.asked("f")
     plan.claimed("f", 10, 0, 0, 0.001, now)
-    assert plan.quantity("f", load(), now) == 0
+    assert tasks_of(plan, load(), now) == 0
     plan.hint("f", now)
     assert not plan.dry("f")
-    assert plan.quantity("f", load(), now)
+    assert tasks_of(plan, load(), now)
     plan.hint("unknown", now)
 
 

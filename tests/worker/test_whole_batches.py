@@ -107,7 +107,7 @@ def test_a_claim_is_for_whole_batches() -> None:
     assert planner.quantities("f", load, 0.0) == (128, 128)
     assert planner.quantities("f", Load(2, 0.5, 0, 0.0, 0.9, 0, batch=64), 0.0) == (64, 64)
     assert planner.quantities("f", Load(2, 0.5, 0, 0.0, 0.9, 0), 0.0)[0] < 4
-    assert ClaimPlanner(["f"], lanes=2, batch_size=5).quantity("f", load, 0.0) == 5
+    assert ClaimPlanner(["f"], lanes=2, batch_size=5).quantities("f", load, 0.0)[0] == 5
 
 
 def test_what_was_seen_last_says_how_many_are_taken_at_once() -> None:
