@@ -22,10 +22,10 @@ from pgflow_mp.worker.parking import Parked, Parking
 from pgflow_mp.worker.range_outcomes import RangeCollector
 from pgflow_mp.worker.ranges import RangeBatch
 from pgflow_mp.worker.retries import Retries
+from pgflow_mp.worker.settle import MIDST
 from pgflow_mp.worker.startup import Policies, StepPolicy
 from pgflow_mp.worker.stats import Stats
 
-_MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: nothing follows from it
 _ONE_LOSS: Final = 0.2  # seconds within which lanes that lost their parent lost the same one
 
 
@@ -111,7 +111,7 @@ class Collector:
         self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes), size)
         self._stats.busy += seconds
         self.count(chunk.flow, chunk.steps[0], 0, len(outcomes))
-        self._settler.add([group], size, _MIDST)
+        self._settler.add([group], size, MIDST)
 
     def _mixed(self, flight: Flight, chunk: Chunk, batch: Batch, outcomes: list[Outcome]) -> None:
         groups: dict[tuple[int, int, bool], Group] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol, cast
+from typing import Protocol, cast
 
 from pgflow_mp.executors.events import RangeOutcomes
 from pgflow_mp.executors.messages import Item, Kind, Outcome
@@ -13,10 +13,8 @@ from pgflow_mp.worker.corner import Corner
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.range_groups import RangeFailures, RangeGroup, RangePart
 from pgflow_mp.worker.ranges import OVERHEAD, RangeBatch
-from pgflow_mp.worker.settle import Settler
+from pgflow_mp.worker.settle import MIDST, Settler
 from pgflow_mp.worker.stats import Stats
-
-_MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: nothing follows from it
 
 
 class _Bookkeeper(Protocol):
@@ -100,7 +98,7 @@ class RangeCollector:
         self._dispatcher.times.observe(batch.flow, batch.step, event.seconds, items, size, OVERHEAD)
         self._stats.busy += event.seconds
         self._book.count(batch.flow, batch.step, 0, items)
-        self._settler.add([RangeGroup(batch.run, batch.step, batch.worker_id, parts)], size, _MIDST)
+        self._settler.add([RangeGroup(batch.run, batch.step, batch.worker_id, parts)], size, MIDST)
 
     def _failed(self, flight: Flight, batch: RangeBatch, outcomes: list[Outcome]) -> None:
         group = RangeFailures(batch.run, batch.step, batch.worker_id)

@@ -36,6 +36,7 @@ from pgflow_mp.worker.releases import Release
 T = TypeVar("T")
 
 _IN_CALL: Final = 3.0  # times as long as other rounds a call, or connecting, may take
+MIDST: Final = 2.0  # lingers that an outcome in the midst of a map may wait: nothing follows from it
 MOST: Final = 2000  # items in a transaction
 MOST_BYTES: Final = 16 << 20  # of bodies in a transaction, or one body
 MOST_UNSETTLED: Final = 20_000  # items: beyond this the worker claims nothing more
