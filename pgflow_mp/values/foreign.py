@@ -14,7 +14,6 @@ _DURATION: Final = re.compile(
     r"(-?)P(?:(\d{1,9})D)?(?:T(?:(\d{1,9})H)?(?:(\d{1,9})M)?(?:(\d{1,12})(?:\.(\d{1,9}))?S)?)?"
 )
 _DAY: Final = 86_400
-_MISSING: Final = ("NaT", "NA")
 _TABLES: Final = ("DataFrame", "Series", "Index", "LazyFrame")
 
 

@@ -18,7 +18,6 @@ _signal: Final[Any] = importlib.import_module("_signal")  # as signal, but makes
 _TIMERS: Final = (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF)
 _LIMITS: Final = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
 _IDS: Final = ("getresuid", "getresgid", "getgroups")
-_SCHEDULE: Final = ("sched_getaffinity", "sched_getscheduler")
 _GET_PDEATHSIG, _SET_PDEATHSIG = 2, 1
 _ONE_WAY: Final = (39, 21)  # PR_GET_NO_NEW_PRIVS, PR_GET_SECCOMP
 
