@@ -19,17 +19,17 @@ declare
   v_parent_slug text;
   v_parent_type text;
   v_parent_status text;
+  v_source text;
   v_array jsonb;
 begin
   if pgflow._is_in_ranges(_map_elements.run_id, _map_elements.step_slug) then
     return query
-    select p.value
-    from (select coalesce(m.source_step, m.step_slug) as slug, m.source_step is not null as is_result
-      from pgflow.range_maps m
-      where m.run_id = _map_elements.run_id and m.step_slug = _map_elements.step_slug) s
+    select e.value
+    from pgflow.range_maps m
     cross join lateral pgflow._page_elements(
-      _map_elements.run_id, s.slug, s.is_result, from_index, to_index
-    ) p (value);
+      m.run_id, coalesce(m.source_step, m.step_slug), m.source_step is not null, from_index, to_index
+    ) e (value)
+    where m.run_id = _map_elements.run_id and m.step_slug = _map_elements.step_slug;
     return;
   end if;
 
@@ -40,16 +40,10 @@ begin
   left join pgflow.steps p on p.flow_slug = d.flow_slug and p.step_slug = d.dep_slug
   where r.run_id = _map_elements.run_id;
 
-  if v_parent_type = 'map' and pgflow._is_in_ranges(_map_elements.run_id, v_parent_slug) then
+  v_source := pgflow._source_in_pages(_map_elements.run_id, v_parent_slug);
+  if v_source is not null then
     return query
-    select e
-    from pgflow._page_elements(_map_elements.run_id, v_parent_slug, true, from_index, to_index) e;
-    return;
-  end if;
-
-  if v_parent_slug is null and pgflow._is_loaded(_map_elements.run_id) then
-    return query
-    select e from pgflow._page_elements(_map_elements.run_id, '', true, from_index, to_index) e;
+    select e from pgflow._page_elements(_map_elements.run_id, v_source, true, from_index, to_index) e;
     return;
   end if;
   if v_parent_slug is null then

@@ -1,14 +1,21 @@
 -- Ours: runs whose items come page by page, from a file or a query, and are never one document. Nothing of a load
 -- is seen by anybody until its run is started, at once and whole.
 
--- Whether the items of a run were loaded.
-create or replace function pgflow._is_loaded(run_id uuid)
-returns boolean
+-- The step whose result pages are the elements of a map over this parent, or, where that is null, over the run's
+-- input: '' where they were loaded. NULL: they are in no pages.
+create or replace function pgflow._source_in_pages(run_id uuid, parent_slug text)
+returns text
 language sql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select exists (select 1 from pgflow.loads l where l.run_id = _is_loaded.run_id and l.is_started);
+  select case
+    when parent_slug is not null then
+      case when pgflow._is_in_ranges(_source_in_pages.run_id, parent_slug) then parent_slug end
+    when exists (
+      select 1 from pgflow.loads l where l.run_id = _source_in_pages.run_id and l.is_started
+    ) then ''
+  end;
 $$;
 
 -- Drops loads that were not started, with their pages.

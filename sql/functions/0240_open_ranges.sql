@@ -55,26 +55,24 @@ begin
   from pgflow.deps d
   where d.flow_slug = _open_ranges.flow_slug and d.step_slug = _open_ranges.step_slug;
 
-  if v_parent is null and pgflow._is_loaded(_open_ranges.run_id) then
-    v_source := '';
-  elsif v_parent is null then
-    select r.input into v_elements from pgflow.runs r where r.run_id = _open_ranges.run_id;
-  elsif pgflow._is_in_ranges(_open_ranges.run_id, v_parent) then
-    v_source := v_parent;
-  else
-    select ss.output into v_elements
-    from pgflow.step_states ss
-    where ss.run_id = _open_ranges.run_id and ss.step_slug = v_parent;
-  end if;
-
-  if v_source is null and v_elements is not null then
-    perform pgflow._write_elements(_open_ranges.run_id, _open_ranges.step_slug, v_elements);
-  elsif v_source is null then -- outputs of tasks that pass the limit of jsonb together
-    for v_first in 0 .. items - 1 by 1000 loop
-      perform pgflow._write_element_pages(
-        _open_ranges.run_id, _open_ranges.step_slug, v_first, least(v_first + 1000, items)
-      );
-    end loop;
+  v_source := pgflow._source_in_pages(_open_ranges.run_id, v_parent);
+  if v_source is null then
+    if v_parent is null then
+      select r.input into v_elements from pgflow.runs r where r.run_id = _open_ranges.run_id;
+    else
+      select ss.output into v_elements
+      from pgflow.step_states ss
+      where ss.run_id = _open_ranges.run_id and ss.step_slug = v_parent;
+    end if;
+    if v_elements is not null then
+      perform pgflow._write_elements(_open_ranges.run_id, _open_ranges.step_slug, v_elements);
+    else -- outputs of tasks that pass the limit of jsonb together
+      for v_first in 0 .. items - 1 by 1000 loop
+        perform pgflow._write_element_pages(
+          _open_ranges.run_id, _open_ranges.step_slug, v_first, least(v_first + 1000, items)
+        );
+      end loop;
+    end if;
   end if;
 
   insert into pgflow.range_maps as m (run_id, step_slug, flow_slug, items, not_before, source_step)
