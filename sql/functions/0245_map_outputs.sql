@@ -1,4 +1,62 @@
--- Ours: what a map in ranges has returned, in pages; its exceptions have it in their tasks until the map is done.
+-- Ours: what a map in ranges has in pages: its elements, and what it has returned; its exceptions have that in their
+-- tasks until the map is done.
+
+-- The pages of a step's elements, or results, that hold something from from_index to to_index (exclusive).
+create or replace function pgflow._pages_between(
+  run_id uuid,
+  step_slug text,
+  is_result boolean,
+  from_index int,
+  to_index int
+)
+returns table (page_id bigint, first_index int, items int, body jsonb)
+language plpgsql
+stable
+rows 10
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set plan_cache_mode = force_generic_plan
+as $$
+#variable_conflict use_column
+declare
+  v_first int;
+begin
+  select p.first_index into v_first
+  from pgflow.pages p
+  where p.run_id = _pages_between.run_id
+    and p.step_slug = _pages_between.step_slug
+    and p.is_result = _pages_between.is_result
+    and p.first_index <= from_index
+  order by p.first_index desc
+  limit 1;
+  return query
+  select p.page_id, p.first_index, p.items, p.body
+  from pgflow.pages p
+  where p.run_id = _pages_between.run_id
+    and p.step_slug = _pages_between.step_slug
+    and p.is_result = _pages_between.is_result
+    and p.first_index >= coalesce(v_first, from_index)
+    and p.first_index < to_index
+    and p.first_index + p.items > from_index
+  order by p.first_index;
+end;
+$$;
+
+-- The pages that hold the elements of these items of a map in ranges.
+create or replace function pgflow._pages_of(run_id uuid, step_slug text, from_index int, to_index int)
+returns table (page_id bigint, first_index int, items int, body jsonb)
+language sql
+stable
+rows 10
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.*
+  from pgflow.range_maps m
+  cross join lateral pgflow._pages_between(
+    m.run_id, coalesce(m.source_step, m.step_slug), m.source_step is not null, from_index, to_index
+  ) p
+  where m.run_id = _pages_of.run_id and m.step_slug = _pages_of.step_slug;
+$$;
 
 -- The elements of a map, or its results, from from_index to to_index (exclusive), in index order.
 create or replace function pgflow._page_elements(
@@ -13,28 +71,10 @@ language sql
 stable
 rows 10000
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
 as $$
   select e.value
-  from (
-    select p.first_index, p.body
-    from pgflow.pages p
-    where p.run_id = _page_elements.run_id
-      and p.step_slug = _page_elements.step_slug
-      and p.is_result = _page_elements.is_result
-      and p.first_index < to_index
-      and p.first_index >= coalesce(
-        (
-          select max(f.first_index)
-          from pgflow.pages f
-          where f.run_id = _page_elements.run_id
-            and f.step_slug = _page_elements.step_slug
-            and f.is_result = _page_elements.is_result
-            and f.first_index <= from_index
-        ),
-        from_index
-      )
-    order by p.first_index
+  from pgflow._pages_between(
+    _page_elements.run_id, _page_elements.step_slug, _page_elements.is_result, from_index, to_index
   ) p
   cross join lateral jsonb_array_elements(p.body) with ordinality e (value, n)
   where p.first_index + e.n - 1 >= from_index and p.first_index + e.n - 1 < to_index;

@@ -43,28 +43,15 @@ returns int
 language sql
 stable
 set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
 as $$
   select coalesce(min(p.first_index) filter (where p.bytes > max_bytes and p.n > 1) - from_index, max_rows)
   from (
     select p.first_index, row_number() over (order by p.first_index) as n,
       sum(pg_column_size(p.body)) over (order by p.first_index) as bytes
-    from pgflow.pages p
-    where p.run_id = _fitting_results.run_id
-      and p.step_slug = _fitting_results.step_slug
-      and p.is_result
-      and p.first_index >= coalesce(
-        (
-          select max(f.first_index)
-          from pgflow.pages f
-          where f.run_id = _fitting_results.run_id
-            and f.step_slug = _fitting_results.step_slug
-            and f.is_result
-            and f.first_index <= from_index
-        ),
-        0
-      )
-      and p.first_index < from_index::bigint + max_rows
+    from pgflow._pages_between(
+      _fitting_results.run_id, _fitting_results.step_slug, true, from_index,
+      least(from_index::bigint + max_rows, 2147483647)::int
+    ) p
   ) p
   where p.first_index > from_index or p.n = 1;
 $$;
