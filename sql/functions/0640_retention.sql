@@ -140,8 +140,8 @@ $$;
 
 -- Lets go of some runs that ended longer ago than keep, of loads that were given up and of archived messages: of these
 -- flows, or of all that the caller may use, and then of workers not heard of, too. Answers how many runs, and how many
--- rows of what they and earlier ones left behind. A call does about max_rows at most: call it until is_done. Runs, and
--- leavings, that somebody has locked are left for another time.
+-- rows of what they and earlier ones left behind. A call does about max_rows at most: call it until is_done. What
+-- somebody has locked is left for another time.
 create or replace function pgflow.prune_runs(
   keep interval,
   flow_slugs text[] default null,
@@ -259,7 +259,7 @@ begin
     if to_regclass(format('pgmq.%I', v_archive)) is not null then
       execute format(
         'delete from pgmq.%1$I where ctid = any (array('
-          'select ctid from pgmq.%1$I where archived_at < $1 order by archived_at limit $2))',
+          'select ctid from pgmq.%1$I where archived_at < $1 order by archived_at limit $2 for update skip locked))',
         v_archive
       ) using v_cutoff, v_left;
       get diagnostics v_rows = row_count;

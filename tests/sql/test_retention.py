@@ -164,6 +164,17 @@ def test_pages_go_by_their_bytes(db: Db) -> None:
     assert nothing_is_left(db, run)
 
 
+def test_nobody_waits_for_messages_that_another_prunes_in_an_open_transaction(alone: Db, beside: Db) -> None:
+    finished(alone, 10)
+    alone.do("update pgmq.a_f set archived_at = now() - interval '9 days'")
+    prune(beside, "7 days")
+    prune(alone, "8 days")
+    assert len(archive(alone, "f")) == 2
+    beside.conn.rollback()
+    prune(alone, "8 days")
+    assert archive(alone, "f") == []
+
+
 def test_nobody_deletes_steps_from_under_their_tasks_meanwhile(db: Db) -> None:
     run, other = finished(db, 10), start(db, setup(db, "one"))
     db.do("select pgflow.prune_runs('7 days')")
