@@ -33,25 +33,6 @@ begin
 end;
 $$;
 
--- A run that is gone was loaded for nothing.
-create or replace function pgflow._delete_loads_of_runs()
-returns trigger
-language plpgsql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  delete from pgflow.loads l using deleted d where l.run_id = d.run_id;
-  return null;
-end;
-$$;
-
-create or replace trigger delete_loads
-  after delete on pgflow.runs
-  referencing old table as deleted
-  for each statement
-  execute function pgflow._delete_loads_of_runs();
-
 -- Begins a load of items for a run to come, and answers the run's id. Loads that nobody has touched for a day are
 -- dropped at this occasion.
 create or replace function pgflow.open_load(flow_slug text, run_id uuid default null)

@@ -25,7 +25,8 @@ begin
 end;
 $$;
 
--- Pages may be written before their step has a state, and stay behind where states were truncated by hand.
+-- Pages may be written before their step has a state, and stay behind where states were truncated by hand. And what
+-- the run was loaded with was loaded for nothing.
 create or replace function pgflow._delete_ranges_of_runs()
 returns trigger
 language plpgsql
@@ -36,6 +37,7 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
+  delete from pgflow.loads l using deleted d where l.run_id = d.run_id;
   delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id;
   delete from pgflow.ranges g using deleted d where g.run_id = d.run_id;
   delete from pgflow.pages p
