@@ -19,7 +19,8 @@ from pgflow_mp.io.jsonlines import JsonLines, TextLines
 from pgflow_mp.io.opening import MAGIC, MAGIC_BYTES, Opened, is_url, open_path, open_stream, stem_ending
 from pgflow_mp.io.source import ElementBatch, ItemSource
 from pgflow_mp.io.tables import DelimitedTable
-from pgflow_mp.values.inputs import JSONL_ENDINGS, RunInput, parse_json, parse_jsonl, read_input
+from pgflow_mp.values.inputs import RunInput, parse_json, parse_jsonl, read_input
+from pgflow_mp.values.jsontext import JSONL_ENDINGS
 
 FORMATS: Final = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "lines", "paths")
 SMALL: Final = 1_000_000

@@ -22,7 +22,7 @@ import msgspec
 from pgflow_mp.errors import InputError
 from pgflow_mp.values.duplicates import find_duplicate
 from pgflow_mp.values.encoding import OutputError
-from pgflow_mp.values.jsontext import characters, find_nul, invalid_utf8
+from pgflow_mp.values.jsontext import JSONL_ENDINGS, characters, find_nul, invalid_utf8
 from pgflow_mp.values.outputs import encode_output
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
     "without_mark",
 ]
 
-JSONL_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
 _MARKS: Final = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x1f\x8b", "gzip data"))
 _BOM: Final = b"\xef\xbb\xbf"
 _ORIGIN: Final = (1, 1)  # line and column at which the data begins

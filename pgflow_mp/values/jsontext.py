@@ -10,6 +10,7 @@ import codecs
 from collections.abc import Iterator
 from typing import Final
 
+JSONL_ENDINGS: Final = (".jsonl", ".ndjson", ".jsonlines")
 _PIECE: Final = 1 << 18
 _LONGEST_ESCAPE: Final = 6  # \u0000
 _NUL: Final = b"\\u0000"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pgflow_mp.errors import InputError
-from pgflow_mp.values.inputs import JSONL_ENDINGS
+from pgflow_mp.values.jsontext import JSONL_ENDINGS
 
 FORMATS: Final = ("json", "jsonl", "csv", "parquet")
 _ENDINGS: Final = {
