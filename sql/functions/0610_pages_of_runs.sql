@@ -26,7 +26,8 @@ end;
 $$;
 
 -- Pages may be written before their step has a state, and stay behind where states were truncated by hand. And what
--- the run was loaded with was loaded for nothing.
+-- the run was loaded with was loaded for nothing. A load that has its id and was not started is another's: whoever
+-- holds that one locked is not waited for.
 create or replace function pgflow._delete_ranges_of_runs()
 returns trigger
 language plpgsql
@@ -37,7 +38,7 @@ set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
 begin
-  delete from pgflow.loads l using deleted d where l.run_id = d.run_id;
+  delete from pgflow.loads l using deleted d where l.run_id = d.run_id and l.is_started;
   delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id;
   delete from pgflow.ranges g using deleted d where g.run_id = d.run_id;
   delete from pgflow.pages p

@@ -31,8 +31,8 @@ create or replace trigger refuse_id_of_leavings
   for each statement
   execute function pgflow._refuse_id_of_leavings();
 
--- Removes up to so many pages of a run, of these bytes or one: of one step, or of all. Answers how many, and their
--- bytes.
+-- Removes up to so many pages of a run, of these bytes or one: of one step, or of all, but for those that somebody
+-- has locked. Answers how many, and their bytes.
 create or replace function pgflow._remove_pages(
   run_id uuid,
   step_slug text,
@@ -57,6 +57,7 @@ as $$
           where b.run_id = _remove_pages.run_id
             and (_remove_pages.step_slug is null or b.step_slug = _remove_pages.step_slug)
           limit max_rows
+          for update skip locked
         ) c
         window w as (order by c.row_id)
       ) o
@@ -114,7 +115,7 @@ begin
 
   select g.removed, g.bytes into removed, bytes
   from pgflow._remove_pages(_remove_leavings.run_id, null, max_rows, max_bytes) g;
-  if removed = 0 then
+  if removed = 0 and not exists (select 1 from pgflow.pages p where p.run_id = _remove_leavings.run_id) then
     delete from pgflow.leavings l where l.run_id = _remove_leavings.run_id;
   end if;
 end;

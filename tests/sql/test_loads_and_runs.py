@@ -90,3 +90,18 @@ def test_a_load_that_somebody_has_locked_is_left_for_another_time(alone: Db, bes
     beside.conn.rollback()
     prune(alone)
     assert alone.column("select run_id from pgflow.loads") == []
+
+
+@pytest.mark.parametrize("call", ["add_pages(%s, '{1}', '{1}', '{[1]}')", "drop_load(%s)"])
+def test_pruning_does_not_wait_for_a_load_that_has_the_id_of_a_run(alone: Db, beside: Db, call: str) -> None:
+    flow(alone, "f", map_step("m"))
+    alone.do("select pgflow.open_load('f', %s)", CHOSEN)
+    add(alone, CHOSEN, 0, "x")
+    alone.do("select pgflow.start_run('f', '[]', %s)", CHOSEN)
+    beside.do(f"select pgflow.{call}", CHOSEN)
+    prune(alone, "-1 hour")
+    assert alone.value("select count(*) from pgflow.runs") == 0
+    beside.conn.rollback()
+    prune(alone, "-1 hour")
+    assert range_counts(alone, CHOSEN) == GONE
+    assert [alone.value(f"select count(*) from pgflow.{t}") for t in ("loads", "leavings")] == [0, 0]
