@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -34,12 +35,65 @@ def is_pattern(text: str) -> bool:
 
 def matching(pattern: str) -> list[str]:
     """The files that a pattern names, in natural order. Raises InputError if there are none."""
-    found = [path for path in glob.iglob(os.path.expanduser(pattern), recursive=True) if os.path.isfile(path)]
+    found = [path for path in _matching(os.path.expanduser(pattern)) if os.path.isfile(path)]
     if not found:
         raise InputError(
             f"No file matches {pattern}", hint="** stands for any number of folders: 'data/**/*.png'."
         )
     return sorted(found, key=natural)
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """What glob finds. Links to folders are followed as it does, but never into a folder that they are in."""
+    begin, stars, rest = f"/{pattern}".partition("/**/")
+    if not stars and pattern != "**" and not pattern.endswith("/**"):
+        return glob.iglob(pattern)
+    if not stars:
+        begin, rest = f"/{pattern}".removesuffix("/**"), "*"
+    begin = begin[1:] + "/" if begin else ""
+    found = {
+        path: None
+        for top in (glob.iglob(begin) if is_pattern(begin) else [begin])
+        for folder in _folders(top)
+        for path in _matching(glob.escape(folder) + rest)
+    }
+    return iter(found)
+
+
+def _folders(top: str) -> Iterator[str]:
+    """It and the folders below, with a slash at the end but for the one that "" stands for."""
+    above = frozenset[tuple[int, int]]()
+    for parent in (place := Path(os.path.realpath(top or "."))).parents:
+        above = _identities(str(parent), above)
+    under_way = [(top, _identities(str(place), above))]
+    while under_way:
+        folder, above = under_way.pop()
+        yield folder
+        try:
+            with os.scandir(folder or ".") as entries:
+                names = [entry.name for entry in entries if entry.name[0] != "." and _is_dir(entry)]
+        except OSError:
+            continue
+        for name in names:
+            path = f"{folder}{name}/"
+            if (known := _identities(path, above)) != above:
+                under_way.append((path, known))
+
+
+def _is_dir(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _identities(folder: str, above: frozenset[tuple[int, int]]) -> frozenset[tuple[int, int]]:
+    """Those above and this one, by which it is known under whatever name."""
+    try:
+        found = os.stat(folder or ".")
+    except OSError:
+        return above
+    return above | {(found.st_dev, found.st_ino)}
 
 
 class Paths(ItemSource):
@@ -82,15 +136,23 @@ class Paths(ItemSource):
 
 
 def _below(folder: str) -> Iterator[str]:
+    """All files of a folder and of those in it, however deep; links to folders are not followed."""
+    under_way = [iter(_entries(folder))]
+    while under_way:
+        for entry in under_way[-1]:
+            if entry.is_dir(follow_symlinks=False):
+                under_way.append(iter(_entries(entry.path)))
+                break
+            if os.path.isfile(entry.path):  # a link to itself is none
+                yield entry.path
+        else:
+            under_way.pop()
+
+
+def _entries(folder: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as entries:
-            known = sorted(
-                (entry for entry in entries if not entry.name.startswith(".")), key=lambda e: natural(e.name)
-            )
+            known = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as error:
         raise InputError(f"Folder {folder} cannot be read: {error.strerror}") from None
-    for entry in known:
-        if entry.is_dir(follow_symlinks=False):
-            yield from _below(entry.path)
-        elif entry.is_file():
-            yield entry.path
+    return sorted(known, key=lambda entry: natural(entry.name))

@@ -1,0 +1,64 @@
+"""Files, folders and pipes as they should not be: each is read, or refused with its place."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pgflow_mp.errors import InputError
+from pgflow_mp.io.chosen import Wanted, choose
+from pgflow_mp.io.source import BadLine, ItemSource
+
+
+@pytest.fixture(autouse=True)
+def _in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def everything(spec: str, kind: str | None = None, bad: list[BadLine] | None = None) -> list[Any]:
+    found = choose(spec, Wanted(kind))
+    assert isinstance(found, ItemSource), found
+    if bad is not None:
+        found.on_bad = bad.append
+    try:
+        return [json.loads(bytes(raw)) for batch in found.batches() for raw in batch.elements]
+    finally:
+        found.close()
+
+
+def refusal(spec: str, kind: str | None = None) -> str:
+    with pytest.raises(InputError) as caught:
+        everything(spec, kind)
+    return str(caught.value)
+
+
+def test_patterns_end_where_links_lead_back_and_follow_the_others() -> None:
+    for name in ("a/b/x.csv", "a/.hidden/x.csv", "out/o.csv", "x.csv"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("n\n")
+    os.symlink("../out", "a/link")
+    for name in ("a/up", "a/up2", "a/b/up", "a/b/up2"):
+        os.symlink("..", name)
+    os.symlink("self", "a/self")
+    assert everything("**/*.csv") == ["a/b/x.csv", "a/link/o.csv", "out/o.csv", "x.csv"]
+    assert everything("**/b/**/*.csv") == ["a/b/x.csv"]
+    assert everything("a/**") == ["a/b/x.csv", "a/link/o.csv"]
+    assert everything("a") == ["a/b/x.csv"]
+
+
+def test_folders_may_be_as_deep_as_the_system_lets_them() -> None:
+    handle = os.open(".", os.O_RDONLY)
+    for _ in range(1100):
+        os.mkdir("a", dir_fd=handle)
+        below = os.open("a", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = below
+    os.close(os.open("f.txt", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
+    os.close(handle)
+    deepest = "a/" * 1100 + "f.txt"
+    assert everything(".") == ["./" + deepest]
+    assert everything("**/*.txt") == [deepest]
