@@ -5,7 +5,8 @@ Times become ISO 8601, decimals strings, bytes base64; NaN and the infinities, w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import msgspec
@@ -15,11 +16,15 @@ from pgflow_mp.io.opening import extra, is_url
 from pgflow_mp.io.source import NUL, ElementBatch, ItemSource, Raw
 
 _ROWS: Final = 1024
+_NO_VALUE: Final = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError)
+"""What pyarrow and msgspec raise for what Python has no value for, or JSON: a year 40000, broken UTF-8."""
+_CAST: Final = "Convert it where it is made, times to microseconds; or --on-bad-line skip."
 _encode: Final = msgspec.json.Encoder().encode
 
 
 class _Part(NamedTuple):
-    rows: list[dict[str, Any]]
+    rows: Any
+    """A table of Arrow's."""
     first: int
 
 
@@ -33,8 +38,14 @@ class Columnar(ItemSource):
         self._rows = 0
         self._total = 0
         self._stored = self._open(path)
-        self.size = self._stored.seek(0, 2)
-        self._stored.seek(0)
+        try:
+            self.size = self._stored.seek(0, 2)
+            self._stored.seek(0)
+        except OSError:
+            self.close()
+            raise InputError(
+                f"{path} cannot be read as {kind}: that needs a file, no pipe", hint="Save it to one first."
+            ) from None
 
     @property
     def position(self) -> int:
@@ -49,9 +60,9 @@ class Columnar(ItemSource):
         try:
             for table in self._batches():
                 for at in range(0, table.num_rows, _ROWS):
-                    rows = table.slice(at, _ROWS).to_pylist()
+                    rows = table.slice(at, _ROWS)
                     yield _Part(rows, self._rows)
-                    self._rows += len(rows)
+                    self._rows += rows.num_rows
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"{self.name} cannot be read as {self._kind}: {error}".splitlines()[0],
@@ -61,14 +72,25 @@ class Columnar(ItemSource):
     def batch(self, part: _Part) -> ElementBatch:
         elements: list[Raw] = []
         kept: list[int] = []
-        for number, row in enumerate(part.rows, part.first + 1):
-            body = _encode(row)
+        for number, row in enumerate(self._of(part), part.first + 1):
+            try:
+                body = _encode(row() if callable(row) else row)
+            except _NO_VALUE as error:
+                self.bad(f"{self.name}, row {number}", _reason(error), "", _CAST)
+                continue
             if b"\\u0000" in body:
                 self.bad(f"{self.name}, row {number}", NUL, body.decode())
                 continue
             elements.append(body)
             kept.append(number)
         return ElementBatch(elements, lambda i: f"{self.name}, row {kept[i]}")
+
+    def _of(self, part: _Part) -> Sequence[Any]:
+        """Its rows as objects; where not all of them can be any, functions that make them, one by one."""
+        try:
+            return cast(Sequence[Any], part.rows.to_pylist())
+        except _NO_VALUE:
+            return [partial(_row, part.rows, i) for i in range(part.rows.num_rows)]
 
     def _batches(self) -> Iterator[Any]:
         if self._kind == "parquet":
@@ -107,3 +129,12 @@ class Columnar(ItemSource):
         except (OSError, ValueError, ImportError) as error:
             reason = getattr(error, "strerror", None) or error
             raise InputError(f"{path} cannot be read: {reason}") from None
+
+
+def _row(table: Any, index: int) -> Any:
+    return table.slice(index, 1).to_pylist()[0]
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).partition("\n")[0].partition(". Install")[0]
+    return f"no value of JSON: {text or type(error).__name__}"

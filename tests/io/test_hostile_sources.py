@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -62,3 +63,31 @@ def test_folders_may_be_as_deep_as_the_system_lets_them() -> None:
     deepest = "a/" * 1100 + "f.txt"
     assert everything(".") == ["./" + deepest]
     assert everything("**/*.txt") == [deepest]
+
+
+def test_values_of_parquet_that_json_has_not_are_refused_or_skipped_by_row() -> None:
+    pa = pytest.importorskip("pyarrow")
+    pq = pytest.importorskip("pyarrow.parquet")
+    for values, type in (
+        ([1000, 1, 2000], pa.duration("ns")),
+        ([1, 3_000_000, 2], pa.date32()),
+        ([1, 2**40, 2], pa.timestamp("s")),
+    ):
+        pq.write_table(pa.table({"x": pa.array(values, type)}), "x.parquet")
+        assert "x.parquet, row 2: no value of JSON: " in refusal("x.parquet")
+        bad: list[BadLine] = []
+        assert len(everything("x.parquet", bad=bad)) == 2
+        assert [one.place for one in bad] == ["x.parquet, row 2"]
+    pq.write_table(pa.table({"x": pa.array([b"a", b"\xff"]).view(pa.string())}), "x.parquet")
+    assert "x.parquet, row 2: no value of JSON: " in refusal("x.parquet")
+
+
+def test_parquet_out_of_a_pipe_is_refused() -> None:
+    pytest.importorskip("pyarrow")
+    os.mkfifo("x.parquet")
+    writer = threading.Thread(target=lambda: os.close(os.open("x.parquet", os.O_WRONLY)))
+    writer.start()
+    try:
+        assert "x.parquet cannot be read as parquet: that needs a file, no pipe" in refusal("x.parquet")
+    finally:
+        writer.join(5)
