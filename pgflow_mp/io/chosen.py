@@ -19,7 +19,7 @@ from pgflow_mp.io.jsonlines import JsonLines, TextLines
 from pgflow_mp.io.opening import MAGIC, MAGIC_BYTES, Opened, is_url, open_path, open_stream, stem_ending
 from pgflow_mp.io.source import ElementBatch, ItemSource
 from pgflow_mp.io.tables import DelimitedTable
-from pgflow_mp.values.inputs import RunInput, parse_json, parse_jsonl, read_input
+from pgflow_mp.values.inputs import LIMIT, RunInput, parse_json, parse_jsonl, read_input
 from pgflow_mp.values.jsontext import JSONL_ENDINGS
 
 FORMATS: Final = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "lines", "paths")
@@ -133,7 +133,18 @@ def _of_stream(opened: Opened, kind: str | None, jsonl: bool | None) -> ItemSour
         return JsonLines(again)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
         return JsonArray(again)
-    return parse_json(b"".join(again.pieces()), opened.name)
+    pieces, size = [], 0
+    for piece in again.pieces():
+        pieces.append(piece)
+        size += len(piece)
+        if size > LIMIT:
+            opened.close()
+            raise InputError(
+                f"{opened.name} is no array and has more than 1 GB, the most that a run's input can have",
+                hint="Is it JSON at all? Else give --format.",
+            )
+    opened.close()
+    return parse_json(b"".join(pieces), opened.name)
 
 
 def _small(data: bytes, name: str, jsonl: bool | None) -> RunInput:
@@ -179,6 +190,13 @@ def _exists(path: str) -> bool:
         return False
 
 
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:  # opening it will tell
+        return 0
+
+
 def _is_small_text(path: str) -> bool:
     """Whether it is a file that is short as it is, not compressed."""
     try:
@@ -214,7 +232,9 @@ class Several(ItemSource):
     """Files of one format, one after the other."""
 
     def __init__(self, paths: list[str], kind: str, name: str) -> None:
-        super().__init__(name, sum(os.path.getsize(path) for path in paths))
+        if not paths:
+            raise InputError(f"There are no files in {name}", hint="Hidden files do not count.")
+        super().__init__(name, sum(map(_size, paths)))
         self._paths = paths
         self._kind = kind
         self._passed = 0
@@ -232,7 +252,7 @@ class Several(ItemSource):
             for part in source.parts():
                 yield source, part
             self.close()
-            self._passed += os.path.getsize(path)
+            self._passed += source.size or 0
 
     def batch(self, part: tuple[ItemSource, Any]) -> ElementBatch:
         source, inner = part

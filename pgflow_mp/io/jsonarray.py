@@ -33,6 +33,8 @@ class JsonArray(OfFile):
     def parts(self) -> Iterator[_Part]:  # type: ignore[override]
         decoder = codecs.getincrementaldecoder("utf-8")()
         text, line, column, state, wanted = "", 1, 1, "begin", 0
+        pieces: list[str] = []
+        length = 0  # of the text and the pieces behind it
 
         def passed(upto: int) -> None:
             """The text before this position is done with."""
@@ -42,21 +44,29 @@ class JsonArray(OfFile):
 
         for data, last in _with_end(self._opened.pieces()):
             try:
-                text += decoder.decode(data, last)
+                pieces.append(decoder.decode(data, last))
             except UnicodeDecodeError as error:
                 raise InputError(
                     f"{self.name}, after line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8"
                 ) from None
-            if len(text) < wanted and not last:
+            length += len(pieces[-1])
+            if length < min(wanted, LONGEST + 1) and not last:
                 continue
+            text = "".join((text, *pieces))
+            pieces.clear()
             at, part, wanted = 0, _Part([], []), 0
             seen, where = 0, (line, column)  # the place of ``seen``, an offset in the text
             while True:
                 at = _end(_SPACE, text, at)
                 if at >= len(text):
                     break
-                if state == "begin":
-                    at, state = at + 1, "first"  # whoever opened it has seen the bracket
+                if state == "begin" and text[at] == "[":
+                    at, state = at + 1, "first"
+                elif state == "begin":
+                    raise InputError(
+                        f"{self.name}, line {_after(text[:at], line, column)[0]}: this is no array",
+                        hint="Only the elements of arrays are items. To have each file as one: a pattern.",
+                    )
                 elif state == "end":
                     passed(at)
                     raise InputError(
@@ -81,7 +91,8 @@ class JsonArray(OfFile):
                     part.places.append(where)
                     at, state = end, "next"
             passed(at)
-            if len(text) > LONGEST:
+            length = len(text)
+            if length > LONGEST:
                 raise InputError(
                     f"{self.name}, line {line}: an element is longer than {LONGEST // 1_000_000} MB"
                 )

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pgflow_mp.errors import InputError
+from pgflow_mp.io import chosen
 from pgflow_mp.io.chosen import Wanted, choose
 from pgflow_mp.io.source import BadLine, ItemSource
 
@@ -63,6 +65,41 @@ def test_folders_may_be_as_deep_as_the_system_lets_them() -> None:
     deepest = "a/" * 1100 + "f.txt"
     assert everything(".") == ["./" + deepest]
     assert everything("**/*.txt") == [deepest]
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "{}", "51, 2]", "7"])
+def test_of_several_json_files_each_has_to_be_an_array(text: str) -> None:
+    Path("d").mkdir()
+    Path("d/1.json").write_text("[1, 2]")
+    Path("d/2.json").write_text(f"\n {text}")
+    assert "d/2.json, line 2: this is no array" in refusal("d", "json")
+
+
+def test_several_files_of_which_one_is_gone_or_all_are_refused_by_name() -> None:
+    Path("d").mkdir()
+    assert "There are no files in d" in refusal("d", "csv")
+    for name in ("d/1.csv", "d/2.csv"):
+        Path(name).write_text("a\n1\n")
+    found = choose("d", Wanted("csv"))
+    assert isinstance(found, ItemSource)
+    found.look()
+    os.unlink("d/1.csv")
+    os.unlink("d/2.csv")
+    with pytest.raises(InputError, match=r"d/2\.csv cannot be read: No such file"):
+        list(found.batches())
+    found.close()
+
+
+def test_what_is_no_array_is_not_read_beyond_what_a_run_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chosen, "LIMIT", 3_000_000)
+    assert "/dev/zero is no array and has more than" in refusal("/dev/zero")
+
+
+def test_an_element_of_many_megabytes_takes_a_time_that_grows_with_it() -> None:
+    Path("x.json").write_bytes(b'["' + b"x" * 60_000_000 + b'", 1]')
+    begin = time.process_time()
+    assert [len(str(value)) for value in everything("x.json")] == [60_000_000, 1]
+    assert time.process_time() - begin < 5
 
 
 def test_values_of_parquet_that_json_has_not_are_refused_or_skipped_by_row() -> None:
