@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 import psutil
+import psycopg
 import pytest
 from database_server import DatabaseServer
 from worker_harness import FLOWS, Tasks, eventually, kill, output, start
@@ -205,13 +206,22 @@ def test_resuming_a_run_of_another_flow_is_refused(dsn: str) -> None:
 
 
 def test_ctrl_c_leaves_the_run_in_order_and_says_how_to_go_on(dsn: str) -> None:
-    timer = threading.Timer(1.5, signal.raise_signal, [signal.SIGINT])
-    timer.start()
+    def interrupt() -> None:
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            done = (
+                "select exists (select from pgflow.items i join pgflow.runs r using (run_id)"
+                " where r.status = 'started' and r.flow_slug = 'naps' and i.status = 'completed')"
+            )
+            eventually(lambda: conn.execute(done).fetchone() == (True,), 30)
+        signal.raise_signal(signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
     try:
         with pytest.raises(KeyboardInterrupt, match=r"was interrupted. Go on with it: resume\(naps, "):
             run(flow_of("naps"), [0.1] * 1000, dsn=dsn, workers=2)
     finally:
-        timer.join()
+        thread.join()
 
 
 @pytest.mark.slow
