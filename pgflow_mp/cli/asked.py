@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from pgflow_mp import streams
 from pgflow_mp.errors import InputError, PgflowError
 from pgflow_mp.io.atomic import write_atomically
-from pgflow_mp.io.sinks import FORMATS, check_format, open_sink
+from pgflow_mp.io.sinks import FORMATS, check_format, compressed, open_sink
 
 if TYPE_CHECKING:
     import psycopg
@@ -212,5 +212,5 @@ def _file(target: Path | IO[bytes], hint: str) -> Iterator[IO[bytes]]:
     if not isinstance(target, Path):
         yield target
         return
-    with write_atomically(target, hint) as file:
-        yield file
+    with write_atomically(target, hint) as file, compressed(file, target.name) as packed:
+        yield packed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,8 @@ def rows(path: Path) -> list[list[str]]:
         ("out.jsonl", None, ("jsonl", "a")),
         ("out.CSV", None, ("csv", "a")),
         ("out.parquet", None, ("parquet", "a")),
+        ("out.csv.gz", None, ("csv", "a")),
+        ("out.json.xz", None, ("json", None)),
         ("out", None, ("json", None)),
         ("v1.2", None, ("json", None)),
         ("out.txt", "csv", ("csv", "a")),
@@ -89,7 +92,7 @@ def test_the_ending_tells_the_format(
     assert asked == [Asked("--output", name, expected[0], expected[1], expected[1] is not None)]
 
 
-@pytest.mark.parametrize("name", ["out.cvs", "out.txt", "out.json.gz", "x.xlsx", "out.tsv"])
+@pytest.mark.parametrize("name", ["out.cvs", "out.txt", "out.txt.gz", "x.xlsx", "out.tsv"])
 def test_an_ending_that_nothing_writes_is_refused(name: str) -> None:
     for order in (Order(name, None), Order(None, None, ("a", name))):
         with pytest.raises(InputError, match=f"{name}: nothing here writes") as caught:
@@ -132,11 +135,13 @@ def test_nothing_is_started_for_files_that_cannot_be_written(cli: Cli) -> None:
 
 
 def test_results_of_steps_beside_the_output(cli: Cli) -> None:
-    files = ["--output", "out.json", "--results", "row=rows.csv", "--results", "row=rows.parquet"]
-    files += ["--results", "total=total.csv", "--results", "row=lines"]
+    files = ["--output", "out.json.gz", "--results", "row=rows.csv", "--results", "row=rows.parquet"]
+    files += ["--results", "total=total.csv", "--results", "row=lines", "--results", "row=rows.jsonl.gz"]
     done = cli("run", books(cli), "--input", "[1, 2]", *files, "--workers", "1")
     assert done.code == 0, done
-    assert json.loads((cli.cwd / "out.json").read_text()) == {"total": {"rows": 2}}
+    assert json.loads(gzip.decompress((cli.cwd / "out.json.gz").read_bytes())) == {"total": {"rows": 2}}
+    lines = gzip.decompress((cli.cwd / "rows.jsonl.gz").read_bytes()).splitlines()
+    assert [json.loads(line) for line in lines] == ROWS
     assert rows(cli.cwd / "rows.csv") == [["n", "none", "text"], ["1", "", '"1",\n'], ["2", "", '"2",\n']]
     assert pq.read_table(cli.cwd / "rows.parquet").to_pylist() == ROWS
     assert rows(cli.cwd / "total.csv") == [["rows"], ["2"]]

@@ -232,12 +232,20 @@ def test_endings_tell_the_format_and_unknown_ones_are_refused() -> None:
         "a.ndjson": "jsonl",
         "b/a.csv": "csv",
         "a.parquet": "parquet",
+        "a.jsonl.gz": "jsonl",
+        "v1.2/a.b.CSV.GZ": "csv",
+        "a.json.zst": "json",
     }
     assert {name: check_format(name, None, "--output", "--format") for name in names} == names
     for name in ("out", "v1.2", ".hidden"):
         assert check_format(name, None, "--output", "--format") is None
-    for name in ("out.cvs", "out.txt", "out.csv.gz", "a/b.tsv"):
-        with pytest.raises(InputError, match=r"--output .*: nothing here writes \.\w+ files") as caught:
+    unknown = {"out.cvs": ".cvs", "out.txt": ".txt", "a/b.tsv": ".tsv", "b.txt.gz": ".txt.gz", "c.gz": ".gz"}
+    for name, ending in {**unknown, "v1.2.gz": ".gz", "a.csv.zip": ".zip"}.items():
+        with pytest.raises(
+            InputError, match=f"--output {name}: nothing here writes {ending} files"
+        ) as caught:
             check_format(name, None, "--output", "--format")
         assert "--format json" in caught.value.hint
         assert check_format(name, "csv", "--output", "--format") == "csv"
+    with pytest.raises(InputError, match=r"x\.parquet\.gz: Parquet files are compressed inside"):
+        check_format("x.parquet.gz", None, "--output", "--format")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from pgflow_mp.io.atomic import write_atomically
+from pgflow_mp.io.sinks.compression import compressed
 from pgflow_mp.io.sinks.jsonwriters import ArraySink, LinesSink
 
 
@@ -26,11 +27,17 @@ class Sink(Protocol):
 def open_sink(target: Path | IO[bytes], format: str, hint: str = "") -> Iterator[Sink]:
     """A sink of one of FORMATS; what it has taken is in the file once the block has ended well.
 
-    A path gets all of it or stays as it was; a stream, that need not be one that can seek, gets it as it
-    comes where the format allows. Raises PgflowError, with ``hint``, where the file cannot be written.
+    A path gets all of it, compressed if its ending says so, or stays as it was; a stream, that need not be
+    one that can seek, gets it as it comes where the format allows. Raises PgflowError,
+    with ``hint``, where the file cannot be written.
     """
     if isinstance(target, Path):
-        with write_atomically(target, hint) as file, _sink(file, format, target.parent) as sink:
+        name = "" if format == "parquet" else target.name
+        with (
+            write_atomically(target, hint) as file,
+            compressed(file, name) as packed,
+            _sink(packed, format, target.parent) as sink,
+        ):
             yield sink
     else:
         with _sink(target, format, None) as sink:
