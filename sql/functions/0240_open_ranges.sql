@@ -33,6 +33,24 @@ begin
 end;
 $$;
 
+-- What the numbers of a map's leases begin behind: more than all that it had if it was started before and withdrawn,
+-- for a lease is handed back and leased anew some thousand times at most.
+create or replace function pgflow._lease_base(run_id uuid, step_slug text)
+returns int
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(
+    (
+      select 1048576 * least(w.times, 2047)
+      from pgflow.withdrawn_maps w
+      where w.run_id = _lease_base.run_id and w.step_slug = _lease_base.step_slug
+    ),
+    0
+  );
+$$;
+
 -- Starts a map in ranges. Caller holds the run's lock.
 create or replace function pgflow._open_ranges(
   flow_slug text,
@@ -75,14 +93,15 @@ begin
     end if;
   end if;
 
-  insert into pgflow.range_maps as m (run_id, step_slug, flow_slug, items, not_before, source_step)
+  insert into pgflow.range_maps as m (run_id, step_slug, flow_slug, items, not_before, source_step, lease_base)
   values (
     _open_ranges.run_id,
     _open_ranges.step_slug,
     _open_ranges.flow_slug,
     _open_ranges.items,
     case when start_delay > 0 then clock_timestamp() + make_interval(secs => start_delay) end,
-    v_source
+    v_source,
+    pgflow._lease_base(_open_ranges.run_id, _open_ranges.step_slug)
   );
   perform pgflow._open_ahead(
     _open_ranges.flow_slug, _open_ranges.run_id, _open_ranges.step_slug, _open_ranges.items

@@ -38,11 +38,14 @@ begin
         remaining_tasks = items
     where ss.run_id = _open_ahead.run_id and ss.step_slug = v_child.step_slug
     returning ss.started_at into v_started_at;
-    insert into pgflow.range_maps (run_id, step_slug, flow_slug, items, next_index, is_open, not_before, source_step)
+    insert into pgflow.range_maps (
+      run_id, step_slug, flow_slug, items, next_index, is_open, not_before, source_step, lease_base
+    )
     values (
       _open_ahead.run_id, v_child.step_slug, _open_ahead.flow_slug, items, items, false,
       case when v_child.start_delay > 0 then clock_timestamp() + make_interval(secs => v_child.start_delay) end,
-      _open_ahead.step_slug
+      _open_ahead.step_slug,
+      pgflow._lease_base(_open_ahead.run_id, v_child.step_slug)
     );
     perform pgflow._emit_step_event(
       _open_ahead.run_id,
@@ -68,7 +71,7 @@ declare
   v_child record;
 begin
   for v_child in
-    select m.step_slug, m.flow_slug
+    select m.step_slug, m.flow_slug, m.lease_base
     from pgflow.range_maps m
     join pgflow.step_states ss on ss.run_id = m.run_id and ss.step_slug = m.step_slug and ss.status = 'started'
     where m.run_id = _pass_on.run_id and m.source_step = _pass_on.step_slug
@@ -77,8 +80,8 @@ begin
     update pgflow.range_maps m
     set is_open = true
     where m.run_id = _pass_on.run_id and m.step_slug = v_child.step_slug;
-    insert into pgflow.ranges (run_id, step_slug, first_index, end_index)
-    select _pass_on.run_id, v_child.step_slug, u.first_index, u.first_index + u.items
+    insert into pgflow.ranges (run_id, step_slug, first_index, end_index, lease_no)
+    select _pass_on.run_id, v_child.step_slug, u.first_index, u.first_index + u.items, v_child.lease_base
     from unnest(firsts, counts) u (first_index, items);
     perform pg_notify('pgflow_work', v_child.flow_slug);
   end loop;

@@ -35,6 +35,7 @@ declare
   v_items int;
   v_next int;
   v_source text;
+  v_base int;
   v_free record;
   v_lease pgflow.item_range;
   v_left int := want;
@@ -44,7 +45,8 @@ declare
   v_is_open boolean;
   v_timeout text := current_setting('lock_timeout');
 begin
-  select m.ctid, m.items, m.next_index, m.source_step into v_row, v_items, v_next, v_source
+  select m.ctid, m.items, m.next_index, m.source_step, m.lease_base
+  into v_row, v_items, v_next, v_source, v_base
   from pgflow.range_maps m
   where m.ctid = row_id
     and m.run_id = _lease_from_map.run_id
@@ -52,7 +54,8 @@ begin
     and m.is_open
   for update skip locked;
   if v_items is null then
-    select m.ctid, m.items, m.next_index, m.source_step into v_row, v_items, v_next, v_source
+    select m.ctid, m.items, m.next_index, m.source_step, m.lease_base
+    into v_row, v_items, v_next, v_source, v_base
     from pgflow.range_maps m
     where m.run_id = _lease_from_map.run_id and m.step_slug = _lease_from_map.step_slug and m.is_open
     for update skip locked;
@@ -60,7 +63,8 @@ begin
   if v_items is null and patient then
     begin
       perform set_config('lock_timeout', '500ms', true);
-      select m.ctid, m.items, m.next_index, m.source_step into v_row, v_items, v_next, v_source
+      select m.ctid, m.items, m.next_index, m.source_step, m.lease_base
+      into v_row, v_items, v_next, v_source, v_base
       from pgflow.range_maps m
       where m.run_id = _lease_from_map.run_id and m.step_slug = _lease_from_map.step_slug and m.is_open
       for update;
@@ -123,7 +127,7 @@ begin
     ) b;
     insert into pgflow.ranges as g (run_id, step_slug, first_index, end_index, worker_id, lease_no, leased_at)
     values (
-      _lease_from_map.run_id, _lease_from_map.step_slug, v_next, v_end, _lease_from_map.worker_id, 1,
+      _lease_from_map.run_id, _lease_from_map.step_slug, v_next, v_end, _lease_from_map.worker_id, v_base + 1,
       clock_timestamp()
     )
     returning g.* into v_lease;

@@ -16,6 +16,7 @@ as $$
 begin
   delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id and m.step_slug = d.step_slug;
   delete from pgflow.ranges g using deleted d where g.run_id = d.run_id and g.step_slug = d.step_slug;
+  delete from pgflow.withdrawn_maps w using deleted d where w.run_id = d.run_id and w.step_slug = d.step_slug;
   delete from pgflow.pages p
   using deleted d
   where p.run_id = d.run_id
@@ -41,6 +42,7 @@ begin
   delete from pgflow.loads l using deleted d where l.run_id = d.run_id and l.is_started;
   delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id;
   delete from pgflow.ranges g using deleted d where g.run_id = d.run_id;
+  delete from pgflow.withdrawn_maps w using deleted d where w.run_id = d.run_id;
   delete from pgflow.pages p
   using deleted d
   where p.run_id = d.run_id and not exists (select 1 from pgflow.leavings l where l.run_id = d.run_id);
@@ -65,6 +67,9 @@ begin
   if exists (select 1 from pgflow.pages) then
     truncate pgflow.pages;
   end if;
+  if exists (select 1 from pgflow.withdrawn_maps) then
+    truncate pgflow.withdrawn_maps;
+  end if;
   if exists (select 1 from pgflow.loads) then
     truncate pgflow.loads;
   end if;
@@ -74,6 +79,32 @@ begin
   return null;
 end;
 $$;
+
+-- Whose step lives on was withdrawn, and may be started anew.
+create or replace function pgflow._remember_withdrawn_maps()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+begin
+  insert into pgflow.withdrawn_maps as w (run_id, step_slug)
+  select d.run_id, d.step_slug
+  from deleted d
+  join pgflow.step_states ss on ss.run_id = d.run_id and ss.step_slug = d.step_slug
+  on conflict on constraint withdrawn_maps_pkey do update set times = w.times + 1;
+  return null;
+end;
+$$;
+
+create or replace trigger remember_withdrawn_maps
+  after delete on pgflow.range_maps
+  referencing old table as deleted
+  for each statement
+  execute function pgflow._remember_withdrawn_maps();
 
 create or replace trigger delete_ranges
   after delete on pgflow.step_states

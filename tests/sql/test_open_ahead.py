@@ -151,3 +151,46 @@ def test_with_a_condition_of_its_own_it_waits(db: Db) -> None:
     ranges(db)
     complete(db, run, "first", 0, [10])
     assert ranges(db) == [("second", 0, 1, 1)]
+
+
+def test_started_anew_after_it_was_withdrawn_it_takes_no_result_of_an_earlier_lease(db: Db) -> None:
+    chain(db, parent=", when_exhausted => 'skip'")
+    run = start(db, "f", [1, 2, 3])
+    ranges(db)
+    complete(db, run, "first", 0, [10, 20])
+    assert ranges(db) == [("second", 0, 2, 1)]
+    for again in range(1, 3):
+        db.do("delete from pgflow.ranges where step_slug = 'second'")
+        db.do("delete from pgflow.range_maps where step_slug = 'second'")
+        for ahead in (False, True):
+            db.do("savepoint anew")
+            if ahead:
+                db.do(
+                    "update pgflow.step_states set status = 'created', started_at = null, initial_tasks = null,"
+                    " remaining_tasks = null where step_slug = 'second'"
+                )
+                db.do("select pgflow._open_ahead('f', %s, 'first', 3)", run)
+                db.do("select pgflow._pass_on(%s, 'first', '{0}', '{2}')", run)
+            else:
+                db.do("select pgflow._open_ranges('f', %s, 'second', 2, 0)", run)
+            (lease,) = ranges(db)
+            assert lease[:3] == ("second", 0, 2)
+            assert lease[3] == again * 1_048_576 + 1
+            assert complete(db, run, "second", 0, [100, 200], lease=1).accepted == 0
+            assert complete(db, run, "second", 0, [100, 200], lease=lease[3]).accepted == 2
+            db.do("rollback to savepoint anew")
+        db.do("select pgflow._open_ranges('f', %s, 'second', 2, 0)", run)
+    db.do("delete from pgflow.step_states where step_slug = 'second'")
+    assert db.value("select count(*) from pgflow.withdrawn_maps") == 0
+
+
+def test_a_skipped_parent_leaves_word_of_what_was_withdrawn_for_as_long_as_the_run_is_there(db: Db) -> None:
+    chain(db, parent=", when_exhausted => 'skip'")
+    run = start(db, "f", [1, 2])
+    ranges(db)
+    fail(db, run, "first", 1)
+    assert db.column("select step_slug from pgflow.withdrawn_maps") == ["second"]
+    db.do("delete from pgflow.step_tasks where run_id = %s", run)
+    db.do("delete from pgflow.step_states where run_id = %s", run)
+    db.do("delete from pgflow.runs where run_id = %s", run)
+    assert db.value("select count(*) from pgflow.withdrawn_maps") == 0
