@@ -2,7 +2,8 @@
 
 The server cannot build an input that passes the limits of jsonb (256 MB), of a text (1 GB) or of its memory;
 then it says so instead of answering the claim. The same tasks are claimed without inputs, and these asked for
-one by one. Of outputs of parents that are more than a claim is to hold only the names come along: the process
+one by one; and so are others after an answer that there was no memory for here: what that one claimed is
+unknown. Of outputs of parents that are more than a claim is to hold only the names come along: the process
 that runs the task reads them itself.
 """
 
@@ -14,7 +15,7 @@ from typing import Final, NamedTuple
 import msgspec
 import psycopg
 
-from pgflow_mp.db import engine, item_ranges
+from pgflow_mp.db import connection, engine, item_ranges
 from pgflow_mp.db.engine import ClaimedTask, Connection
 from pgflow_mp.db.item_ranges import ClaimedWork
 
@@ -35,19 +36,35 @@ class Refused(NamedTuple):
     text: str
 
 
+def found_no_room(error: BaseException) -> bool:
+    """Whether there was no memory here for an answer: Python says so, or libpq, without a SQLSTATE."""
+    if isinstance(error, psycopg.Error):
+        return error.sqlstate is None and "out of memory" in str(error)
+    return isinstance(error, MemoryError)
+
+
 def concerns_data(error: BaseException) -> bool:
     """Whether the error is about the values at hand, so that other values would have gone through.
 
     Such as a limit that they pass (54), text that the database cannot store (22), what a constraint or a
     trigger refuses (23, P0), or a corrupt page (XX). Memory is short (53200) for large values first of all.
     """
-    if isinstance(error, MemoryError):
+    if found_no_room(error):
         return True
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
         return isinstance(error, psycopg.DataError)  # psycopg's own, such as a NUL in a text
     return error.sqlstate == "53200" or error.sqlstate[:2] not in _GENERAL
+
+
+def is_undone(error: BaseException) -> bool:
+    """Whether a statement that failed so has certainly changed nothing: the server itself refused it.
+
+    Of an answer that could not be read it is unknown what it was about.
+    """
+    refused = isinstance(error, psycopg.Error) and error.sqlstate is not None
+    return refused and not connection.is_connection_lost(error)
 
 
 def claim(
@@ -59,14 +76,24 @@ def claim(
     *,
     items: int = 0,
     known: Sequence[int] = (),
+    sparing: bool = False,
 ) -> ClaimedWork:
-    """Claim work as ``item_ranges.claim_work`` does; where an input cannot be had, tasks have none."""
+    """Claim work as ``item_ranges.claim_work`` does; where an input cannot be had, tasks have none.
+
+    ``sparing``: tasks have none anyhow, and where there are any, no items are claimed. What is raised may
+    have claimed something, unless it ``is_undone``.
+    """
+    if sparing:
+        tasks = engine.claim_tasks(conn, flow_slug, worker_id, min(qty, _AT_ONCE), lease, with_input=False)
+        if tasks or not items:
+            return ClaimedWork(tasks, [], [])
+        qty = 0
     try:
         work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease)
     except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
         raise
-    except (psycopg.Error, MemoryError) as error:
-        if conn.broken or not concerns_data(error):
+    except psycopg.Error as error:
+        if conn.broken or not concerns_data(error) or not is_undone(error):
             raise
         tasks = engine.claim_tasks(conn, flow_slug, worker_id, min(qty, _AT_ONCE), lease, with_input=False)
         if not tasks:  # it is about something else, such as a page

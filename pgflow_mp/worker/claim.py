@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
 
 import psycopg
 
-from pgflow_mp.db import claiming, connection, engine, item_ranges
+from pgflow_mp.db import claiming, engine, item_ranges
 from pgflow_mp.db.engine import ClaimedTask, Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.item_ranges import ClaimedWork, ElementPage
@@ -21,6 +22,9 @@ from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.inbox import Claimed, ClaimFailed, ClaimLost, Said, WorkHinted
 from pgflow_mp.worker.planner import ClaimRequest
 from pgflow_mp.worker.ranges import RangeBatch, as_batch, gaps, without_stale
+
+_THRIFTY: Final = 30.0  # seconds
+_NO_ROOM: Final = "there is no memory for what a claim got: that goes back, and less is claimed for a while"
 
 
 def make_batch(flow: str, worker_id: str, tasks: list[ClaimedTask], lease: int | None, now: float) -> Batch:
@@ -92,6 +96,26 @@ def _others(stretches: Sequence[Stretch], end: int) -> list[Stretch]:
     return [(a, b) for a, b in zip(firsts, ends, strict=True) if a < b]
 
 
+class _Thrift:
+    """How much less is claimed from queues for a while after answers that there was no memory for."""
+
+    def __init__(self) -> None:
+        self._queues: dict[str, tuple[float, int]] = {}  # until when, what items are divided by
+
+    def no_room(self, queue: str, now: float) -> None:
+        """There was none."""
+        _, before = self._queues.get(queue, (0.0, 4))
+        self._queues[queue] = (now + _THRIFTY, min(4 * before, 1 << 16))
+
+    def cut(self, request: ClaimRequest, now: float) -> tuple[ClaimRequest, bool]:
+        """What is claimed for it, and whether sparingly."""
+        until, divisor = self._queues.get(request.queue, (0.0, 1))
+        if now >= until:
+            self._queues.pop(request.queue, None)
+            return request, False
+        return replace(request, items=-(-request.items // divisor)), True
+
+
 class Claimer(DatabaseThread):
     """Claims on a connection of its own, and listens there for announcements of work in ``flows``.
 
@@ -124,6 +148,7 @@ class Claimer(DatabaseThread):
         self._registered: set[str] = set()
         self._queue_missed: set[str] = set()
         self._requests: deque[ClaimRequest] = deque()
+        self._thrift = _Thrift()
 
     def request(self, request: ClaimRequest) -> None:
         """Claim soon."""
@@ -155,6 +180,7 @@ class Claimer(DatabaseThread):
     def _claim(self, conn: Connection, request: ClaimRequest) -> None:
         flow, queue, worker_id = request.flow, request.queue, request.worker_id
         started = time.monotonic()
+        request, sparing = self._thrift.cut(request, started)
         is_made = False
         try:
             if worker_id not in self._registered:
@@ -168,6 +194,7 @@ class Claimer(DatabaseThread):
                 self._lease,
                 items=request.items,
                 known=[page.page_id for page in request.pages],
+                sparing=sparing,
             )
             is_made = True
             work, refused = claiming.read_inputs(conn, work)
@@ -183,11 +210,14 @@ class Claimer(DatabaseThread):
             self._post(ClaimFailed(queue, worker_id))
             return
         except BaseException as error:
-            if is_made or connection.is_connection_lost(error):
+            if is_made or not claiming.is_undone(error):
                 self._post(ClaimLost(queue, worker_id))
             else:
                 self._post(ClaimFailed(queue, worker_id))
-            if claiming.concerns_data(error):
+            if claiming.found_no_room(error):
+                self._thrift.no_room(queue, time.monotonic())
+                self._post(Said("error", _NO_ROOM))
+            elif claiming.concerns_data(error):
                 self._post(Said("error", f"a claim failed, which is tried again: {first_line(error)}"))
             raise
         self._queue_missed.discard(queue)

@@ -166,8 +166,8 @@ def test_started_anew_after_it_was_withdrawn_it_takes_no_result_of_an_earlier_le
             db.do("savepoint anew")
             if ahead:
                 db.do(
-                    "update pgflow.step_states set status = 'created', started_at = null, initial_tasks = null,"
-                    " remaining_tasks = null where step_slug = 'second'"
+                    "update pgflow.step_states set status = 'created', started_at = null,"
+                    " initial_tasks = null, remaining_tasks = null where step_slug = 'second'"
                 )
                 db.do("select pgflow._open_ahead('f', %s, 'first', 3)", run)
                 db.do("select pgflow._pass_on(%s, 'first', '{0}', '{2}')", run)
