@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
@@ -31,6 +32,10 @@ class Asked(NamedTuple):
     format: str
     step: str | None
     is_map: bool = False
+
+    def is_seen_apart(self, results: IO[str]) -> bool:
+        """Whether what is told meanwhile does not get among what is written."""
+        return self.name != "-" or not results.isatty()
 
 
 class _Order(Protocol):
@@ -155,18 +160,22 @@ def write_asked(
 
     ``results`` is standard output, ``hint`` how it can be had later. Raises PgflowError.
     """
+    from pgflow_mp.cli.bars import counted
     from pgflow_mp.db.reads import documents
 
+    shows = asked.is_seen_apart(results)
     if asked.step is None or (asked.format == "json" and not asked.is_map):
         pieces = (
             documents.iter_run_output(conn, run_id)
             if asked.step is None
             else iter([documents.step_output(conn, run_id, asked.step) or b"null", b"\n"])
         )
-        with _target(asked.name, results, hint) as target, _file(target, hint) as file:
-            file.writelines(pieces)
+        with open_target(asked.name, results, hint) as target, open_file(target, hint) as file:
+            file.writelines(counted(pieces, None, asked.name, shows=shows))
     else:
-        write_elements(asked, _elements(conn, run_id, asked), results, hint)
+        total = _total(conn, run_id, asked.step) if shows and sys.stderr.isatty() else None
+        elements = counted(_elements(conn, run_id, asked), total, asked.step, shows=shows)
+        write_elements(asked, elements, results, hint)
     try:
         return 0 if asked.name == "-" else os.stat(asked.name).st_size
     except OSError:  # somebody has taken it away already
@@ -176,11 +185,19 @@ def write_asked(
 def write_elements(asked: Asked, elements: Iterable[bytes], results: IO[str], hint: str) -> int:
     """Write elements in the format that was asked for; how many they were."""
     count = 0
-    with _target(asked.name, results, hint) as target, open_sink(target, asked.format, hint) as sink:
+    with open_target(asked.name, results, hint) as target, open_sink(target, asked.format, hint) as sink:
         for element in elements:
             sink.write(element)
             count += 1
     return count
+
+
+def _total(conn: psycopg.Connection[tuple[Any, ...]], run_id: str, step: str) -> int | None:
+    """How many items a step has."""
+    from pgflow_mp.db.reads import runs
+
+    view = runs.run_view(conn, run_id)
+    return next((row.initial_tasks for row in view[1] if row.step_slug == step), None) if view else None
 
 
 def _elements(conn: psycopg.Connection[tuple[Any, ...]], run_id: str, asked: Asked) -> Iterator[bytes]:
@@ -193,7 +210,8 @@ def _elements(conn: psycopg.Connection[tuple[Any, ...]], run_id: str, asked: Ask
 
 
 @contextlib.contextmanager
-def _target(name: str, results: IO[str], hint: str) -> Iterator[Path | IO[bytes]]:
+def open_target(name: str, results: IO[str], hint: str) -> Iterator[Path | IO[bytes]]:
+    """The file of this name, or standard output, ``results``, as a stream of bytes."""
     if name != "-":
         yield Path(name)
         return
@@ -208,7 +226,8 @@ def _target(name: str, results: IO[str], hint: str) -> Iterator[Path | IO[bytes]
 
 
 @contextlib.contextmanager
-def _file(target: Path | IO[bytes], hint: str) -> Iterator[IO[bytes]]:
+def open_file(target: Path | IO[bytes], hint: str) -> Iterator[IO[bytes]]:
+    """What is written to a target, a file as open_sink does it."""
     if not isinstance(target, Path):
         yield target
         return

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from pgflow_mp.cli.input_options import InputChoice, agree, parameter
 from pgflow_mp.cli.parser import UsageError, program
+from pgflow_mp.cli.wanted_items import ENDED, WantedItems
 from pgflow_mp.errors import ConfigError
 
 _SETTINGS: Final = (
@@ -202,3 +203,29 @@ def input_choice(args: argparse.Namespace) -> InputChoice:
     return InputChoice(
         args.input, kind, args.with_stat, args.sql, args.sql_dsn, params, args.on_bad_line == "skip"
     )
+
+
+def wanted_items(args: argparse.Namespace) -> WantedItems:
+    """What ``add_wanted`` has found. Raises UsageError and InputError for what makes no sense."""
+    given = args.status if isinstance(args.status, list) else [args.status] if args.status else []
+    statuses = tuple(dict.fromkeys(status for part in given for status in part)) or None
+    if args.failed and statuses is not None:
+        raise UsageError("--failed and --status exclude each other", hint="Give --status failed,... alone.")
+    if args.fields is not None and args.with_input:
+        raise UsageError(
+            "--fields and --with-input exclude each other", hint="Name input among the fields, or input.x."
+        )
+    if args.follow and statuses is not None and (odd := [each for each in statuses if each not in ENDED]):
+        raise UsageError(
+            f"--follow --status {odd[0]}: items are written as they end, completed or failed",
+            hint="Leave --follow away for those that are not worked on.",
+        )
+    from pgflow_mp.io.picking import Fields
+
+    fields = None if args.fields is None else Fields(args.fields)
+    names = ["index", "status", *(["input"] if args.with_input else [])]
+    names += ["attempts", "error"] if args.failed else ["output", "error"]
+    if args.failed:
+        statuses = ("failed",)
+    wanted = bool(args.with_input or statuses or fields)
+    return WantedItems(tuple(names), statuses, fields, args.follow, args.with_input, wanted)

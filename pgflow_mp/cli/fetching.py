@@ -1,16 +1,17 @@
-"""results: what a run has computed, into a file or to standard output."""
+"""results: what a run has computed, into a file, a table, or to standard output."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from pgflow_mp.cli.asked import Asked, check_place, write_asked, write_elements
-from pgflow_mp.cli.command_line import database_choice
+from pgflow_mp.cli.command_line import database_choice, wanted_items
 from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.known_runs import open_run
 from pgflow_mp.cli.parser import Parser, add_database, command
+from pgflow_mp.cli.wanted_items import WantedItems, add_wanted, tell_unmet
 from pgflow_mp.errors import FlowNotFound, InputError
 from pgflow_mp.io.sinks import FORMATS
 
@@ -23,7 +24,8 @@ def configure(parser: Parser, verb: str) -> None:
     """Add the options of the command."""
     parser.usage = f"{parser.prog} RUN_ID [STEP] [--output FILE] [OPTIONS]"
     parser.description = (
-        "Write the results of a step, or the output of a run, in index order, whenever it was computed."
+        "Write the results of a step, or the output of a run, in index order, whenever it was computed; or, "
+        "with --follow, as it is computed."
     )
     parser.add_argument("run", metavar="RUN_ID", help="the run's id, or how it begins")
     parser.add_argument(
@@ -35,7 +37,8 @@ def configure(parser: Parser, verb: str) -> None:
         env="PGFLOW_OUTPUT",
         default="-",
         metavar="FILE",
-        help="where to: .json, .jsonl, .csv or .parquet; - is standard output, which is the default",
+        help="where to: .json, .jsonl, .csv or .parquet, or .jsonl.gz and the like; - is standard output, "
+        "which is the default",
     )
     parser.option(
         "--format",
@@ -44,31 +47,21 @@ def configure(parser: Parser, verb: str) -> None:
         metavar="FORMAT",
         help=f"how it is to be written, whatever the file's ending: {', '.join(FORMATS)}",
     )
-    parser.option(
-        "--with-input",
-        env="PGFLOW_WITH_INPUT",
-        flag=True,
-        default=False,
-        help="of each item of a map an object of index, status, input, output and error, also while it runs "
-        "and where it failed",
-    )
-    parser.option(
-        "--failed",
-        env="PGFLOW_FAILED",
-        flag=True,
-        default=False,
-        help="only the items that failed: index, status, attempts, error",
-    )
+    add_wanted(parser)
     add_database(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Write what is asked for. Raises InputError for what is not there (yet)."""
     from pgflow_mp.cli.output import stdout_for_results
-    from pgflow_mp.db.reads.records import iter_records
 
+    wanted = wanted_items(args)
     format = check_place("--output", args.output, args.format, "--format")
-    records = args.with_input or args.failed
+    if wanted.follow and format not in (None, "jsonl"):
+        raise InputError(
+            f"--follow writes items as they end, a line each: nothing can be {format} before its end",
+            hint="Write .jsonl, or leave --follow away and ask for the file when the step is done.",
+        )
     words = [args.run, *([args.step] if args.step else [])]
     with (
         stdout_for_results() as results,
@@ -76,28 +69,54 @@ def execute(args: argparse.Namespace) -> int:
     ):
         again = command("results", *words, *database.options, "--output", "FILE")
         hint = f"It stays in the database: {again}"
-        if args.step is None and format == "json" and not records:
+        if args.step is None and format == "json" and not wanted.any:
             _check_completed(run.status, f"Run {run.run_id}", "Name a step of it that is completed.")
             write_asked(conn, run.run_id, Asked("--output", args.output, format, None), results, hint)
             return OK
-        step = _step(conn, run, args.step)
+        step = _step(conn, run, args.step, follow=wanted.follow)
         is_map = step.step_type == "map"
-        chosen = format or ("jsonl" if is_map or records else "json")
+        chosen = format or ("jsonl" if is_map or wanted.any or wanted.follow else "json")
         asked = Asked("--output", args.output, chosen, step.step_slug, is_map)
-        if records:
-            found = iter_records(conn, run.run_id, step.step_slug, failed=args.failed, inputs=args.with_input)
-            count = write_elements(asked, found, results, hint)
-            if args.output != "-":
-                from pgflow_mp.observe.text import plural
+        if wanted.follow:
+            from pgflow_mp.cli.follow import follow
 
-                print(f"{plural(count, 'item')} of {step.step_slug} in {args.output}", file=sys.stderr)
-            return OK
-        advice = (
-            f"What there is of its items: {command('results', run.run_id, step.step_slug, '--with-input')}"
-        )
-        _check_completed(step.status, f'Step "{step.step_slug}" of run {run.run_id}', advice)
-        write_asked(conn, run.run_id, asked, results, hint)
+            return follow(database, run.run_id, asked, wanted, results)
+        if not wanted.at_any_time:
+            advice = command("results", run.run_id, step.step_slug, "--with-input")
+            _check_completed(
+                step.status,
+                f'Step "{step.step_slug}" of run {run.run_id}',
+                f"What there is of its items: {advice}",
+            )
+        if wanted.any:
+            _write_items(conn, run, step, asked, wanted, results, hint)
+        else:
+            write_asked(conn, run.run_id, asked, results, hint)
     return OK
+
+
+def _write_items(
+    conn: Connection,
+    run: RunRow,
+    step: StepRow,
+    asked: Asked,
+    wanted: WantedItems,
+    results: IO[str],
+    hint: str,
+) -> None:
+    from pgflow_mp.cli.bars import counted
+    from pgflow_mp.db.reads.records import iter_records
+    from pgflow_mp.observe.text import plural
+
+    found = iter_records(
+        conn, run.run_id, step.step_slug, inputs=wanted.needs_input, statuses=wanted.statuses
+    )
+    total = step.initial_tasks if wanted.statuses is None else None
+    records = counted(found, total, step.step_slug, shows=asked.is_seen_apart(results))
+    count = write_elements(asked, map(wanted.write, records), results, hint)
+    if asked.name != "-":
+        print(f"{plural(count, 'item')} of {step.step_slug} in {asked.name}", file=sys.stderr)
+    tell_unmet(wanted, count)
 
 
 def _check_completed(status: str, what: str, hint: str) -> None:
@@ -105,8 +124,8 @@ def _check_completed(status: str, what: str, hint: str) -> None:
         raise InputError(f"{what} is {status}: its output is not there; nothing was written", hint=hint)
 
 
-def _step(conn: Connection, run: RunRow, slug: str | None) -> StepRow:
-    """The step that is named, or the one that the run ends in."""
+def _step(conn: Connection, run: RunRow, slug: str | None, *, follow: bool) -> StepRow:
+    """The step that is named, or the one that the run ends in; to ``follow`` the only one."""
     from pgflow_mp.db.reads import documents, runs
 
     found = runs.run_view(conn, run.run_id)
@@ -114,6 +133,12 @@ def _step(conn: Connection, run: RunRow, slug: str | None) -> StepRow:
     names = ", ".join(steps)
     if slug is None:
         leaves = [leaf.step_slug for leaf in documents.leaves(conn, run.run_id)]
+        if follow:
+            leaves = list(steps)
+            if len(leaves) != 1:
+                raise InputError(
+                    f"Which step of run {run.run_id} is to be followed?", hint=f"Name one: {names}."
+                )
         if len(leaves) != 1:
             raise InputError(
                 f"Which step of run {run.run_id}? It has {len(leaves)} last steps that are completed",

@@ -30,6 +30,7 @@ _STARTER: Final = (
     "run_failures",
     "run_tallies",
     "output_page",
+    "finished_items",
     "open_load",
     "add_pages",
     "start_loaded_run",

@@ -19,7 +19,7 @@ declare
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
     'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
     'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
-    'run_failures', 'run_tallies', 'output_page'
+    'run_failures', 'run_tallies', 'output_page', 'finished_items'
   ];
 begin
   if access not in ('starter', 'operator', 'worker', 'client') then
@@ -110,6 +110,7 @@ begin
         ('item', 'run_results'),
         ('run_failures', 'run_results'),
         ('run_tallies', 'run_results'),
+        ('finished_items', 'run_results'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),

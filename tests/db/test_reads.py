@@ -14,7 +14,7 @@ from worker_harness import adapted, start
 
 from pgflow_mp.db import engine, rights
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import documents, records, runs, storages, tasks, worked
+from pgflow_mp.db.reads import documents, finished, records, runs, storages, tasks, worked
 
 BEGAN = datetime(2000, 1, 1, tzinfo=UTC)
 NOBODYS = "00000000-0000-4000-8000-000000000000"
@@ -34,9 +34,10 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
     "iter_results": lambda conn, run: [*documents.iter_results(conn, run, "double")],
     "iter_map_output": lambda conn, run: [*documents.iter_map_output(conn, run, "double")],
     "iter_run_output": lambda conn, run: [*documents.iter_run_output(conn, run)],
+    "look": lambda conn, run: finished.look(conn, run, "double", [(0, finished.END)], inputs=True),
     "iter_records": lambda conn, run: [
-        *records.iter_records(conn, run, "double", failed=False, inputs=True),
-        *records.iter_records(conn, run, "double", failed=True, inputs=False),
+        *records.iter_records(conn, run, "double", inputs=True),
+        *records.iter_records(conn, run, "double", inputs=False, statuses=["failed"]),
     ],
     "failed_tasks": lambda conn, run: tasks.failed_tasks(conn, run, 5),
     "with_failed_tasks": lambda conn, run: tasks.with_failed_tasks(conn, run, engine.run_progress(conn, run)),
@@ -50,7 +51,7 @@ OWNER_OR_CLIENT = {"known_flows"}
 LESS = {"unfinished_runs", "worker_spans", "storages"}
 """What tells less without rights on tables."""
 EVERYBODY = {"unfinished_runs", "worker_spans", "storages"}
-NO_QUERIES = {"unmet_step", "seconds"}
+NO_QUERIES = {"unmet_step", "seconds", "records_of"}
 
 
 def asked(dsn: str, run_id: str) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def asked(dsn: str, run_id: str) -> dict[str, Any]:
 def test_every_function_is_tried() -> None:
     public = {
         name
-        for module in (documents, records, runs, storages, tasks, worked)
+        for module in (documents, finished, records, runs, storages, tasks, worked)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }

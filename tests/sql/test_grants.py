@@ -24,6 +24,7 @@ LATER = (
     "pgflow.run_failures(uuid, int)",
     "pgflow.run_tallies(uuid)",
     "pgflow.output_page(uuid, text, int, bigint)",
+    "pgflow.finished_items(uuid, text, int4multirange, boolean, int, bigint)",
 )
 """Functions that were added to an access."""
 

@@ -15,6 +15,7 @@ import pytest
 
 from pgflow_mp.db import engine, recovery, wire
 from pgflow_mp.db.engine import ClaimedTask
+from pgflow_mp.db.reads import finished
 
 ROWS = 100_000
 BATCH = 500
@@ -128,6 +129,22 @@ def test_every_hot_call_reaches_its_rows_by_index(big: Big) -> None:
             assert sequential == 0, f"{name} reads {table} sequentially"
             # The read of the queue walks past the messages that are claimed or gone.
             assert fetched <= 8 * BATCH, f"{name} fetches {fetched} rows of {table} for {BATCH} tasks"
+
+
+def test_what_has_ended_is_found_by_index_and_within_bounds(big: Big) -> None:
+    held = big.claim()
+    big.complete(held[: BATCH // 2])
+    for begin in (0, ROWS - 10_000):
+        looked: list[int] = []
+
+        def look(begin: int = begin, looked: list[int] = looked) -> None:
+            gaps = [(begin, finished.END)]
+            looked.append(finished.look(big.conn, big.run, "m", gaps, inputs=True, rows=BATCH)[1])
+
+        sequential, fetched = big.cost(look)["step_tasks"]
+        assert looked == [begin + BATCH]
+        assert sequential == 0, "what has ended is looked for sequentially"
+        assert fetched <= 3 * BATCH, f"a look at {BATCH} tasks fetches {fetched}"
 
 
 def test_a_fair_claim_among_runs_reaches_its_rows_by_index(big: Big) -> None:

@@ -1,0 +1,189 @@
+"""Following a step: its items as they end, each once, whatever becomes of the connection meanwhile.
+
+    follower = Follower(keeper, run_id, "count")
+    for stretches in follower:
+        ...
+    print(follower.run.status)
+
+A look at the database goes by what is new, not by the size of the map.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from typing import Final, TypeVar
+
+import psycopg
+
+from pgflow_mp.db import connection
+from pgflow_mp.db.engine import Connection, RunRow
+from pgflow_mp.db.hints import Hints
+from pgflow_mp.db.keeper import Keeper, first_line
+from pgflow_mp.db.reads import finished, runs
+from pgflow_mp.db.reads.finished import END, EndedItems, IndexSet
+from pgflow_mp.db.reads.runs import StepRow
+from pgflow_mp.errors import DatabaseUnavailable, FlowNotFound, RunNotFound, WaitTimeout
+
+PAUSES: Final = (0.05, 1.0)
+"""Seconds between looks: after one that found something, and the longest."""
+_GROWTH: Final = 1.5
+_OVER: Final = ("completed", "failed", "skipped")
+
+T = TypeVar("T")
+
+
+class Follower:
+    """Iterates over what ends of a step, some stretches of items at a time, until there is no more to come.
+
+    That is when the step is over, or its run is; with ``to_the_end`` when the run is. ``ordered``: in the
+    order of indexes, else as they end. ``inputs``: whether they are wanted. ``deadline`` is as of
+    time.monotonic(); once it has passed WaitTimeout is raised. ``run`` and ``step`` are as they were last.
+    Raises RunNotFound, FlowNotFound, and DatabaseUnavailable where the keeper gives up.
+    """
+
+    def __init__(
+        self,
+        keeper: Keeper,
+        run_id: str,
+        step_slug: str,
+        *,
+        inputs: bool = False,
+        ordered: bool = False,
+        to_the_end: bool = False,
+        deadline: float | None = None,
+    ) -> None:
+        self._keeper = keeper
+        self._run_id = run_id
+        self._slug = step_slug
+        self._inputs = inputs
+        self._ordered = ordered
+        self._to_the_end = to_the_end
+        self._deadline = deadline
+        self._had = IndexSet()
+        self._far = 0
+        """Where to look besides the beginning, if that takes several looks."""
+        self._blocked = False
+        """In order: whether the next item has not ended, as of the last look."""
+        self._hints: tuple[Connection, Hints] | None = None
+        self.run: RunRow
+        self.step: StepRow
+        self._refresh()
+
+    def __iter__(self) -> Iterator[list[EndedItems]]:
+        pause = PAUSES[0]
+        while True:
+            over = self._refresh()
+            found = False
+            for stretches in self._new(whole=over):
+                found = True
+                yield stretches
+            if over and (self.run.status != "started" or not self._to_the_end):
+                return
+            pause = PAUSES[0] if found else min(PAUSES[1], _GROWTH * pause)
+            self._wait(pause)
+
+    def _refresh(self) -> bool:
+        """Read run and step; whether nothing more will end of it."""
+        view = self._call(lambda conn: runs.run_view(conn, self._run_id))
+        if view is None:
+            raise RunNotFound(f"Run not found: {self._run_id}")
+        steps = {row.step_slug: row for row in view[1]}
+        if self._slug not in steps:
+            raise FlowNotFound(
+                f'Step "{self._slug}" does not exist in flow "{view[0].flow_slug}"',
+                hint=f"Steps there: {', '.join(steps)}.",
+            )
+        self.run, self.step = view[0], steps[self._slug]
+        return self.run.status != "started" or self.step.status in _OVER
+
+    def _new(self, *, whole: bool) -> Iterator[list[EndedItems]]:
+        """What has ended since, as far as it is easily found; all of it if ``whole``."""
+        if self._ordered:
+            yield from self._next_ones(whole=whole)
+            return
+        at = yield from self._from(0, whole=whole)
+        if at < END:
+            self._far = yield from self._from(max(at, self._far), whole=False)
+            if self._far >= END:
+                self._far = 0
+
+    def _from(self, at: int, *, whole: bool) -> Generator[list[EndedItems], None, int]:
+        """What is new from an index on, until a look finds nothing; answers how far was looked."""
+        while gaps := self._had.missing(at, END):
+            stretches, looked = self._look(gaps)
+            at = looked if looked < END else gaps[-1][1]
+            found = [kept for stretch in stretches if (kept := self._unseen(stretch))]
+            if found:
+                yield found
+            elif not whole:
+                return at
+        return END
+
+    def _next_ones(self, *, whole: bool) -> Iterator[list[EndedItems]]:
+        """In order: what follows on what was had."""
+        while True:
+            at = self._had.missing(0, END, 1)[0][0]
+            stretches, _ = self._look([(at, at + 1 if self._blocked else END)])
+            found: list[EndedItems] = []
+            for stretch in stretches:
+                if stretch.spans and stretch.spans[0][0] > at and stretch.first_index > at:
+                    break
+                kept = self._unseen(stretch, at)
+                if kept is not None:
+                    found.append(kept)
+                    at = kept.spans[-1][1]
+            self._blocked = not found
+            if not found:
+                return
+            yield found
+
+    def _unseen(self, stretch: EndedItems, at: int | None = None) -> EndedItems | None:
+        """What of a stretch was not had before, now it is; from ``at`` on only what follows without a gap."""
+        spans = [gap for begin, end in stretch.spans for gap in self._had.missing(begin, end)]
+        if at is not None:
+            spans = [span for span in spans[:1] if span[0] == at]
+        for begin, end in spans:
+            self._had.add(begin, end)
+        return stretch._replace(spans=tuple(spans)) if spans else None
+
+    def _look(self, gaps: list[tuple[int, int]]) -> tuple[list[EndedItems], int]:
+        return self._call(
+            lambda conn: finished.look(conn, self._run_id, self._slug, gaps, inputs=self._inputs)
+        )
+
+    def _call(self, work: Callable[[Connection], T]) -> T:
+        try:
+            return self._keeper.call(work)
+        except psycopg.Error as error:
+            if not connection.is_transient(error):
+                raise
+            raise DatabaseUnavailable(
+                f"the database could not be used: {first_line(error)}",
+                hint="Look at the server and the network. What was recorded is not lost.",
+            ) from error
+
+    def _wait(self, pause: float) -> None:
+        """Wait for that long, or less if there is an event of the run: it may have ended."""
+        if self._deadline is not None:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
+                raise WaitTimeout(f"Timeout waiting for run {self._run_id} to reach status 'completed'")
+            pause = min(pause, left)
+        until = time.monotonic() + PAUSES[0]
+        try:
+            self._listen().wait(pause)
+        except (psycopg.Error, OSError) as error:
+            self._hints = None
+            if not self._keeper.passes(error):
+                raise
+            self._keeper.lost(error)
+        if (early := until - time.monotonic()) > 0:  # whoever may log in may send events, as many as it likes
+            time.sleep(early)
+
+    def _listen(self) -> Hints:
+        conn = self._keeper.connection()
+        if self._hints is None or self._hints[0] is not conn:
+            run = self._run_id.encode()
+            self._hints = conn, Hints(conn, "pgflow_events", lambda text: b"" if run in text else None)
+        return self._hints[1]
