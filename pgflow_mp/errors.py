@@ -99,6 +99,10 @@ class PermanentError(PgflowError):
     """Raise this in a handler to fail the task at once, without a retry."""
 
 
+class OnStartFailed(PgflowError):
+    """A function that a flow runs once in each process (on_start) failed."""
+
+
 class RunFailed(PgflowError):
     """A run that was waited for has failed. ``run_id`` is None for one without a database."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import json
 import sys
@@ -21,6 +22,7 @@ from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow
     from pgflow_mp.db.reads.tasks import StoredTask
+    from pgflow_mp.flows.flow import Flow
     from pgflow_mp.flows.handlers import PreparedHandler
 
 
@@ -94,15 +96,17 @@ def execute(args: argparse.Namespace) -> int:
         conn.close()
         item = _Item(run, args.step, args.index, task)
         again = command("replay", args.run, args.step, str(args.index))
-        prepared = _prepare(item, args.flow, again)
+        flow = _load(item, args.flow, again)
         if args.pdb:
-            done = _replay(prepared, item, database.dsn)
-            _tell(item, done, sys.stdout)
-            if not done.completed:
-                _debug(done)
+            with _started(flow, item.step) as prepared:
+                done = _replay(prepared, item, database.dsn)
+                _tell(item, done, sys.stdout)
+                if not done.completed:
+                    _debug(done)
         else:
             with stdout_for_results() as results:  # what the handler prints goes to standard error
-                done = _replay(prepared, item, database.dsn)
+                with _started(flow, item.step) as prepared:
+                    done = _replay(prepared, item, database.dsn)
                 (_tell_programs if args.json else _tell)(item, done, results)
     return OK if done.completed else RUN_FAILED
 
@@ -127,12 +131,8 @@ def _check_step(conn: Any, run: RunRow, step: str, index: int) -> None:
         raise InputError(f'Step "{step}" of run {run.run_id} has no item {index}', hint=f"It has {has}.")
 
 
-def _prepare(item: _Item, flow: str | None, again: str) -> PreparedHandler:
-    """Load the flow into this process, the step's handler ready to run.
-
-    ``again`` is this command, to which FLOW can be added.
-    """
-    from pgflow_mp.flows import handlers
+def _load(item: _Item, flow: str | None, again: str) -> Flow:
+    """Load the flow into this process. ``again`` is this command, to which FLOW can be added."""
     from pgflow_mp.loading import finding
 
     run = item.run
@@ -150,12 +150,30 @@ def _prepare(item: _Item, flow: str | None, again: str) -> PreparedHandler:
             raise FlowNotFound(text, hint="Import it in Python to see why.") from error
         for found in flows:
             if found.slug == run.flow_slug:
-                return handlers.prepare(found, item.step)
+                return found
             here.append(found.slug)
     raise FlowNotFound(
         f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {', '.join(here)})",
         hint=f"Name the file or module that holds it: {again} FLOW",
     )
+
+
+@contextlib.contextmanager
+def _started(flow: Flow, step: str) -> Iterator[PreparedHandler]:
+    """The step's handler ready to run, with what the flow's on_start functions have made for the block."""
+    from pgflow_mp.flows import handlers
+    from pgflow_mp.flows.on_start import ProcessValues
+    from pgflow_mp.loading import reentry
+
+    prepared = handlers.prepare(flow, step)  # what is wrong with it is said before anything is done
+    values = ProcessValues(flow.slug, flow.start_functions)
+    with reentry.executing():
+        made = values.start()
+    try:
+        yield handlers.prepare(flow, step, made) if made else prepared
+    finally:
+        for failed in values.close():
+            print(failed, file=sys.stderr)
 
 
 def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:

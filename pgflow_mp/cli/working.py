@@ -111,7 +111,7 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
             "convert": converters.seconds,
             "default": 300.0,
             "metavar": "S",
-            "help": "how long a process may take to import your module (300)",
+            "help": "how long a process may take to import your module, and for each on_start function (300)",
         },
     ),
     (

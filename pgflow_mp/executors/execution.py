@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -13,8 +14,12 @@ from pgflow_mp.executors.messages import FlowInfo, Kind, StepInfo
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.on_start import ProcessValues
 from pgflow_mp.flows.shapes import definition
 from pgflow_mp.loading import finding
+
+_WORTH_TELLING: Final = 1.0  # seconds
+_log: Final = logging.getLogger("pgflow_mp.on_start")
 
 Execute = Callable[[bytes, "bytes | None", Context], tuple[int, bytes]]
 """(input, flow input, context) -> (Kind, body); see ``messages.Outcome``."""
@@ -108,11 +113,43 @@ def describe(flow: Flow) -> FlowInfo:
 
 
 class Prepared:
-    """The functions that run the steps of some flows, each prepared once."""
+    """The functions that run the steps of some flows, each prepared once, and what these flows start with.
+
+    Not thread-safe as far as start() and close() go.
+    """
 
     def __init__(self, flows: dict[str, Flow]) -> None:
         self._flows = flows
         self._known: dict[tuple[str, str], Runnable] = {}
+        self._values = {slug: ProcessValues(slug, flow.start_functions) for slug, flow in flows.items()}
+        self.waiting = {slug for slug, values in self._values.items() if not values.started}
+        """Flows whose on_start functions are to be called before their first item."""
+
+    @property
+    def endings(self) -> int:
+        """on_start functions that have something to do at the end of this process."""
+        return sum(values.endings for values in self._values.values())
+
+    def start(self, flow_slug: str, announce: Callable[[str], None] = lambda name: None) -> None:
+        """Call the on_start functions of a flow; ``announce`` is told the name of each before it is called.
+
+        Raises OnStartFailed.
+        """
+        values = self._values[flow_slug]
+        values.start(announce)
+        self.waiting.discard(flow_slug)
+        if (seconds := sum(values.seconds.values())) >= _WORTH_TELLING:
+            each = ", ".join(f"{name} {spent:.1f} s" for name, spent in values.seconds.items())
+            _log.info("on_start of flow %s took %.1f s: %s", flow_slug, seconds, each)
+
+    def close(self) -> None:
+        """Do what on_start functions have to do at the end, the last flow's first; what fails is logged."""
+        for slug, values in reversed(self._values.items()):
+            for failed in values.close():
+                _log.warning("%s", failed)
+            if not values.started:
+                self.waiting.add(slug)
+                self._known.clear()
 
     def of(self, flow_slug: str, step_slug: str) -> Runnable:
         """The functions of a step; for one that is not there some that fail with these words."""
@@ -126,7 +163,7 @@ class Prepared:
         step = flow.steps.get(step_slug) if flow is not None else None
         if flow is None or step is None:
             return _NoStep(flow_slug, step_slug)
-        return handlers.prepare(flow, step_slug)
+        return handlers.prepare(flow, step_slug, self._values[flow_slug].values)
 
 
 def error_text(error: BaseException) -> str:

@@ -14,23 +14,26 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Future
 from concurrent.futures import Executor as Pool
-from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
-from pgflow_mp.errors import ConfigError, PgflowError
+from pgflow_mp.errors import ConfigError, OnStartFailed, PgflowError
 from pgflow_mp.executors import remote, verdicts
+from pgflow_mp.executors.chunk_flights import ChunkFlight, FlightPart
 from pgflow_mp.executors.cpus import available_cpus
 from pgflow_mp.executors.endings import Endings, endings_of
-from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneReady
+from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneFailedToStart, LaneReady
 from pgflow_mp.executors.messages import (
     LOAD_TIMEOUT,
     AnyChunk,
     FlowInfo,
     Setup,
+    StartTrouble,
     decode_hello,
     encode,
+    trouble_in,
 )
 from pgflow_mp.executors.protocol import IN_FLIGHT, Abilities, ExecutorFactory, Limits, OnEvent
+from pgflow_mp.executors.start_failures import HINT, StartFailures
 
 T = TypeVar("T")
 
@@ -48,31 +51,6 @@ class InlinePool(Pool):
         except BaseException as error:  # noqa: BLE001 - as the futures of the standard library do
             future.set_exception(error)
         return future
-
-
-@dataclass(slots=True)
-class _Flight:
-    """A chunk that was taken, and the parts of it that have not been reported."""
-
-    lane: int
-    chunk: AnyChunk
-    parts: set[_Part] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Part:
-    """Items ``first`` to ``end`` - 1 of a chunk; ``alone``: it runs while nothing else does."""
-
-    flight: _Flight
-    first: int
-    end: int
-    alone: bool = False
-
-    @property
-    def chunk(self) -> AnyChunk:
-        """These items as a chunk."""
-        whole = self.flight.chunk
-        return whole if self.end - self.first == whole.size else whole.part(self.first, self.end)
 
 
 class FuturesExecutor:
@@ -102,9 +80,11 @@ class FuturesExecutor:
         self._pool = pool
         self._again = again
         self._lock = threading.RLock()
-        self._flights: dict[int, _Flight] = {}
-        self._running: dict[Future[bytes], _Part] = {}
-        self._suspects: deque[_Part] = deque()
+        self._start_failures = StartFailures()
+        self._retry_at = 0.0
+        self._flights: dict[int, ChunkFlight] = {}
+        self._running: dict[Future[bytes], FlightPart] = {}
+        self._suspects: deque[FlightPart] = deque()
         self._closed = False  # takes nothing more
         self._lost = False
         self._stopped = False  # reports nothing more
@@ -156,8 +136,8 @@ class FuturesExecutor:
             held = sum(flight.lane == lane for flight in self._flights.values())
             if not self._takes_more() or held >= IN_FLIGHT or not 0 <= lane < self.capacity:
                 return False
-            flight = self._flights[chunk.seq] = _Flight(lane, chunk)
-            part = _Part(flight, 0, chunk.size)
+            flight = self._flights[chunk.seq] = ChunkFlight(lane, chunk)
+            part = FlightPart(flight, 0, chunk.size)
             flight.parts.add(part)
         self._send(part)
         return True
@@ -216,10 +196,12 @@ class FuturesExecutor:
     # -- internals ---------------------------------------------------------------------------------
 
     def _takes_more(self) -> bool:
+        if time.monotonic() < self._retry_at:  # an on_start function has failed
+            return False
         return not (self._closed or self._suspects or any(part.alone for part in self._running.values()))
 
-    def _send(self, part: _Part) -> None:
-        pool = self._pool
+    def _send(self, part: FlightPart) -> None:
+        pool, began = self._pool, time.monotonic()
         try:
             future = pool.submit(remote.run_chunk, self._setup, encode(part.chunk))
         except Exception as error:  # noqa: BLE001 - broken, shut down, or whatever an engine raises
@@ -227,20 +209,25 @@ class FuturesExecutor:
             return
         with self._lock:
             self._running[future] = part
-        future.add_done_callback(lambda done: self._on_done(done, pool))
+        future.add_done_callback(lambda done: self._on_done(done, pool, began))
 
-    def _on_done(self, done: Future[bytes], pool: Pool) -> None:
+    def _on_done(self, done: Future[bytes], pool: Pool, began: float) -> None:
         with self._lock:
             part = self._running.pop(done)
         error = CancelledError() if done.cancelled() else done.exception()
         if error is None:
+            answer, flow = done.result(), part.flight.chunk.flow
+            if (trouble := trouble_in(answer)) is not None:
+                self._not_started(part, trouble, began)
+                return
+            self._start_failures.started(flow)
             endings = endings_of(part.flight.chunk)
-            endings.read_answer(done.result(), part.first, part.end - part.first)
+            endings.read_answer(answer, part.first, part.end - part.first)
             self._report(part, endings)
         else:
             self._failed(part, error, pool)
 
-    def _failed(self, part: _Part, error: BaseException, pool: Pool) -> None:
+    def _failed(self, part: FlightPart, error: BaseException, pool: Pool) -> None:
         """Its place ended, or the pool has: whose fault it was is to be found out."""
         broken = isinstance(error, BrokenExecutor | RuntimeError)
         if self._closed or isinstance(error, CancelledError):
@@ -252,6 +239,20 @@ class FuturesExecutor:
             self._charge(part, error)
         else:
             self._suspect(part)
+
+    def _not_started(self, part: FlightPart, trouble: StartTrouble, began: float) -> None:
+        """Handed back, for another try some time later; for good after some rounds."""
+        now = time.monotonic()
+        with self._lock:
+            delay = self._start_failures.failed(trouble.flow, began, now)
+            self._retry_at = now + delay
+            if hopeless := self._start_failures.hopeless(trouble.flow):
+                hopeless, self._closed, self._lost = not self._lost, True, True
+        self._not_run(part)
+        error = trouble.text.partition("\n")[0]
+        lane = part.flight.lane
+        fatal = OnStartFailed(trouble.text, hint=HINT) if hopeless else None
+        self._on_event(LaneFailedToStart(lane, 0, error, HINT, delay, fatal))
 
     def _renewed(self, broken: Pool) -> bool:
         """Whether there is another pool in the place of one that is broken."""
@@ -275,7 +276,7 @@ class FuturesExecutor:
             text = f"executor {self.name} is broken: {type(error).__name__}: {error}"
             self._on_event(ExecutorLost(text, hint))
 
-    def _suspect(self, part: _Part) -> None:
+    def _suspect(self, part: FlightPart) -> None:
         """Have it run alone; if it did, its halves."""
         middle = (part.first + part.end) // 2 if part.alone else part.end
         flight = part.flight
@@ -283,11 +284,11 @@ class FuturesExecutor:
             flight.parts.discard(part)
             for first, end in ((part.first, middle), (middle, part.end)):
                 if first < end:
-                    half = _Part(flight, first, end, alone=True)
+                    half = FlightPart(flight, first, end, alone=True)
                     flight.parts.add(half)
                     self._suspects.append(half)
 
-    def _charge(self, part: _Part, error: BaseException) -> None:
+    def _charge(self, part: FlightPart, error: BaseException) -> None:
         flight, chunk = part.flight, part.flight.chunk
         _, step, _, index = chunk.locate(part.first)
         how = f"{type(error).__name__}: {error}"
@@ -298,7 +299,7 @@ class FuturesExecutor:
                 self._on_event(LaneDied(flight.lane, 0, Cause.CRASH, how, chunk.seq, outcome, ""))
                 self._report(part, endings_of(chunk))
 
-    def _report(self, part: _Part, endings: Endings) -> None:
+    def _report(self, part: FlightPart, endings: Endings) -> None:
         flight = part.flight
         with self._lock:
             if self._stopped or part not in flight.parts:
@@ -308,7 +309,7 @@ class FuturesExecutor:
                 del self._flights[flight.chunk.seq]
             self._on_event(endings.event(flight.lane, 0, done=done))
 
-    def _not_run(self, part: _Part) -> None:
+    def _not_run(self, part: FlightPart) -> None:
         endings = endings_of(part.flight.chunk)
         endings.add_not_run(part.first, part.end)
         self._report(part, endings)

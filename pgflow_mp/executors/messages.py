@@ -15,6 +15,7 @@ LOAD_TIMEOUT: Final = 300.0
 """Seconds that a process may take to import its target, unless told otherwise."""
 PRELOAD_FLOW: Final = "flow"
 """Among the names of what is to be preloaded: the target itself."""
+_MAP_OF_TWO: Final = b"\x82"
 
 
 class Kind(IntEnum):
@@ -209,8 +210,24 @@ class Hello(Message):
     why_not: str
 
 
+class StartTrouble(msgspec.Struct, gc=False):
+    """In the place of a chunk's outcomes: none of it was run, since an on_start function of its flow failed.
+
+    ``text`` names the function on its first line; a traceback may follow. Encoded as a map, as no answer is.
+    """
+
+    flow: str
+    text: str
+
+
 encode: Final = msgspec.msgpack.Encoder().encode
 decode_chunk: Final = msgspec.msgpack.Decoder(AnyChunk).decode
 decode_outcome: Final = msgspec.msgpack.Decoder(Outcome).decode
 decode_outcomes: Final = msgspec.msgpack.Decoder(list[Outcome]).decode
 decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode
+_decode_trouble: Final = msgspec.msgpack.Decoder(StartTrouble).decode
+
+
+def trouble_in(answer: bytes) -> StartTrouble | None:
+    """What an answer says instead of outcomes, which are arrays."""
+    return _decode_trouble(answer) if answer[:1] == _MAP_OF_TWO else None

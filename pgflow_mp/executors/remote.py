@@ -7,18 +7,31 @@ from __future__ import annotations
 
 import threading
 import time
+from multiprocessing import util
 from typing import Final
 
 import msgspec
 
-from pgflow_mp.errors import PgflowError
+from pgflow_mp.errors import OnStartFailed, PgflowError
 from pgflow_mp.executors.bundles import Bundle, RangeBundle, TaskBundle, bounds_of, task_context
 from pgflow_mp.executors.decoded_pages import Pages
 from pgflow_mp.executors.execution import Prepared, Runnable, describe, error_text, flows_of
-from pgflow_mp.executors.messages import Chunk, Hello, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode
+from pgflow_mp.executors.messages import (
+    Chunk,
+    Hello,
+    Kind,
+    Outcome,
+    RangeChunk,
+    Setup,
+    StartTrouble,
+    decode_chunk,
+    encode,
+)
 from pgflow_mp.flows.batching import run_batches
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.loading import reentry
+
+_FIRST: Final = 1000
 
 stopping: Final[dict[bytes, threading.Event]] = {}
 """By setup, the executors of this process that are being stopped: they see it where they run items, too."""
@@ -36,12 +49,53 @@ class Place:
         self._stopping = stopping.get(setup) or threading.Event()
         self._prepared = Prepared(self.flows)
         self._local = threading.local()
+        self._lock = threading.Lock()
+        self._starting = threading.Lock()
+        self._users = 0
+        self._over = False
+        # A process of a pool leaves when its owner says so; then the same is to be done as by end().
+        self._at_exit = util.Finalize(None, self._prepared.close, exitpriority=_FIRST)
         self._runtime = Runtime(dsn=orders.dsn, worker_config=orders.worker_config, shutdown=self._stopping)
 
     def run(self, data: bytes) -> bytes:
-        """Run an encoded chunk item by item; the encoded answer, with an outcome for each, in order."""
+        """Run an encoded chunk item by item; the encoded answer, with an outcome for each, in order.
+
+        Or a StartTrouble, with nothing run.
+        """
         chunk = decode_chunk(data)
-        return self._run_range(chunk) if isinstance(chunk, RangeChunk) else self._run_tasks(chunk)
+        with self._lock:
+            self._users += 1
+        try:
+            if (trouble := self._start(chunk.flow)) is not None:
+                return encode(trouble)
+            return self._run_range(chunk) if isinstance(chunk, RangeChunk) else self._run_tasks(chunk)
+        finally:
+            with self._lock:
+                self._users -= 1
+            self._leave()
+
+    def end(self) -> None:
+        """Nothing is run here any more: what on_start functions have to do at the end is done by the last."""
+        self._over = True
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._lock:
+            if not self._over or self._users:
+                return
+        self._at_exit()  # once
+
+    def _start(self, flow: str) -> StartTrouble | None:
+        """Call its on_start functions, once in this process, whichever of its threads comes first."""
+        if flow not in self._prepared.waiting:
+            return None
+        with self._starting:
+            if flow in self._prepared.waiting:
+                try:
+                    self._prepared.start(flow)
+                except OnStartFailed as error:
+                    return StartTrouble(flow, str(error))
+        return None
 
     def _run_tasks(self, chunk: Chunk) -> bytes:
         steps = [self._prepared.of(chunk.flow, step) for step in chunk.steps]
@@ -131,7 +185,8 @@ def _place(setup: bytes) -> Place:
 def forget(setup: bytes) -> None:
     """The executor of this process with this setup is over."""
     stopping.pop(setup, None)
-    _places.pop(setup, None)
+    if (place := _places.pop(setup, None)) is not None:
+        place.end()
 
 
 def hello(setup: bytes) -> bytes:

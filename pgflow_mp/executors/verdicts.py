@@ -11,7 +11,7 @@ from typing import Final
 from pgflow_mp import paths
 from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.lanes.lifeline import TERMINATE
-from pgflow_mp.executors.messages import Kind, Outcome
+from pgflow_mp.executors.messages import Kind, Outcome, StartTrouble
 
 _UNCHARGED: Final = (Cause.CANCELLED, Cause.STALLED, Cause.STOPPED, Cause.LOST)
 
@@ -41,8 +41,13 @@ def timeout_error(step: str, index: int, timeout: float) -> str:
 
 def memory_error(step: str, index: int, used: int, limit: int) -> str:
     """The error of an item whose process was killed over its memory cap (bytes)."""
+    return f"MemoryError: {task_name(step, index)} {memory_text(used, limit)}"
+
+
+def memory_text(used: int, limit: int) -> str:
+    """What is said of whatever a process ran that was killed over its memory cap (bytes)."""
     sizes = f"{used / 2**20:.0f} MiB, more than the {limit / 2**20:.0f} MiB allowed per lane"
-    return f"MemoryError: {task_name(step, index)} used {sizes}, and its process was terminated"
+    return f"used {sizes}, and its process was terminated"
 
 
 def crash_error(step: str, index: int, cause: Cause, how: str) -> str:
@@ -55,6 +60,20 @@ def crash_error(step: str, index: int, cause: Cause, how: str) -> str:
         addition = ", not sent by this worker (an operator, or an out-of-memory killer)"
     verb = "died from" if how.startswith("signal") else "was" if how == _BY_US else "ended with"
     return f"Crashed: {task_name(step, index)}: its process {verb} {how}{addition}"
+
+
+def start_trouble(
+    flow: str, what: str, reason: KillReason | None, exitcode: int | None
+) -> StartTrouble | None:
+    """What is said of a process that ended while it ran an on_start function (``what``) of a flow.
+
+    None where that is nobody's fault.
+    """
+    if reason is not None:
+        return StartTrouble(flow, f"{what} {reason.error}") if reason.error else None
+    how = describe_exit(exitcode)
+    verb = "died from" if how.startswith("signal") else "ended with"
+    return StartTrouble(flow, f"{what}: its process {verb} {how}")
 
 
 def deaths_error(step: str, index: int, workers: int) -> str:

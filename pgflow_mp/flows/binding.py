@@ -1,8 +1,8 @@
 """Which argument of a handler receives what, decided once when the step is defined.
 
-In this order: the Context (by annotation, or by the names ctx and context), the outputs of parents
-(by name), the run's input (``flow_input``), and then the step's own input for the first free
-parameter: the run's input in a root step, one element in a map, a read-only mapping
+In this order: the Context (by annotation, or by the names ctx and context), the outputs of parents and
+the values of on_start functions (by name), the run's input (``flow_input``), and then the step's own
+input for the first free parameter: the run's input in a root step, one element in a map, a read-only mapping
 {parent: output} in a dependent step that names no parent. ``**row`` alone receives the members of an
 object by name. What a decorator seems to give itself is left to it (pgflow_mp.flows.wrappers).
 """
@@ -42,6 +42,7 @@ class Source(Enum):
     OTHER_PARENTS = "other parents"  # **kwargs: parents that no parameter names
     FLOW_INPUT = "flow_input"
     CONTEXT = "context"
+    VALUE = "value"  # of an on_start function, as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,13 +58,17 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class StepFacts:
-    """What binding needs to know about a step. ``batch``: its handler is given a list of items at once."""
+    """What binding needs to know about a step. ``batch``: its handler is given a list of items at once.
+
+    ``values`` are the names of its flow's on_start functions.
+    """
 
     flow_slug: str
     step_slug: str
     is_map: bool
     dependencies: tuple[str, ...]
     batch: bool = False
+    values: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -99,7 +104,7 @@ def bind(
         if parameter.name in given:
             gap = True
             continue
-        source = _named_source(parameter, parents)
+        source = _named_source(parameter, parents, facts)
         if kind is inspect.Parameter.VAR_KEYWORD:
             taken = any(argument.source is Source.PARENTS for argument in arguments)
             source = Source.OTHER_PARENTS if parents and not taken else None
@@ -127,6 +132,7 @@ def bind(
         arguments.append(
             Argument(parameter.name, source, parameter.annotation, parameter.default, positional)
         )
+    _check_values(handler, arguments, facts, own_is_free=own_is_free)
     return tuple(arguments)
 
 
@@ -184,7 +190,7 @@ def _given(
         for parameter in parameters
         if parameter.default is EMPTY
         and parameter.kind not in _VARIADIC
-        and _named_source(parameter, parents) is None
+        and _named_source(parameter, parents, facts) is None
     ]
     foreign = {parameter.name for parameter in needed if _is_foreign(parameter.annotation)}
     if len(needed) == 1 and own_is_free and not facts.is_map:  # def load(session), or def load(folder)
@@ -208,11 +214,13 @@ def _own_source(facts: StepFacts) -> Source:
     return Source.PARENTS if facts.dependencies and not facts.is_map else Source.INPUT
 
 
-def _named_source(parameter: inspect.Parameter, parents: Sequence[str]) -> Source | None:
+def _named_source(parameter: inspect.Parameter, parents: Sequence[str], facts: StepFacts) -> Source | None:
     if _is_context(parameter.annotation):
         return Source.CONTEXT
     if parameter.name in parents:
         return Source.PARENT
+    if parameter.name in facts.values and parameter.kind not in _VARIADIC:
+        return Source.VALUE
     if parameter.name in _CONTEXT_NAMES:
         return Source.CONTEXT
     return Source.FLOW_INPUT if parameter.name == "flow_input" else None
@@ -238,6 +246,27 @@ def _check_context(handler: Any, parameter: inspect.Parameter, facts: StepFacts)
     )
 
 
+def _check_values(
+    handler: Any, arguments: Sequence[Argument], facts: StepFacts, *, own_is_free: bool
+) -> None:
+    """Refuse what receives a value by its name where something else was meant."""
+    hint = "Give the function or the parameter another name."
+    for argument in arguments:
+        if argument.source is Source.CONTEXT and argument.name in facts.values:
+            raise FlowDefinitionError(
+                f'Handler {describe(handler)} of {facts.where}: parameter "{argument.name}" has the name of '
+                "an on_start function, yet receives the Context by its annotation",
+                hint=hint,
+            )
+    value = next((argument.name for argument in arguments if argument.source is Source.VALUE), None)
+    if value is not None and facts.is_map and own_is_free:
+        raise FlowDefinitionError(
+            f'Handler {describe(handler)} of {facts.where}: nothing receives the element, since "{value}" '
+            "receives the value of the on_start function of this name",
+            hint=f"Add a parameter for the element. {hint}",
+        )
+
+
 def _check_mapping(handler: Any, parameter: inspect.Parameter, facts: StepFacts) -> None:
     """Refuse what receives the outputs of all parents, but cannot: a parent's name that is misspelt."""
     annotation = parameter.annotation
@@ -261,11 +290,12 @@ def _cannot_supply(handler: Any, name: str, facts: StepFacts, bound: list[Argume
         own = f"the outputs of its parents by name ({parents}), or all of them as one mapping"
     else:
         own = "the flow's input (first free parameter)"
+    values = "".join(f"{value}, " for value in facts.values)
     taken = next((a.name for a in bound if a.source in (Source.INPUT, Source.PARENTS)), None)
     hint = f'"{taken}" already takes the step\'s input. ' if taken else ""
     return FlowDefinitionError(
         f'Handler {describe(handler)} of {facts.where}: parameter "{name}" can never be supplied; '
-        f"available are {own}, flow_input, and ctx",
+        f"available are {own}, {values}flow_input, and ctx",
         hint=f"{hint}Rename it, give it a default, or remove it.",
     )
 

@@ -28,7 +28,8 @@ def check_annotations(
     for argument in arguments:
         if facts.batch and argument.source is Source.MEMBERS:
             raise refuse_members(argument.name, _handler(handler, facts))
-        if argument.source is not Source.CONTEXT and not isinstance(argument.annotation, str):
+        converted = argument.source not in (Source.CONTEXT, Source.VALUE)
+        if converted and not isinstance(argument.annotation, str):
             try:
                 reader(handler, argument, facts)
             except _Unresolved:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypeVar, Unpack, overload
 
+from pgflow_mp.flows import on_start as starting
 from pgflow_mp.flows import storage, validation
 from pgflow_mp.flows.options import FLOW
 from pgflow_mp.flows.options import names as option_names
@@ -131,6 +132,41 @@ class Flow:
         """
         return self._define("map", slug, handler, options)
 
+    @overload
+    def on_start(self, function: F, /) -> F: ...
+
+    @overload
+    def on_start(self, name: str, /) -> Callable[[F], F]: ...
+
+    @overload
+    def on_start(self, name: str, function: Callable[..., Any], /) -> Flow: ...
+
+    def on_start(self, name: Any, function: Any = None, /) -> Any:
+        """Have a function called once in each process that executes items of this flow, before the first one.
+
+        Handlers receive what it returned by parameters of its name, as it is; so do functions of this kind
+        that are defined after it. A generator yields its value once; what follows is done when the process
+        ends. An item's timeout does not run meanwhile. Usable as ``@flow.on_start``,
+        ``@flow.on_start("name")``, and ``flow.on_start("name", function)``, before the steps that use it.
+        """
+        if callable(name) and function is None:
+            self._add_start(None, name, _caller())
+            return name
+        if function is not None:
+            self._add_start(name, function, _caller())
+            return self
+
+        def decorate(decorated: F) -> F:
+            self._add_start(name, decorated, _caller())
+            return decorated
+
+        return decorate
+
+    @property
+    def start_functions(self) -> Mapping[str, starting.StartFunction]:
+        """What on_start was given, by name in definition order, read-only."""
+        return MappingProxyType(self._steps.on_start)
+
     def shape(self) -> dict[str, Any]:
         """What the start-up check compares with the database (contract: worker section 6.1)."""
         from pgflow_mp.flows.shapes import shape
@@ -166,6 +202,11 @@ class Flow:
     def _add(self, kind: str, slug: Any, handler: Any, options: dict[str, Any], caller: FrameType) -> None:
         step = build_step(self._steps, kind, slug, handler, options, caller)
         self._steps[step.slug] = step
+
+    def _add_start(self, name: Any, function: Any, caller: FrameType) -> None:
+        names = {} if caller.f_locals is caller.f_globals else caller.f_locals
+        found = starting.define(self.slug, name, function, self._steps.on_start, self._steps, names)
+        self._steps.on_start[found.name] = found
 
 
 def _caller() -> FrameType:

@@ -6,8 +6,9 @@ hot path and lets nothing escape: whatever a handler does becomes an outcome.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -17,7 +18,14 @@ from pgflow_mp.flows.batching import WrongAnswer, results_of
 from pgflow_mp.flows.binding import Source, wants_flow_input
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.failures import Failed, describe_exception, safe_text
-from pgflow_mp.flows.invocation import InputMismatch, Invocation, checked_decoder, compiled, takes_item_alone
+from pgflow_mp.flows.invocation import (
+    InputMismatch,
+    Invocation,
+    checked_decoder,
+    compiled,
+    takes_item_alone,
+    values_after_item,
+)
 from pgflow_mp.values.encoding import OutputError
 from pgflow_mp.values.outputs import MAX_OUTPUT_BYTES, as_list, encode_output
 
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
 COMPLETED: Final = 0
 FAILED: Final = 1
 FAILED_FOR_GOOD: Final = 2
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _NO_ITERATORS: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})  # nearly all results
 
 Output = Callable[["bytes | msgspec.Raw", "bytes | None", Context], bytes]
@@ -43,13 +52,20 @@ class _Answered(Exception):
         self.body = body
 
 
-def prepare(flow: Flow, step: str | StepDefinition, *, max_output: int = MAX_OUTPUT_BYTES) -> PreparedHandler:
+def prepare(
+    flow: Flow,
+    step: str | StepDefinition,
+    values: Mapping[str, Any] = NOTHING,
+    *,
+    max_output: int = MAX_OUTPUT_BYTES,
+) -> PreparedHandler:
     """The handler of a step (or of its slug), ready to run tasks; reuse it for every task of the process.
 
+    ``values`` are what the flow's on_start functions have returned here (``on_start.ProcessValues``).
     Raises FlowNotFound for an unknown step, FlowDefinitionError for an annotation that cannot be
     resolved or that JSON cannot be converted to.
     """
-    return PreparedHandler(flow.steps[step] if isinstance(step, str) else step, max_output)
+    return PreparedHandler(flow.steps[step] if isinstance(step, str) else step, values, max_output)
 
 
 def check(flow: Flow) -> None:
@@ -75,13 +91,16 @@ class PreparedHandler:
     if not, the same one will do for many items.
     """
 
-    def __init__(self, step: StepDefinition, max_output: int = MAX_OUTPUT_BYTES) -> None:
+    def __init__(
+        self, step: StepDefinition, values: Mapping[str, Any] = NOTHING, max_output: int = MAX_OUTPUT_BYTES
+    ) -> None:
         self.step = step
         self.wants_flow_input = wants_flow_input(step.arguments, step.facts)
         self.wants_context = any(argument.source is Source.CONTEXT for argument in step.arguments)
         self.batch = step.batch
         """The most items that the handler takes at once, as a list; 0: one by one."""
-        self.call: Invocation = compiled(step)
+        self.call: Invocation = compiled(step, values)
+        self._values = values
         self._is_array = step.is_array
         self._max_output = max_output
 
@@ -104,9 +123,12 @@ class PreparedHandler:
     def quick_output(self) -> Output:
         """``output``, with as little as can be around the most common handler, that of one item of a map."""
         step, limit = self.step, self._max_output
-        if self.batch or step.step_type != "map" or not takes_item_alone(step):
+        more = values_after_item(step, self._values)
+        if self.batch or step.step_type != "map" or not (more or takes_item_alone(step)):
             return self.output
         handler, decode = step.handler, checked_decoder(step, step.arguments[0])
+        if more:
+            handler = _followed(handler, more)
 
         def output(input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes:
             result = handler(decode(input))
@@ -186,3 +208,7 @@ class PreparedHandler:
             where += f", index {task_index},"
         hint = f"\n{error.hint}" if error.hint else ""
         return f"OutputError: {where} cannot be stored: {error}{hint}"
+
+
+def _followed(handler: Callable[..., Any], values: tuple[Any, ...]) -> Callable[[Any], Any]:
+    return lambda item: handler(item, *values)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from pgflow_mp.errors import PgflowError
+from pgflow_mp.errors import OnStartFailed, PgflowError
 from pgflow_mp.flows import paged
 from pgflow_mp.flows.binding import EMPTY, Argument, Source
 from pgflow_mp.flows.checks import reader
@@ -29,11 +29,27 @@ class InputMismatch(PgflowError):
 
 
 def takes_item_alone(step: StepDefinition) -> bool:
+    """Whether the handler receives the item and nothing else."""
     return [(argument.source, argument.positional) for argument in step.arguments] == [(Source.INPUT, True)]
 
 
-def compiled(step: StepDefinition) -> Invocation:
-    """A function that gets the arguments and calls the handler, specialised for the common signatures."""
+def values_after_item(step: StepDefinition, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The arguments of a handler that receives the item and then values; nothing if it is another one."""
+    first, *others = step.arguments or (None,)
+    if first is None or (first.source, first.positional) != (Source.INPUT, True):
+        return ()
+    if not all(
+        other.source is Source.VALUE and other.positional and other.name in values for other in others
+    ):
+        return ()
+    return tuple(values[other.name] for other in others)
+
+
+def compiled(step: StepDefinition, values: Mapping[str, Any]) -> Invocation:
+    """A function that gets the arguments and calls the handler, specialised for the common signatures.
+
+    ``values`` are what on_start functions have returned in this process.
+    """
     handler = step.handler
     is_root = not step.dependencies and step.step_type == "single"
     sources = [argument.source for argument in step.arguments]
@@ -45,10 +61,13 @@ def compiled(step: StepDefinition) -> Invocation:
         if len(sources) == 1:
             return lambda input, flow_input, ctx: handler(decode(input))
         return lambda input, flow_input, ctx: handler(decode(input), ctx)
-    return _general(step, is_root)
+    if not is_root and (more := values_after_item(step, values)):
+        decode = checked_decoder(step, step.arguments[0])
+        return lambda input, flow_input, ctx: handler(decode(input), *more)
+    return _general(step, is_root, values)
 
 
-def _general(step: StepDefinition, is_root: bool) -> Invocation:
+def _general(step: StepDefinition, is_root: bool, values: Mapping[str, Any]) -> Invocation:
     handler = step.handler
     by_position: list[_Get] = []
     by_name: list[tuple[str, _Get]] = []
@@ -60,11 +79,11 @@ def _general(step: StepDefinition, is_root: bool) -> Invocation:
         if argument.source is Source.OTHER_PARENTS:
             others = _other_parents(step, argument)
         elif argument.source is Source.MEMBERS:
-            members = _members(step, argument, is_root)
+            members = _members(step, argument, is_root, values)
         elif argument.positional:
-            by_position.append(_getter(step, argument, is_root))
+            by_position.append(_getter(step, argument, is_root, values))
         else:
-            by_name.append((argument.name, _getter(step, argument, is_root)))
+            by_name.append((argument.name, _getter(step, argument, is_root, values)))
 
     def call(input: bytes, flow_input: bytes | None, ctx: Context) -> Any:
         parents: dict[str, msgspec.Raw] = _parents(step, input) if needs_parents else {}
@@ -81,9 +100,11 @@ def _general(step: StepDefinition, is_root: bool) -> Invocation:
     return call
 
 
-def _getter(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
+def _getter(step: StepDefinition, argument: Argument, is_root: bool, values: Mapping[str, Any]) -> _Get:
     """How one argument is made of a task."""
     source, name = argument.source, argument.name
+    if source is Source.VALUE:
+        return lambda input, flow_input, ctx, parents: _made(values, name)
     if source is Source.CONTEXT:
         return lambda input, flow_input, ctx, parents: ctx
     wanted, decode, mismatch = _decoding(step, argument)
@@ -112,9 +133,9 @@ def _getter(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
     return lambda input, flow_input, ctx, parents: decode(input)
 
 
-def _members(step: StepDefinition, argument: Argument, is_root: bool) -> _Get:
+def _members(step: StepDefinition, argument: Argument, is_root: bool, values: Mapping[str, Any]) -> _Get:
     """The members of the input by name, none of which may be that of another parameter."""
-    get = _getter(step, argument, is_root)
+    get = _getter(step, argument, is_root, values)
     taken = {other.name for other in step.arguments if other is not argument}
 
     def members(input: bytes, flow_input: bytes | None, ctx: Context, parents: dict[str, Any]) -> Any:
@@ -174,3 +195,9 @@ def _decoding(
     if freeze:
         return wanted, lambda raw: MappingProxyType(decode_checked(raw)), mismatch
     return wanted, decode_checked, mismatch
+
+
+def _made(values: Mapping[str, Any], name: str) -> Any:
+    if name not in values:
+        raise OnStartFailed(f'on_start function "{name}" has not been called in this process')
+    return values[name]

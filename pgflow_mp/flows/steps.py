@@ -9,7 +9,7 @@ from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypedDict, cast
 
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
-from pgflow_mp.flows import storage, validation
+from pgflow_mp.flows import on_start, storage, validation
 from pgflow_mp.flows.binding import Argument, StepFacts, bind
 from pgflow_mp.flows.checks import check_annotations
 from pgflow_mp.flows.options import Storage
@@ -104,6 +104,8 @@ class Steps(dict[str, StepDefinition]):
         self.former_slugs = former_slugs
         self.queue_mode = queue_mode
         self.storage = storage
+        self.on_start: dict[str, on_start.StartFunction] = {}
+        """The functions that are run once in each process, by name."""
 
     def __missing__(self, slug: str) -> StepDefinition:
         raise FlowNotFound(
@@ -143,10 +145,11 @@ def build_step(
     barrier = storage.check_barrier(options, where, [steps[parent] for parent in parents], steps.storage)
     stored = storage.check_storage(options.get("storage"), where) if kind == "map" else None
     policy = validation.check_policy(options, where)
-    facts = StepFacts(flow_slug, slug, kind == "map", parents, batch="batch" in policy)
+    facts = StepFacts(flow_slug, slug, kind == "map", parents, "batch" in policy, tuple(steps.on_start))
     names = {} if caller.f_locals is caller.f_globals else caller.f_locals
     arguments = bind(function, facts, names)
     check_annotations(function, arguments, facts, names)
+    on_start.check_step(slug, arguments, where, steps.on_start)
     return StepDefinition(
         slug=slug,
         step_type="map" if kind == "map" else "single",

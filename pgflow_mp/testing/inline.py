@@ -17,6 +17,7 @@ from pgflow_mp.errors import RunFailed
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.on_start import ProcessValues
 from pgflow_mp.flows.results import typed_output
 from pgflow_mp.loading import reentry
 from pgflow_mp.testing.clock import FakeClock
@@ -50,13 +51,20 @@ class InlineRun:
         return next((step.error for step in self.steps.values() if step.status == "failed"), None)
 
 
-def run_inline(flow: Flow, input: Any = NOTHING, *, clock: FakeClock | None = None) -> Any:
+def run_inline(
+    flow: Flow,
+    input: Any = NOTHING,
+    *,
+    clock: FakeClock | None = None,
+    on_start: Mapping[str, Any] = NOTHING,
+) -> Any:
     """Execute ``flow`` on ``input`` here and return its output, an object of the leaf steps' outputs.
 
+    ``on_start`` has values for handlers in the place of those that on_start functions of these names make.
     Raises RunFailed with step, index and error of the first failure, InputError for an input that the flow
     cannot be started with.
     """
-    run = execute_inline(flow, input, clock=clock)
+    run = execute_inline(flow, input, clock=clock, on_start=on_start)
     if run.status == "completed":
         return run.output
     for step in run.steps.values():
@@ -68,9 +76,14 @@ def run_inline(flow: Flow, input: Any = NOTHING, *, clock: FakeClock | None = No
 
 
 def execute_inline(
-    flow: Flow, input: Any = NOTHING, *, clock: FakeClock | None = None, dsn: str | None = None
+    flow: Flow,
+    input: Any = NOTHING,
+    *,
+    clock: FakeClock | None = None,
+    dsn: str | None = None,
+    on_start: Mapping[str, Any] = NOTHING,
 ) -> InlineRun:
-    """Like :func:`run_inline`, but answers the whole run, failed or not.
+    """Like :func:`run_inline`, but answers the whole run, failed or not. Raises OnStartFailed.
 
     ``clock`` lets the pauses of retries and start delays be seen. ``dsn`` is where ``ctx.connect()`` goes.
     """
@@ -79,12 +92,18 @@ def execute_inline(
     runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})
     clock = clock or FakeClock()
     began = clock.time()
-    engine = Engine(flow, raw, clock, runtime)
+    values = ProcessValues(flow.slug, flow.start_functions)
+    values.take(on_start)
+    engine = Engine(flow, raw, clock, runtime, values.values)
     try:
         with simulated(), reentry.executing():
+            values.start()
             engine.run()
     finally:
+        failed = values.close()
         runtime.close()
+    if failed:
+        raise failed[0]
     output = typed_output(flow, engine.output()) if engine.failed is None else None
     status: Literal["completed", "failed"] = "completed" if engine.failed is None else "failed"
     return InlineRun(flow, status, output, engine.steps, clock.time() - began)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from pgflow_mp.flows.batching import halves, joined
@@ -23,10 +23,13 @@ _CRASH_BUDGET: Final = 2
 class Engine(Graph):
     """Executes the tasks of one run, in the order in which they become due."""
 
-    def __init__(self, flow: Flow, input: bytes, clock: FakeClock, runtime: Runtime) -> None:
+    def __init__(
+        self, flow: Flow, input: bytes, clock: FakeClock, runtime: Runtime, values: Mapping[str, Any]
+    ) -> None:
         super().__init__(flow, input)
         self.clock = clock
         self._runtime = runtime
+        self._values = values
         self._run_id = str(uuid.uuid4())
         self._prepared: dict[str, PreparedHandler] = {}
         self._calls: dict[str, Any] = {}
@@ -132,7 +135,7 @@ class Engine(Graph):
         """The step's handler, noting what it raises."""
         handler = self._prepared.get(definition.slug)
         if handler is None:
-            handler = self._prepared[definition.slug] = prepare(self.flow, definition)
+            handler = self._prepared[definition.slug] = prepare(self.flow, definition, self._values)
             self._calls[definition.slug] = handler.call
         call = self._calls[definition.slug]
 

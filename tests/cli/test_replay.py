@@ -131,3 +131,21 @@ def test_a_handler_cannot_write_through_the_connection_it_is_given(cli: Cli) -> 
     done = cli("replay", run["run_id"], "note", "0", "writes.py")
     assert done.code == 1
     assert "ReadOnlySqlTransaction" in done.err
+
+
+def test_a_replayed_item_receives_what_on_start_makes_and_it_is_ended(cli: Cli, tmp_path: Path) -> None:
+    notes, target = tmp_path / "notes", f"{FLOWS.parent / 'start_flows.py'}:flow"
+    Path(f"{notes}.order").write_text("raise")
+    done = cli("run", target, "--input", '["a", "b"]', "--workers", "1", PGFLOW_TEST_NOTES=str(notes))
+    assert done.code == 1
+    assert 'error: on_start function "model" of flow "starts" failed: FileNotFoundError' in done.err
+    assert "run --resume goes on where it was" in " ".join(done.err.split())
+    (run,) = cli("status", "--json").json
+    done = cli("replay", run["run_id"], "act", "1", target, PGFLOW_TEST_NOTES=str(notes))
+    assert (done.code, done.out) == (1, "")
+    assert 'on_start function "model" of flow "starts" failed: FileNotFoundError' in done.err
+    Path(f"{notes}.order").unlink()
+    notes.unlink()
+    done = cli("replay", run["run_id"], "act", "1", target, PGFLOW_TEST_NOTES=str(notes))
+    assert (done.code, done.out) == (0, '["b","big",1]\n')
+    assert [line.split()[0] for line in notes.read_text().splitlines()] == ["name", "begin", "end"]

@@ -12,13 +12,23 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
-from lane_harness import FLOWS, chunk_of, outcomes_of, range_of
+import start_flows
+from lane_harness import FLOWS, chunk_of, eventually, outcomes_of, range_of
 
-from pgflow_mp.errors import ConfigError, PgflowError
-from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, Outcomes, RangeOutcomes
+from pgflow_mp.errors import ConfigError, OnStartFailed, PgflowError
+from pgflow_mp.executors import start_failures
+from pgflow_mp.executors.events import (
+    Cause,
+    ExecutorLost,
+    LaneDied,
+    LaneFailedToStart,
+    Outcomes,
+    RangeOutcomes,
+)
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.messages import AnyChunk, Kind, Outcome, Setup
@@ -67,6 +77,8 @@ class Owner:
                 self.deaths.append(event)
                 if event.verdict is not None and event.seq is not None:
                     self._keep(event.seq, event.verdict)
+            elif isinstance(event, LaneFailedToStart):
+                self.on_failed(event)
             elif isinstance(event, ExecutorLost):
                 self.lost.append(event)
             elif isinstance(event, Outcomes | RangeOutcomes):
@@ -76,6 +88,9 @@ class Owner:
                 if event.done:
                     assert event.seq not in self.done
                     self.done.add(event.seq)
+
+    def on_failed(self, event: LaneFailedToStart) -> None:
+        raise AssertionError(event.text)
 
     def _keep(self, seq: int, outcome: Outcome) -> None:
         assert seq not in self.done, f"chunk {seq} was closed before"
@@ -287,3 +302,62 @@ def test_a_pool_that_is_shut_down_is_said_to_run_nothing() -> None:
     executor = factory(pool)(Setup(target=FLOWS), Limits(1), print)
     with pytest.raises(PgflowError, match="executor ThreadPoolExecutor cannot run anything: RuntimeError"):
         executor.start()
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_on_start_functions_run_once_in_each_process_and_hand_back_what_cannot_start(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notes"
+    monkeypatch.setenv(start_flows.NOTES, str(path))
+    monkeypatch.setattr(start_failures, "FIRST_PAUSE", 0.05)
+    order = Path(f"{path}.order")
+    order.write_text("raise")
+    owner = Owner(kind, str(Path(FLOWS).with_name("start_flows.py")))
+    failed: list[LaneFailedToStart] = []
+    monkeypatch.setattr(owner, "on_failed", failed.append)
+    owner.executor.start()
+    try:
+        assert not path.exists()
+        assert kinds(owner.run("a", "b", flow="starts")) == [Kind.NOT_RUN, Kind.NOT_RUN]
+        owner.until(lambda: failed)
+        (first,) = failed
+        words = 'on_start function "model" of flow "starts" failed: FileNotFoundError: weights.bin'
+        assert (first.error, first.fatal) == (words, None)
+        order.write_text("")
+        seqs = [owner.submit("pid", "pid", flow="starts") for _ in range(12)]
+        owner.until(lambda: owner.done >= set(seqs))
+        found = [outcome for seq in seqs for outcome in owner.of(seq)]
+        assert {outcome.kind for outcome in found} == {Kind.COMPLETED}
+        notes = [line.rpartition(" ")[::2] for line in path.read_text().splitlines()]
+        served = {pid for note, pid in notes if note == "begin well"}
+        assert served == {outcome.body.decode() for outcome in found}
+        assert len(served) == len([note for note, _ in notes if note == "begin well"])
+    finally:
+        assert owner.executor.stop(5.0)
+    wanted = 0 if kind == "processes" else len(served)  # a pool that is not ours goes on
+    assert eventually(lambda: path.read_text().count("\nend ") == wanted)
+    assert len(failed) == 1
+
+
+@pytest.mark.parametrize("kind", ["threads", "lanes"])
+def test_on_start_functions_that_go_on_failing_end_the_work(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "notes"
+    monkeypatch.setenv(start_flows.NOTES, str(path))
+    monkeypatch.setattr(start_failures, "FIRST_PAUSE", 0.05)
+    Path(f"{path}.order").write_text("raise")
+    owner = Owner(kind, str(Path(FLOWS).with_name("start_flows.py")))
+    failed: list[LaneFailedToStart] = []
+    monkeypatch.setattr(owner, "on_failed", failed.append)
+    owner.executor.start()
+    try:
+        while not failed or failed[-1].fatal is None:
+            assert len(failed) < 12
+            assert kinds(owner.run("a", flow="starts")) == [Kind.NOT_RUN]
+            owner.collect()
+        assert type(failed[-1].fatal) is OnStartFailed
+        assert len(failed) >= start_failures.ROUNDS
+    finally:
+        owner.executor.abort()

@@ -17,7 +17,8 @@ from lane_harness import FLOWS, chunk_of, eventually, gone, kinds, lanes, text
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.events import Cause, LaneEvent
-from pgflow_mp.executors.lanes.lane import Hooks, LaneProcess
+from pgflow_mp.executors.lanes.hooks import Hooks
+from pgflow_mp.executors.lanes.lane import LaneProcess
 from pgflow_mp.executors.lanes.pool import LanePool
 from pgflow_mp.executors.messages import Hello, Setup
 from pgflow_mp.executors.verdicts import KillReason
@@ -252,7 +253,7 @@ def test_a_lane_that_is_closed_before_it_has_said_hello_complains_of_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     said: list[Hello] = []
-    hooks = Hooks(emit=lambda event: None, started=lambda process, hello: said.append(hello), died=print)
+    hooks = Hooks(print, lambda process, hello: said.append(hello), print, print, print)
     process = LaneProcess(0, 1, hooks, lambda: 0)
     process.launch(SpawnContext(), msgspec.msgpack.encode(Setup(target=FLOWS)))
     process.close(10.0)

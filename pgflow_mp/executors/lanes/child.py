@@ -14,7 +14,8 @@ import os
 import signal
 import sys
 import time
-from typing import Any
+from multiprocessing import util
+from typing import Any, Final
 
 import msgspec
 
@@ -28,6 +29,8 @@ from pgflow_mp.executors.lanes.slots import SlotFiles
 from pgflow_mp.executors.lanes.surroundings import Surroundings
 from pgflow_mp.executors.messages import Hello, Setup, encode
 from pgflow_mp.loading import reentry
+
+_FIRST: Final = 1000
 
 _lane: Lane | None = None
 _hello: bytes = b""
@@ -58,6 +61,7 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     if not hello.error:
         listening.listen_to_numpy()
         _lane = Lane(flows, orders, OwnSlot(files), Surroundings(files.control.fd))
+        util.Finalize(None, _lane.close, exitpriority=_FIRST)  # when this process leaves by itself
     hello.seconds = time.perf_counter() - started
     _hello = encode(hello)
 
@@ -67,11 +71,15 @@ def hello() -> bytes:
     return _hello
 
 
-def run_chunk(ordinal: int, data: bytes) -> None:
-    """Execute an encoded Chunk; the outcomes are in the lane's shared memory when this returns."""
+def run_chunk(ordinal: int, data: bytes) -> bytes | None:
+    """Execute an encoded Chunk; the outcomes are in the lane's shared memory when this returns.
+
+    An encoded StartTrouble if none of it was executed since its flow could not be started.
+    """
     if _lane is None:
         raise RuntimeError("this lane has not loaded its target")
-    _lane.run(ordinal, data)
+    trouble = _lane.run(ordinal, data)
+    return None if trouble is None else encode(trouble)
 
 
 def _set_up_process(files: SlotFiles) -> None:

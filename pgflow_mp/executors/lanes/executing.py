@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from pgflow_mp.errors import OnStartFailed
 from pgflow_mp.executors.bundles import (
     Bundle,
     RangeBundle,
@@ -22,7 +23,16 @@ from pgflow_mp.executors.endings import frame
 from pgflow_mp.executors.execution import Execute, Prepared, Runnable, error_text
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import LONG, Surroundings
-from pgflow_mp.executors.messages import Chunk, Kind, Outcome, RangeChunk, Setup, decode_chunk, encode
+from pgflow_mp.executors.messages import (
+    Chunk,
+    Kind,
+    Outcome,
+    RangeChunk,
+    Setup,
+    StartTrouble,
+    decode_chunk,
+    encode,
+)
 from pgflow_mp.flows.batching import halves, joined
 from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
@@ -63,18 +73,24 @@ class Lane:
         self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
         self._prepared = Prepared(flows)
         self._pages = Pages()
+        self._trouble: StartTrouble | None = None
         self._is_copy = False
         os.register_at_fork(after_in_child=self._become_copy)
 
     def _become_copy(self) -> None:
         self._is_copy = True
 
-    def run(self, ordinal: int, data: bytes) -> None:
-        """Execute one chunk, item by item or batch by batch."""
-        surroundings, slot = self._surroundings, self._slot
+    def run(self, ordinal: int, data: bytes) -> StartTrouble | None:
+        """Execute one chunk, item by item or batch by batch; none of it if its flow cannot be started."""
+        slot = self._slot
         chunk = decode_chunk(data)
-        if not surroundings.begin_chunk():
+        if not self._surroundings.begin_chunk():
             os._exit(_CUT_OFF)
+        if chunk.flow in self._prepared.waiting and self._trouble is None:
+            self._start(chunk.flow)
+        if self._trouble is not None:
+            return self._trouble
+        surroundings = self._surroundings
         if isinstance(chunk, RangeChunk):
             elements = self._pages.elements(chunk)
             slot.begin(ordinal)
@@ -85,6 +101,30 @@ class Lane:
         slot.end()
         if not surroundings.connected:
             os._exit(_CUT_OFF)  # rather than write into what has our files' numbers now
+        return None
+
+    def _start(self, flow: str) -> None:
+        """Call its on_start functions. What they leave changed is what items find, each of them.
+
+        After a failure this process runs nothing any more: it is to be replaced.
+        """
+        note = self._slot.start_note
+        try:
+            self._prepared.start(flow, lambda name: note.begin(flow, name, self._now_ns()))
+        except OnStartFailed as error:
+            self._trouble = StartTrouble(flow, str(error))
+        if self._is_copy:
+            os._exit(0)
+        if not self._surroundings.connected:
+            os._exit(_CUT_OFF)
+        self._surroundings = self._surroundings.renewed()
+        self._new_context = self._surroundings.contexts
+        note.end(self._prepared.endings)
+
+    def close(self) -> None:
+        """The process ends: do what on_start functions have to do then."""
+        if not self._is_copy:
+            self._prepared.close()
 
     def _run_tasks(self, chunk: Chunk) -> None:
         steps = [self._prepared.of(chunk.flow, step) for step in chunk.steps]

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from typing import Any, Final
@@ -16,9 +15,9 @@ from typing import Any, Final
 from pgflow_mp.executors import verdicts
 from pgflow_mp.executors.decoded_pages import PagesSent
 from pgflow_mp.executors.endings import Endings
-from pgflow_mp.executors.events import LaneEvent
 from pgflow_mp.executors.lanes import child
 from pgflow_mp.executors.lanes.holding import HeldChunk, Holding
+from pgflow_mp.executors.lanes.hooks import Hooks, LaneState, RunningItem
 from pgflow_mp.executors.lanes.killing import (
     Killing,
     end_survivors,
@@ -29,49 +28,13 @@ from pgflow_mp.executors.lanes.killing import (
 from pgflow_mp.executors.lanes.postmortem import Death, settle
 from pgflow_mp.executors.lanes.processes import forget_semaphores, semaphore_names, was_lost
 from pgflow_mp.executors.lanes.slots import MAX_ITEMS, SlotFiles, SlotReader
+from pgflow_mp.executors.lanes.start_note import Starting
 from pgflow_mp.executors.lanes.trees import ProcessTree
-from pgflow_mp.executors.messages import AnyChunk, Hello, decode_hello, encode
+from pgflow_mp.executors.messages import AnyChunk, StartTrouble, decode_hello, encode, trouble_in
 from pgflow_mp.executors.verdicts import KillReason
 
+ENDING_GRACE: Final = 10.0  # seconds for what on_start functions have to do when their process leaves
 _EARLY: Final = 0.3  # seconds without a report after which outcomes of a running chunk are reported
-
-
-@dataclass(frozen=True, slots=True)
-class RunningItem:
-    """What a lane is executing: ``timeout`` and ``elapsed`` in seconds, ``target`` for a KillReason."""
-
-    lane: int
-    generation: int
-    pid: int
-    seq: int
-    target: tuple[int, int]
-    run: str
-    step: str
-    index: int
-    timeout: float | None
-    elapsed: float
-
-
-@dataclass(slots=True)
-class Hooks:
-    """What a process calls: ``emit`` with its lock held, the others without.
-
-    ``leaving`` says whether the pool, or the worker that it belongs to, is being stopped.
-    """
-
-    emit: Callable[[LaneEvent], None]
-    started: Callable[[LaneProcess, Hello], None]
-    died: Callable[[LaneProcess, str], None]
-    leaving: Callable[[], bool] = lambda: False
-
-
-@dataclass(slots=True)
-class _State:
-    ready: bool = False
-    retired: bool = False
-    dead: bool = False
-    closed: bool = False
-    killing: Killing | None = None
 
 
 class LaneProcess:
@@ -87,7 +50,7 @@ class LaneProcess:
         self._hooks = hooks
         self._oom_kills = oom_kills
         self._oom_before = oom_kills()
-        self._state = _State()
+        self._state = LaneState()
         self._files = SlotFiles.create()
         self._slot = SlotReader(self._files)
         self._holding = Holding(self._slot)
@@ -97,6 +60,9 @@ class LaneProcess:
         self._executor: ProcessPoolExecutor | None = None
         self._manager: Any = None
         self._semaphores: set[str] = set()
+        self._flows: set[str] = set()
+        self.trouble: StartTrouble | None = None
+        """That it could not start a flow, or ended while it did."""
 
     def launch(self, context: BaseContext, setup: bytes) -> None:
         """Start the process; takes milliseconds, or as long as the forkserver takes to load the target."""
@@ -142,6 +108,20 @@ class LaneProcess:
     def has_worked(self) -> bool:
         """Whether it was ever given a chunk."""
         return self._holding.ordinal > 0
+
+    @property
+    def starting(self) -> Starting | None:
+        """The on_start function that it runs."""
+        with self.lock:
+            return None if self._state.closed or self._state.dead else self._slot.start_note.read()
+
+    def serves(self, flow: str) -> bool:
+        """Whether it has started this flow, and can run its items."""
+        with self.lock:
+            if self._state.closed or self._state.dead:
+                return False
+            running = self._holding.running()
+            return flow in self._flows or (running is not None and running[0].chunk.flow == flow)
 
     @property
     def finished(self) -> int:
@@ -262,11 +242,22 @@ class LaneProcess:
         with self.lock:
             self._state.retired = True
 
+    def dismiss(self) -> None:
+        """Have it leave by itself; close() waits for that."""
+        self.retire()
+        if self._executor is not None:
+            self._executor.shutdown(wait=False)
+
     def close(self, grace: float) -> None:
-        """End the process (waits up to ``grace`` seconds for it to leave by itself) and free everything."""
+        """End the process and free everything; it has ``grace`` seconds to leave by itself, if any.
+
+        More if on_start functions have something to do at its end.
+        """
         executor, process = self._executor, self._process
         with self.lock:
             self._state.retired = True
+            if grace > 0 and not self._state.closed and self._slot.start_note.endings:
+                grace = max(grace, ENDING_GRACE)
         if executor is not None:
             executor.shutdown(wait=False)
             if process is not None and not wait([process.sentinel], max(0.0, grace)):
@@ -307,7 +298,7 @@ class LaneProcess:
             self.ready_at = time.monotonic()
         self._hooks.started(self, hello)
 
-    def _on_chunk(self, held: HeldChunk, done: Future[None]) -> None:
+    def _on_chunk(self, held: HeldChunk, done: Future[bytes | None]) -> None:
         if done.cancelled() or isinstance(done.exception(), BrokenProcessPool):
             self.died()
             return
@@ -315,9 +306,20 @@ class LaneProcess:
             if not self._holding.drop(held):
                 return  # reported already, by its process's death
             endings = held.take(self._slot)
-            held.give_up(endings, done.exception())
+            trouble = trouble_in(done.result() or b"") if done.exception() is None else None
+            known = self.trouble is not None
+            if trouble is None:
+                held.give_up(endings, done.exception())
+            else:
+                endings.add_not_run(held.count, held.end)
+                self._state.retired, self.trouble = True, self.trouble or trouble
             self._reported = time.monotonic()
             self._emit(endings, done=True)
+        if trouble is not None and not known:
+            self._hooks.troubled(self, trouble)
+        elif trouble is None and held.chunk.flow not in self._flows:
+            self._flows.add(held.chunk.flow)
+            self._hooks.serves(held.chunk.flow)
 
     def _emit(self, endings: Endings, *, done: bool) -> None:
         self._hooks.emit(endings.event(self.lane, self.generation, done=done))
@@ -336,6 +338,8 @@ class LaneProcess:
             trace=self._slot.trace(),
             told_to_leave=was_told,
         )
+        if (starting := self._slot.start_note.read()) is not None and not (self.lost or was_told):
+            self.trouble = verdicts.start_trouble(starting.flow, starting.what, death.reason, exitcode)
         for event in settle(death, self._holding.take_all()):
             self._hooks.emit(event)
         return verdicts.describe_exit(exitcode)

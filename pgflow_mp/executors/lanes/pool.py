@@ -15,9 +15,10 @@ import msgspec
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.executors.events import LaneEvent
 from pgflow_mp.executors.lanes import descriptors
-from pgflow_mp.executors.lanes.lane import RunningItem
+from pgflow_mp.executors.lanes.hooks import RunningItem
 from pgflow_mp.executors.lanes.nursery import Nursery
 from pgflow_mp.executors.lanes.roster import LEAVE_GRACE, Roster, Terms
+from pgflow_mp.executors.lanes.start_note import Starting
 from pgflow_mp.executors.messages import LOAD_TIMEOUT, AnyChunk, FlowInfo, Setup
 from pgflow_mp.executors.verdicts import KillReason
 
@@ -59,6 +60,7 @@ class LanePool:
         if size < 1:
             raise ValueError(f"a pool has at least one lane, not {size}")
         self.max_memory = max_memory
+        self.start_timeout = start_timeout
         self.recycle_memory = recycle_memory or (max_memory * 3 // 4 if max_memory else None)
         self.flows: list[FlowInfo] = []
         setup = msgspec.structs.replace(setup, open_files=descriptors.given())
@@ -159,6 +161,11 @@ class LanePool:
         for process in self._roster.processes():
             if (item := process.running()) is not None:
                 yield item
+
+    def starting(self) -> dict[tuple[int, int], Starting]:
+        """The on_start functions that run now, by lane and generation."""
+        found = {(process.lane, process.generation): process.starting for process in self._roster.processes()}
+        return {key: starting for key, starting in found.items() if starting is not None}
 
     def lanes(self, *, retiring: bool = False) -> list[LaneStatus]:
         """The lanes that are up; also processes that finish what they hold before they go, if asked for."""

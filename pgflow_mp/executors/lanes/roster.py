@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Final
 
-from pgflow_mp.errors import FlowDefinitionError
+from pgflow_mp.errors import FlowDefinitionError, OnStartFailed
 from pgflow_mp.executors.events import Cause, LaneEvent, LaneFailedToStart, LaneReady
+from pgflow_mp.executors.lanes.hooks import Hooks
 from pgflow_mp.executors.lanes.killing import default_oom_kills
-from pgflow_mp.executors.lanes.lane import Hooks, LaneProcess
+from pgflow_mp.executors.lanes.lane import LaneProcess
 from pgflow_mp.executors.lanes.nursery import Losses, Nursery
-from pgflow_mp.executors.messages import Hello
+from pgflow_mp.executors.messages import Hello, StartTrouble
+from pgflow_mp.executors.start_failures import HINT, StartFailures
 from pgflow_mp.executors.verdicts import KillReason, start_hint
 
 _log: Final = logging.getLogger("pgflow_mp.lanes")
@@ -75,7 +77,15 @@ class Roster:
         self.stopping = False
         """No process is started any more."""
         self.stopped = False
-        self._hooks = Hooks(on_event, self._on_started, self._on_died, lambda: self.leaving or self.stopping)
+        self._start_failures = StartFailures()
+        self._hooks = Hooks(
+            on_event,
+            self._on_started,
+            self._on_serving,
+            self._on_troubled,
+            self._on_died,
+            lambda: self.leaving or self.stopping,
+        )
 
     # -- who is there ------------------------------------------------------------------------------
 
@@ -153,6 +163,9 @@ class Roster:
         for process in processes:
             if not process.ready:
                 process.kill(KillReason(Cause.STOPPED), 0.0)
+            elif grace > 0:
+                process.dismiss()  # all at once
+        for process in processes:
             self._nursery.close(process, grace)
         self._nursery.stop()
 
@@ -227,6 +240,9 @@ class Roster:
                 return
         if lane is None or self.stopping:
             return
+        if process.trouble is not None:
+            self._start_failed(lane, process, process.trouble)
+            return
         if process.ready_at is not None and (process.has_worked or time.monotonic() - process.ready_at > 1.0):
             self._start_process(lane)
             return
@@ -237,6 +253,29 @@ class Roster:
         hint = _TOO_SLOW if slow else ""
         if not self._answer(Hello([], error, hint, 0.0, False, "")):
             self._failed(lane, process.generation, error, hint)
+
+    def _on_serving(self, flow: str) -> None:
+        with self._lock:
+            self._start_failures.started(flow)
+
+    def _on_troubled(self, process: LaneProcess, trouble: StartTrouble) -> None:
+        """An on_start function failed: the process is replaced, for it may have left anything behind."""
+        with self._lock:
+            lane = self._forget(process)
+            self._retire(process)
+        if lane is not None and not self.stopping:
+            self._start_failed(lane, process, trouble)
+
+    def _start_failed(self, lane: LanePlace, process: LaneProcess, trouble: StartTrouble) -> None:
+        now, flow = time.monotonic(), trouble.flow
+        with self._lock:
+            delay = self._start_failures.failed(flow, process.started_at, now)
+            lane.retry_at = now + delay
+            hopeless = self._start_failures.hopeless(flow)
+            hopeless = hopeless and not any(other.serves(flow) for other in self.processes())
+        fatal = OnStartFailed(trouble.text, hint=HINT) if hopeless else None
+        error = trouble.text.partition("\n")[0]
+        self._on_event(LaneFailedToStart(lane.id, process.generation, error, HINT, delay, fatal))
 
     def _answer(self, hello: Hello) -> bool:
         """Tell start() what became of the first process; False if it has been told."""

@@ -22,12 +22,14 @@ from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any, Final
 
+from pgflow_mp.executors.lanes.start_note import StartNote
+
 BUFFERS: Final = 2
 CONTROL_SIZE: Final = 4096
 INITIAL_SIZE: Final = 64 * 1024
 KEPT_SIZE: Final = 1024 * 1024  # a buffer that grew beyond this is cut back for its next chunk
 
-# The control page as 64-bit words. The child writes the first 32, the parent the rest.
+# The control page as 64-bit words: the child writes the first 32, the parent those after them.
 _CHUNK, _RUNNING, _STARTED = 0, 1, 2  # ordinal of the chunk, item token, ns
 _FINISHED, _WIDTH = 3, 4  # items of the chunks that are over, items that run at once
 # One word each per buffer: ordinal of its chunk; count and length; ns that completed items of a range took.
@@ -115,6 +117,7 @@ class SlotWriter:
         self._maps = [mmap.mmap(file.fd, INITIAL_SIZE) for file in self._files]
         self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
         self._words = memoryview(self._page).cast("Q")
+        self.start_note = StartNote(self._page, self._words, _fence)
         self._buffer = 0
         self._map = self._maps[0]
         self._ordinal = 0
@@ -255,6 +258,7 @@ class SlotReader:
         self._maps = [mmap.mmap(file.fd, INITIAL_SIZE) for file in files.buffers]
         self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
         self._words = memoryview(self._page).cast("Q")
+        self.start_note = StartNote(self._page, self._words, _fence)
 
     def take(self, ordinal: int, count: int, length: int) -> Taken | None:
         """What chunk ``ordinal`` has beyond ``count`` items (``length`` bytes); None for nothing."""

@@ -78,6 +78,15 @@ class Surroundings:
         """A function that says it of what items change most easily; another one each time it is mended."""
         return self._interpreter.is_changed
 
+    def renewed(self) -> Surroundings:
+        """As things are now: they were changed on purpose. This one is not used afterwards."""
+        self._look_at_files()
+        _insist(self._open_closed_streams)
+        for spare in self._spares.values():
+            if _identity(spare) == self._identities[spare]:
+                os.close(spare)
+        return Surroundings(self._shared_fd)
+
     def begin_chunk(self) -> bool:
         """Threads of earlier items go on between chunks. False as with after_item."""
         if time.monotonic() - self._looked > _PAUSE:
@@ -88,6 +97,10 @@ class Surroundings:
     def _mend(self) -> None:
         _insist(self._interpreter.mend)
         self._open_streams()
+
+    def _open_closed_streams(self) -> bool:
+        self._open_streams()
+        return True
 
     def _look_at_everything(self) -> bool:
         heard.anything = False

@@ -12,12 +12,14 @@ from typing import Final
 from pgflow_mp.executors import verdicts
 from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.lanes import memory
-from pgflow_mp.executors.lanes.lane import RunningItem
+from pgflow_mp.executors.lanes.hooks import RunningItem
 from pgflow_mp.executors.lanes.pool import LanePool, LaneStatus
+from pgflow_mp.executors.lanes.start_note import Starting
 from pgflow_mp.executors.verdicts import KillReason
 
 _GROWTH: Final = 1.2  # over its first sample: a target that is large by itself must not be recycled for ever
 _HOST_INTERVAL: Final = 1.0
+_LONGER: Final = "--load-timeout allows it more"
 
 
 class Watchdog:
@@ -52,13 +54,23 @@ class Watchdog:
                 self._kill(item, KillReason(Cause.TIMEOUT, error, item.target), self._grace)
         if now >= self._next_sample:
             self._next_sample = now + self._sample_interval
-            statuses = self._pool.lanes(retiring=True)
-            self._check_stalls(statuses, {(item.lane, item.generation) for item in running}, now)
+            statuses, starting = self._pool.lanes(retiring=True), self._pool.starting()
+            self._check_starts(starting)
+            busy = {(item.lane, item.generation) for item in running} | {*starting}
+            self._check_stalls(statuses, busy, now)
             self._check_memory(statuses)
         if now >= self._next_host_sample:
             self._next_host_sample = now + _HOST_INTERVAL
             self._pool.wake_server()
             self.paused = memory.under_pressure(memory.host_memory(), paused=self.paused)
+
+    def _check_starts(self, starting: dict[tuple[int, int], Starting]) -> None:
+        """on_start functions may take as long as a target may take to load."""
+        limit = self._pool.start_timeout
+        for (lane, generation), found in starting.items():
+            if time.monotonic_ns() - found.since_ns > limit * 1e9:
+                reason = KillReason(Cause.STALLED, f"took longer than {limit:g} s ({_LONGER})")
+                self._pool.kill(lane, reason, generation=generation, grace=self._grace)
 
     def _check_stalls(self, statuses: list[LaneStatus], running: set[tuple[int, int]], now: float) -> None:
         quiet: dict[tuple[int, int], tuple[int, float]] = {}
@@ -95,7 +107,8 @@ class Watchdog:
                 error = verdicts.memory_error(item.step, item.index, used, limit)
                 self._kill(item, KillReason(Cause.MEMORY, error, item.target), 0.0)
                 return
-        self._pool.kill(lane, KillReason(Cause.MEMORY), generation=generation, grace=0.0)
+        error = verdicts.memory_text(used, limit)
+        self._pool.kill(lane, KillReason(Cause.MEMORY, error), generation=generation, grace=0.0)
 
     def _kill(self, item: RunningItem, reason: KillReason, grace: float) -> None:
         self._pool.kill(item.lane, reason, generation=item.generation, grace=grace)
