@@ -31,10 +31,11 @@ def configure(parser: Parser, verb: str) -> None:
     parser.option(
         "--compile",
         env="PGFLOW_COMPILE",
-        choices=("check", "skip", "recreate"),
+        choices=("check", "extend", "skip", "recreate"),
         default="check",
         metavar="HOW",
-        help="a flow that differs from the database: check (refuse, the default), skip, recreate",
+        help="a flow that differs from the database: check (take over new steps, refuse the rest; the "
+        "default), extend (conditions, too), skip, recreate",
     )
     add_json(parser)
     add_database(parser)

@@ -135,11 +135,11 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         ("--compile",),
         "PGFLOW_COMPILE",
         {
-            "choices": ("check", "skip", "recreate"),
+            "choices": ("check", "extend", "skip", "recreate"),
             "default": "check",
             "metavar": "HOW",
-            "help": "a flow that differs from the database: check (refuse, the default), skip (do not look), "
-            "recreate (delete its runs and replace it)",
+            "help": "a flow that differs from the database: check (take over new steps, refuse the rest; the "
+            "default), extend (conditions, too), skip (do not look), recreate (delete its runs)",
         },
     ),
     (

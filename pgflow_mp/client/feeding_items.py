@@ -49,9 +49,7 @@ def load_for(dsn: str, flow: Flow, items: Any, run_id: str, mode: str) -> None:
             return
         if mode != "skip":
             shape = msgspec.json.encode(definition(flow))
-            found = definitions.ensure(
-                conn, flow.slug, shape, queue_mode=flow.queues, recreate=mode == "recreate"
-            )
+            found = definitions.ensure(conn, flow.slug, shape, queue_mode=flow.queues, how=mode)
             if found.status == "mismatch":
                 raise definitions.mismatch(
                     flow.slug, found, hint="Give the changed flow a new slug, or compile='recreate'."

@@ -9,7 +9,7 @@ that runs the task reads them itself.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -77,6 +77,7 @@ def claim(
     items: int = 0,
     known: Sequence[int] = (),
     sparing: bool = False,
+    but_steps: Collection[str] = (),
 ) -> ClaimedWork:
     """Claim work as ``item_ranges.claim_work`` does; where an input cannot be had, tasks have none.
 
@@ -89,7 +90,7 @@ def claim(
             return ClaimedWork(tasks, [], [])
         qty = 0
     try:
-        work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease)
+        work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease, but_steps)
     except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
         raise
     except psycopg.Error as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple, cast
 
 import psycopg
 
@@ -11,37 +12,49 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.wire import RawJson
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound, ShapeMismatch
 
+_TAKE_OVER: Final = """
+select r ->> 'status', array(select jsonb_array_elements_text(r -> 'differences')), r ->> 'mismatchKind',
+  array(select jsonb_array_elements_text(r -> 'words')),
+  array(select jsonb_array_elements_text(r -> 'changed')),
+  array(select jsonb_array_elements_text(r -> 'added'))
+from pgflow.take_over_flow(%s, %s, %s, %s) r
+"""
+
 
 class Definition(NamedTuple):
-    """A flow in the database: compiled, verified, recompiled, mismatch, or stored, which is not compared.
+    """A flow in the database: compiled, verified, extended, recompiled, mismatch, or stored, not compared.
 
     ``notes`` are sentences for the log; ``kind`` of a mismatch is "shape", or "routing" where only the queues
-    differ.
+    differ. Of a mismatch ``differences`` are the contract's texts, ``words`` say which side is which.
     """
 
     status: str
     differences: list[str]
     notes: list[str]
     kind: str | None = None
+    words: Sequence[str] = ()
 
 
 def ensure(
-    conn: Connection, flow_slug: str, shape: bytes, *, queue_mode: str = "flow", recreate: bool = False
+    conn: Connection, flow_slug: str, shape: bytes, *, queue_mode: str = "flow", how: str = "check"
 ) -> Definition:
     """Create the flow, or compare its shape, and where that is the same take over the code's options.
 
-    With ``recreate`` a flow that differs is deleted, with its runs, and created anew.
+    ``how``: a flow that the code has only added steps to is extended with "check"; with "extend" also where
+    conditions of stored steps changed. With "recreate" a flow that differs is deleted, with its runs, and
+    created anew.
 
     A role that may not do that takes the flow as it is stored. Raises FlowNotFound where it knows that there
     is none, FlowDefinitionError where the database refuses a slug, and psycopg's error where the flow had to
     be replaced.
     """
     try:
-        found = engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode)
-        if recreate and found.status == "mismatch":
-            found = _recreate(conn, flow_slug, shape, queue_mode, found.differences)
+        if how == "recreate":
+            found = _recreated(conn, flow_slug, shape, queue_mode)
+        else:
+            found = _taken_over(conn, flow_slug, shape, queue_mode, conditions=how == "extend")
     except psycopg.errors.InsufficientPrivilege:
-        if recreate:
+        if how == "recreate":
             raise
         if stored_options(conn, flow_slug) == []:
             raise _missing(conn, flow_slug) from None
@@ -50,13 +63,14 @@ def ensure(
         diag = error.diag
         hints = [text for text in (diag.message_detail, diag.message_hint) if text]
         raise FlowDefinitionError(diag.message_primary or str(error), hint=" ".join(hints)) from error
-    notes = _apply_options(conn, flow_slug, shape) if found.status == "verified" else []
-    return Definition(found.status, found.differences, notes, found.kind)
+    if found.status not in ("verified", "extended"):
+        return found
+    return found._replace(notes=[*found.notes, *_apply_options(conn, flow_slug, shape)])
 
 
 def mismatch(flow_slug: str, found: Definition, *, hint: str) -> ShapeMismatch:
     """The error about a flow that differs from the code's."""
-    told = found.differences
+    told = list(found.words) if found.words and found.kind == "shape" else found.differences
     if found.kind == "shape":  # other steps have other routes: that is no second difference
         told = [text for text in told if not text.startswith("Step routes differ")] or told
     listed = "\n".join(f"  - {text}" for text in told)
@@ -77,13 +91,33 @@ def queues(conn: Connection, flow_slug: str) -> list[str]:
     return [cast(str, row[0]) for row in rows]
 
 
-def _recreate(
-    conn: Connection, flow_slug: str, shape: bytes, queue_mode: str, differences: list[str]
-) -> engine.Compiled:
+def _taken_over(
+    conn: Connection, flow_slug: str, shape: bytes, queue_mode: str, *, conditions: bool
+) -> Definition:
+    try:
+        row = conn.execute(_TAKE_OVER, (flow_slug, RawJson(shape), queue_mode, conditions)).fetchone()
+    except psycopg.errors.UndefinedFunction:  # the schema is older than this package
+        return _of(engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode))
+    status, differences, kind, words, notes, added = cast("tuple[Any, ...]", row)
+    if added:
+        names = ", ".join(f'"{slug}"' for slug in added)
+        steps, them = ("step", "it") if len(added) == 1 else ("steps", "them")
+        notes.insert(0, f"extended by {steps} {names}; runs that were started before go on without {them}")
+    return Definition(status, differences, notes, kind, words)
+
+
+def _recreated(conn: Connection, flow_slug: str, shape: bytes, queue_mode: str) -> Definition:
+    found = engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode)
+    if found.status != "mismatch":
+        return _of(found)
     with conn.transaction():
         conn.execute("select pgflow.delete_flow_and_data(%s)", (flow_slug,))
         engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode)
-    return engine.Compiled("recompiled", differences, None)
+    return Definition("recompiled", found.differences, [])
+
+
+def _of(found: engine.Compiled) -> Definition:
+    return Definition(found.status, found.differences, [], found.kind)
 
 
 def stored_options(conn: Connection, flow_slug: str) -> list[tuple[str, int, int]] | None:
@@ -97,6 +131,15 @@ def stored_options(conn: Connection, flow_slug: str) -> list[tuple[str, int, int
         )
     except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
         return None
+
+
+def added_steps(conn: Connection, flow_slug: str) -> list[str]:
+    """Steps that the flow got when it was extended; none where we may not ask."""
+    try:
+        rows = conn.execute("select pgflow.steps_added(%s)", (flow_slug,)).fetchall()
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedFunction):
+        return []
+    return [cast(str, row[0]) for row in rows]
 
 
 def _missing(conn: Connection, flow_slug: str) -> FlowNotFound:

@@ -6,7 +6,7 @@ page holds is not looked at here either: its body is raw JSON.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -72,7 +72,7 @@ class RangeFailure(NamedTuple):
 
 _CLAIM: Final = (
     "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths, items "
-    "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int)"
+    "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int"
 )
 _COMPLETE: Final = (
     "select accepted, rejected, step_status, run_status "
@@ -92,14 +92,17 @@ def claim_work(
     items: int,
     known: Sequence[int],
     lease: int | None = None,
+    but_steps: Collection[str] = (),
 ) -> ClaimedWork:
     """Claim up to ``qty`` tasks, as engine.claim_tasks does, and up to ``items`` items of maps in ranges.
 
-    ``known``: ids of pages that need not be answered.
+    ``known``: ids of pages that need not be answered; ``but_steps``: steps of which nothing is wanted.
     """
-    rows = conn.execute(
-        _CLAIM, (flow_slug, worker_id, qty, items, Int8Array(known), lease), binary=True
-    ).fetchall()
+    values: tuple[object, ...] = (flow_slug, worker_id, qty, items, Int8Array(known), lease)
+    if but_steps:
+        rows = conn.execute(_CLAIM + ", %s::text[])", (*values, list(but_steps)), binary=True).fetchall()
+    else:
+        rows = conn.execute(_CLAIM + ")", values, binary=True).fetchall()
     found = ClaimedWork([], [], [])
     for row in rows:
         if row[9] is None:

@@ -40,6 +40,7 @@ _OPERATOR: Final = ("cancel_run", "retry_failed_tasks", "prune_runs")
 _WORKER: Final = (
     "flow_options",
     "flow_queues",
+    "steps_added",
     "claim_tasks",
     "claim_tasks_without_input",
     "task_input",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.inbox import Claimed, ClaimFailed, ClaimLost, Said, WorkHinted
 from pgflow_mp.worker.planner import ClaimRequest
 from pgflow_mp.worker.ranges import RangeBatch, as_batch, gaps, without_stale
+from pgflow_mp.worker.strangers import Strangers
 
 _THRIFTY: Final = 30.0  # seconds
 _NO_ROOM: Final = "there is no memory for what a claim got: that goes back, and less is claimed for a while"
@@ -117,7 +118,9 @@ class _Thrift:
 
 
 class Claimer(DatabaseThread):
-    """Claims on a connection of its own, and listens there for announcements of work in ``flows``.
+    """Claims on a connection of its own, and listens there for announcements of work in flows.
+
+    ``steps`` are those whose work is ours, by flow: what there is of others is left to others.
 
     A worker id that it has not used before is registered first. At most one request is under way; its
     answer, Claimed, ClaimFailed or ClaimLost, goes to ``post``, also if the thread is to stop meanwhile.
@@ -138,10 +141,11 @@ class Claimer(DatabaseThread):
         worker_name: str,
         dead_after: float,
         lease: int | None,
-        flows: Iterable[str],
+        steps: Mapping[str, Collection[str]],
     ) -> None:
         super().__init__(dsn, post)
-        self._flows = {flow.encode(): flow for flow in flows}
+        self._flows = {flow.encode(): flow for flow in steps}
+        self._strangers = Strangers(steps, lambda text: post(Said("warn", text)))
         self._worker_name = worker_name
         self._dead_after = dead_after
         self._lease = lease
@@ -195,8 +199,10 @@ class Claimer(DatabaseThread):
                 items=request.items,
                 known=[page.page_id for page in request.pages],
                 sparing=sparing,
+                but_steps=self._strangers.of(flow),
             )
             is_made = True
+            work = self._strangers.hand_back(conn, flow, worker_id, work)
             work, refused = claiming.read_inputs(conn, work)
             ranges = make_ranges(conn, flow, worker_id, work, request.pages)
         except psycopg.errors.ForeignKeyViolation:  # our row in the registry is gone

@@ -5,7 +5,7 @@ They tell the main loop what happens through ``post``, and are told what to do b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Crew:
 def hire(
     settings: WorkerSettings,
     post: Callable[[Any], None],
-    flows: Iterable[str],
+    steps: Mapping[str, Collection[str]],
     identities: Identities,
     dispatcher: Dispatcher,
     run_id: str | None,
@@ -57,16 +57,16 @@ def hire(
 ) -> Crew:
     """A crew for a worker of these flows; not started yet. ``run_id`` is the run to watch, if any.
 
-    ``policies`` reads the retry options of our steps.
+    ``steps`` are those whose work is ours, by flow; ``policies`` reads their retry options.
     """
-    served = list(flows)
+    served = list(steps)
     claimer = Claimer(
         settings.dsn,
         post,
         worker_name=settings.worker_name,
         dead_after=settings.dead_after,
         lease=settings.visibility_timeout,
-        flows=served,
+        steps=steps,
     )
 
     def beating() -> Sequence[str]:

@@ -14,7 +14,7 @@ from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.messages import LOAD_TIMEOUT
 
-Compile = Literal["check", "skip", "recreate"]
+Compile = Literal["check", "extend", "skip", "recreate"]
 _WHOLE: Final = frozenset(
     (
         "workers",

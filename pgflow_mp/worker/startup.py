@@ -102,9 +102,7 @@ def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> lis
         if mode == "skip":
             lines.append(f"flow {info.slug}: not checked")
             continue
-        found = definitions.ensure(
-            conn, info.slug, info.shape, queue_mode=info.queue_mode, recreate=mode == "recreate"
-        )
+        found = definitions.ensure(conn, info.slug, info.shape, queue_mode=info.queue_mode, how=mode)
         if found.status == "mismatch":
             raise definitions.mismatch(
                 info.slug,
@@ -118,7 +116,8 @@ def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> lis
                 f"flow {info.slug}: served as it is stored, role {role} may not compare or change it"
             )
             continue
-        lines.append(f"flow {info.slug}: {found.status}")
+        if found.status != "extended":  # its notes say so, too
+            lines.append(f"flow {info.slug}: {found.status}")
         lines += [f"flow {info.slug}: {text}" for text in found.notes]
     return lines
 
@@ -127,6 +126,19 @@ def queues(conn: Connection, flows: list[FlowInfo]) -> dict[str, list[str]]:
     """The queues to read, by flow: one, or one a step."""
     found = {info.slug: definitions.queues(conn, info.slug) for info in flows}
     return {slug: names or [slug.lower()] for slug, names in found.items()}
+
+
+def known_steps(conn: Connection, flows: list[FlowInfo]) -> dict[str, set[str]]:
+    """The steps whose tasks are ours, by flow: the code's, and stored ones whose tasks fail for want of it.
+
+    Not those that came when the flow was extended, or will: the code here is older than they are.
+    """
+    found: dict[str, set[str]] = {}
+    for info in flows:
+        stored = {row[0] for row in definitions.stored_options(conn, info.slug) or ()}
+        code = {step.slug for step in info.steps}
+        found[info.slug] = code | stored.difference(definitions.added_steps(conn, info.slug))
+    return found
 
 
 def policies(conn: Connection, flows: list[FlowInfo]) -> Policies:

@@ -148,6 +148,7 @@ class Worker:
             read_policies = functools.partial(startup.policies, flows=flows)
             policies = session.call(read_policies)
             queues = session.call(lambda conn: startup.queues(conn, flows))
+            steps = session.call(lambda conn: startup.known_steps(conn, flows))
             if begin is not None:
                 course.run_id = session.call(begin)
             run_id = course.run_id
@@ -161,7 +162,7 @@ class Worker:
         self._loop = Loop(
             settings,
             self._executor,
-            hire(settings, self._events.put, queues, identities, dispatcher, course.run_id, read_policies),
+            hire(settings, self._events.put, steps, identities, dispatcher, course.run_id, read_policies),
             identities,
             dispatcher,
             policies,

@@ -10,7 +10,6 @@ declare
   v_options jsonb := p_shape -> 'options';
   v_missing text[] := '{}';
   v_route record;
-  v_step record;
 begin
   -- All of them first: what stands in the way of a later one leaves no queue of an earlier one behind.
   for v_route in
@@ -34,48 +33,9 @@ begin
   )
   on conflict (flow_slug) do nothing;
 
-  for v_step in
-    select
-      e.value as shape,
-      e.value ->> 'slug' as slug,
-      coalesce(e.value ->> 'stepType', 'single') as step_type,
-      array(
-        select d.slug
-        from jsonb_array_elements_text(coalesce(e.value -> 'dependencies', '[]'::jsonb)) with ordinality d (slug, n)
-        group by d.slug
-        order by min(d.n)
-      ) as deps,
-      e.value -> 'options' as options,
-      e.n::int - 1 as step_index,
-      p_routes -> (e.n::int - 1) ->> 'queueName' as queue_name
-    from jsonb_array_elements(p_shape -> 'steps') with ordinality e (value, n)
-    order by e.n
-  loop
-    perform pgflow._check_dependencies(v_step.slug, v_step.step_type, v_step.deps);
-    insert into pgflow.steps (
-      flow_slug, step_slug, step_type, step_index, deps_count,
-      opt_max_attempts, opt_base_delay, opt_timeout, opt_start_delay,
-      required_input_pattern, forbidden_input_pattern, when_unmet, when_exhausted, queue_name
-    )
-    values (
-      p_flow_slug, v_step.slug, v_step.step_type, v_step.step_index, cardinality(v_step.deps),
-      (v_step.options ->> 'maxAttempts')::int,
-      (v_step.options ->> 'baseDelay')::int,
-      (v_step.options ->> 'timeout')::int,
-      (v_step.options ->> 'startDelay')::int,
-      pgflow._pattern_value(v_step.shape -> 'requiredInputPattern'),
-      pgflow._pattern_value(v_step.shape -> 'forbiddenInputPattern'),
-      coalesce(v_step.shape ->> 'whenUnmet', 'skip'),
-      coalesce(v_step.shape ->> 'whenExhausted', 'fail'),
-      v_step.queue_name
-    )
-    on conflict on constraint steps_pkey do nothing;
-    insert into pgflow.deps (flow_slug, dep_slug, step_slug)
-    select p_flow_slug, d.slug, v_step.slug
-    from unnest(v_step.deps) with ordinality d (slug, n)
-    order by d.n
-    on conflict on constraint deps_pkey do nothing;
-  end loop;
+  perform pgflow._insert_step(p_flow_slug, e.value, e.n::int - 1, p_routes -> (e.n::int - 1) ->> 'queueName')
+  from jsonb_array_elements(p_shape -> 'steps') with ordinality e (value, n)
+  order by e.n;
 end;
 $$;
 

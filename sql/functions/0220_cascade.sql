@@ -117,6 +117,21 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$ select 16777216::bigint $$;
 
+-- Whether nothing in this run depends on the step: steps that came to the flow later are not in it.
+create or replace function pgflow._is_leaf(flow_slug text, run_id uuid, step_slug text)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select not exists (
+    select 1
+    from pgflow.deps d
+    join pgflow.step_states child on child.run_id = _is_leaf.run_id and child.step_slug = d.step_slug
+    where d.flow_slug = _is_leaf.flow_slug and d.dep_slug = _is_leaf.step_slug
+  );
+$$;
+
 -- What a run is completed with: the outputs of its completed leaf steps by slug. Together they may pass the
 -- limit of jsonb; then the largest maps are null, which no map returns: the run's output names the step, whose
 -- tasks or pages hold its outputs. Steps of one task come before maps, small outputs before large ones.
@@ -154,10 +169,7 @@ begin
     join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
     where ss.run_id = _run_output.run_id
       and ss.status = 'completed'
-      and not exists (
-        select 1 from pgflow.deps d
-        where d.flow_slug = ss.flow_slug and d.dep_slug = ss.step_slug
-      )
+      and pgflow._is_leaf(ss.flow_slug, ss.run_id, ss.step_slug)
   ) l;
   begin
     v_output := (

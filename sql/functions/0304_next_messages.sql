@@ -1,16 +1,17 @@
 -- Ours: which messages of a queue a worker gets next.
 
 -- Makes up to qty visible messages invisible for lease_seconds and answers their ids: the first ones of
--- ids, or, where ids is null, of the queue, without those in but. Does what pgmq.read does, which joins the
--- queue with itself: with the statistics of a queue that was empty a moment ago, each claim then reads all
--- of it for each message. Here rows are found by an index and changed where they were found, whatever the
--- statistics say.
+-- ids, or, where ids is null, of the queue, without those in but and those of but_steps. Does what pgmq.read
+-- does, which joins the queue with itself: with the statistics of a queue that was empty a moment ago, each claim
+-- then reads all of it for each message. Here rows are found by an index and changed where they were found,
+-- whatever the statistics say.
 create or replace function pgflow._take_messages(
   queue_name text,
   ids bigint[],
   qty int,
   lease_seconds int,
-  but bigint[]
+  but bigint[],
+  but_steps text[] default null
 )
 returns bigint[]
 language plpgsql
@@ -59,9 +60,12 @@ begin
         $query$
       end,
       pgmq.format_table_name(queue_name, 'q'),
-      case when cardinality(but) > 0 then 'and q.msg_id <> all ($4)' end
+      concat(
+        case when cardinality(but) > 0 then 'and q.msg_id <> all ($4)' end,
+        case when cardinality(but_steps) > 0 then ' and q.message ->> ''step_slug'' <> all ($5)' end
+      )
     )
-  ) into v_taken using ids, qty, lease_seconds, but;
+  ) into v_taken using ids, qty, lease_seconds, but, but_steps;
   return v_taken;
 end;
 $$;
@@ -77,7 +81,8 @@ create or replace function pgflow._read_fairly(
   step_slug text,
   qty int,
   lease_seconds int,
-  but bigint[]
+  but bigint[],
+  but_steps text[] default null
 )
 returns bigint[]
 language plpgsql
@@ -130,6 +135,7 @@ begin
         and s.status = 'started'
         and s.remaining_tasks > 0
         and (_read_fairly.step_slug is null or s.step_slug = _read_fairly.step_slug)
+        and (but_steps is null or s.step_slug <> all (but_steps))
       offset 0
     ) ss
   )
@@ -171,6 +177,7 @@ create or replace function pgflow._suspects(
   worker_id uuid,
   qty int,
   lease_seconds int,
+  but_steps text[],
   out queued bigint[],
   out taken bigint[]
 )
@@ -189,6 +196,7 @@ begin
   where t.flow_slug = _suspects.flow_slug
     and t.worker_deaths >= 2
     and t.queue_name = _suspects.queue_name
+    and (but_steps is null or t.step_slug <> all (but_steps))
     and t.status = 'queued'
     and t.message_id is not null;
   if queued is null then
@@ -221,14 +229,15 @@ end;
 $$;
 
 -- Takes up to qty messages from a queue for a worker, of all steps or of the one that it is for. lease_seconds is
--- the visibility timeout; by default that of the flow's slowest step.
+-- the visibility timeout; by default that of the flow's slowest step. Of but_steps it gets nothing.
 create or replace function pgflow._next_messages(
   flow_slug text,
   queue_name text,
   step_slug text,
   worker_id uuid,
   qty int,
-  lease_seconds int
+  lease_seconds int,
+  but_steps text[] default null
 )
 returns bigint[]
 language plpgsql
@@ -267,7 +276,7 @@ begin
   ) then
     select s.queued, s.taken into v_suspects, v_ids
     from pgflow._suspects(
-      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease
+      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease, but_steps
     ) s;
   end if;
   v_ids := coalesce(v_ids, '{}');
@@ -280,13 +289,13 @@ begin
   ) then
     v_more := pgflow._read_fairly(
       _next_messages.flow_slug, _next_messages.queue_name, _next_messages.step_slug,
-      qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}')
+      qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}'), but_steps
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;
   if cardinality(v_ids) < qty then
     v_more := pgflow._take_messages(
-      _next_messages.queue_name, null, qty - cardinality(v_ids), v_lease, v_suspects
+      _next_messages.queue_name, null, qty - cardinality(v_ids), v_lease, v_suspects, but_steps
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;

@@ -11,7 +11,8 @@ create or replace function pgflow._claim_ranges(
   step_slug text,
   worker_id uuid,
   items int,
-  known bigint[]
+  known bigint[],
+  but_steps text[] default null
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -53,6 +54,7 @@ begin
           and m.is_open
           and (m.not_before is null or m.not_before <= clock_timestamp())
           and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
+          and (but_steps is null or m.step_slug <> all (but_steps))
         order by priority desc, r.started_at
         limit 32
       ) c
@@ -119,14 +121,16 @@ begin
 end;
 $$;
 
--- Claims up to qty tasks, as claim_tasks does, and up to so many items in ranges. See the type claimed_work.
+-- Claims up to qty tasks, as claim_tasks does, and up to so many items in ranges; nothing of but_steps, which the
+-- worker does not know. See the type claimed_work.
 create or replace function pgflow.claim_work(
   flow_slug text,
   worker_id uuid,
   qty int,
   items int,
   known bigint[] default '{}',
-  lease_seconds int default null
+  lease_seconds int default null,
+  but_steps text[] default null
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -151,7 +155,7 @@ begin
   from pgflow._claim(
     claim_work.flow_slug,
     pgflow._next_messages(
-      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, lease_seconds
+      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, lease_seconds, but_steps
     ),
     claim_work.worker_id,
     v_queue,
@@ -162,7 +166,9 @@ begin
   if claim_work.items > 0 and v_queue is not null then
     return query
     select c.*
-    from pgflow._claim_ranges(claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known) c;
+    from pgflow._claim_ranges(
+      claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known, but_steps
+    ) c;
   end if;
 end;
 $$;

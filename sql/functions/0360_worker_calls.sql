@@ -159,9 +159,7 @@ as $$
   where ss.run_id = run_leaves.run_id
     and ss.status = 'completed'
     and coalesce(ss.flow_slug = any ((select pgflow._granted_flows('run_leaves'))::text[]), true)
-    and not exists (
-      select 1 from pgflow.deps d where d.flow_slug = ss.flow_slug and d.dep_slug = ss.step_slug
-    )
+    and pgflow._is_leaf(ss.flow_slug, ss.run_id, ss.step_slug)
   order by s.step_index;
 $$;
 

@@ -31,7 +31,7 @@ begin
   end if;
   if access = 'worker' then
     v_names := v_names || array[
-      'flow_options', 'flow_queues', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks',
+      'flow_options', 'flow_queues', 'steps_added', 'claim_tasks', 'complete_tasks', 'fail_tasks', 'release_tasks',
       'extend_tasks', 'claim_tasks_without_input', 'task_input', 'paged_input', 'register_worker', 'heartbeat',
       'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
@@ -100,6 +100,7 @@ begin
       values
         ('run_heads', 'run_progress'),
         ('flow_queues', 'flow_options'),
+        ('steps_added', 'flow_options'),
         ('run_leaves', 'run_progress'),
         ('run_input', 'get_run_with_states'),
         ('run_output', 'get_run_with_states'),

@@ -144,7 +144,7 @@ def test_a_wrong_command_line_is_refused_with_a_way_out(
     ("variable", "value", "part"),
     [
         ("PGFLOW_WORKERS", "lots", "The environment variable PGFLOW_WORKERS is 'lots'"),
-        ("PGFLOW_COMPILE", "maybe", "which is none of: check, skip, recreate"),
+        ("PGFLOW_COMPILE", "maybe", "which is none of: check, extend, skip, recreate"),
         ("PGFLOW_DEBUG", "perhaps", "PGFLOW_DEBUG is 'perhaps': 'perhaps' is neither yes nor no"),
         ("PGFLOW_LOG_LEVEL", "loud", "PGFLOW_LOG_LEVEL is 'loud'"),
         ("PGFLOW_PRIORITY", "1.5", "The environment variable PGFLOW_PRIORITY is '1.5'"),

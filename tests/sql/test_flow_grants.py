@@ -41,7 +41,7 @@ READING |= {"watched_workers", "task_input", "paged_input", "output_page", "flow
 READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_ranges"}  # no map in ranges here
 READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}
 READING |= {"run_failures", "run_tallies", "finished_items"}
-NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
+NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs", "steps_added"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
@@ -91,7 +91,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "priority": 3, "reason": "no", "function_name": "w", "dead_after": "1 hour",
         "last_seen": ["2020-01-01"], "mine": [THEIRS], "tasks": [1],
         "items": 5, "known": [], "lease_nos": [1], "firsts": [0], "counts": [1], "indexes": [1],
-        "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {},
+        "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {}, "but_steps": None,
         "missing": "{[0,9)}", "with_inputs": True,
     }  # fmt: skip
 

@@ -171,13 +171,39 @@ def test_of_many_small_maps_a_claim_gets_more_than_so_many(dsn: str) -> None:
         assert 40 > len(running.next(inbox.Claimed).ranges) >= MANY_MAPS
 
 
+def test_work_of_a_step_that_came_later_is_handed_back_once_and_not_claimed_again(dsn: str) -> None:
+    compiled(dsn, "chain")
+    with psycopg.connect(dsn, autocommit=True) as conn, _Running(dsn) as running:
+        conn.execute("select pgflow.add_step('chain', 'late', step_type => 'map')")
+        conn.execute("select pgflow.add_step('chain', 'later', step_type => 'map')")
+        conn.execute("select pgflow.set_step_policy('chain', 'later', storage => 'ranges')")
+        conn.execute("select pgflow.start_flow('chain', '[1, 2]')")
+        for expected in (["double"], None):
+            running.claimer.request(ClaimRequest("chain", "chain", WORKER, 100, 1000))
+            claimed = running.next(inbox.Claimed)
+            assert (claimed.batch and claimed.batch.steps) == expected
+            assert not claimed.ranges
+        said = [post.text for post in running.passed if isinstance(post, inbox.Said)]
+        assert [text.partition(",")[0] for text in said] == [
+            'flow chain has a step "late"',
+            'flow chain has a step "later"',
+        ]
+        waiting = "select distinct status, attempts from pgflow.items where step_slug like 'late%'"
+        assert conn.execute(waiting).fetchall() == [("queued", 0)]
+        assert conn.execute("select count(*) from pgmq.q_chain where vt <= clock_timestamp()").fetchone() == (
+            2,
+        )
+
+
 class _Running:
     """A claimer and what it posts."""
 
     def __init__(self, dsn: str) -> None:
         self.posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.passed: list[Any] = []
+        steps = {"chain": ["double", "as_text", "joined"]}
         self.claimer = Claimer(
-            dsn, self.posted.put, worker_name="test", dead_after=10.0, lease=None, flows=["chain"]
+            dsn, self.posted.put, worker_name="test", dead_after=10.0, lease=None, steps=steps
         )
         self.claimer.start()
 
@@ -186,6 +212,7 @@ class _Running:
         while True:
             if isinstance(post := self.posted.get(timeout=10), kind):
                 return post
+            self.passed.append(post)
 
     def __enter__(self) -> _Running:
         return self

@@ -78,7 +78,8 @@ def test_a_claim_that_went_wrong_after_it_was_made_is_told_as_lost(dsn: str) -> 
     """Nobody else knows of its leases: they are free when its worker id is given up, not before."""
     run_id = start_in_ranges(dsn, "chain", [1, 2, 3])
     posted: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    claimer = Claimer(dsn, posted.put, worker_name="t", dead_after=10.0, lease=None, flows=["chain"])
+    steps = {"chain": ["double"]}
+    claimer = Claimer(dsn, posted.put, worker_name="t", dead_after=10.0, lease=None, steps=steps)
     with psycopg.connect(dsn, autocommit=True) as conn:
         conn.execute("delete from pgflow.pages")
         conn.execute(

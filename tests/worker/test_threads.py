@@ -91,7 +91,7 @@ class _Handed:
         self.dispatcher = Dispatcher(ItemTimes())
         ids = Identities({"f": "f"})
         self.crew = crew.hire(
-            settings("", "f"), lambda _: None, ["f"], ids, self.dispatcher, None, lambda _: {}
+            settings("", "f"), lambda _: None, {"f": ["s"]}, ids, self.dispatcher, None, lambda _: {}
         )
         self.collector = Collector(
             self.dispatcher,
@@ -149,7 +149,7 @@ def test_an_id_whose_registration_failed_does_not_beat(dsn: str) -> None:
         )
         posted: list[Any] = []
         claimer = claim.Claimer(
-            dsn, posted.append, worker_name="w", dead_after=10.0, lease=None, flows=["chain"]
+            dsn, posted.append, worker_name="w", dead_after=10.0, lease=None, steps={"chain": []}
         )
         claimer.start()
         claimer.request(ClaimRequest("chain", "chain", WORKER, 1))

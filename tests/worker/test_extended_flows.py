@@ -1,0 +1,73 @@
+"""Flows that grow while they are worked on, by workers of old and of new code."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from worker_harness import adapted, eventually
+
+from pgflow_mp.db import engine
+from pgflow_mp.testing.audit import audit_run
+
+FLOWS = Path(__file__).parents[1] / "extended_flows.py"
+
+
+def command(dsn: str, age: int, *arguments: str, storage: str = "ranges", **options: Any) -> Any:
+    """Start a command of ours with the flow as it is at this age."""
+    env = {**os.environ, "PGFLOW_TEST_AGE": str(age), "PGFLOW_TEST_STORAGE": storage}
+    return subprocess.Popen(
+        [sys.executable, "-m", "pgflow_mp", *arguments, "--dsn", dsn],
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def done(dsn: str, age: int, *arguments: str, storage: str = "ranges") -> tuple[int, str, str]:
+    process = command(dsn, age, *arguments, storage=storage)
+    out, err = process.communicate(timeout=60)
+    return process.returncode, out, err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["tasks", "ranges"])
+def test_a_worker_of_old_code_leaves_new_steps_to_workers_of_the_new(dsn: str, storage: str) -> None:
+    old = command(dsn, 1, "work", str(FLOWS), "--workers", "1", storage=storage)
+    new = None
+    try:
+        with adapted(dsn) as conn:
+            known = "select count(*) from pgflow.workers where stopped_at is null"
+            eventually(lambda: conn.execute(known).fetchone() == (1,), 30)
+            code, out, err = done(dsn, 2, "start", str(FLOWS), "--input", "[1, 2]", storage=storage)
+            assert code == 0, err
+            assert 'flow growing: extended by steps "named", "report"; runs that were started before' in err
+            run = out.strip()
+            states = "select status from pgflow.step_states where run_id = %s and step_slug = %s"
+            eventually(lambda: conn.execute(states, (run, "total")).fetchone() == ("completed",), 30)
+            assert conn.execute(states, (run, "named")).fetchone() == ("started",)
+            assert engine.run_status(conn, run) == "started"
+            new = command(dsn, 2, "work", str(FLOWS), "--workers", "1", storage=storage)
+            eventually(lambda: engine.run_status(conn, run) == "completed", 30)
+            assert conn.execute("select output from pgflow.runs where run_id = %s", (run,)).fetchone() == (
+                json.dumps({"report": "6: #2 #4"}).encode(),
+            )
+            attempts = "select max(attempts) from pgflow.items where run_id = %s"
+            assert conn.execute(attempts, (run,)).fetchone() == (1,)
+            with psycopg.connect(dsn) as audited:
+                assert audit_run(audited, run) == []
+    finally:
+        for process in filter(None, (old, new)):
+            process.terminate()
+    _, err = old.communicate(timeout=20)
+    assert err.count('has a step "named", which is newer than the code here') == 1, err
+    if new is not None:
+        new.communicate(timeout=20)
