@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -54,17 +55,20 @@ def test_patterns_end_where_links_lead_back_and_follow_the_others() -> None:
 
 
 def test_folders_may_be_as_deep_as_the_system_lets_them() -> None:
-    handle = os.open(".", os.O_RDONLY)
-    for _ in range(1100):
-        os.mkdir("a", dir_fd=handle)
-        below = os.open("a", os.O_RDONLY, dir_fd=handle)
+    try:
+        handle = os.open(".", os.O_RDONLY)
+        for _ in range(1100):
+            os.mkdir("a", dir_fd=handle)
+            below = os.open("a", os.O_RDONLY, dir_fd=handle)
+            os.close(handle)
+            handle = below
+        os.close(os.open("f.txt", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
         os.close(handle)
-        handle = below
-    os.close(os.open("f.txt", os.O_CREAT | os.O_WRONLY, dir_fd=handle))
-    os.close(handle)
-    deepest = "a/" * 1100 + "f.txt"
-    assert everything(".") == ["./" + deepest]
-    assert everything("**/*.txt") == [deepest]
+        deepest = "a/" * 1100 + "f.txt"
+        assert everything(".") == ["./" + deepest]
+        assert everything("**/*.txt") == [deepest]
+    finally:
+        subprocess.run(["rm", "-rf", "a"], check=True)  # pytest, which clears up later, cannot go so deep
 
 
 @pytest.mark.parametrize("text", ['{"a": 1}', "{}", "51, 2]", "7"])
