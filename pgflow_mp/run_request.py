@@ -28,10 +28,10 @@ class RunRequest:
 
     ``input`` is raw JSON; None: ``{}``. With ``loaded`` the items of ``run_id`` are there, and ``input``
     are the parameters of the other steps. ``run_id``: an id of your own, a uuid; one that exists already is
-    gone on with, whatever its input. With ``resume`` it has to exist; if it has failed, what failed is tried
-    again with ``retry``. ``timeout``: seconds after which it is left, in order. Among the runs of a flow,
-    those of the highest ``priority`` are worked on first. ``executor`` is as of :func:`pgflow_mp.run`;
-    ``settings`` are fields of WorkerSettings.
+    gone on with, whatever its input. ``key``: a name in its place, for :func:`pgflow_mp.run`. With ``resume``
+    it has to exist; if it has failed, what failed is tried again with ``retry``. ``timeout``: seconds after
+    which it is left, in order. Among the runs of a flow, those of the highest ``priority`` are worked on
+    first. ``executor`` is as of :func:`pgflow_mp.run`; ``settings`` are fields of WorkerSettings.
     """
 
     target: Target
@@ -39,6 +39,7 @@ class RunRequest:
     input: bytes | None = None
     loaded: bool = False
     run_id: str | None = None
+    key: str | None = None
     resume: bool = False
     retry: bool = False
     timeout: float | None = None

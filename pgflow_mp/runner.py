@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor as Pool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +15,7 @@ import psycopg
 
 from pgflow_mp import redaction
 from pgflow_mp.client import feeding_items
-from pgflow_mp.db import connection, engine, loads, recovery, schema
+from pgflow_mp.db import connection, engine, loads, recovery, run_keys, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import documents, tasks
 from pgflow_mp.db.reads.tasks import FailedTask
@@ -190,6 +191,7 @@ def run(
     timeout: float | None = None,
     params: Mapping[str, Any] | None = None,
     run_id: str | None = None,
+    key: str | None = None,
     priority: int = 0,
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
@@ -202,7 +204,8 @@ def run(
     could return. An iterator, generator or async iterator is loaded item by item in constant memory where the
     flow's maps are all that reads it; with ``params``, which other steps then read as the run's input, any
     iterable is. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
-    shared, runs of the highest ``priority`` are worked on first.
+    shared, runs of the highest ``priority`` are worked on first. The run of a ``key``, a name among the runs
+    of the flow, is started once: with the same input it is gone on with, or read, as by :func:`resume`.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
     that makes one, or ``"inline"`` (executors/futures.py). ``settings`` are further fields of WorkerSettings,
     such as ``preload`` and ``load_timeout``. Raises InputError, RunFailed with step, index and error of the
@@ -211,6 +214,12 @@ def run(
     """
     reentry.refuse("run()")
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
+    if key is not None:
+        run_keys.check_key(key)
+        if run_id is not None:
+            raise InputError(
+                "key and run_id exclude each other", hint="The run of a key has an id of its own."
+            )
     drawn = feeding_items.is_drawn(flow, input, params)
     wanted = str(uuid4()) if drawn and run_id is None else run_id
     request = RunRequest(
@@ -219,6 +228,7 @@ def run(
         input=encode_input((params or {}) if drawn else input),
         loaded=drawn,
         run_id=wanted,
+        key=key,
         timeout=timeout,
         priority=priority,
         executor=executor,
@@ -265,8 +275,10 @@ def _run(
     items: Any = None,
 ) -> Any:
     with open_state(dsn, data_dir) as database:
-        if request.loaded and request.run_id is not None:
-            mode = str(request.settings.get("compile", "check"))
+        mode = str(request.settings.get("compile", "check"))
+        if request.key is not None:
+            request = _of_key(database.dsn, flow, request, items, mode)
+        elif request.loaded and request.run_id is not None:
             feeding_items.load_for(database.dsn, flow, items, _as_uuid(request.run_id), mode)
         summary = execute(database, request, observer=observer)
         if summary.status == "completed":
@@ -278,6 +290,22 @@ def _run(
         raise WaitTimeout(f"Timeout waiting for run {summary.run_id} to reach status 'completed'", hint=hint)
     how = BY_OPERATOR if summary.by_operator else "interrupted"
     raise KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
+
+
+def _of_key(dsn: str, flow: Flow, request: RunRequest, items: Any, mode: str) -> RunRequest:
+    """The request to go on with the run of the key, which is started if there is none."""
+    request.worker_settings(dsn)  # refused before anything is started
+    found = feeding_items.start_keyed(
+        dsn,
+        flow,
+        str(request.key),
+        items,
+        request.input or b"{}",
+        drawn=request.loaded,
+        priority=request.priority,
+        mode=mode,
+    )
+    return replace(request, run_id=found.run.run_id, resume=True, loaded=False)
 
 
 def _output(database: StateDatabase, flow: Flow, run_id: str) -> Any:

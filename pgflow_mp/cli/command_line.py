@@ -119,7 +119,8 @@ def work_options(args: argparse.Namespace) -> WorkOptions:
 class RunOrder:
     """A run to start, or to go on with (``resume``: its id, or how that begins), and to execute here.
 
-    ``flow`` is the word of the command line. ``output``: where the run's output goes, a file
+    ``flow`` is the word of the command line. ``key`` is the name of the run to start or to go on with.
+    ``output``: where the run's output goes, a file
     or ``-``, in ``output_format`` if its name does not tell; ``results``: (step, file) of further results;
     ``json``: whether the summary is for programs. ``timeout`` is in seconds.
     """
@@ -135,6 +136,7 @@ class RunOrder:
     json: bool
     work: WorkOptions
     database: DatabaseChoice
+    key: str | None = None
 
 
 def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrder:
@@ -145,8 +147,9 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
     work = work_options(args)
     if resume is None:
         flow, given, priority, resume = args.flow, input_choice(args), args.priority, args.resume
+        key = args.key
     else:
-        flow, given, priority = args.flow, InputChoice(), 0
+        flow, given, priority, key = args.flow, InputChoice(), 0, None
     if resume is None and flow is None:
         from pgflow_mp.loading.targets import bundled_examples
 
@@ -159,6 +162,8 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
             f"--resume and --{min(feeds)} exclude each other",
             hint="A run keeps the input that it was started with.",
         )
+    if resume is not None and key is not None:
+        raise UsageError("--resume and --key exclude each other", hint="Each of them names the run.")
     if args.output is None and "output_format" in args.given:
         raise UsageError("--output-format is for --output, which is missing")
     results = args.results
@@ -178,6 +183,7 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         args.json,
         work,
         database_choice(args),
+        key,
     )
 
 

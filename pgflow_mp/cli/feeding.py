@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import sys
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from pgflow_mp.cli.preflight import FlowFacts
-    from pgflow_mp.db.engine import Connection
+    from pgflow_mp.db.keeper import Keeper
+    from pgflow_mp.db.run_keys import Keyed
     from pgflow_mp.loading.targets import Target
 
 _MESSAGE: Final = "Give one --input with the parameters as one JSON value, as no map runs over items here."
@@ -83,15 +86,54 @@ class Feed:
         self.params = encode_input(choice.params or {})
         self._skipped = skipped
 
-    def load(self, conn: Connection, flow_slug: str, run_id: str) -> int:
+    def load(self, dsn: str, flow_slug: str, run_id: str) -> int:
         """Load all items for the run; how many. Raises InputError with the place of the first bad line."""
         from pgflow_mp.db import loads
 
-        with _bar(self.source) as bar, contextlib.closing(self.source):
-            items = loads.load(conn, flow_slug, self.source.batches(), run_id, progress=bar)
+        with self._reading(dsn) as (keeper, bar):
+            return loads.load(keeper, flow_slug, self.source.batches(), run_id, progress=bar)
+
+    def start(self, dsn: str, flow_slug: str, *, priority: int, key: str | None) -> Keyed:
+        """Load all items and start their run, or find the one of the key. Raises InputError, as above too."""
+        from pgflow_mp.client import keyed_runs
+
+        with self._reading(dsn) as (keeper, bar):
+            return keyed_runs.load_and_start(
+                keeper,
+                flow_slug,
+                self.source.batches(),
+                self.params,
+                str(uuid.uuid4()),
+                priority=priority,
+                key=key,
+                progress=bar,
+            )
+
+    @contextlib.contextmanager
+    def _reading(self, dsn: str) -> Iterator[tuple[Keeper, _Bar]]:
+        from pgflow_mp.db import loads
+
+        keeper = loads.patient(dsn, on_state=_say_once())
+        with _bar(self.source) as bar, contextlib.closing(self.source), keeper:
+            yield keeper, bar
         if self._skipped is not None:
             self._skipped.tell()
-        return items
+
+
+def _say_once() -> Callable[[str], None]:
+    """Tells the log what is waited for, when that begins and when it is over."""
+    waiting = ""
+
+    def say(text: str) -> None:
+        nonlocal waiting
+        logger = logging.getLogger("pgflow_mp")
+        if text and not waiting:
+            logger.warning("waiting for the database: %s", text)
+        elif waiting and not text:
+            logger.info("the database is there again")
+        waiting = text
+
+    return say
 
 
 def prepare(

@@ -91,6 +91,13 @@ def add_input(parser: Parser) -> None:
         "file NAME.bad.jsonl here",
     )
     parser.option(
+        "--key",
+        env="PGFLOW_KEY",
+        metavar="NAME",
+        help="a name for the run, among those of its flow: with the same input it is started once, and found "
+        "again after that",
+    )
+    parser.option(
         "--priority",
         env="PGFLOW_PRIORITY",
         convert=integer,

@@ -14,7 +14,7 @@ from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.working import add_work, watching
-from pgflow_mp.errors import FlowNotFound, PgflowError
+from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 
 if TYPE_CHECKING:
     from pgflow_mp.cli.asked import Asked
@@ -58,13 +58,16 @@ def configure(parser: Parser, verb: str) -> None:
 
 @dataclass(frozen=True)
 class _Job:
-    """What is known before the database is opened. ``flow`` is None if only the run can tell."""
+    """What is known before the database is opened. ``flow`` is None if only the run can tell.
+
+    ``given`` may be why there is no input, where a run may have the key.
+    """
 
     order: RunOrder
     targets: list[Target]
     flows: list[FlowFacts]
     flow: FlowFacts | None
-    given: RunInput | Feed | None
+    given: RunInput | Feed | InputError | None
 
 
 def execute(args: argparse.Namespace) -> int:
@@ -81,11 +84,11 @@ def perform(order: RunOrder) -> int:
     job = _prepare(order)
     workers = order.work.processes
     with stdout_for_results() as results, open_database(order.database, workers=workers) as database:
-        flow, run = _find(job, database)
+        flow, run, is_new = _find(job, database)
         asked = check_asked(order, flow)
         code, done = OK, None
         if run is None or run.status != "completed":
-            code, done = _work(job, flow, run, database)
+            code, done = _work(job, flow, run, database, is_new=is_new)
         told = summary.of(order, flow, run, done, database)
         _write(told, asked, database, results)
         summary.tell(told, results)
@@ -119,7 +122,7 @@ def _write(told: Told, asked: list[Asked], database: OpenDatabase, results: IO[s
 
 def _prepare(order: RunOrder) -> _Job:
     """Everything that can be wrong with flow and input is found here, before anything is started."""
-    from pgflow_mp.cli import feeding, preflight
+    from pgflow_mp.cli import feeding, keyed, preflight
     from pgflow_mp.loading.targets import Target, resolve_app
 
     targets = [Target.parse(order.flow)] if order.flow is not None else resolve_app(None)
@@ -131,19 +134,24 @@ def _prepare(order: RunOrder) -> _Job:
         return _Job(order, targets, flows, flow, None)
     assert order.flow is not None  # noqa: S101 - run_order sees to it
     given = feeding.read(order.input, order.database.dsn)
-    flows, flow, feed = feeding.prepare(targets, order.flow, order.input, given)
+    flows, flow, feed = keyed.prepare(targets, order.flow, order.input, given, order.key, order.database)
     check_asked(order, flow)
     return _Job(order, targets, flows, flow, feed)
 
 
-def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
-    """The flow, and the run to go on with, if there is one. Raises RunNotFound, FlowNotFound."""
+def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None, bool]:
+    """The flow, the run to go on with, if there is one, and whether it was started just now.
+
+    That is so for one with a key. Raises RunNotFound, FlowNotFound, and InputError for another input.
+    """
     from pgflow_mp.cli.known_runs import find_run
 
     order = job.order
     if order.resume is None:
         assert job.flow is not None  # noqa: S101 - _prepare has chosen it
-        return job.flow, None
+        if order.key is None:
+            return job.flow, None, True
+        return job.flow, *_of_key(job, job.flow, order.key, database)
     with database.connect() as conn:
         run = find_run(conn, order.resume)
     flow = next((flow for flow in job.flows if flow.slug == run.flow_slug), None)
@@ -153,10 +161,31 @@ def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None]:
             f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})",
             hint=f"Name the file or module that holds it: {command('run')} FLOW --resume {run.run_id}",
         )
-    return flow, run
+    return flow, run, False
 
 
-def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase) -> tuple[int, RunSummary]:
+def _of_key(job: _Job, flow: FlowFacts, key: str, database: OpenDatabase) -> tuple[RunRow, bool]:
+    from pgflow_mp.cli.compiling import compile_flow
+    from pgflow_mp.cli.keyed import KeyedStart, is_given
+
+    order, how = job.order, str(job.order.work.settings["compile"])
+    assert job.given is not None  # noqa: S101 - a flow that is known has some input, or none can be
+    with database.connect() as conn:
+        found = KeyedStart(
+            flow.slug,
+            key,
+            job.given,
+            is_given(order.input),
+            order.priority,
+            lambda: compile_flow(conn, flow, how),
+            how == "recreate",
+        ).start(conn, database.dsn)
+    return found.run, found.is_new
+
+
+def _work(
+    job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase, *, is_new: bool
+) -> tuple[int, RunSummary]:
     """Start or go on with the run and serve it; the exit status, and what was done."""
     from pgflow_mp import runner
     from pgflow_mp.cli.compiling import compile_flow
@@ -165,21 +194,21 @@ def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase
 
     order = job.order
     run_id = str(uuid.uuid4()) if run is None else run.run_id
-    begin = f"{'resuming' if run else 'starting'} run {run_id} of {flow.slug} on {database.place}"
+    begin = f"{'starting' if is_new else 'resuming'} run {run_id} of {flow.slug} on {database.place}"
     title = f"{flow.slug}  run {run_id}"
-    feed = job.given if isinstance(job.given, Feed) else None
+    feed = job.given if isinstance(job.given, Feed) and run is None else None
     if feed is not None:
         with database.connect() as conn:
             compile_flow(conn, flow, str(order.work.settings["compile"]))
-            feed.load(conn, flow.slug, run_id)
+        feed.load(database.dsn, flow.slug, run_id)
     request = RunRequest(
         job.targets[flow.target],
         flow.slug,
-        input=_input_of(job.given),
+        input=_input_of(job.given) if run is None else None,
         loaded=feed is not None,
         run_id=run_id,
         resume=run is not None,
-        retry=run is not None,
+        retry=not is_new,
         timeout=order.timeout,
         priority=order.priority,
         settings=order.work.settings,
@@ -209,12 +238,10 @@ def _work(job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase
     return (STOPPED if done.by_operator else TIMED_OUT), done
 
 
-def _input_of(given: RunInput | Feed | None) -> bytes | None:
-    from pgflow_mp.values.inputs import RunInput
-
-    if given is None:
+def _input_of(given: RunInput | Feed | InputError | None) -> bytes | None:
+    if given is None or isinstance(given, InputError):
         return None
-    return given.json if isinstance(given, RunInput) else given.params
+    return given.params if hasattr(given, "params") else given.json
 
 
 def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:

@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import uuid
 from typing import TYPE_CHECKING, Any
 
 from pgflow_mp.cli.command_line import database_choice, input_choice
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
-from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.errors import FlowNotFound, InputError
 
 if TYPE_CHECKING:
     import psycopg
 
-    from pgflow_mp.cli.feeding import Feed
     from pgflow_mp.cli.preflight import FlowFacts
 
 
@@ -44,7 +42,7 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Start the run and print its id."""
     from pgflow_mp import streams
-    from pgflow_mp.cli import feeding
+    from pgflow_mp.cli import feeding, keyed
     from pgflow_mp.cli.asked import unwritable
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.connecting import open_database
@@ -53,11 +51,13 @@ def execute(args: argparse.Namespace) -> int:
 
     choice, choice_of_database = input_choice(args), database_choice(args)
     flow: FlowFacts | None = None
-    feed: RunInput | feeding.Feed | None = None
+    feed: RunInput | feeding.Feed | InputError | None = None
     missing: Exception | None = None
     given = feeding.read(choice, choice_of_database.dsn)
     try:
-        _, flow, feed = feeding.prepare([Target.parse(args.flow)], args.flow, choice, given)
+        _, flow, feed = keyed.prepare(
+            [Target.parse(args.flow)], args.flow, choice, given, args.key, choice_of_database
+        )
     except FlowNotFound as error:
         if not args.flow.isidentifier():
             raise
@@ -65,24 +65,44 @@ def execute(args: argparse.Namespace) -> int:
         feed = feeding.for_unknown(choice, given)
     with open_database(choice_of_database) as database, database.connect() as conn:
         slug = args.flow if flow is None else flow.slug
-        if flow is None:
-            _check_known(conn, slug, missing, database.place)
+        feed = feed or RunInput(b"{}", "")
+
+        def known() -> None:
+            if flow is None:
+                _check_known(conn, slug, missing, database.place)
+            else:
+                compile_flow(conn, flow, args.compile)
+
+        if args.key is not None:
+            again = args.compile == "recreate" or flow is None
+            given_one = keyed.is_given(choice)
+            job = keyed.KeyedStart(slug, args.key, feed, given_one, args.priority, known, again)
+            found = job.start(conn, database.dsn)
+            run_id, is_new, status = str(found.run.run_id), found.is_new, found.run.status
         else:
-            compile_flow(conn, flow, args.compile)
-        if isinstance(feed, feeding.Feed):
-            run_id = _start_loaded(conn, slug, feed, args.priority)
-        else:
-            run_id = _start(conn, slug, (feed or RunInput(b"{}", "")).json, args.priority, database.place)
+            known()
+            is_new, status = True, "started"
+            if isinstance(feed, feeding.Feed):
+                run = feed.start(database.dsn, slug, priority=args.priority, key=None).run
+                run_id = str(run.run_id)
+            else:
+                assert isinstance(feed, RunInput)  # noqa: S101 - errors are for runs with a key
+                run_id = _start(conn, slug, feed.json, args.priority, database.place)
         place = database.place
     if args.json:
-        print(json.dumps({"run_id": run_id, "flow": slug, "database": place}), flush=True)
+        record = {"run_id": run_id, "flow": slug, "database": place}
+        if args.key is not None:
+            record |= {"key": args.key, "is_new": is_new, "status": status}
+        print(json.dumps(record), flush=True)
     else:
         print(run_id, flush=True)
     if (lost := streams.failure(1)) is not None:
         raise unwritable(lost, f"Run {run_id} was started all the same.")
     if args.json:
         return 0
-    if sys.stderr.isatty():
+    if not is_new:
+        _tell_of_known(args.key, run_id, status)
+    elif sys.stderr.isatty():
         print(f"Started {slug} in {place}. Work on it: {command(args.flow)}", file=sys.stderr)
     return 0
 
@@ -103,16 +123,10 @@ def _start(
         ) from None
 
 
-def _start_loaded(conn: psycopg.Connection[tuple[Any, ...]], slug: str, feed: Feed, priority: int) -> str:
-    from pgflow_mp.db import loads
-
-    run_id = str(uuid.uuid4())
-    feed.load(conn, slug, run_id)
-    try:
-        return loads.start_loaded_once(conn, run_id, feed.params, priority=priority).run_id
-    except BaseException:
-        loads.drop(conn, run_id)
-        raise
+def _tell_of_known(key: str, run_id: str, status: str) -> None:
+    hint = f" Try what failed again: {command('retry', '--failed', run_id)}" if status == "failed" else ""
+    word = {"started": "under way"}.get(status, status)
+    print(f'note: the key "{key}" has this run already; it is {word}.{hint}', file=sys.stderr)
 
 
 def _check_known(

@@ -56,6 +56,7 @@ def execute(args: argparse.Namespace) -> int:
     """Print it."""
     from pgflow_mp.cli.connecting import never_used, open_database
     from pgflow_mp.db.reads.runs import recent_runs
+    from pgflow_mp.db.run_keys import keys_of
 
     choice = database_choice(args)
     if args.run is None and "errors" in args.given:
@@ -68,10 +69,12 @@ def execute(args: argparse.Namespace) -> int:
     with open_database(choice, writes=False) as database, database.connect() as conn:
         if args.run is None:
             runs = recent_runs(conn, args.limit, args.flow)
+            keys = keys_of(conn, [run.run_id for run in runs]) if runs else {}
             if args.json:
-                print(json.dumps([run._asdict() for run in runs], default=_json_value))
+                records = [run._asdict() | {"key": keys.get(run.run_id)} for run in runs]
+                print(json.dumps(records, default=_json_value))
             elif runs:
-                _list(conn, runs)
+                _list(conn, runs, keys)
             else:
                 whose = "" if args.flow is None else f" of flow '{args.flow}'"
                 print(f"No runs{whose} in {database.place}.")
@@ -84,17 +87,19 @@ def execute(args: argparse.Namespace) -> int:
     return 0
 
 
-def _list(conn: Connection, runs: list[RecentRun]) -> None:
+def _list(conn: Connection, runs: list[RecentRun], keys: dict[str, str]) -> None:
     from rich.table import Column, Table
     from rich.text import Text
 
     from pgflow_mp.cli.screen import console, styled
     from pgflow_mp.db.reads import worked
     from pgflow_mp.observe.text import duration
+    from pgflow_mp.redaction import printable
 
     table = Table(
         Column("run", no_wrap=True),
         Column("flow", min_width=4),
+        *([Column("key", min_width=4)] if keys else []),
         Column("status", no_wrap=True),
         Column("items", justify="right", no_wrap=True),
         Column("started", no_wrap=True),
@@ -111,12 +116,14 @@ def _list(conn: Connection, runs: list[RecentRun]) -> None:
         items = f"{run.items:,}" if run.done >= run.items else f"{run.done:,}/{run.items:,}"
         ended = run.finished_at or datetime.now(run.started_at.tzinfo)
         took = duration(worked.seconds(spans, run.flow_slug, run.started_at, ended))
-        rows.append((str(run.run_id), run.flow_slug, run.status, items, _ago(run.started_at), took))
-    lacking = sum(max(map(len, column)) for column in zip(*rows, strict=True)) + 10 - screen.width
+        names = [run.flow_slug, *([printable(keys.get(run.run_id, ""))] if keys else [])]
+        rows.append((str(run.run_id), *names, run.status, items, _ago(run.started_at), took))
+    lacking = sum(max(map(len, column)) for column in zip(*rows, strict=True)) - screen.width
+    lacking += 2 * (len(rows[0]) - 1)
     shown = 36 if lacking <= 0 else max(_ID_AS_GOOD, 36 - lacking)
-    for run_id, flow_slug, status, *rest in rows:
-        flow = Text(flow_slug, no_wrap=True, overflow="ellipsis")
-        table.add_row(run_id[:shown], flow, styled(status), *rest)
+    for run_id, *names, status, count, began, took in rows:
+        cells = [Text(name, no_wrap=True, overflow="ellipsis") for name in names]
+        table.add_row(run_id[:shown], *cells, styled(status), count, began, took)
     screen.print(table)
 
 
@@ -130,23 +137,27 @@ class _Shown:
     failed: int
     ended: dict[str, EndedTasks]
     storages: dict[str, str]
+    key: str | None
 
 
 def _read(conn: Connection, run: RunRow, limit: int) -> _Shown:
     from pgflow_mp.db import engine
     from pgflow_mp.db.reads import tasks
     from pgflow_mp.db.reads.storages import storages
+    from pgflow_mp.db.run_keys import keys_of
 
     steps = tasks.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
     failures, failed = tasks.failed_tasks(conn, run.run_id, limit)
     ended = tasks.ended_with_others(conn, run.run_id, steps)
-    return _Shown(run, steps, failures, failed, ended, storages(conn, run.run_id))
+    key = keys_of(conn, [run.run_id]).get(str(run.run_id))
+    return _Shown(run, steps, failures, failed, ended, storages(conn, run.run_id), key)
 
 
 def _record(shown: _Shown) -> dict[str, Any]:
     from pgflow_mp.db.reads.tasks import EndedTasks
 
     return shown.run._asdict() | {
+        "key": shown.key,
         "steps": [
             {
                 **step._asdict(),
@@ -167,6 +178,7 @@ def _show(conn: Connection, shown: _Shown, options: list[str], *, limit: int, wh
     from pgflow_mp.cli.screen import console, print_failures, styled
     from pgflow_mp.db.reads import tasks, worked
     from pgflow_mp.observe.text import duration
+    from pgflow_mp.redaction import printable
 
     run, screen = shown.run, console(sys.stdout)
     end = run.completed_at or run.failed_at
@@ -174,6 +186,8 @@ def _show(conn: Connection, shown: _Shown, options: list[str], *, limit: int, wh
     until = end or datetime.now(run.started_at.tzinfo)
     took = duration(worked.seconds(spans, run.flow_slug, run.started_at, until))
     screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}")
+    if shown.key is not None:
+        print(f"key {printable(shown.key)}")
     began = f"started {_ago(run.started_at)}"  # which is also what the run's status is called until it ends
     screen.print(f"{styled(run.status)}, {began}, took {took}\n" if end else f"{began}, took {took} so far\n")
     screen.print(_steps_table(shown.steps, shown.ended, partial(worked.seconds, spans, run.flow_slug)))

@@ -157,6 +157,8 @@ def _lines(told: Told) -> list[tuple[str, str]]:
             lines.append(("trouble", ", ".join(troubles)))
     else:
         lines.append(("work", "nothing left to do: the run had completed before"))
+    if told.order.key is not None:
+        lines.append(("key", told.order.key))
     if told.items is not None:
         lines.append(("so far", f"{told.items[0]:,} of {told.items[1]:,} items ({percent(*told.items)})"))
     lines.append(("state", told.place))
@@ -227,6 +229,8 @@ def _record(told: Told) -> dict[str, Any]:
         "status": told.status,
         "database": told.place,
     }
+    if told.order.key is not None:
+        record["key"] = told.order.key
     if (done := told.done) is not None:
         record |= {
             "items": done.items,

@@ -18,9 +18,9 @@ from typing import Any, Final, TypeVar
 import msgspec
 import psycopg
 
-from pgflow_mp.client import feeding_items
+from pgflow_mp.client import feeding_items, keyed_runs
 from pgflow_mp.client.run_handles import Run, check_step
-from pgflow_mp.db import connection, engine, patience, schema
+from pgflow_mp.db import connection, engine, patience, run_keys, schema
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import Hints
@@ -75,15 +75,30 @@ class Client:
 
     # -- runs --------------------------------------------------------------------------------------
 
-    def start_flow(self, slug: str, input: Any, run_id: str | None = None, *, priority: int = 0) -> Run:
+    def start_flow(
+        self,
+        slug: str,
+        input: Any,
+        run_id: str | None = None,
+        *,
+        priority: int = 0,
+        key: str | None = None,
+    ) -> Run:
         """Start a run with ``input``, anything that a handler could return.
 
         Among the runs of a flow, those of the highest ``priority`` are worked on first. With a
-        ``run_id`` of your own, starting twice starts once. Raises FlowNotFound, InputError.
+        ``run_id`` of your own, or a ``key``, a name among the runs of the flow, starting twice starts once;
+        the run is answered as it is. Raises FlowNotFound, InputError, also where the run of the key was
+        given another input.
         """
         reentry.refuse("start_flow()", in_handlers=False)
         encoded = encode_input(input)
-        wanted = _new_id(run_id)
+        wanted = _new_id(run_id, key)
+        if key is not None:
+            found = self._call(
+                lambda conn: keyed_runs.start_value(conn, slug, encoded, key, priority=priority), long=True
+            )
+            return Run(self, found.run)
         row = self._call(lambda conn: start_once(conn, slug, encoded, wanted, priority=priority), long=True)
         return Run(self, row)
 
@@ -95,18 +110,23 @@ class Client:
         params: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         priority: int = 0,
+        key: str | None = None,
     ) -> Run:
         """Start a run over ``items``, of which there may be any number: an iterable, or an async iterator.
 
         They are drawn and stored page by page, in constant memory, and nobody sees them before all are there.
         ``params`` is what other steps read as the run's input. Otherwise like :meth:`start_flow`; raises what
-        drawing the items raises, too, and then nothing was started.
+        drawing the items raises, too, and then nothing was started. Where there is a run with the ``key``,
+        they are drawn to be compared.
         """
         reentry.refuse("start()", in_handlers=False)
-        wanted = _new_id(run_id)
+        wanted = _new_id(run_id, key)
+        encoded = encode_input(params or {})
         slug = flow if isinstance(flow, str) else flow.slug
         with self._another() as keeper:
-            return Run(self, feeding_items.start_with(keeper, slug, items, params, wanted, priority))
+            return Run(
+                self, feeding_items.start_with(keeper, slug, items, encoded, wanted, priority, key).run
+            )
 
     def get_run(self, run_id: str) -> Run | None:
         """The run, or None if there is none with this id."""
@@ -232,8 +252,14 @@ def _watch(conn: Connection, look: Callable[[], bool], run: bytes, deadline: flo
     return True
 
 
-def _new_id(given: str | None) -> str:
+def _new_id(given: str | None, key: str | None = None) -> str:
     """The id of a run to be started, one that nobody has yet unless it is ``given``. Raises InputError."""
+    if key is not None:
+        run_keys.check_key(key)
+        if given is not None:
+            raise InputError(
+                "key and run_id exclude each other", hint="The run of a key has an id of its own."
+            )
     wanted = _uuid(given) if given is not None else str(uuid.uuid4())
     if wanted is None:
         raise InputError(f"{given!r} cannot be the id of a run", hint="Run ids are uuids.")

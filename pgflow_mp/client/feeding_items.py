@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import uuid
 from collections.abc import AsyncIterable, Iterator, Mapping
 from typing import Any
 
-import msgspec
-
-from pgflow_mp.db import definitions, engine, loads, patience, schema
+from pgflow_mp.client import keyed_runs
+from pgflow_mp.db import engine, loads, run_keys, schema
 from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.run_keys import Keyed
 from pgflow_mp.errors import InputError
 from pgflow_mp.flows import items as uses
 from pgflow_mp.flows.flow import Flow
-from pgflow_mp.flows.shapes import definition
 from pgflow_mp.io.iterables import Items
-from pgflow_mp.values.inputs import encode_input
 
 
 def is_drawn(flow: Flow, input: Any, params: Mapping[str, Any] | None) -> bool:
@@ -43,39 +41,41 @@ def is_drawn(flow: Flow, input: Any, params: Mapping[str, Any] | None) -> bool:
 
 def load_for(dsn: str, flow: Flow, items: Any, run_id: str, mode: str) -> None:
     """Load the items for a run of this id, unless there is such a run; ``mode`` is as of ``--compile``."""
-    with Keeper(dsn, prepare=schema.check) as keeper:
+    with patient(dsn) as keeper:
         conn = keeper.begin()
         if engine.get_run(conn, run_id) is not None:
             return
-        if mode != "skip":
-            shape = msgspec.json.encode(definition(flow))
-            found = definitions.ensure(conn, flow.slug, shape, queue_mode=flow.queues, how=mode)
-            if found.status == "mismatch":
-                raise definitions.mismatch(
-                    flow.slug, found, hint="Give the changed flow a new slug, or compile='recreate'."
-                )
-        loads.load(conn, flow.slug, Items(items).batches(), run_id)
+        keyed_runs.ensure_flow(conn, flow, mode)
+        loads.load(keeper, flow.slug, Items(items).batches(), run_id)
+
+
+def start_keyed(
+    dsn: str, flow: Flow, key: str, items: Any, input: bytes, *, drawn: bool, priority: int, mode: str
+) -> Keyed:
+    """Start a run of the flow with this key, or find it, for :func:`pgflow_mp.run`.
+
+    ``input`` is raw JSON; where the items are ``drawn``, it is what other steps read, and ``items`` are
+    loaded. Raises InputError for a key whose run was given something else.
+    """
+    with patient(dsn) as keeper:
+        conn = keeper.begin()
+        if mode == "recreate" or run_keys.holder(conn, flow.slug, key) is None:
+            keyed_runs.ensure_flow(conn, flow, mode)
+        if drawn:
+            return start_with(keeper, flow.slug, items, input, str(uuid.uuid4()), priority, key)
+        return keeper.call(
+            lambda conn: keyed_runs.start_value(conn, flow.slug, input, key, priority=priority)
+        )
 
 
 def start_with(
-    keeper: Keeper, slug: str, items: Any, params: Mapping[str, Any] | None, run_id: str, priority: int
-) -> engine.RunRow:
-    """Load items, and start their run; one of this id that was started before is answered as it is."""
-    encoded = encode_input(params or {})
-    conn = keeper.connection()
-    known = engine.get_run(conn, run_id)
-    if known is not None:
-        if known.flow_slug != slug:
-            raise InputError(f"Run {run_id} is one of flow '{known.flow_slug}', not of '{slug}'")
-        return known
-    loads.load(conn, slug, Items(items).batches(), run_id)
-    with contextlib.ExitStack() as undo:
-        undo.callback(loads.drop, conn, run_id)
-        row = keeper.call(lambda conn: _start(conn, run_id, encoded, priority))
-        undo.pop_all()
-    return row
+    keeper: Keeper, slug: str, items: Any, params: bytes, run_id: str, priority: int, key: str | None = None
+) -> Keyed:
+    """Load items, and start their run; one of this id, or key, that there is is answered as it is."""
+    batches = Items(items).batches()
+    return keyed_runs.load_and_start(keeper, slug, batches, params, run_id, priority=priority, key=key)
 
 
-def _start(conn: engine.Connection, run_id: str, params: bytes, priority: int) -> engine.RunRow:
-    patience.limit(conn, None)  # millions of items take their time
-    return loads.start_loaded_once(conn, run_id, params, priority=priority)
+def patient(dsn: str) -> Keeper:
+    """A keeper to load with, to a database that has our schema."""
+    return loads.patient(dsn, prepare=schema.check)

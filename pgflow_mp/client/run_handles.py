@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
+from pgflow_mp.db import run_keys
 from pgflow_mp.db.engine import RunRow
 from pgflow_mp.db.reads import documents, runs, tasks
 from pgflow_mp.db.reads.runs import StepRow
@@ -95,6 +96,7 @@ class Run:
         self._steps: dict[str, Step] | None = None
         self._input: tuple[Any] | None = None
         self._output: tuple[Any] | None = None
+        self._key: tuple[str | None] | None = None
 
     def __repr__(self) -> str:
         return f"<Run {self.run_id} of {self.flow_slug}: {self.status}>"
@@ -108,6 +110,14 @@ class Run:
     def flow_slug(self) -> str:
         """The flow's slug."""
         return self._row.flow_slug
+
+    @property
+    def key(self) -> str | None:
+        """The key that it was started with, read when it is first asked for."""
+        if self._key is None:
+            known = self._client._call(lambda conn: run_keys.keys_of(conn, [self.run_id]))
+            self._key = (known.get(self.run_id),)
+        return self._key[0]
 
     @property
     def status(self) -> str:

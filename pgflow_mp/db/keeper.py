@@ -80,6 +80,10 @@ class Keeper:
         """The connection, a new one where there is none. Raises DatabaseError, ConfigError, Stopped."""
         return self._connection(self._give_up_after)
 
+    def current(self) -> Connection | None:
+        """The connection, if there is one and it is not known to be lost."""
+        return None if self._broken else self._conn
+
     def call(self, work: Callable[[Connection], T]) -> T:
         """What ``work`` returns; it is done again, maybe on a new connection, while its errors pass.
 

@@ -35,6 +35,10 @@ _STARTER: Final = (
     "add_pages",
     "start_loaded_run",
     "drop_load",
+    "start_keyed_run",
+    "start_keyed_load",
+    "run_of_key",
+    "keys_of_runs",
 )
 _OPERATOR: Final = ("cancel_run", "retry_failed_tasks", "prune_runs")
 _WORKER: Final = (

@@ -9,14 +9,19 @@ from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
 
 
+def check_priority(priority: int) -> None:
+    """Raise InputError for what the database has no room for."""
+    if not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
+        raise InputError(f"The priority of a run is a whole number of 32 bits, not {priority!r}")
+
+
 def start_once(conn: Connection, flow_slug: str, input: bytes, run_id: str, *, priority: int = 0) -> RunRow:
     """Start a run with this id (a uuid) and input (raw JSON), or find the one that was started before.
 
     Among the runs of a flow, those of the highest ``priority`` are worked on first. Raises FlowNotFound,
     and InputError for an input that the flow cannot take and for the id of a run of another flow.
     """
-    if not isinstance(priority, int) or not -(2**31) <= priority < 2**31:
-        raise InputError(f"The priority of a run is a whole number of 32 bits, not {priority!r}")
+    check_priority(priority)
     known = engine.get_run(conn, run_id)
     if known is None:
         try:

@@ -91,7 +91,8 @@ begin
 end;
 $$;
 
--- Adds pages: bodies[k] is an array of the counts[k] items from firsts[k] on. Answers how many items there are.
+-- Adds pages: bodies[k] is an array of the counts[k] items from firsts[k] on. Answers how many items there are. Pages
+-- that are there already may come again, if they are the same: who lost the answer does not know.
 create or replace function pgflow.add_pages(run_id uuid, firsts int[], counts int[], bodies jsonb[])
 returns int
 language plpgsql
@@ -101,6 +102,8 @@ as $$
 #variable_conflict use_column
 declare
   v_items int;
+  v_pages int;
+  v_new int;
 begin
   perform pgflow._lock_load('add_pages', add_pages.run_id);
   if exists (
@@ -115,11 +118,26 @@ begin
   end if;
   perform pgflow._require_text(u.first_index, u.items, u.body)
   from unnest(firsts, counts, bodies) u (first_index, items, body);
-  insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
-  select add_pages.run_id, '', true, u.first_index, u.items, u.body
-  from unnest(firsts, counts, bodies) u (first_index, items, body);
+  with added as (
+    insert into pgflow.pages (run_id, step_slug, is_result, first_index, items, body)
+    select add_pages.run_id, '', true, u.first_index, u.items, u.body
+    from unnest(firsts, counts, bodies) u (first_index, items, body)
+    on conflict on constraint pages_pkey do nothing
+    returning items
+  )
+  select count(*), coalesce(sum(a.items), 0) into v_pages, v_new from added a;
+  if v_pages < cardinality(firsts) and exists (
+    select 1
+    from unnest(firsts, counts, bodies) u (first_index, items, body)
+    join pgflow.pages p
+      on p.run_id = add_pages.run_id and p.step_slug = '' and p.is_result and p.first_index = u.first_index
+    where p.items <> u.items or p.body <> u.body
+  ) then
+    raise exception 'Load % has other items in the place of these', add_pages.run_id
+      using errcode = 'unique_violation', hint = 'Somebody else loads with this id, too.';
+  end if;
   update pgflow.loads l
-  set items = l.items + (select coalesce(sum(c), 0) from unnest(counts) c),
+  set items = l.items + v_new,
       touched_at = clock_timestamp()
   where l.run_id = add_pages.run_id
   returning l.items into v_items;

@@ -19,6 +19,7 @@ declare
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
     'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
     'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
+    'start_keyed_run', 'start_keyed_load', 'run_of_key', 'keys_of_runs',
     'run_failures', 'run_tallies', 'output_page', 'finished_items'
   ];
 begin
@@ -121,6 +122,10 @@ begin
         ('add_pages', 'start_run'),
         ('start_loaded_run', 'start_run'),
         ('drop_load', 'start_run'),
+        ('start_keyed_run', 'start_run'),
+        ('start_keyed_load', 'start_run'),
+        ('run_of_key', 'start_run'),
+        ('keys_of_runs', 'start_run'),
         ('range_pages', 'claim_tasks'),
         ('complete_ranges', 'complete_tasks'),
         ('fail_range_items', 'fail_tasks'),

@@ -15,6 +15,7 @@ import pytest
 
 from pgflow_mp.db import engine, loads, wire
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.errors import FlowNotFound, InputError
 
 
@@ -44,12 +45,20 @@ def known(conn: Connection) -> Connection:
     return conn
 
 
+@pytest.fixture
+def keeper(dsn: str) -> Iterator[Keeper]:
+    with loads.patient(dsn) as keeper:
+        yield keeper
+
+
 @pytest.mark.parametrize(
     ("sizes", "length"), [([1] * 3000, 60), ([30_000], 20), ([0, 5, 0], 3), ([50_000], 0), ([3, 1], 300_000)]
 )
-def test_pages_are_cut_by_their_size(known: Connection, sizes: list[int], length: int) -> None:
+def test_pages_are_cut_by_their_size(
+    known: Connection, keeper: Keeper, sizes: list[int], length: int
+) -> None:
     run_id, told = str(uuid.uuid4()), list[int]()
-    count = loads.load(known, "f", batches(sizes, length), run_id, progress=told.append)
+    count = loads.load(keeper, "f", batches(sizes, length), run_id, progress=told.append)
     assert count == sum(sizes) == told[-1]
     found = pages(known, run_id)
     assert [first for first, _, _ in found] == [
@@ -64,42 +73,42 @@ def test_pages_are_cut_by_their_size(known: Connection, sizes: list[int], length
     assert first is not None
 
 
-def test_what_goes_wrong_meanwhile_leaves_nothing(known: Connection) -> None:
+def test_what_goes_wrong_meanwhile_leaves_nothing(known: Connection, keeper: Keeper) -> None:
     def broken() -> Iterator[Given]:
         yield from batches([20_000] * 3, 10)
         raise KeyboardInterrupt
 
     run_id = str(uuid.uuid4())
     with pytest.raises(KeyboardInterrupt):
-        loads.load(known, "f", broken(), run_id)
+        loads.load(keeper, "f", broken(), run_id)
     with pytest.raises(InputError, match="cannot be loaded"):
-        loads.load(known, "f", iter([Given([b"{]"])]), run_id)
+        loads.load(keeper, "f", iter([Given([b"{]"])]), run_id)
     assert pages(known, run_id) == []
     row = known.execute("select count(*) from pgflow.loads").fetchone()
     assert row == (0,)
     assert engine.get_run(known, run_id) is None
 
 
-def test_flows_that_cannot_be_loaded(known: Connection) -> None:
+def test_flows_that_cannot_be_loaded(known: Connection, keeper: Keeper) -> None:
     known.execute("select pgflow.create_flow('s')")
     known.execute("select pgflow.add_step('s', 'one')")
     with pytest.raises(InputError, match="has no map over its input"):
-        loads.load(known, "s", batches([1], 1), str(uuid.uuid4()))
+        loads.load(keeper, "s", batches([1], 1), str(uuid.uuid4()))
     with pytest.raises(FlowNotFound, match="There is no flow 'none'"):
-        loads.load(known, "none", batches([1], 1), str(uuid.uuid4()))
+        loads.load(keeper, "none", batches([1], 1), str(uuid.uuid4()))
 
 
 _MEASURED = """
 import resource, sys, uuid
-from pgflow_mp.db import connection, loads, wire
+from pgflow_mp.db import loads
 from pgflow_mp.io.chosen import Wanted, choose
 from pgflow_mp.io.source import ItemSource
-conn = connection.connect(sys.argv[1])
-wire.adapt(conn)
+keeper = loads.patient(sys.argv[1])
+keeper.connection()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 source = choose(sys.argv[2], Wanted())
 assert isinstance(source, ItemSource)
-print(loads.load(conn, "f", source.batches(), str(uuid.uuid4())))
+print(loads.load(keeper, "f", source.batches(), str(uuid.uuid4())))
 source.close()
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """

@@ -238,12 +238,16 @@ def attack(
                     "flow_slug": "f", "queue_name": "f", "step_slug": "m", "worker_id": uuid.uuid4(),
                     "run_id": uuid.uuid4(), "msg_ids": [1, 2], "qty": 2, "lease_seconds": 30, "attempts": [1],
                     "id_prefix": "", "max_rows": 5, "from_index": 0, "worker_ids": None, "priority": 1,
-                    "firsts": [0], "counts": [1], "bodies": ["[1]"], "params": "{}",
+                    "firsts": [0], "counts": [1], "bodies": ["[1]"], "params": "{}", "input_hash": b"h",
                 }  # fmt: skip
                 known["worker_ids"] = [known["worker_id"]]
                 for function in functions:
                     if function[1].startswith(("pgflow.start_run", "pgflow.start_flow", "pgflow.open_load")):
                         known["run_id"] = uuid.uuid4()
+                    known["key"] = function[1]  # taken the first time, known the second
+                    if function[1] == "pgflow.start_keyed_load":
+                        known["load_id"] = uuid.uuid4()
+                        admin.execute("select pgflow.open_load('f', %s)", (known["load_id"],))
                     more = OF_RANGES.get(function[1])
                     if more is not None and function[1] != "pgflow.claim_work":
                         more = {"step_slug": "r", "run_id": leased, "lease_nos": [1], **more}

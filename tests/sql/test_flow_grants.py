@@ -41,13 +41,14 @@ READING |= {"watched_workers", "task_input", "paged_input", "output_page", "flow
 READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_ranges"}  # no map in ranges here
 READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}
 READING |= {"run_failures", "run_tallies", "finished_items"}
+READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here has the key
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs", "steps_added"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
 
-LOADING = {"open_load", "add_pages", "start_loaded_run", "drop_load"}
+LOADING = {"open_load", "add_pages", "start_loaded_run", "start_keyed_load", "drop_load"}
 """What is about a run that is yet to be started: see the test of loads."""
 
 
@@ -65,7 +66,8 @@ def limited(db: Db) -> Db:
         db.do(f"create role {name}")
     for slug in ("a", "b"):
         flow(db, slug, map_step("m"), "s", max_attempts=1)
-        start(db, slug, [1, 2, 3])
+        run = start(db, slug, [1, 2, 3])
+        db.do("insert into pgflow.run_keys values (%s, 'k', %s, '0')", slug, run)
     db.do("select pgflow.grant_access(%s, 'operator', array['a'])", ROLE)
     db.do("select pgflow.grant_access(%s, 'worker', flows => array['a'])", ROLE)
     for access in ("operator", "worker"):
@@ -92,6 +94,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "last_seen": ["2020-01-01"], "mine": [THEIRS], "tasks": [1],
         "items": 5, "known": [], "lease_nos": [1], "firsts": [0], "counts": [1], "indexes": [1],
         "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {}, "but_steps": None,
+        "key": "k", "input_hash": b"0",
         "missing": "{[0,9)}", "with_inputs": True,
     }  # fmt: skip
 
@@ -124,6 +127,7 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "workers": db.column("select to_jsonb(w) from pgflow.workers w where worker_id = %s", THEIRS),
         "runs": db.column("select run_id from pgflow.runs where flow_slug = 'b'"),
         "parked": db.column("select to_jsonb(p) from pgflow.parked p where run_id = %s", run),
+        "keys": db.column("select to_jsonb(k) from pgflow.run_keys k where run_id = %s", run),
     }
 
 
@@ -187,7 +191,10 @@ def test_the_same_calls_do_touch_it_without_the_limit(limited: Db) -> None:
 def test_no_load_of_another_flow_is_opened_or_changed(limited: Db) -> None:
     load = limited.value("select pgflow.open_load('b')")
     limited.do("select pgflow.add_pages(%s, '{0}', '{1}', '{[1]}')", load)
-    for call in ("add_pages(%s, '{1}', '{1}', '{[1]}')", "start_loaded_run(%s)", "drop_load(%s)"):
+    for call in (
+        *("add_pages(%s, '{1}', '{1}', '{[1]}')", "start_loaded_run(%s)", "drop_load(%s)"),
+        *("start_keyed_load(%s, 'k', '0')", "start_keyed_load(%s, 'other', '0')"),
+    ):
         with acting(limited):
             assert limited.refused(f"select pgflow.{call}", load).sqlstate == "42501"
     with acting(limited):
