@@ -225,7 +225,7 @@ def run(
     request = RunRequest(
         target_for(flow),
         flow.slug,
-        input=encode_input((params or {}) if drawn else input),
+        input=encode_input((params or {}) if drawn else input, nulls=flow.nulls),
         loaded=drawn,
         run_id=wanted,
         key=key,

@@ -34,6 +34,8 @@ RUN_OR_SLOW = [pytest.param(page, marks=pytest.mark.slow) if page.name in LONG e
 
 @pytest.mark.parametrize("page", RUN_OR_SLOW, ids=name_of)
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    for library in libraries(page):
+        pytest.importorskip(library)
     installs = any("pgflow_mp install" in text for language, text in blocks(page) if language == "sh")
     dsn = request.getfixturevalue("empty_dsn" if installs else "dsn")
     for name, text in files(page).items():
@@ -54,6 +56,14 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path, request: pytest.Fixt
     finally:
         complaints = reader.leaves()
     assert complaints == []
+
+
+def libraries(page: Path) -> set[str]:
+    """What the files of a page import that a user has to install first."""
+    found = [node for text in files(page).values() for node in ast.walk(ast.parse(text))]
+    names = {alias.name for node in found if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module or "" for node in found if isinstance(node, ast.ImportFrom)}
+    return {name.partition(".")[0] for name in names} & {"numpy", "pandas", "polars", "pyarrow"}
 
 
 @pytest.mark.slow

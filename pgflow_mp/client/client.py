@@ -121,11 +121,10 @@ class Client:
         """
         reentry.refuse("start()", in_handlers=False)
         wanted = _new_id(run_id, key)
-        encoded = encode_input(params or {})
-        slug = flow if isinstance(flow, str) else flow.slug
+        encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
         with self._another() as keeper:
             return Run(
-                self, feeding_items.start_with(keeper, slug, items, encoded, wanted, priority, key).run
+                self, feeding_items.start_with(keeper, flow, items, encoded, wanted, priority, key).run
             )
 
     def get_run(self, run_id: str) -> Run | None:

@@ -46,7 +46,7 @@ def load_for(dsn: str, flow: Flow, items: Any, run_id: str, mode: str) -> None:
         if engine.get_run(conn, run_id) is not None:
             return
         keyed_runs.ensure_flow(conn, flow, mode)
-        loads.load(keeper, flow.slug, Items(items).batches(), run_id)
+        loads.load(keeper, flow.slug, Items(items, nulls=flow.nulls).batches(), run_id)
 
 
 def start_keyed(
@@ -62,17 +62,25 @@ def start_keyed(
         if mode == "recreate" or run_keys.holder(conn, flow.slug, key) is None:
             keyed_runs.ensure_flow(conn, flow, mode)
         if drawn:
-            return start_with(keeper, flow.slug, items, input, str(uuid.uuid4()), priority, key)
+            return start_with(keeper, flow, items, input, str(uuid.uuid4()), priority, key)
         return keeper.call(
             lambda conn: keyed_runs.start_value(conn, flow.slug, input, key, priority=priority)
         )
 
 
 def start_with(
-    keeper: Keeper, slug: str, items: Any, params: bytes, run_id: str, priority: int, key: str | None = None
+    keeper: Keeper,
+    flow: Flow | str,
+    items: Any,
+    params: bytes,
+    run_id: str,
+    priority: int,
+    key: str | None = None,
 ) -> Keyed:
     """Load items, and start their run; one of this id, or key, that there is is answered as it is."""
-    batches = Items(items).batches()
+    nulls = isinstance(flow, Flow) and flow.nulls
+    slug = flow if isinstance(flow, str) else flow.slug
+    batches = Items(items, nulls=nulls).batches()
     return keyed_runs.load_and_start(keeper, slug, batches, params, run_id, priority=priority, key=key)
 
 

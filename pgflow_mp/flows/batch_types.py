@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows.annotations import plain
-from pgflow_mp.values import foreign
+from pgflow_mp.values import frames
 
 _ORDERED: Final = (
     collections.abc.Sequence,
@@ -76,8 +76,8 @@ def holds_items(annotation: Any) -> bool:
         return True
     if issubclass(kind, tuple):
         return kind is tuple and (not args or args[-1] is Ellipsis)
-    if foreign.library_of(kind) in ("numpy", "pandas"):
-        return kind.__name__ in ("ndarray", "Series", "Index")
+    if frames.shape_of(kind) or frames.library_of(kind) == "numpy":
+        return bool(frames.shape_of(kind)) or kind.__name__ == "ndarray"
     is_sequence = issubclass(kind, collections.abc.Sequence | collections.deque)
     return is_sequence and not issubclass(kind, str | bytes | bytearray | memoryview)
 
@@ -90,7 +90,7 @@ def item_of(annotation: Any) -> Any:
         found = [item_of(arg) for arg in args if holds_items(arg)]
         return found[0] if len(found) == 1 else Any
     kind = origin or annotation
-    if not args or not isinstance(kind, type) or foreign.library_of(kind) in ("numpy", "pandas"):
+    if not args or not isinstance(kind, type) or frames.library_of(kind) in frames.LIBRARIES:
         return Any
     return _stored(args[0]) if holds_items(annotation) else Any
 

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import msgspec
 
 from pgflow_mp.flows.context import Context
-from pgflow_mp.values.encoding import OutputError, hook, type_name
-from pgflow_mp.values.foreign import is_numpy
+from pgflow_mp.values.encoding import OutputError, type_name
+from pgflow_mp.values.foreign import elements
+from pgflow_mp.values.frames import Unsupported
 
 
 class WrongAnswer(OutputError):
@@ -41,12 +42,12 @@ def joined(inputs: Sequence[bytes | msgspec.Raw]) -> bytes:
 
 
 def results_of(answer: Any, count: int) -> list[Any]:
-    """An answer as a list of ``count`` results. Raises WrongAnswer, Unsupported, or what iterating raises."""
+    """An answer as a list of ``count`` results. Raises WrongAnswer, or what iterating raises."""
     found = answer
     if isinstance(found, Iterator | deque | tuple):
         found = list(found)
-    elif is_numpy(found):
-        found = hook(found)
+    elif (listed := _elements(found)) is not None:
+        found = listed
     elif isinstance(found, Sequence) and not isinstance(found, str | bytes | bytearray | memoryview):
         found = list(found)
     hint = "Return a list with one result for each item, in order; Failed(error) stands for one that failed."
@@ -57,6 +58,13 @@ def results_of(answer: Any, count: int) -> list[Any]:
     if len(found) != count:
         raise WrongAnswer(f"A batch of {count} was answered with {len(found)} results", hint=hint)
     return found
+
+
+def _elements(answer: Any) -> list[Any] | None:
+    try:
+        return elements(answer)
+    except Unsupported as error:
+        raise WrongAnswer(str(error), hint=error.hint) from None
 
 
 def run_batches(

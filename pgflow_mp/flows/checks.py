@@ -6,14 +6,18 @@ import collections.abc
 import inspect
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pgflow_mp.errors import FlowDefinitionError
+from pgflow_mp.flows.annotations import plain
 from pgflow_mp.flows.batch_types import check_answered, check_received, item_of, refuse_members
 from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts, resolve
 from pgflow_mp.flows.convertible import KNOWN, unreadable, unwritable
 from pgflow_mp.flows.validation import describe
 from pgflow_mp.values import reading
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.steps import StepDefinition
 
 Handler = Callable[..., Any]
 
@@ -106,6 +110,48 @@ def result_type(handler: Any, *, batch: bool = False) -> Any:
     if typing.get_origin(wanted) in streams and element:
         return list.__class_getitem__(element[0])
     return wanted
+
+
+def check_nulls(
+    handler: Handler, arguments: Sequence[Argument], facts: StepFacts, parents: Sequence[StepDefinition]
+) -> None:
+    """Refuse floats of which NaN is made null by a parent, where nothing but a float can be read."""
+    for parent in parents:
+        returned = result_type(parent.handler, batch=parent.batch > 0) if parent.nan == "null" else Any
+        if returned is Any or not _floats(returned):
+            continue
+        for argument in arguments:
+            over = facts.is_map and argument.source is Source.INPUT
+            if not over and (argument.source is not Source.PARENT or argument.name != parent.slug):
+                continue
+            wanted = _resolved(argument.annotation, handler)
+            if _floats(wanted):
+                shown = inspect.formatannotation(wanted)
+                raise FlowDefinitionError(
+                    f'{_handler(handler, facts)}: parameter "{argument.name}" is annotated {shown}, '
+                    f'yet NaN is null in what step "{parent.slug}" returns (nan="null")',
+                    hint=f'Annotate {shown.replace("float", "float | None")}, or let "{parent.slug}" have '
+                    'nan="error".',
+                )
+
+
+def _resolved(annotation: Any, handler: Handler) -> Any:
+    try:
+        return resolve(annotation, handler)
+    except Exception:  # noqa: BLE001 - reported when the flow is loaded
+        return Any
+
+
+def _floats(annotation: Any) -> bool:
+    """Whether it is a float, or holds nothing but such."""
+    annotation = plain(annotation)
+    args = [arg for arg in typing.get_args(annotation) if arg is not Ellipsis]
+    kind = typing.get_origin(annotation) or annotation
+    if not isinstance(kind, type) or not args:
+        return annotation is float
+    if issubclass(kind, collections.abc.Mapping):
+        return _floats(args[-1])
+    return issubclass(kind, collections.abc.Iterable) and all(map(_floats, args))
 
 
 def _check_result(handler: Any, facts: StepFacts, names: Mapping[str, Any]) -> None:

@@ -25,17 +25,17 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from pgflow_mp.flows.annotations import plain
-from pgflow_mp.values import foreign, reading
+from pgflow_mp.values import columns, foreign, frames, reading
 
 KNOWN: Final = (
     "Use builtin types, msgspec.Struct, dataclasses, TypedDict, dates, paths, numpy arrays, or no annotation."
 )
 PRIVATE: Final = "Attributes of attrs classes that start with an underscore are not written: rename them."
+_COLUMNS: Final = "Types of columns are for annotations of parameters: here, leave them to the library."
 _KEYS: Final = (str, int, float, enum.Enum, datetime.date, datetime.time, datetime.timedelta)
-_MORE_KEYS: Final = (decimal.Decimal, uuid.UUID, os.PathLike)
-_BYTES: Final = (bytes, bytearray, memoryview)
+_MORE_KEYS: Final = (decimal.Decimal, uuid.UUID, os.PathLike, bytes)
 _WRITTEN: Final = (
-    *(*_KEYS, *_MORE_KEYS, types.NoneType, msgspec.Raw, msgspec.UnsetType),
+    *(*_KEYS, *_MORE_KEYS, types.NoneType, msgspec.Raw, msgspec.UnsetType, bytearray, memoryview),
     *(collections.abc.Mapping, collections.abc.Set, collections.abc.Sequence, collections.abc.Iterator),
 )
 _NEVER: Final = (complex, slice, type, types.FunctionType, types.ModuleType, types.GeneratorType, re.Pattern)
@@ -87,6 +87,8 @@ def _unreadable(annotation: Any, path: str, above: tuple[Any, ...]) -> Iterator[
         return
     if fields := _fields(kind):
         for name, inner in fields.items():
+            if columns.said_of_columns(inner):
+                yield Trouble(f"{path}.{name}", inner, _COLUMNS)
             yield from _unreadable(inner, f"{path}.{name}", (*above, kind))
         return
     if _is_custom(annotation):
@@ -140,7 +142,7 @@ def _own(kind: type) -> tuple[type, ...]:
 
 def _inside(kind: type, args: tuple[Any, ...]) -> Iterator[tuple[bool, Any]]:
     """The types inside a container, each with whether it is the type of keys."""
-    if foreign.library_of(kind) == "numpy":
+    if frames.library_of(kind) == "numpy":
         return
     is_mapping = issubclass(kind, collections.abc.Mapping)
     is_counter = issubclass(kind, collections.Counter)
@@ -200,26 +202,26 @@ def _key_hint(annotation: Any) -> str:
 
 def _can_be_written(kind: type) -> bool:
     """False for what is sure to be refused; in doubt True."""
-    if issubclass(kind, _BYTES) or kind in _NEVER or foreign.is_table(kind):
-        return foreign.is_table(kind) and hasattr(kind, "tolist")
+    if kind in _NEVER or frames.is_lazy(kind):
+        return False
+    if frames.shape_of(kind):
+        return True
     numpy = sys.modules.get("numpy")
-    if numpy is not None and issubclass(kind, numpy.complexfloating | numpy.bytes_):
+    if numpy is not None and issubclass(kind, numpy.complexfloating):
         return False
     if issubclass(kind, _WRITTEN) or reading.is_text(kind) or foreign.is_model(kind):
         return True
-    if foreign.library_of(kind) in ("numpy", "pandas"):
+    if frames.library_of(kind) in ("numpy", "pandas"):
         return True
     may_be_more = inspect.isabstract(kind) or getattr(kind, "_is_protocol", False) or kind.__subclasses__()
     return bool(may_be_more) or kind.__module__ in ("builtins", "typing", "abc", "collections.abc", "numbers")
 
 
 def _instead(kind: type) -> str:
-    if issubclass(kind, _BYTES):
-        return "JSON has no bytes: decode them to str, or encode them as base64 or hex yourself."
-    if foreign.is_table(kind):
-        return "Pass it as records, list[dict[str, Any]], or write it to a file and pass on its path."
-    if foreign.library_of(kind) in ("pandas", "polars", "pyarrow"):
-        return "Pass its values as a list."
+    if frames.is_lazy(kind):
+        return "Use DataFrame, of what collect() returns."
+    if frames.library_of(kind) in ("pandas", "polars", "pyarrow"):
+        return "Use DataFrame or Series, Table or RecordBatch, or pass its values as a list."
     if issubclass(kind, complex) or "complex" in kind.__name__:
         return "JSON has no complex numbers: use a pair of floats."
     if kind is range:

@@ -38,9 +38,10 @@ class Flow:
     (at least 1, default 3), ``base_delay`` (seconds, at least 1, default 5) and ``timeout`` (seconds,
     at least 3, default 60) hold for every step that does not set its own. ``queues="step"`` gives each
     step a queue of its own, named ``<flow>__<step>``, instead of one for all of them. ``storage`` holds for
-    every map that does not set its own: "tasks" or "ranges" (docs/ranges.md). ``former_slugs=True``
-    lets slugs begin or end with an underscore or have two in a row, for a flow that a database has from
-    before this was refused. Raises FlowDefinitionError.
+    every map that does not set its own: "tasks" or "ranges" (docs/ranges.md). ``nan``: what NaN in a
+    result, or in the run's input, is: "error" or "null". ``former_slugs=True`` lets slugs
+    begin or end with an underscore or have two in a row, for a flow that a database has from before this was
+    refused. Raises FlowDefinitionError.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Flow:
             self.queues,
             former_slugs=former,
             storage=storage.check_storage(options.get("storage"), where),
+            nan=validation.check_nan(options.get("nan"), where),
         )
         caller = _caller()
         self.module: str = caller.f_globals.get("__name__", "__main__")
@@ -181,6 +183,11 @@ class Flow:
         from pgflow_mp.flows.shapes import to_sql
 
         return to_sql(self)
+
+    @property
+    def nulls(self) -> bool:
+        """Whether NaN is null where no step says otherwise."""
+        return self._steps.nan == "null"
 
     def __repr__(self) -> str:
         return f"Flow({self.slug!r}, steps=[{', '.join(self._steps)}])"

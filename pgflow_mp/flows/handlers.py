@@ -103,6 +103,7 @@ class PreparedHandler:
         self._values = values
         self._is_array = step.is_array
         self._max_output = max_output
+        self._nulls = step.nan == "null"
 
     def output(self, input: bytes | msgspec.Raw, flow_input: bytes | None, ctx: Context) -> bytes:
         """Run one task; its output as JSON. Raises what the handler raises, InputMismatch, OutputError.
@@ -117,12 +118,12 @@ class PreparedHandler:
         if (self._is_array or type(result) not in _NO_ITERATORS) and type(result) is not list:
             result = list(result) if isinstance(result, Iterator) else result
             result = as_list(result) if self._is_array else result
-        return encode_output(result, self._max_output)
+        return encode_output(result, self._max_output, nulls=self._nulls)
 
     @cached_property
     def quick_output(self) -> Output:
         """``output``, with as little as can be around the most common handler, that of one item of a map."""
-        step, limit = self.step, self._max_output
+        step, limit, nulls = self.step, self._max_output, self._nulls
         more = values_after_item(step, self._values)
         if self.batch or step.step_type != "map" or not (more or takes_item_alone(step)):
             return self.output
@@ -134,7 +135,7 @@ class PreparedHandler:
             result = handler(decode(input))
             if type(result) not in _NO_ITERATORS and isinstance(result, Iterator):
                 result = list(result)
-            return encode_output(result, limit)
+            return encode_output(result, limit, nulls=nulls)
 
         return output
 
@@ -160,7 +161,7 @@ class PreparedHandler:
                 if isinstance(result, BaseException):
                     return self.failure(result, task_index)
                 result = list(result) if isinstance(result, Iterator) else result
-            return COMPLETED, encode_output(result, self._max_output)
+            return COMPLETED, encode_output(result, self._max_output, nulls=self._nulls)
         except BaseException as error:  # noqa: BLE001 - one that cannot be stored does not concern the others
             return self.failure(error, task_index)
 

@@ -14,6 +14,8 @@ FLOW: Final = "flow"
 ANY_STEP: Final = ("step", "array", "map")
 Storage = Literal["tasks", "ranges"]
 STORAGES: Final = ("tasks", "ranges")
+Nan = Literal["error", "null"]
+NANS: Final = ("error", "null")
 DEFAULT_STORAGE: Final[Storage] = "ranges"
 """How maps of a new flow are stored where neither they nor the flow say it; a stored flow keeps its own."""
 
@@ -24,14 +26,15 @@ class OptionSpec:
 
     ``kinds`` are where it may be given: ``flow``, ``step``, ``array``, ``map``. ``group`` says what becomes
     of it: *integers* are passed to ``add_step`` (``create_flow``), *policy* goes to ``set_step_policy``,
-    *conditions* and *graph* have code of their own. What has a ``minimum`` is an integer, and is checked as
-    one; what has ``choices`` is one of these texts. ``columns`` are the SQL parameters that it becomes, each
-    with its key in the shape's ``options``. The rest is for people.
+    *conditions* and *graph* have code of their own; *values* stay in Python. What has a
+    ``minimum`` is an integer, and is checked as one; what has ``choices`` is one of these texts. ``columns``
+    are the SQL parameters that it becomes, each with its key in the shape's ``options``. The rest is for
+    people.
     """
 
     name: str
     kinds: tuple[str, ...]
-    group: Literal["integers", "policy", "conditions", "graph"]
+    group: Literal["integers", "policy", "conditions", "graph", "values"]
     takes: str
     default: str
     help: str
@@ -164,6 +167,15 @@ OPTIONS: Final = (
         "`True`",
         "whether a map over a map waits for all of its items, or begins with the first that are done",
         columns={"barrier": "barrier"},
+    ),
+    OptionSpec(
+        "nan",
+        (FLOW, *ANY_STEP),
+        "values",
+        "`error` or `null`",
+        "`error`",
+        "what NaN and Infinity in a result are: an error of the item, or null ([values.md](values.md))",
+        choices=NANS,
     ),
 )
 

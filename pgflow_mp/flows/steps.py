@@ -11,8 +11,8 @@ from typing import Any, Literal, TypedDict, cast
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import on_start, storage, validation
 from pgflow_mp.flows.binding import Argument, StepFacts, bind
-from pgflow_mp.flows.checks import check_annotations
-from pgflow_mp.flows.options import Storage
+from pgflow_mp.flows.checks import check_annotations, check_nulls
+from pgflow_mp.flows.options import Nan, Storage
 from pgflow_mp.flows.options import names as option_names
 
 Mode = Literal["fail", "skip", "skip-cascade"]
@@ -24,6 +24,7 @@ class _Options(TypedDict, total=False):
     max_attempts: int | None
     base_delay: int | None
     timeout: int | None
+    nan: Nan | None
 
 
 class FlowOptions(_Options, total=False):
@@ -63,7 +64,7 @@ class StepDefinition:
 
     ``policy`` is a map's failure policy and its ``batch``, by the names of their SQL columns. ``storage`` is
     how the map asks to be stored, by itself or by its flow; None where neither says it. ``barrier``: it waits
-    for all of its parent. ``arguments`` say what the handler gets.
+    for all of its parent. ``nan``: what NaN in a result is. ``arguments`` say what the handler gets.
     """
 
     slug: str
@@ -74,6 +75,7 @@ class StepDefinition:
     policy: Mapping[str, int | float]
     storage: Storage | None
     barrier: bool
+    nan: Nan
     when: Mapping[str, Any] | None
     unless: Mapping[str, Any] | None
     when_unmet: Mode | None
@@ -98,6 +100,7 @@ class Steps(dict[str, StepDefinition]):
         *,
         former_slugs: bool = False,
         storage: Storage | None = None,
+        nan: Nan | None = None,
     ) -> None:
         super().__init__()
         self.flow_slug = flow_slug
@@ -106,6 +109,7 @@ class Steps(dict[str, StepDefinition]):
         self.storage = storage
         self.on_start: dict[str, on_start.StartFunction] = {}
         """The functions that are run once in each process, by name."""
+        self.nan: Nan = nan or "error"
 
     def __missing__(self, slug: str) -> StepDefinition:
         raise FlowNotFound(
@@ -150,6 +154,8 @@ def build_step(
     arguments = bind(function, facts, names)
     check_annotations(function, arguments, facts, names)
     on_start.check_step(slug, arguments, where, steps.on_start)
+    check_nulls(function, arguments, facts, [steps[parent] for parent in parents])
+    nan = validation.check_nan(options.get("nan"), where) or steps.nan
     return StepDefinition(
         slug=slug,
         step_type="map" if kind == "map" else "single",
@@ -159,6 +165,7 @@ def build_step(
         policy=MappingProxyType(policy),
         storage=stored or (steps.storage if kind == "map" else None),
         barrier=barrier,
+        nan=nan,
         when=validation.check_pattern(options.get("when"), "when", where),
         unless=validation.check_pattern(options.get("unless"), "unless", where),
         when_unmet=cast(Mode | None, validation.check_mode(options.get("when_unmet"), "when_unmet", where)),

@@ -11,10 +11,10 @@ import inspect
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast
 
 from pgflow_mp.errors import FlowDefinitionError
-from pgflow_mp.flows.options import FLOW, MINIMUM, OPTIONS, POLICY_MINIMUM
+from pgflow_mp.flows.options import FLOW, MINIMUM, NANS, OPTIONS, POLICY_MINIMUM, Nan
 
 MAX_SLUG_LENGTH: Final = 128
 MAX_QUEUE_NAME_LENGTH: Final = 47  # pgmq takes no more
@@ -266,6 +266,16 @@ def check_mode(mode: object, name: str, where: str) -> str | None:
             f"{name} of {where} must be one of {', '.join(map(repr, MODES))}, not {mode!r}", hint=hint
         )
     return mode
+
+
+def check_nan(nan: object, where: str) -> Nan | None:
+    """Return ``nan`` if it is one of error, null, or None (not said)."""
+    if nan is not None and (not isinstance(nan, str) or nan not in NANS):
+        raise FlowDefinitionError(
+            f"nan of {where} must be {' or '.join(map(repr, NANS))}, not {nan!r}",
+            hint="It says what NaN and Infinity in a result are: an error of the item, or null.",
+        )
+    return cast(Nan | None, nan)
 
 
 def check_handler(handler: object, where: str) -> Callable[..., Any]:

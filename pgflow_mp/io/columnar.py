@@ -88,7 +88,7 @@ class Columnar(ItemSource):
     def _of(self, part: _Part) -> Sequence[Any]:
         """Its rows as objects; where not all of them can be any, functions that make them, one by one."""
         try:
-            return cast(Sequence[Any], part.rows.to_pylist())
+            return cast(Sequence[Any], _without_nanoseconds(part.rows).to_pylist())
         except _NO_VALUE:
             return [partial(_row, part.rows, i) for i in range(part.rows.num_rows)]
 
@@ -132,7 +132,23 @@ class Columnar(ItemSource):
 
 
 def _row(table: Any, index: int) -> Any:
-    return table.slice(index, 1).to_pylist()[0]
+    return _without_nanoseconds(table.slice(index, 1)).to_pylist()[0]
+
+
+def _without_nanoseconds(rows: Any) -> Any:
+    """The same with times in microseconds, as Python's are; raises a ValueError where that loses anything.
+
+    pyarrow would import pandas, where that is installed, and make its times of them.
+    """
+    import pyarrow as pa
+
+    to = {"timestamp[ns": pa.timestamp, "duration[ns": pa.duration, "time64[ns": pa.time64}
+    for index, field in enumerate(rows.schema):
+        kind = next((kind for start, kind in to.items() if str(field.type).startswith(start)), None)
+        if kind is not None:
+            zone = [field.type.tz] if kind is pa.timestamp else []
+            rows = rows.set_column(index, field.name, rows.column(index).cast(kind("us", *zone)))
+    return rows
 
 
 def _reason(error: Exception) -> str:

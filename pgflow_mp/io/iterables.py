@@ -13,11 +13,15 @@ from pgflow_mp.values.outputs import encode_output
 
 
 class Items(ItemSource):
-    """The elements of an iterable, encoded as what handlers return is. What it raises passes through."""
+    """The elements of an iterable, encoded as what handlers return is. What it raises passes through.
 
-    def __init__(self, items: Iterable[Any] | AsyncIterable[Any]) -> None:
+    ``nulls``: NaN is null.
+    """
+
+    def __init__(self, items: Iterable[Any] | AsyncIterable[Any], *, nulls: bool = False) -> None:
         super().__init__("the items")
         self._items = items
+        self._nulls = nulls
 
     def parts(self) -> Iterator[tuple[list[Raw], int]]:
         items = _drawn(self._items) if isinstance(self._items, AsyncIterable) else self._items
@@ -25,7 +29,7 @@ class Items(ItemSource):
         first = size = 0
         for number, item in enumerate(items):
             try:
-                body = encode_output(item)
+                body = encode_output(item, nulls=self._nulls)
             except OutputError as error:
                 raise InputError(
                     f"Item {number} cannot be stored as JSON: {error}", hint=error.hint

@@ -88,7 +88,7 @@ def execute_inline(
     ``clock`` lets the pauses of retries and start delays be seen. ``dsn`` is where ``ctx.connect()`` goes.
     """
     handlers.check(flow)
-    raw = encode_input(input)
+    raw = encode_input(input, nulls=flow.nulls)
     runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})
     clock = clock or FakeClock()
     began = clock.time()

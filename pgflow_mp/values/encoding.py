@@ -16,19 +16,19 @@ from uuid import UUID
 import msgspec
 
 from pgflow_mp.errors import PgflowError
-from pgflow_mp.values import foreign, reading
-from pgflow_mp.values.foreign import Unsupported
+from pgflow_mp.values import foreign, frames, reading
+from pgflow_mp.values.frames import Unsupported
 
 MAX_DEPTH: Final = 500
 _LONGEST_PATH: Final = 500
 LONGEST_KEY: Final = 80
 _GROUPS: Final[tuple[tuple[tuple[type, ...], str], ...]] = (
-    ((bytes, bytearray, memoryview), "bytes"),
     ((float,), "float"),
     ((dict,), "dict"),
     ((list, tuple, set, frozenset), "list"),
     ((msgspec.Raw,), "raw"),
     ((str, int, type(None), date, time, timedelta, Decimal, UUID, Enum, msgspec.UnsetType), "leaf"),
+    ((bytes, bytearray, memoryview), "leaf"),
 )
 
 
@@ -40,18 +40,21 @@ class OutputError(PgflowError):
     """A handler returned something that cannot be stored as JSON."""
 
 
-def hook(value: Any) -> Any:
-    """What msgspec does not know by itself. Raises Unsupported for what has no JSON form."""
+def hook(value: Any, *, nulls: bool = False) -> Any:
+    """What msgspec does not know by itself. Raises Unsupported for what has no JSON form.
+
+    ``nulls``: what is missing (NaT, NA) is null.
+    """
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float):
         return float.__float__(value)
     if isinstance(value, int):
         return int.__index__(value) if type(value) is not bool else str(value).lower()  # a key, that is
-    if is_bytes(value):
-        raise bytes_error(value)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
     kind = type(value)
-    if foreign.library_of(kind) not in ("numpy", "pandas"):
+    if frames.library_of(kind) not in frames.LIBRARIES:
         for base in _EXACT:  # msgspec takes these, but no subclasses of them
             if isinstance(value, base):
                 return _exact(value, base)
@@ -66,7 +69,12 @@ def hook(value: Any) -> Any:
             return list(value)
         if reading.is_text(kind):
             return str(value)
-    return foreign.to_plain(value)
+    return foreign.to_plain(value, nulls=nulls)
+
+
+def hook_with_nulls(value: Any) -> Any:
+    """The same where NaN is null, which msgspec makes of it anyway."""
+    return hook(value, nulls=True)
 
 
 def _exact(value: Any, base: type) -> Any:
@@ -82,6 +90,8 @@ def _exact(value: Any, base: type) -> Any:
 
 
 encode: Final = msgspec.json.Encoder(enc_hook=hook).encode
+encode_with_nulls: Final = msgspec.json.Encoder(enc_hook=hook_with_nulls).encode
+Hook = Callable[[Any], Any]
 
 
 def _as_dict(value: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -109,7 +119,7 @@ PathStep = int | str | tuple[Any] | None
 """How a container leads to a member: index, attribute, (key,), or None for what it is converted to."""
 
 
-def children(item: Any) -> Iterator[tuple[PathStep, Any]]:
+def children(item: Any, to_plain: Hook = hook) -> Iterator[tuple[PathStep, Any]]:
     """The members of a container, each with the step of a path that leads to it."""
     kind = type(item)
     if isinstance(item, dict):
@@ -127,15 +137,15 @@ def children(item: Any) -> Iterator[tuple[PathStep, Any]]:
         for attribute in kind.__attrs_attrs__:
             yield attribute.name, getattr(item, attribute.name, None)
     elif group_of(kind) == "object":
-        yield None, hook(item)
+        yield None, to_plain(item)
 
 
-def find(value: Any, is_trouble: Callable[[Any], bool]) -> str:
+def find(value: Any, is_trouble: Callable[[Any], bool], to_plain: Hook = hook) -> str:
     """`` (at $.path)`` of the first trouble inside ``value``; empty if that is ``value`` itself."""
-    return search(value, is_trouble) or ""
+    return search(value, is_trouble, to_plain) or ""
 
 
-def search(value: Any, is_trouble: Callable[[Any], bool]) -> str | None:
+def search(value: Any, is_trouble: Callable[[Any], bool], to_plain: Hook = hook) -> str | None:
     """Like :func:`find`, but None if there is no trouble. Needs memory for the depth, not for the width."""
     steps: list[PathStep] = []
     waiting: list[Iterator[tuple[PathStep, Any]]] = [iter([(None, value)])]
@@ -151,9 +161,9 @@ def search(value: Any, is_trouble: Callable[[Any], bool]) -> str | None:
         if is_trouble(item) or any(map(is_trouble, keys)):
             path = "".join(map(_in_path, [*steps[1:], step])) if steps else ""
             return f" (at ${path[:_LONGEST_PATH]})" if path else ""
-        if len(steps) < MAX_DEPTH and group_of(type(item)) not in ("leaf", "float", "bytes", "raw"):
+        if len(steps) < MAX_DEPTH and group_of(type(item)) not in ("leaf", "float", "raw"):
             steps.append(step)
-            waiting.append(children(item))
+            waiting.append(children(item, to_plain))
     return None
 
 
@@ -180,11 +190,7 @@ def shown(key: Any) -> str:
     return text if len(text) <= 2 * LONGEST_KEY else f"{text[: 2 * LONGEST_KEY]}..."
 
 
-def is_bytes(item: Any) -> bool:
-    return isinstance(item, bytes | bytearray | memoryview)
-
-
-def is_unsupported(item: Any) -> bool:
+def is_unsupported(item: Any, to_plain: Hook = hook) -> bool:
     """Whether the hook refuses a value itself, and not only what is in it."""
     kind = type(item)
     if group_of(kind) not in ("object", "leaf") or kind in _NATIVE or isinstance(item, Enum):
@@ -192,17 +198,10 @@ def is_unsupported(item: Any) -> bool:
     if group_of(kind) == "leaf" and not isinstance(item, _EXACT):
         return False
     try:
-        next(children(item) if group_of(kind) == "object" else iter([hook(item)]), None)
+        next(children(item, to_plain) if group_of(kind) == "object" else iter([to_plain(item)]), None)
     except Unsupported:
         return True
     return False
-
-
-def bytes_error(value: Any) -> OutputError:
-    path = find(value, is_bytes)
-    return OutputError(
-        f"bytes are not JSON{path}", hint="Decode them to str, or encode them as base64 or hex yourself."
-    )
 
 
 def type_name(value: Any) -> str:

@@ -101,14 +101,14 @@ def read_input(text: str, *, jsonl: bool | None = None, stdin: BinaryIO | None =
         raise
 
 
-def encode_input(value: Any) -> bytes:
+def encode_input(value: Any, *, nulls: bool = False) -> bytes:
     """``value`` as JSON, by the rules that hold for what a handler returns. Raises InputError.
 
-    An iterator becomes an array; NaN, bytes and NUL characters are refused instead of stored as
-    something else.
+    An iterator becomes an array; NaN (unless it is to be null: ``nulls``) and NUL characters are refused
+    instead of stored as something else.
     """
     try:
-        return encode_output(list(value) if isinstance(value, Iterator) else value, LIMIT)
+        return encode_output(list(value) if isinstance(value, Iterator) else value, LIMIT, nulls=nulls)
     except OutputError as error:
         raise InputError(f"The input cannot be stored as JSON: {error}", hint=error.hint) from None
 

@@ -1,10 +1,10 @@
 """Encoding of a handler's result or a run's input, and the checks that jsonb and plain JSON ask for.
 
 msgspec decides how a value looks in JSON: tuples and sets become arrays, dates, UUIDs and Decimals
-strings, integers of any size numbers, integer and float keys strings. Besides what msgspec takes,
-numpy scalars and arrays, other mappings and sequences, subclasses of str, int and float, and paths
-are encoded. Refused, because they would be stored as something else or not at all: NaN and
-Infinity, bytes, NUL characters, lone surrogates, cycles, values nested too deeply, and too much.
+strings, bytes base64, integers of any size numbers, integer and float keys strings. Besides what msgspec
+takes, numpy scalars and arrays, frames, other mappings and sequences, subclasses of str, int and float, and
+paths are encoded. Refused, because they would be stored as something else or not at all: NaN and Infinity
+(unless they are to be null), NUL characters, lone surrogates, cycles, values nested too deeply, and too much.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ import msgspec
 from pgflow_mp.values.duplicates import find_duplicate
 from pgflow_mp.values.encoding import (
     MAX_DEPTH,
+    Hook,
     OutputError,
-    bytes_error,
     children,
     encode,
+    encode_with_nulls,
     find,
     group_of,
     hook,
+    hook_with_nulls,
     is_unsupported,
     search,
     shown,
     type_name,
 )
-from pgflow_mp.values.foreign import Unsupported, is_numpy, unwritten
+from pgflow_mp.values.foreign import elements, unwritten
+from pgflow_mp.values.frames import Unsupported
 from pgflow_mp.values.jsontext import find_nul, has_longer_number, jsonb_size
 from pgflow_mp.values.keys import is_key, lost_key, same_in_json
 
@@ -55,30 +58,32 @@ _KEY_HINT: Final = "Use str or int, or return a list of pairs."
 _LEAVES_AND_FLOAT: Final = _LEAVES | {float}
 
 
-def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES) -> bytes:
+def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES, *, nulls: bool = False) -> bytes:
     """``value`` as JSON that jsonb stores unchanged, at most ``limit`` bytes of it.
 
-    Raises OutputError with the path to the trouble, or MemoryError.
+    ``nulls``: NaN, Infinity, NaT and NA are null. Raises OutputError with the path to the trouble, or
+    MemoryError.
     """
     try:
-        body = encode(value)
+        body = encode_with_nulls(value) if nulls else encode(value)
     except (OutputError, MemoryError):
         raise
     except Exception as error:
-        raise _unencodable(value, error) from error
+        raise _unencodable(value, error, hook_with_nulls if nulls else hook) from error
     kind = type(value)
     if kind is int and len(body) < _SHORT_NUMBER <= limit:
         return body
     if kind in _SCALARS:
         if kind is not str:
-            if kind is float and body == b"null":
+            if kind is float and body == b"null" and not nulls:
                 raise _not_finite(value)
             if len(body) <= min(limit, _MAX_DIGITS):
                 return body
-    elif not _is_clean(value, _LEAVES if b"null" in body else _LEAVES_AND_FLOAT):
-        body = _check_inside(value, body)
+    elif not _is_clean(value, _LEAVES if b"null" in body and not nulls else _LEAVES_AND_FLOAT):
+        body = _check_inside(value, body, nulls)
     if b"\\u0000" in body and find_nul(body) >= 0:
-        path = find(value, lambda item: isinstance(item, str) and "\0" in item)
+        to_plain = hook_with_nulls if nulls else hook
+        path = find(value, lambda item: isinstance(item, str) and "\0" in item, to_plain)
         raise OutputError(f"PostgreSQL stores no string with a NUL character{path}")
     if len(body) > min(limit, _MAX_DIGITS):
         _check_size(body, limit)
@@ -91,8 +96,12 @@ def as_list(value: Any) -> Any:
         return value
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
         return list(value)
-    if is_numpy(value) and isinstance(converted := hook(value), list):
-        return converted
+    try:
+        listed = elements(value)
+    except Unsupported as error:
+        raise OutputError(str(error), hint=error.hint) from None
+    if listed is not None:
+        return listed
     raise OutputError(
         f"An array step must return a list, not {type_name(value)}", hint="Or yield its elements."
     )
@@ -124,12 +133,13 @@ def _is_clean(value: Any, leaves: frozenset[type], depth: int = 50) -> bool:
     return True
 
 
-def _check_inside(value: Any, body: bytes) -> bytes:
+def _check_inside(value: Any, body: bytes, nulls: bool) -> bytes:
     """Look for what msgspec encodes silently as something else; return the body to store.
 
     Level by level, so that neither cycles of unusual types nor deep nesting can break it.
     """
-    may_be_nan = b"null" in body  # how msgspec writes NaN and Infinity
+    may_be_nan = b"null" in body and not nulls  # how msgspec writes NaN and Infinity
+    to_plain = hook_with_nulls if nulls else hook
     has_raw = False
     level: list[Any] = [value]
     for _ in range(MAX_DEPTH):
@@ -138,7 +148,7 @@ def _check_inside(value: Any, body: bytes) -> bytes:
         for kind in kinds:
             group = group_of(kind)
             is_time = issubclass(kind, _TIMES)
-            if (group == "leaf" and not is_time) or (kind is float and not may_be_nan):
+            if (group == "leaf" and not is_time) or (group == "float" and not may_be_nan):
                 continue
             same: list[Any] = level if len(kinds) == 1 else [item for item in level if type(item) is kind]
             if is_time:
@@ -154,14 +164,12 @@ def _check_inside(value: Any, body: bytes) -> bytes:
             elif group == "float":
                 if not all(map(math.isfinite, same)):
                     raise _not_finite(value)
-            elif group == "bytes":
-                raise bytes_error(value)
             elif group == "raw":
                 has_raw = True
             elif hidden := unwritten(kind):
                 raise _unwritten(value, kind, hidden)
             else:
-                below += ([child for _, child in children(item)] for item in same)
+                below += ([child for _, child in children(item, to_plain)] for item in same)
         if not below:
             return _check_raw(body) if has_raw else body
         level = list(chain.from_iterable(below))
@@ -169,8 +177,6 @@ def _check_inside(value: Any, body: bytes) -> bytes:
 
 
 def _check_keys(value: Any, item: dict[Any, Any]) -> None:
-    if any(group_of(kind) == "bytes" for kind in set(map(type, item))):
-        raise bytes_error(value)
     if two := same_in_json(item):
         raise lost_key(*two, find(value, lambda other: same_in_json(other) is not None))
 
@@ -207,7 +213,8 @@ def _too_large(message: str) -> OutputError:
 def _not_finite(value: Any) -> OutputError:
     path = find(value, lambda item: isinstance(item, float) and not math.isfinite(item))
     return OutputError(
-        f"NaN and Infinity are not JSON{path}", hint="Put None, a string or a number in their place."
+        f"NaN and Infinity are not JSON{path}",
+        hint='Put None, a string or a number in their place, or let the step have nan="null".',
     )
 
 
@@ -234,19 +241,19 @@ def _unwritten(value: Any, kind: type, name: str) -> OutputError:
     )
 
 
-def _unencodable(value: Any, error: Exception) -> OutputError:
+def _unencodable(value: Any, error: Exception, to_plain: Hook) -> OutputError:
     if isinstance(error, RecursionError):
         return OutputError("It contains itself, or is nested too deeply")
     if isinstance(error, UnicodeEncodeError):
-        path = find(value, lambda item: isinstance(item, str) and not _is_utf8(item))
+        path = find(value, lambda item: isinstance(item, str) and not _is_utf8(item), to_plain)
         return OutputError(f"A string with a lone surrogate is not UTF-8{path}")
     if isinstance(error, TypeError):
-        place = search(value, lambda item: isinstance(item, dict) and not all(map(is_key, item)))
+        place = search(value, lambda item: isinstance(item, dict) and not all(map(is_key, item)), to_plain)
         if place is not None:
             return OutputError(f"A key of a dict is no string or number{place}", hint=_KEY_HINT)
         hint = error.hint if isinstance(error, Unsupported) else ""
         return OutputError(
-            f"{error}{find(value, is_unsupported)}",
+            f"{error}{find(value, lambda item: is_unsupported(item, to_plain), to_plain)}",
             hint=hint or "Use JSON values, dataclasses, msgspec.Structs, dates, UUIDs or Decimals.",
         )
     return OutputError(f"It cannot be encoded as JSON: {type(error).__name__}: {error}")

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-from pgflow_mp.values import foreign
+from pgflow_mp.values import columns, foreign, frames
 
 _TEXTS: Final = ("fractions", "ipaddress")
 """Modules whose classes are made of what str() makes of them."""
@@ -35,7 +35,7 @@ def decoder(annotation: Any) -> Callable[[Any], Any]:
 
     Raises TypeError for an annotation that JSON can never be converted to.
     """
-    return msgspec.json.Decoder(annotation, dec_hook=read).decode
+    return msgspec.json.Decoder(columns.prepared(annotation), dec_hook=read).decode
 
 
 def read(annotation: Any, value: Any) -> Any:
@@ -58,6 +58,8 @@ def reader_of(kind: Any) -> Reader | None:
         return None
     if foreign.can_read(kind):
         return foreign.from_plain
+    if columns.wanted_of(kind) is not None:
+        return _typed_columns
     if issubclass(kind, pathlib.PurePath) or is_text(kind):
         return _text
     base = builtin_of(kind)
@@ -74,7 +76,7 @@ def is_text(kind: type) -> bool:
 def builtin_of(kind: type) -> type | None:
     """The builtin type of which this is a subclass that is made in the same way."""
     base = next((base for base in _BUILTINS if issubclass(kind, base)), None)
-    if base is None or kind is base or foreign.library_of(kind) in ("numpy", "pandas"):
+    if base is None or kind is base or frames.library_of(kind) in frames.LIBRARIES:
         return None
     is_plain = all(getattr(kind, name) == getattr(base, name) for name in ("__new__", "__init__"))
     return base if is_plain else None
@@ -91,7 +93,7 @@ def _args(annotation: Any, *defaults: Any) -> tuple[Any, ...]:
 
 def _text(annotation: Any, kind: type, value: Any) -> Any:
     if not isinstance(value, str):
-        raise ValueError(f"Expected `{_name(annotation)}`, got `{_json_name(value)}`")
+        raise ValueError(f"Expected `{_name(annotation)}`, got `{columns.json_name(value)}`")
     return kind(value)
 
 
@@ -137,9 +139,14 @@ def _subclass(annotation: Any, kind: type, value: Any) -> Any:
     return kind(_to(generic, value))
 
 
+def _typed_columns(annotation: Any, kind: type, value: Any) -> Any:
+    frame, wanted = columns.wanted_of(kind) or (kind, None)
+    return columns.make(frame, wanted, value)
+
+
 def _as_it_is(annotation: Any, kind: type, value: Any) -> Any:
     if not _is_instance(value, kind):
-        raise ValueError(f"Expected `{_name(annotation)}`, got `{_json_name(value)}`")
+        raise ValueError(f"Expected `{_name(annotation)}`, got `{columns.json_name(value)}`")
     return value
 
 
@@ -152,11 +159,6 @@ def _is_instance(value: Any, kind: type) -> bool:
 
 def _name(annotation: Any) -> str:
     return getattr(annotation, "__name__", None) or str(annotation)
-
-
-def _json_name(value: Any) -> str:
-    names = {dict: "object", list: "array", type(None): "null"}
-    return names.get(type(value), type(value).__name__)
 
 
 _READERS: Final[dict[Any, Reader]] = {

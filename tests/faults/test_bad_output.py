@@ -23,7 +23,6 @@ HERE = Path(__file__).parents[1] / "bad_flows.py"
 ERRORS = {
     "nan": ("OutputError", 'step "act", index', "$.a[1]"),
     "infinity": ("OutputError", "cannot be stored"),
-    "bytes": ("OutputError", "bytes are not JSON (at $.raw)", "base64"),
     "cycle": ("OutputError", "cannot be stored"),
     "deep": ("OutputError", "cannot be stored"),
     "tuple_key": ("OutputError", "cannot be stored"),
