@@ -27,11 +27,12 @@ class RunRequest:
     """A run of ``flow`` (its slug), which is in ``target``, to be started and served here to its end.
 
     ``input`` is raw JSON; None: ``{}``. With ``loaded`` the items of ``run_id`` are there, and ``input``
-    are the parameters of the other steps. ``run_id``: an id of your own, a uuid; one that exists already is
-    gone on with, whatever its input. ``key``: a name in its place, for :func:`pgflow_mp.run`. With ``resume``
-    it has to exist; if it has failed, what failed is tried again with ``retry``. ``timeout``: seconds after
-    which it is left, in order. Among the runs of a flow, those of the highest ``priority`` are worked on
-    first. ``executor`` is as of :func:`pgflow_mp.run`; ``settings`` are fields of WorkerSettings.
+    are the parameters of the other steps; None: the items are the run's input. ``run_id``: an id of your own,
+    a uuid; one that exists already is gone on with, whatever its input. ``key``: a name in its place, for
+    :func:`pgflow_mp.run`. With ``resume`` it has to exist; if it has failed, what failed is tried again with
+    ``retry``. ``timeout``: seconds after which it is left, in order. Among the runs of a flow, those of the
+    highest ``priority`` are worked on first. ``executor`` is as of :func:`pgflow_mp.run`; ``settings`` are
+    fields of WorkerSettings.
     """
 
     target: Target

@@ -86,10 +86,10 @@ def execute(
     def begin(conn: engine.Connection) -> str:
         nonlocal started
         if not request.resume:
-            input = b"{}" if request.input is None else request.input
             if request.loaded:
-                loads.start_loaded_once(conn, wanted, input, priority=request.priority)
+                loads.start_loaded_once(conn, wanted, request.input, priority=request.priority)
             else:
+                input = b"{}" if request.input is None else request.input
                 start_once(conn, flow_slug, input, wanted, priority=request.priority)
             started = True
         elif request.retry and known == "failed" == engine.run_status(conn, wanted):
@@ -221,11 +221,17 @@ def run(
                 "key and run_id exclude each other", hint="The run of a key has an id of its own."
             )
     drawn = feeding_items.is_drawn(flow, input, params)
+    encoded: bytes | None = encode_input((params or {}) if drawn else input, nulls=flow.nulls)
+    pages = None
+    if not drawn and key is None and encoded is not None:
+        pages = feeding_items.input_pages(flow, input, encoded)
+    if pages is not None:
+        drawn, encoded = True, None
     wanted = str(uuid4()) if drawn and run_id is None else run_id
     request = RunRequest(
         target_for(flow),
         flow.slug,
-        input=encode_input((params or {}) if drawn else input, nulls=flow.nulls),
+        input=encoded,
         loaded=drawn,
         run_id=wanted,
         key=key,
@@ -234,7 +240,7 @@ def run(
         executor=executor,
         settings=settings,
     )
-    return _run(flow, request, dsn, data_dir, observer, input if drawn else None)
+    return _run(flow, request, dsn, data_dir, observer, input if drawn else None, pages)
 
 
 def resume(
@@ -273,13 +279,14 @@ def _run(
     data_dir: Path | str | None,
     observer: Observer | None,
     items: Any = None,
+    pages: Iterator[loads.ItemPage] | None = None,
 ) -> Any:
     with open_state(dsn, data_dir) as database:
         mode = str(request.settings.get("compile", "check"))
         if request.key is not None:
             request = _of_key(database.dsn, flow, request, items, mode)
         elif request.loaded and request.run_id is not None:
-            feeding_items.load_for(database.dsn, flow, items, _as_uuid(request.run_id), mode)
+            feeding_items.load_for(database.dsn, flow, items, _as_uuid(request.run_id), mode, pages)
         summary = execute(database, request, observer=observer)
         if summary.status == "completed":
             return _output(database, flow, summary.run_id)

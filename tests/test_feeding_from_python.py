@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import psycopg
 import pytest
 from worker_harness import FLOWS, compiled
 
-from pgflow_mp.client import Client
+from pgflow_mp.bench.served import FLOWS as BENCH
+from pgflow_mp.client import Client, feeding_items
 from pgflow_mp.errors import FlowNotFound, InputError
+from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading.finding import load_flows
 from pgflow_mp.runner import run
+from pgflow_mp.values.inputs import encode_input
 
 
 def flow_of(slug: str) -> Flow:
@@ -79,3 +84,59 @@ def test_params_that_nobody_reads_are_refused(dsn: str) -> None:
         run(flow_of("single"), [1], params={"a": 1}, dsn=dsn)
     with pytest.raises(InputError, match="an async iterator is none"):
         run(flow_of("single"), drawn(), dsn=dsn)
+
+
+def test_a_large_list_is_stored_once_and_is_the_run_s_input_all_the_same(dsn: str) -> None:
+    (echo,) = [flow for flow in load_flows(BENCH) if flow.slug == "bench_echo"]
+    wanted = str(uuid.uuid4())
+    texts = [f"{number:0110000d}" for number in range(10)]
+    assert run(echo, texts, dsn=dsn, workers=1, run_id=wanted) == {"items": texts}
+    assert stored(dsn) == (1, 1, 10)
+    with psycopg.connect(dsn) as conn:
+        assert conn.execute("select input, output from pgflow.runs").fetchone() == ({}, {"items": None})
+        bodies = "select sum(pg_column_size(body)) from pgflow.pages"
+        assert conn.execute(bodies).fetchone() == (pytest.approx(2_200_000, rel=0.01),)
+    with Client(dsn) as client:
+        found = client.get_run(wanted)
+        assert found is not None
+        assert (found.input, found.output) == (texts, {"items": texts})
+    runtime = Runtime(dsn=dsn)
+    assert runtime.flow_input(wanted) == texts
+    runtime.close()
+    assert run(echo, texts, dsn=dsn, workers=1, run_id=wanted) == {"items": texts}
+    assert stored(dsn) == (1, 1, 10)
+
+
+def test_a_list_is_stored_as_one_value_where_that_is_read_or_small_or_shared() -> None:
+    def maps(**options: Any) -> Flow:
+        flow = Flow("f")
+        flow.map("m", lambda x: x, **options)
+        return flow
+
+    def total(everything: list[int]) -> int:
+        return len(everything)
+
+    def pages(flow: Flow, items: Any) -> list[tuple[int, bytes]] | None:
+        found = feeding_items.input_pages(flow, items, encode_input(items))
+        return None if found is None else list(found)
+
+    large = list(range(300_000))
+    found = pages(maps(), large)
+    assert found is not None
+    assert [n for _, body in found for n in json.loads(body)] == large
+    assert all(count == len(json.loads(body)) and len(body) < 130_000 for count, body in found)
+    uneven = ["x" * 400_000, *["y"] * 40_000, *["z" * 3000] * 400]
+    found = pages(maps(), uneven)
+    assert found is not None
+    assert [n for _, body in found for n in json.loads(body)] == uneven
+    assert all(len(body) < 130_000 or count == 1 for count, body in found)
+
+    assert pages(maps(), large[:1000]) is None
+    assert pages(maps(), {"large": large}) is None
+    assert pages(maps(storage="tasks"), large) is None
+    reads = maps()
+    reads.step("s", total)
+    assert pages(reads, large) is None
+    no_map = Flow("g")
+    no_map.step("s", total)
+    assert pages(no_map, large) is None

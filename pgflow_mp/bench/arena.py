@@ -18,7 +18,8 @@ import msgspec
 import psutil
 
 from pgflow_mp.bench.served import Memory, ServedWorker
-from pgflow_mp.db import connection, engine, wire
+from pgflow_mp.client.feeding_items import pages_of
+from pgflow_mp.db import connection, engine, loads, wire
 from pgflow_mp.errors import PgflowError
 
 SCRATCH: Final = "pgflow_bench_"
@@ -74,12 +75,19 @@ class Arena:
         encoded = input if isinstance(input, bytes) else msgspec.json.encode(input)
         return engine.start_flow(self._conn, flow, encoded, run_id, priority=priority)
 
-    def run(self, flow: str, input: Any) -> Timing:
-        """Run a flow to its end. Raises PgflowError if it fails."""
+    def load(self, flow: str, items: list[Any], size: int) -> str:
+        """Start a run over a list that is ``size`` bytes long as JSON, as ``pgflow_mp.run`` does; its id."""
+        run_id = str(uuid.uuid4())
+        with loads.patient(self.dsn) as keeper:
+            loads.load_pages(keeper, flow, pages_of(items, size), run_id)
+        return loads.start_loaded_once(self._conn, run_id, None).run_id
+
+    def run(self, flow: str, input: Any, *, loaded: list[Any] | None = None) -> Timing:
+        """Run a flow to its end; with ``loaded`` these are the same items. Raises PgflowError if it fails."""
         encoded = input if isinstance(input, bytes) else msgspec.json.encode(input)
         parent, server = self.parent_cpu(), self.server_cpu()
         began = time.perf_counter()
-        run_id = self.start(flow, encoded)
+        run_id = self.start(flow, encoded) if loaded is None else self.load(flow, loaded, len(encoded))
         started = time.perf_counter()
         self.wait(run_id)
         ended = time.perf_counter()

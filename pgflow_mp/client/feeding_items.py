@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pgflow_mp.client import keyed_runs
@@ -14,6 +14,8 @@ from pgflow_mp.errors import InputError
 from pgflow_mp.flows import items as uses
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.io.iterables import Items
+from pgflow_mp.io.source import SMALL
+from pgflow_mp.values.inputs import encode_input
 
 
 def is_drawn(flow: Flow, input: Any, params: Mapping[str, Any] | None) -> bool:
@@ -39,14 +41,59 @@ def is_drawn(flow: Flow, input: Any, params: Mapping[str, Any] | None) -> bool:
     return drawn and isinstance(input, Iterator | AsyncIterable)
 
 
-def load_for(dsn: str, flow: Flow, items: Any, run_id: str, mode: str) -> None:
-    """Load the items for a run of this id, unless there is such a run; ``mode`` is as of ``--compile``."""
+def input_pages(flow: Flow, input: Any, encoded: bytes) -> Iterator[loads.ItemPage] | None:
+    """The input as pages to be loaded: a large list that maps in ranges run over and nothing else reads.
+
+    So the database has it once, not as the run's input besides. ``encoded`` is the list as JSON. None: it is
+    to be stored as one value.
+    """
+    if not isinstance(input, list | tuple) or not is_large(encoded) or encoded[:1] != b"[":
+        return None
+    maps = uses.root_maps(flow)
+    if not maps or any(step.storage == "tasks" for step in maps) or uses.reads_whole_input(flow):
+        return None
+    return pages_of(input, len(encoded), nulls=flow.nulls)
+
+
+def is_large(encoded: bytes) -> bool:
+    """Whether an array, as JSON, is rather loaded than stored as one value."""
+    return len(encoded) >= SMALL
+
+
+def pages_of(items: Sequence[Any], size: int, *, nulls: bool = False) -> Iterator[loads.ItemPage]:
+    """Pages of about as many elements; a list of ``items`` that is ``size`` bytes long as JSON."""
+    count = min(loads.MOST_ITEMS, max(1, loads.PAGE_BYTES * len(items) // size))
+    for first in range(0, len(items), count):
+        yield from _halved(items[first : first + count], nulls)
+
+
+def _halved(items: Sequence[Any], nulls: bool) -> Iterator[loads.ItemPage]:
+    """Pages that are not much larger than one should be."""
+    body = encode_input(items, nulls=nulls)
+    if len(body) <= 2 * loads.PAGE_BYTES or len(items) == 1:
+        yield len(items), body
+        return
+    middle = len(items) // 2
+    yield from _halved(items[:middle], nulls)
+    yield from _halved(items[middle:], nulls)
+
+
+def load_for(
+    dsn: str, flow: Flow, items: Any, run_id: str, mode: str, pages: Iterator[loads.ItemPage] | None = None
+) -> None:
+    """Load the items for a run of this id, unless there is such a run; ``mode`` is as of ``--compile``.
+
+    ``pages``: these hold them.
+    """
     with patient(dsn) as keeper:
         conn = keeper.begin()
         if engine.get_run(conn, run_id) is not None:
             return
         keyed_runs.ensure_flow(conn, flow, mode)
-        loads.load(keeper, flow.slug, Items(items, nulls=flow.nulls).batches(), run_id)
+        if pages is not None:
+            loads.load_pages(keeper, flow.slug, pages, run_id)
+        else:
+            loads.load(keeper, flow.slug, Items(items, nulls=flow.nulls).batches(), run_id)
 
 
 def start_keyed(

@@ -33,6 +33,8 @@ NO_LOAD: Final = "PF003"
 
 Elements = Sequence[object]
 """Raw JSON, as bytes or what is joined like them."""
+ItemPage = tuple[int, bytes]
+"""So many elements, and their JSON array."""
 Hears = Callable[[int], object]
 
 
@@ -62,10 +64,22 @@ def load(
     *,
     progress: Hears = lambda _items: None,
 ) -> int:
+    """Store all elements for the run to come, see ``load_pages``."""
+    return load_pages(keeper, flow_slug, _pages(batches), run_id, progress=progress)
+
+
+def load_pages(
+    keeper: Keeper,
+    flow_slug: str,
+    pages: Iterator[ItemPage],
+    run_id: str,
+    *,
+    progress: Hears = lambda _items: None,
+) -> int:
     """Store all elements for the run to come; how many they are. ``progress`` is told how many so far.
 
     A connection that is lost meanwhile is opened again, as long as the keeper tries. Whatever is raised,
-    also by ``batches`` and KeyboardInterrupt, drops the load. Raises FlowNotFound, InputError for a flow
+    also by ``pages`` and KeyboardInterrupt, drops the load. Raises FlowNotFound, InputError for a flow
     without a map over its input and for elements that the database refuses, and DatabaseUnavailable.
     """
     tries = 0
@@ -85,8 +99,8 @@ def load(
         raise _refused(keeper, error, flow_slug) from error
     sender = _Sender(keeper, run_id, progress)
     try:
-        for pages in _calls(batches):
-            sender.send(pages)
+        for call in _calls(pages):
+            sender.send(call)
         return sender.finish()
     except BaseException:
         sender.give_up()
@@ -105,13 +119,17 @@ def drop_with(keeper: Keeper, run_id: str) -> None:
         drop(conn, run_id)
 
 
-def start_loaded_once(conn: Connection, run_id: str, params: bytes, *, priority: int = 0) -> RunRow:
-    """Start the run of a load, or find that it was started. ``params``: a JSON object. Raises InputError."""
+def start_loaded_once(conn: Connection, run_id: str, params: bytes | None, *, priority: int = 0) -> RunRow:
+    """Start the run of a load, or find that it was started. Raises InputError.
+
+    ``params``: a JSON object, the run's input; None: that is the array of its items.
+    """
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
             conn.execute(
-                "select pgflow.start_loaded_run(%s::uuid, %s, %s)", (run_id, RawJson(params), priority)
+                "select pgflow.start_loaded_run(%s::uuid, %s, %s)",
+                (run_id, None if params is None else RawJson(params), priority),
             )
         except psycopg.Error as error:
             if connection.is_transient(error):
@@ -137,9 +155,9 @@ class _Pages(NamedTuple):
         return self.firsts[-1] + self.counts[-1]
 
 
-def _calls(batches: Iterator[HasElements]) -> Iterator[_Pages]:
+def _calls(pages: Iterator[ItemPage]) -> Iterator[_Pages]:
     group, size, first = _Pages([], [], []), 0, 0
-    for count, body in _pages(batches):
+    for count, body in pages:
         group.firsts.append(first)
         group.counts.append(count)
         group.bodies.append(body)
@@ -259,7 +277,7 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     )
 
 
-def _pages(batches: Iterator[HasElements]) -> Iterator[tuple[int, bytes]]:
+def _pages(batches: Iterator[HasElements]) -> Iterator[ItemPage]:
     """(items, JSON array) of about PAGE_BYTES out of batches of any size."""
     held: list[object] = []
     size = 0
@@ -279,7 +297,7 @@ def _pages(batches: Iterator[HasElements]) -> Iterator[tuple[int, bytes]]:
         yield len(held), _join(held)
 
 
-def _cut(elements: Elements, body: bytes) -> Iterator[tuple[int, bytes]]:
+def _cut(elements: Elements, body: bytes) -> Iterator[ItemPage]:
     if len(body) <= 2 * PAGE_BYTES or len(elements) == 1:
         yield len(elements), body
         return

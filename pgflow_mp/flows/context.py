@@ -128,7 +128,7 @@ class Runtime:
     def _load_flow_input(self, run_id: str) -> bytes:
         import psycopg
 
-        connection, query = self.connect(), "SELECT input::text FROM pgflow.runs WHERE run_id = %s::uuid"
+        connection, query = self.connect(), "SELECT pgflow.run_input(%s::uuid)::text"
         try:
             row = connection.execute(query, (run_id,)).fetchone()
         except psycopg.errors.InsufficientPrivilege:  # a role that was granted functions only

@@ -17,14 +17,12 @@ from pgflow_mp.io.folders import Paths, is_pattern, matching
 from pgflow_mp.io.jsonarray import JsonArray
 from pgflow_mp.io.jsonlines import JsonLines, TextLines
 from pgflow_mp.io.opening import MAGIC, MAGIC_BYTES, Opened, is_url, open_path, open_stream, stem_ending
-from pgflow_mp.io.source import ElementBatch, ItemSource
+from pgflow_mp.io.source import SMALL, ElementBatch, ItemSource
 from pgflow_mp.io.tables import DelimitedTable
 from pgflow_mp.values.inputs import LIMIT, RunInput, parse_json, parse_jsonl, read_input
 from pgflow_mp.values.jsontext import JSONL_ENDINGS
 
 FORMATS: Final = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "lines", "paths")
-SMALL: Final = 1_000_000
-"""Bytes of JSON or JSONL that are the run's input as one value."""
 _ENDINGS: Final = {
     **dict.fromkeys(JSONL_ENDINGS, "jsonl"),
     ".json": "json",

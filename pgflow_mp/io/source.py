@@ -18,6 +18,8 @@ from pgflow_mp.values.rows import RowTypes
 
 BATCH_BYTES: Final = 64_000
 """About as much as one page of a map holds."""
+SMALL: Final = 1_000_000
+"""Bytes of JSON up to which an array is the run's input as one value."""
 NUL: Final = "PostgreSQL cannot store the character \\u0000"
 _EXCERPT: Final = 500
 

@@ -17,6 +17,27 @@ begin
 end;
 $$;
 
+-- Whether Supabase's own function sends the events.
+create or replace function pgflow._sends_realtime()
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select to_regnamespace('realtime') is not null and exists (
+    select 1
+    from pg_catalog.pg_namespace n
+    join pg_catalog.pg_proc p on p.pronamespace = n.oid
+    where n.nspname = 'realtime'
+      and p.proname = 'send'
+      and array(select unnest(p.proargtypes)) = '{jsonb, text, text, bool}'::regtype[]::oid[]
+      and pg_has_role(n.nspowner, current_user, 'usage')
+      and pg_has_role(p.proowner, current_user, 'usage')
+      and has_schema_privilege(n.oid, 'usage')
+      and has_function_privilege(p.oid, 'execute')
+  );
+$$;
+
 -- The payload without content: a list of what is harmless, not of what is not.
 create or replace function pgflow._without_content(payload jsonb)
 returns jsonb
@@ -62,18 +83,7 @@ as $$
 declare
   v_text text;
 begin
-  if to_regnamespace('realtime') is not null and exists (
-    select 1
-    from pg_catalog.pg_namespace n
-    join pg_catalog.pg_proc p on p.pronamespace = n.oid
-    where n.nspname = 'realtime'
-      and p.proname = 'send'
-      and array(select unnest(p.proargtypes)) = '{jsonb, text, text, bool}'::regtype[]::oid[]
-      and pg_has_role(n.nspowner, current_user, 'usage')
-      and pg_has_role(p.proowner, current_user, 'usage')
-      and has_schema_privilege(n.oid, 'usage')
-      and has_function_privilege(p.oid, 'execute')
-  ) then
+  if pgflow._sends_realtime() then
     if body_key is not null then
       payload := payload || jsonb_build_object(body_key, body);
     end if;

@@ -107,15 +107,16 @@ begin
 end;
 $$;
 
--- The bytes up to which the outputs of a leaf in ranges are also written into the run's output: they are in its
--- pages, once, for whoever reads them; the copy would double what a large run leaves behind.
+-- The bytes up to which the outputs of a map in ranges are also written into its run's output, or its step's where a
+-- step depends on it: they are in its pages, once, for whoever reads them; the copy would double what a large run
+-- leaves behind. get_run_with_states tells them as far as it tells anything so large.
 create or replace function pgflow._largest_leaf()
 returns bigint
 language sql
 immutable
 parallel safe
 set search_path = pg_catalog, pg_temp
-as $$ select 16777216::bigint $$;
+as $$ select 1048576::bigint $$;
 
 -- Whether nothing in this run depends on the step: steps that came to the flow later are not in it.
 create or replace function pgflow._is_leaf(flow_slug text, run_id uuid, step_slug text)

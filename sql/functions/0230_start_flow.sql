@@ -104,39 +104,6 @@ begin
 end;
 $$;
 
-create or replace function pgflow._run_with_states(run_id uuid)
-returns jsonb
-language sql
-set search_path = pg_catalog, pg_temp
-as $$
-  select jsonb_build_object(
-    'run', to_jsonb(r),
-    'steps', coalesce(
-      -- Without our own columns: clients validate these rows.
-      (
-        select jsonb_agg(to_jsonb(ss) - array['spawned_tasks', 'failed_tasks'])
-        from pgflow.step_states ss
-        where ss.run_id = r.run_id
-      ),
-      '[]'::jsonb
-    )
-  )
-  from pgflow.runs r
-  where r.run_id = _run_with_states.run_id;
-$$;
-
-create or replace function pgflow.get_run_with_states(run_id uuid)
-returns jsonb
-language sql
-security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select pgflow._run_with_states(r.run_id)
-  from pgflow.runs r
-  where r.run_id = get_run_with_states.run_id
-    and coalesce(r.flow_slug = any ((select pgflow._granted_flows('get_run_with_states'))::text[]), true);
-$$;
-
 create or replace function pgflow.start_flow_with_states(flow_slug text, input jsonb, run_id uuid default null)
 returns jsonb
 language plpgsql

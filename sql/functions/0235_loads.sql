@@ -160,7 +160,8 @@ end;
 $$;
 
 -- Starts the run of a load: its maps without a parent have the loaded items, and params is the run's input, an
--- object, for all other steps. Answers the run's id.
+-- object, for all other steps; NULL: the items are the input, which their array is then, to whoever asks for it, but
+-- for conditions and steps of one task without a parent. Answers the run's id.
 create or replace function pgflow.start_loaded_run(run_id uuid, params jsonb default '{}', priority int default 0)
 returns uuid
 language plpgsql
@@ -173,9 +174,8 @@ declare
   v_gap int;
 begin
   select * into v_load from pgflow._lock_load('start_loaded_run', start_loaded_run.run_id);
-  if jsonb_typeof(params) is distinct from 'object' then
-    raise exception 'The parameters of a run with loaded items are an object, not %',
-      coalesce(jsonb_typeof(params), 'NULL')
+  if jsonb_typeof(params) <> 'object' then
+    raise exception 'The parameters of a run with loaded items are an object, not %', jsonb_typeof(params)
       using errcode = 'invalid_parameter_value';
   end if;
   -- Who has opened it in an old snapshot may have lost pages to what was left of an earlier run: none may be missing.
@@ -195,8 +195,10 @@ begin
       using errcode = 'invalid_parameter_value';
   end if;
 
-  update pgflow.loads l set is_started = true where l.run_id = start_loaded_run.run_id;
-  perform pgflow._begin_run(v_load.flow_slug, start_loaded_run.run_id, params, v_load.items);
+  update pgflow.loads l
+  set is_started = true, is_input = params is null
+  where l.run_id = start_loaded_run.run_id;
+  perform pgflow._begin_run(v_load.flow_slug, start_loaded_run.run_id, coalesce(params, '{}'), v_load.items);
   if priority <> 0 then
     insert into pgflow.run_priorities (run_id, priority) values (start_loaded_run.run_id, start_loaded_run.priority);
   end if;

@@ -79,9 +79,9 @@ exception
 end;
 $$;
 
--- Whether anything needs the array of the outputs of a map in ranges that is done: conditions, a map in tasks, and
--- a step of one task, unless it is more than a claim holds and will be read by pages. A map in ranges reads the
--- pages, as does whoever streams; what a run is completed with is made of them, too.
+-- Whether the array of the outputs of a map in ranges that is done is to be stored: conditions need it, and a map in
+-- tasks. A step of one task is claimed with an array made of the pages, but for a small one, which its step's event
+-- tells. A map in ranges reads the pages, as does whoever streams; what a run is completed with is made of them, too.
 create or replace function pgflow._needs_array(flow_slug text, run_id uuid, step_slug text)
 returns boolean
 language sql
@@ -96,13 +96,26 @@ as $$
     )
     or (
       bool_or(s.step_type <> 'map')
-      and pgflow._result_bytes(_needs_array.run_id, _needs_array.step_slug) <= pgflow._claim_bytes()
+      and pgflow._result_bytes(_needs_array.run_id, _needs_array.step_slug) <= pgflow._largest_leaf()
     ),
     false
   )
   from pgflow.deps d
   join pgflow.steps s on s.flow_slug = d.flow_slug and s.step_slug = d.step_slug
   where d.flow_slug = _needs_array.flow_slug and d.dep_slug = _needs_array.step_slug;
+$$;
+
+-- The outputs of a map in ranges as an array; NULL where they are more than is kept in two places.
+create or replace function pgflow._small_array(run_id uuid, step_slug text)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when pgflow._result_bytes(_small_array.run_id, _small_array.step_slug) <= pgflow._largest_leaf()
+      then pgflow._collect_pages(_small_array.run_id, _small_array.step_slug)
+  end;
 $$;
 
 -- The slug of a dependent map whose size this single step's output should tell but cannot.
@@ -261,7 +274,11 @@ begin
     'completed',
     jsonb_build_object('completed_at', v_completed_at),
     'output',
-    v_output
+    case
+      when v_output is null and v_in_ranges and (pgflow._sends_realtime() or pgflow._events_in_full())
+        then pgflow._small_array(_count_done.run_id, _count_done.step_slug)
+      else v_output
+    end
   );
   perform pgflow._advance_run(_count_done.run_id);
 end;

@@ -105,7 +105,7 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.input
+  select pgflow._input_of(r)
   from pgflow.runs r
   where r.run_id = run_input.run_id
     and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_input'))::text[]), true);

@@ -20,9 +20,9 @@ import pytest
 
 from pgflow_mp.errors import ConfigError, InputError
 from pgflow_mp.io import chosen, opening
-from pgflow_mp.io.chosen import SMALL, Wanted, choose
+from pgflow_mp.io.chosen import Wanted, choose
 from pgflow_mp.io.iterables import Items
-from pgflow_mp.io.source import BadLine, ItemSource
+from pgflow_mp.io.source import SMALL, BadLine, ItemSource
 from pgflow_mp.values.inputs import RunInput
 from pgflow_mp.values.rows import FieldType, RowTypes
 

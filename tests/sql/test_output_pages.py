@@ -134,11 +134,12 @@ def test_pages_end_where_one_is_missing(db: Db) -> None:
 
 @pytest.fixture
 def bounded(db: Db) -> Db:
-    """A database in which a claim stops at 1000 bytes of input."""
-    db.do(
-        "create or replace function pgflow._claim_bytes() returns bigint language sql immutable "
-        "set search_path = pg_catalog, pg_temp as 'select 1000::bigint'"
-    )
+    """A database in which a claim stops at 1000 bytes of input, and no more is kept in two places."""
+    for limit in ("_claim_bytes", "_largest_leaf"):
+        db.do(
+            f"create or replace function pgflow.{limit}() returns bigint language sql immutable "
+            "set search_path = pg_catalog, pg_temp as 'select 1000::bigint'"
+        )
     return db
 
 

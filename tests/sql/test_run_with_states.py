@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import uuid
 
-from .helpers import Db, flow, setup, start, work
+from psycopg.types.json import Jsonb
+
+from .helpers import Db, events, flow, map_step, setup, start, step, work
+from .range_work import claim_work, finish, mapped, ranges_flow, replace_limit
 
 RUN_KEYS = {
     "run_id",
@@ -47,8 +50,8 @@ def test_it_gives_the_run_and_its_steps_by_column_name(db: Db) -> None:
         "second": "created",
         "last": "created",
     }
-    for step in found["steps"]:
-        assert set(step) == STEP_KEYS
+    for row in found["steps"]:
+        assert set(row) == STEP_KEYS
 
 
 def test_it_follows_the_run(db: Db) -> None:
@@ -108,3 +111,57 @@ def test_start_with_states_makes_one_run_only(db: Db) -> None:
 
 def test_start_with_states_refuses_as_start_flow_does(db: Db) -> None:
     assert db.refused("select pgflow.start_flow_with_states('nope', '{}')").sqlstate == "23503"
+
+
+def found_with(db: Db, run: uuid.UUID) -> tuple[dict[str, object], dict[str, object]]:
+    """The run, and its steps' outputs by slug, as a client of the contract reads them."""
+    found = db.value("select pgflow.get_run_with_states(%s)", run)
+    return found["run"], {s["step_slug"]: s["output"] for s in found["steps"]}
+
+
+def test_outputs_that_are_only_in_pages_are_told_where_they_fit(db: Db) -> None:
+    run = mapped(db, ["a", "b", "c"], map_step("n", "m"), map_step("o", "m"), step("s", "o"))
+    finish(db, *claim_work(db).leases)
+    tens = [0, 10, 20]
+    assert found_with(db, run)[1] == {"m": tens, "n": None, "o": None, "s": None}
+    finish(db, *claim_work(db).leases)
+    work(db, "f", {"s": 7})
+    assert [e.payload["output"] for e in events(db, run) if e.event.endswith(":completed")] == [
+        *(tens, tens, tens, 7),
+        {"n": tens, "s": 7},
+    ]
+    for largest, copied in ((1 << 20, tens), (8, None)):
+        replace_limit(db, "_largest_leaf", largest)
+        output = db.value("select pgflow._run_output(%s)", run)
+        assert output == {"n": copied, "s": 7}
+        db.do("update pgflow.runs set output = %s", Jsonb(output))
+        head, outputs = found_with(db, run)
+        assert (head["status"], head["output"]) == ("completed", {"n": tens, "s": 7})
+        assert outputs == {"m": tens, "n": tens, "o": tens, "s": 7}
+    replace_limit(db, "_claim_bytes", db.value("select pgflow._result_bytes(%s, 'm')", run))
+    head, outputs = found_with(db, run)
+    assert head["output"] == {"n": None, "s": 7}
+    assert outputs == {"m": tens, "n": None, "o": tens, "s": 7}
+
+
+def test_a_step_over_a_map_whose_array_is_kept_once_is_claimed_with_it(db: Db) -> None:
+    replace_limit(db, "_largest_leaf", 8)
+    run = mapped(db, 3, step("s", "m"))
+    finish(db, *claim_work(db).leases)
+    assert db.value("select output from pgflow.step_states where step_slug = 'm'") is None
+    assert [e.payload["output"] for e in events(db, run) if e.event == "step:m:completed"] == [None]
+    (task,) = claim_work(db).tasks
+    assert (task.run_id, task.step_slug, task.input) == (run, "s", {"m": [0, 10, 20]})
+
+
+def test_items_that_are_the_input_are_told_as_it(db: Db) -> None:
+    ranges_flow(db, "f", map_step("m"))
+    run = db.value("select pgflow.open_load('f')")
+    db.do("select pgflow.add_pages(%s, '{0,1}', '{1,2}', %s::jsonb[])", run, ['["a"]', '["b", {"c": 1}]'])
+    db.do("select pgflow.start_loaded_run(%s, null)", run)
+    items = ["a", "b", {"c": 1}]
+    assert db.value("select input from pgflow.runs") == {}
+    assert found_with(db, run)[0]["input"] == items
+    assert db.value("select pgflow.run_input(%s)", run) == items
+    replace_limit(db, "_largest_json", 8)
+    assert db.value("select pgflow.run_input(%s)", run) == {}

@@ -31,13 +31,9 @@ class Leaf(NamedTuple):
 
 
 def run_input(conn: Connection, run_id: str | UUID) -> bytes | None:
-    """The run's input as raw JSON; None for an unknown run."""
-    return _payload(
-        conn,
-        "select input from pgflow.runs where run_id = %s::uuid",
-        "select pgflow.run_input(%s::uuid)",
-        str(run_id),
-    )
+    """The run's input as raw JSON, an array where items were loaded as such; None for an unknown run."""
+    row = conn.execute("select pgflow.run_input(%s::uuid)", (str(run_id),), binary=True).fetchone()
+    return None if row is None else row[0]
 
 
 def run_output(conn: Connection, run_id: str | UUID) -> bytes | None:
