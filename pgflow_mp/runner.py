@@ -14,10 +14,11 @@ from uuid import UUID, uuid4
 import psycopg
 
 from pgflow_mp import redaction
-from pgflow_mp.client import feeding_items
+from pgflow_mp.client import adopting, feeding_items
+from pgflow_mp.client.typed_outputs import whole_output
 from pgflow_mp.db import connection, engine, loads, recovery, run_keys, schema
 from pgflow_mp.db.keeper import Keeper
-from pgflow_mp.db.reads import documents, tasks
+from pgflow_mp.db.reads import tasks
 from pgflow_mp.db.reads.tasks import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
@@ -25,7 +26,6 @@ from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunFailed, R
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.flow import Flow
-from pgflow_mp.flows.results import typed_leaf, typed_output
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import target_for
 from pgflow_mp.observe.observer import Observer
@@ -257,7 +257,10 @@ def resume(
     executor: Pool | Callable[[], Pool] | str | None = None,
     **settings: Any,
 ) -> Any:
-    """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read."""
+    """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read.
+
+    Steps that the code has got since it was started are added to it, unless it has failed.
+    """
     reentry.refuse("resume()")
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
     request = RunRequest(
@@ -287,9 +290,11 @@ def _run(
             request = _of_key(database.dsn, flow, request, items, mode)
         elif request.loaded and request.run_id is not None:
             feeding_items.load_for(database.dsn, flow, items, _as_uuid(request.run_id), mode, pages)
+        if request.resume and request.run_id is not None:
+            adopting.adopt(database.dsn, flow, _as_uuid(request.run_id), mode)
         summary = execute(database, request, observer=observer)
         if summary.status == "completed":
-            return _output(database, flow, summary.run_id)
+            return whole_output(database.dsn, flow, summary.run_id)
     if summary.status == "failed":
         raise _run_failed(summary)
     hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
@@ -313,25 +318,6 @@ def _of_key(dsn: str, flow: Flow, request: RunRequest, items: Any, mode: str) ->
         mode=mode,
     )
     return replace(request, run_id=found.run.run_id, resume=True, loaded=False)
-
-
-def _output(database: StateDatabase, flow: Flow, run_id: str) -> Any:
-    """The run's output, put together here where it is too large for one document in the database."""
-    with Keeper(database.dsn) as keeper:
-        conn = keeper.begin()
-        leaves, raw = documents.leaves(conn, run_id), documents.run_output(conn, run_id)
-        output = typed_output(flow, raw)
-        for leaf in leaves:
-            slug = leaf.step_slug
-            if leaf.whole:
-                continue
-            output = {} if output is None else output
-            if leaf.is_map:
-                whole = b"[" + b",".join(documents.iter_map_output(conn, run_id, slug)) + b"]"
-            else:
-                whole = documents.step_output(conn, run_id, slug) or b"null"
-            output[slug] = typed_leaf(flow, slug, whole)
-    return output
 
 
 def _run_failed(summary: RunSummary) -> RunFailed:

@@ -40,3 +40,10 @@ if AGE >= 2 and AGE != 9:
     @flow.step(depends_on=[total, named])
     def report(total: int, named: list[str]) -> str:
         return f"{total}: {' '.join(named)}"
+
+
+if AGE == 5:
+
+    @flow.step(depends_on=["report"])
+    def last(report: str) -> str:
+        return report + "!"

@@ -41,6 +41,13 @@ def configure(parser: Parser, verb: str) -> None:
         default=False,
         help="execute it here to its end, as run --resume does",
     )
+    parser.option(
+        "--new-steps",
+        env="PGFLOW_NEW_STEPS",
+        flag=True,
+        default=False,
+        help="add the steps that its flow has got since it was started, those of FLOW if it is named",
+    )
     add_output(parser, "with --work: ")
     parser.option(
         "--timeout",
@@ -62,7 +69,8 @@ def execute(args: argparse.Namespace) -> int:
 
         order = run_order(args, resume=args.run)
         with open_run(choice, args.run) as (database, conn, run):
-            _check(conn, run, args.flow, database.options)
+            if not args.new_steps:  # which run --resume adds
+                _check(conn, run, args.flow, database.options)
         return run_verb.perform(replace(order, resume=run.run_id))
     from pgflow_mp.db import engine
 
@@ -70,6 +78,10 @@ def execute(args: argparse.Namespace) -> int:
         if name in args.given:
             option = "--" + name.replace("_", "-")
             raise UsageError(f"{option} is for --work", hint="Workers know nothing of this command.")
+    if args.new_steps:
+        from pgflow_mp.cli.growing import add_new_steps
+
+        return add_new_steps(choice, args.run, args.flow, args.compile, as_json=args.json)
     with open_run(choice, args.run) as (database, conn, run):
         _check(conn, run, args.flow, database.options)
         queued = engine.retry_failed_tasks(conn, run.run_id)

@@ -42,7 +42,8 @@ def configure(parser: Parser, verb: str) -> None:
         "--resume",
         env="PGFLOW_RESUME",
         metavar="RUN_ID",
-        help="go on with a run that was interrupted, or, trying what failed again, with one that failed",
+        help="go on with a run that was interrupted, that failed (what failed is tried again), or that lacks "
+        "new steps of the code",
     )
     parser.option(
         "--timeout",
@@ -79,6 +80,7 @@ def perform(order: RunOrder) -> int:
     """The same of an order, whichever command gave it."""
     from pgflow_mp.cli import summary
     from pgflow_mp.cli.connecting import open_database
+    from pgflow_mp.cli.growing import adopt
     from pgflow_mp.cli.output import stdout_for_results
 
     job = _prepare(order)
@@ -86,6 +88,9 @@ def perform(order: RunOrder) -> int:
     with stdout_for_results() as results, open_database(order.database, workers=workers) as database:
         flow, run, is_new = _find(job, database)
         asked = check_asked(order, flow)
+        if run is not None:
+            with database.connect() as conn:
+                run = adopt(conn, flow, run, str(order.work.settings["compile"]))
         code, done = OK, None
         if run is None or run.status != "completed":
             code, done = _work(job, flow, run, database, is_new=is_new)

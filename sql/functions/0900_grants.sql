@@ -28,7 +28,7 @@ begin
       using errcode = 'invalid_parameter_value';
   end if;
   if access = 'operator' then
-    v_names := v_names || array['cancel_run', 'retry_failed_tasks', 'prune_runs'];
+    v_names := v_names || array['cancel_run', 'retry_failed_tasks', 'add_new_steps', 'prune_runs'];
   end if;
   if access = 'worker' then
     v_names := v_names || array[
@@ -102,6 +102,7 @@ begin
         ('run_heads', 'run_progress'),
         ('flow_queues', 'flow_options'),
         ('steps_added', 'flow_options'),
+        ('add_new_steps', 'retry_failed_tasks'),
         ('run_leaves', 'run_progress'),
         ('run_input', 'get_run_with_states'),
         ('run_output', 'get_run_with_states'),

@@ -42,7 +42,8 @@ READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_range
 READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}
 READING |= {"run_failures", "run_tallies", "finished_items"}
 READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here has the key
-NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs", "steps_added"}
+NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
+NOTHING_YET |= {"steps_added", "add_new_steps"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
