@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import logging
 import sys
@@ -33,12 +34,13 @@ def read(choice: InputChoice, dsn: str | None) -> RunInput | ItemSource | None:
     from pgflow_mp.io.chosen import Wanted, choose
 
     if choice.sql is not None:
-        from pgflow_mp.db.connection import discover_dsn
+        from pgflow_mp.db.connection import discover_dsn, parse
         from pgflow_mp.io.query import Query
 
-        found = choice.sql_dsn or discover_dsn(dsn)
+        found = discover_dsn(choice.sql_dsn or dsn)
         if found is None:
             raise ConfigError("--sql has no server to ask", hint="Give --sql-dsn postgresql://...")
+        parse(found)  # refuses what is no connection string
         return Query(choice.sql, found)
     if choice.text is None:
         return None
@@ -116,6 +118,8 @@ class Feed:
         keeper = loads.patient(dsn, on_state=_say_once())
         with _bar(self.source) as bar, contextlib.closing(self.source), keeper:
             yield keeper, bar
+            if bar.items == 0:
+                print(f"warning: {self.source.name} has no items", file=sys.stderr)
         if self._skipped is not None:
             self._skipped.tell()
 
@@ -151,7 +155,9 @@ def prepare(
         given.look()
     elif given is None and choice.params is not None:
         given = RunInput(encode_input(choice.params), "--set")
-    flows = preflight.look_at(targets, given)
+    is_set = isinstance(given, RunInput) and given.source == "--set"
+    params = None if is_set or choice.params is None else encode_input(choice.params)
+    flows = preflight.look_at(targets, given, params)
     flow = preflight.choose(flows, name)
     if isinstance(given, RunInput) and given.source == "--set" and flow.root_maps:
         given = preflight.missing_input(flow)
@@ -181,6 +187,7 @@ def feed_for(
     if choice.params is not None and not flow.root_maps and not is_set:
         text = f"--set is for flows with a map over their input, and {flow.slug} has none"
         raise InputError(text, hint=_MESSAGE)
+    _check_names(flow, choice)
     if isinstance(given, RunInput):
         return given if choice.params is None or not given.is_array else Feed(Whole(given), choice)
     given.row_types = flow.row_types
@@ -192,6 +199,17 @@ def feed_for(
     if skipped is not None:
         skipped.tell()
     return RunInput(collected, given.name)
+
+
+def _check_names(flow: FlowFacts, choice: InputChoice) -> None:
+    """Raise InputError for a parameter that nothing reads."""
+    known = flow.input_names
+    odd = [] if known is None else [name for name in choice.params or () if name not in known]
+    if odd and known is not None:
+        text = f'--set {odd[0]}: nothing in flow "{flow.slug}" reads a parameter of that name'
+        close = difflib.get_close_matches(odd[0], known, 1)
+        there = f"There are {', '.join(sorted(known))}." if known else "A step has them as its flow_input."
+        raise InputError(text, hint=f"Did you mean {close[0]}?" if close else there)
 
 
 def _refuse_folder(flow: FlowFacts, source: ItemSource) -> None:
@@ -226,6 +244,7 @@ class _Bar:
     def __init__(self, source: ItemSource, progress: Progress | None) -> None:
         import time
 
+        self.items = 0
         self._source = source
         self._progress = progress
         self._clock = time.monotonic
@@ -234,6 +253,7 @@ class _Bar:
             self._task = progress.add_task("", total=source.size, items=0, rate=0.0)
 
     def __call__(self, items: int) -> None:
+        self.items = items
         if self._progress is not None:
             rate = items / max(0.01, self._clock() - self._began)
             self._progress.update(self._task, completed=self._source.position, items=items, rate=rate)

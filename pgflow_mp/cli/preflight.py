@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -38,8 +38,9 @@ class FlowFacts(msgspec.Struct):
     """A flow of the target at position ``target``.
 
     ``default_input`` is the example's, ``mismatch`` why the given input does not fit, or the one that a run
-    gets if none is given. ``row_types`` are what the map over the input wants of the columns of a table,
-    ``reads_input`` whether anything besides such maps reads the run's input.
+    gets if none is given, or the parameters. ``input_names`` are the members of the run's input that can be
+    read, None if that is not known. ``row_types`` are what the map over the input wants of the columns of a
+    table, ``reads_input`` whether anything besides such maps reads the run's input.
     """
 
     slug: str
@@ -51,6 +52,7 @@ class FlowFacts(msgspec.Struct):
     mismatch: str = ""
     row_types: RowTypes | None = None
     reads_input: bool = False
+    input_names: set[str] | None = None
 
     @property
     def root_maps(self) -> list[str]:
@@ -71,8 +73,10 @@ class _Answer(msgspec.Struct):
     kind: str = ""
 
 
-def look_at(targets: list[Target], run_input: RunInput | ItemSource | None = None) -> list[FlowFacts]:
-    """Load the targets elsewhere, and tell what is in them.
+def look_at(
+    targets: list[Target], run_input: RunInput | ItemSource | None = None, params: bytes | None = None
+) -> list[FlowFacts]:
+    """Load the targets elsewhere, and tell what is in them. ``params`` are what steps read besides items.
 
     Raises FlowNotFound and FlowDefinitionError as loading does, and FlowNotFound if importing kills the
     process.
@@ -82,7 +86,7 @@ def look_at(targets: list[Target], run_input: RunInput | ItemSource | None = Non
     pid = os.fork()
     if pid == 0:
         os.close(read)
-        _answer(write, targets, run_input)
+        _answer(write, targets, run_input, params)
     os.close(write)
     try:
         with open(read, "rb") as pipe:
@@ -148,13 +152,15 @@ def _died(targets: list[Target], status: int) -> PgflowError:
     return FlowNotFound(f"The process that imported {names} {how}", hint="Import it in Python to see why.")
 
 
-def _answer(write: int, targets: list[Target], run_input: RunInput | ItemSource | None) -> None:
+def _answer(
+    write: int, targets: list[Target], run_input: RunInput | ItemSource | None, params: bytes | None
+) -> None:
     """In the forked process: load, describe, and leave without ever returning."""
     status = 1
     try:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.dup2(2, 1)  # what user code prints while it is imported is not our output
-        answer = _describe(targets, run_input)
+        answer = _describe(targets, run_input, params)
         with open(write, "wb") as pipe:
             pipe.write(msgspec.msgpack.encode(answer))
         status = 0
@@ -164,14 +170,16 @@ def _answer(write: int, targets: list[Target], run_input: RunInput | ItemSource 
         os._exit(status)
 
 
-def _describe(targets: list[Target], run_input: RunInput | ItemSource | None) -> _Answer:
+def _describe(
+    targets: list[Target], run_input: RunInput | ItemSource | None, params: bytes | None
+) -> _Answer:
     from pgflow_mp.loading import finding
 
     try:
         finding.load_app(targets)
         return _Answer(
             [
-                _facts(flow, number, run_input)
+                _facts(flow, number, run_input, params)
                 for number, target in enumerate(targets)
                 for flow in finding.load_flows(target)
             ]
@@ -184,7 +192,9 @@ def _describe(targets: list[Target], run_input: RunInput | ItemSource | None) ->
         )
 
 
-def _facts(flow: Any, target: int, run_input: RunInput | ItemSource | None) -> FlowFacts:
+def _facts(
+    flow: Any, target: int, run_input: RunInput | ItemSource | None, params: bytes | None
+) -> FlowFacts:
     from pgflow_mp.flows import items
     from pgflow_mp.flows.shapes import definition
 
@@ -198,20 +208,27 @@ def _facts(flow: Any, target: int, run_input: RunInput | ItemSource | None) -> F
     if default is not None and flow.module.startswith("pgflow_mp.examples."):
         facts.default_input = msgspec.json.encode(default)
     facts.row_types, facts.reads_input = items.row_type(flow), items.reads_whole_input(flow)
+    facts.input_names = items.input_names(flow)
+    if params is not None and facts.root_maps:
+        facts.mismatch = _mismatch(flow, RunInput(params, "--set"), only="others")
+        if facts.mismatch:
+            return facts
     if isinstance(run_input, ItemSource):
         run_input.row_types = facts.row_types
         sample = b"[" + b",".join(run_input.sample(_SAMPLE)) + b"]"
-        facts.mismatch = _mismatch(flow, RunInput(sample, run_input.name), only_elements=True)
+        facts.mismatch = _mismatch(flow, RunInput(sample, run_input.name), only="elements")
         return facts
-    if run_input is not None or not facts.root_maps or facts.default_input is not None:
+    if params is not None and facts.root_maps and run_input is not None:
+        facts.mismatch = _mismatch(flow, run_input, only="elements")
+    elif run_input is not None or not facts.root_maps or facts.default_input is not None:
         facts.mismatch = _mismatch(flow, run_input or missing_input(facts))
     return facts
 
 
-def _mismatch(flow: Any, run_input: RunInput, *, only_elements: bool = False) -> str:
+def _mismatch(flow: Any, run_input: RunInput, *, only: Literal["elements", "others"] | None = None) -> str:
     """Why the input does not fit, or nothing. Of an array for a root map, only a sample is looked at.
 
-    ``only_elements``: nothing else than such maps is to be asked.
+    ``only``: such maps are to be asked, or all others.
 
     Single misfits among many elements are the business of their tasks; if all of the first hundred are
     wrong, then the input is.
@@ -225,7 +242,7 @@ def _mismatch(flow: Any, run_input: RunInput, *, only_elements: bool = False) ->
             is_input = argument.source in (Source.INPUT, Source.MEMBERS) and not step.dependencies
             if argument.source is not Source.FLOW_INPUT and not is_input:
                 continue
-            if only_elements and not (is_map and is_input):
+            if only is not None and (only == "elements") != (is_map and is_input):
                 continue
             try:
                 decode = reader(step.handler, argument, step.facts)[1]

@@ -56,6 +56,27 @@ def reads_whole_input(flow: Flow) -> bool:
     return False
 
 
+def input_names(flow: Flow) -> set[str] | None:
+    """The members of the run's input that anything but the elements of root maps can be made of.
+
+    None: any, as where somebody takes an object of any names, or asks the context.
+    """
+    names: set[str] = set()
+    for step in flow.steps.values():
+        if not step.dependencies and (step.when is not None or step.unless is not None):
+            return None
+        for argument in step.arguments:
+            if argument.source is Source.CONTEXT:
+                return None
+            is_own = argument.source in (Source.INPUT, Source.MEMBERS) and not step.dependencies
+            if argument.source is Source.FLOW_INPUT or (is_own and step.step_type != "map"):
+                found = None if step.batch else _row_type(step, argument)
+                if found is None or not found.fields:
+                    return None
+                names |= found.fields.keys()
+    return names
+
+
 def row_type(flow: Flow) -> RowTypes | None:
     """What the flow's first root map says about the fields of a row; None if it says nothing."""
     for step in root_maps(flow):

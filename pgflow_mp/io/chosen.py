@@ -20,7 +20,7 @@ from pgflow_mp.io.opening import MAGIC, MAGIC_BYTES, Opened, is_url, open_path, 
 from pgflow_mp.io.source import SMALL, ElementBatch, ItemSource
 from pgflow_mp.io.tables import DelimitedTable
 from pgflow_mp.values.inputs import LIMIT, RunInput, parse_json, parse_jsonl, read_input
-from pgflow_mp.values.jsontext import JSONL_ENDINGS
+from pgflow_mp.values.jsontext import JSONL_ENDINGS, invalid_utf8
 
 FORMATS: Final = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "lines", "paths")
 _ENDINGS: Final = {
@@ -163,10 +163,15 @@ def _with_lines_hint(spec: str, jsonl: bool | None) -> RunInput:
 
 
 def _or_lines(error: InputError, data: bytes) -> InputError:
-    """Where what was read looks like texts, one a line, say how they are read."""
+    """Where what was read looks like texts, one a line, say how they are read; or that it is no text."""
     first = data[:200].lstrip()[:1]
-    if first and first not in b'{["-0123456789' and b"\n" in data and not error.hint:
-        error.hint = "To have each line as an item, a text: --each-line. For a table: --format csv."
+    if first and first not in b'{["' and not error.hint:
+        if b"\0" in data[:SMALL] or invalid_utf8(data[:SMALL]) >= 0:
+            error.hint = (
+                "This is no text. To have paths of files as items, name a folder or pattern: 'data/*'."
+            )
+        elif b"\n" in data:
+            error.hint = "To have each line as an item, a text: --each-line. For a table: --format csv."
     return error
 
 

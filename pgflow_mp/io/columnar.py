@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import msgspec
 
 from pgflow_mp.errors import InputError
-from pgflow_mp.io.opening import extra, is_url
+from pgflow_mp.io.opening import extra, is_url, unopened
 from pgflow_mp.io.source import NUL, ElementBatch, ItemSource, Raw
 
 _ROWS: Final = 1024
@@ -127,8 +127,7 @@ class Columnar(ItemSource):
                 return cast(BinaryIO, fsspec.open(path, "rb").open())
             return open(path, "rb")
         except (OSError, ValueError, ImportError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise InputError(f"{path} cannot be read: {reason}") from None
+            raise unopened(path, error) from None
 
 
 def _row(table: Any, index: int) -> Any:

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Final, cast
 
 from pgflow_mp.errors import ConfigError, InputError
 from pgflow_mp.io.source import BATCH_BYTES
-from pgflow_mp.values.inputs import without_mark
+from pgflow_mp.values.foundtext import without_mark
 
 COMPRESSED: Final = (".gz", ".bz2", ".xz", ".zst")
 LONGEST: Final = 256_000_000
@@ -191,10 +191,22 @@ def _open_url(url: str) -> Opened:
         files, path = fsspec.core.url_to_fs(url)
         size = files.info(path).get("size")
         return Opened(files.open(path, "rb"), url, size)
-    except FileNotFoundError:
-        raise InputError(f"There is no {url}") from None
     except (OSError, ValueError, ImportError) as error:
-        raise InputError(f"{url} cannot be opened: {error}") from error
+        raise unopened(url, error) from error
+
+
+def unopened(path: str, error: Exception) -> InputError:
+    """What to say of a file or URL that cannot be opened."""
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"There is no {path}")
+    if not is_url(path):
+        return InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}")
+    hint = ""
+    if isinstance(error, ImportError):
+        hint = f"Install with pip what reads {path.partition(':')[0]}:// for fsspec, where pgflow_mp is."
+    elif isinstance(error, ValueError):
+        hint = "The schemes are those of fsspec: s3, gs, az, http, https, sftp, file, ..."
+    return InputError(f"{path} cannot be opened: {error}", hint=hint)
 
 
 def extra(module: str, name: str, what: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -36,10 +37,14 @@ class DelimitedTable(OfFile):
         super().__init__(opened)
         self._delimiter = delimiter
         self._header: list[str] = []
+        self._first: list[str] = []
         csv.field_size_limit(max(_LARGEST_FIELD, csv.field_size_limit()))
 
     def parts(self) -> Iterator[_Rows]:  # type: ignore[override]
-        reader = csv.reader(self._lines(), delimiter=self._delimiter, strict=True)
+        lines = self._lines()
+        first = next(lines, "")
+        self._delimiter = _delimiter_of(first, self._delimiter)
+        reader = csv.reader(chain((first,), lines), delimiter=self._delimiter, strict=True)
         part, size = _Rows([], []), 0
         while True:
             line = reader.line_num + 1
@@ -53,7 +58,7 @@ class DelimitedTable(OfFile):
             if not row:
                 continue
             if not self._header:
-                self._header = self._checked(row, line)
+                self._header, self._first = self._checked(row, line), row
                 continue
             part.rows.append(row)
             part.lines.append(line)
@@ -69,7 +74,7 @@ class DelimitedTable(OfFile):
     def batch(self, part: _Rows) -> ElementBatch:
         fields = [texts.field_of(self.row_types, name) for name in self._header]
         width = len(self._header)
-        if all(len(row) == width for row in part.rows):
+        if not self._has_header(part.rows) and all(len(row) == width for row in part.rows):
             try:
                 columns: list[Any] = []
                 for field, column in zip(fields, zip(*part.rows, strict=True), strict=True):
@@ -94,6 +99,9 @@ class DelimitedTable(OfFile):
         converters = [texts.converter(field) for field in fields]
         for row, line in zip(part.rows, part.lines, strict=True):
             place, text = f"{self.name}, line {line}", self._delimiter.join(row)
+            if self._has_header([row]):
+                self.bad(place, "this is the header once more", text)
+                continue
             if len(row) != len(names):
                 self.bad(place, f"it has {len(row)} fields, and the header has {len(names)}", text)
                 continue
@@ -116,10 +124,16 @@ class DelimitedTable(OfFile):
                 lines.append(line)
         return ElementBatch(elements, lambda i: f"{self.name}, line {lines[i]}")
 
+    def _has_header(self, rows: list[list[str]]) -> bool:
+        """Whether the header is among them, as where files were put together. One word may be a value."""
+        return len(self._first) > 1 and self._first in rows
+
     def _no_row(self, error: csv.Error, line: int, last: int) -> None:
         """Raises InputError, or skips it, unless it is the header: the next row must not be taken for one."""
         place = f"{self.name}, line {line}" + (f" (to line {last})" if last > line else "")
         hint = _LONE_CR if "new-line" in str(error) else 'A quote inside of quotes is written twice: "".'
+        if "field limit" in str(error):
+            hint = "Is a quote missing? Values as large belong into files, whose paths are the items."
         if not self._header:
             raise InputError(f"{place}: this is no row: {error}", hint=hint)
         self.bad(place, f"this is no row: {error}", "", hint)
@@ -154,6 +168,13 @@ class DelimitedTable(OfFile):
                     hint=_CONVERT,
                 ) from None
             yield from _by_line(text)
+
+
+def _delimiter_of(header: str, delimiter: str) -> str:
+    """Of .csv: what separates the names, which in some countries is a semicolon."""
+    if delimiter != "," or "," in header or '"' in header:
+        return delimiter
+    return next((other for other in ";\t" if other in header), delimiter)
 
 
 def _by_line(text: str) -> Iterator[str]:

@@ -22,6 +22,7 @@ import msgspec
 from pgflow_mp.errors import InputError
 from pgflow_mp.values.duplicates import find_duplicate
 from pgflow_mp.values.encoding import OutputError
+from pgflow_mp.values.foundtext import CONVERT, without_mark
 from pgflow_mp.values.jsontext import JSONL_ENDINGS, characters, find_nul, invalid_utf8
 from pgflow_mp.values.outputs import encode_output
 
@@ -33,10 +34,8 @@ __all__ = [
     "parse_json",
     "parse_jsonl",
     "read_input",
-    "without_mark",
 ]
 
-_MARKS: Final = ((b"\xff\xfe", "UTF-16"), (b"\xfe\xff", "UTF-16"), (b"\x1f\x8b", "gzip data"))
 _BOM: Final = b"\xef\xbb\xbf"
 _ORIGIN: Final = (1, 1)  # line and column at which the data begins
 LIMIT: Final = 1_000_000_000  # a parameter of a statement cannot be longer than 1 GB
@@ -48,7 +47,10 @@ _UNQUOTED: Final = re.compile(
 )
 _BYTE: Final = re.compile(r" ?\(byte (\d+)\)")
 _EXCERPT: Final = 60
-_FORMS: Final = """Give a file (.json, .jsonl, .ndjson), JSON text ('{"n": 1}'), or - for standard input."""
+_FORMS: Final = (
+    "Give a file (.json, .jsonl, .csv, .parquet, ...), a folder or pattern ('data/*.png'), "
+    """JSON text ('{"n": 1}'), or - for standard input."""
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ def read_input(text: str, *, jsonl: bool | None = None, stdin: BinaryIO | None =
     except InputError as error:
         if not lines and jsonl is None and _is_jsonl(data):
             error.hint = "Every line of it is JSON by itself: add --jsonl, or give it the ending .jsonl."
-        elif lines and _is_json(data.removeprefix(_BOM)):
+        elif lines and not error.hint.startswith(CONVERT) and _is_json(data.removeprefix(_BOM)):
             error.hint = "As a whole it is one JSON document: give it the ending .json, or --no-jsonl."
         raise
 
@@ -229,14 +231,6 @@ def check_line(line: bytes, source: str, number: int, column: int = 1) -> None:
     _check_text(text, line, source, at)
 
 
-def without_mark(data: bytes, source: str) -> bytes:
-    """The text without a byte order mark of UTF-8. Raises InputError for that of another encoding."""
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            raise InputError(f"{source} is {name}, not UTF-8 text", hint="Convert it to UTF-8 first.")
-    return data.removeprefix(_BOM)
-
-
 def _lines(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(offset, line without white space around) of all lines that are not empty."""
     start = 0
@@ -274,7 +268,8 @@ def _check_text(value: bytes, data: bytes, source: str, origin: tuple[int, int] 
     Of a key that an object has twice it keeps the last value, and the others would be lost.
     """
     if (at := invalid_utf8(data)) >= 0:
-        _refuse(data, 0, at, source, f"byte 0x{data[at]:02x} is not UTF-8", len(data), origin)
+        reason = f"byte 0x{data[at]:02x} is not UTF-8"
+        _refuse(data, 0, at, source, reason, len(data), origin, f"{CONVERT}: iconv -f latin1 -t utf-8.")
     if (at := find_nul(data)) >= 0:
         _refuse(data, 0, at, source, "PostgreSQL cannot store the character \\u0000", len(data), origin)
     if twice := find_duplicate(value):
@@ -294,18 +289,24 @@ def _in_words(reason: str, value: bytes, offset: int) -> str:
 
 
 def _refuse(
-    data: bytes, start: int, offset: int, source: str, reason: str, length: int, origin: tuple[int, int]
+    data: bytes,
+    start: int,
+    offset: int,
+    source: str,
+    reason: str,
+    length: int,
+    origin: tuple[int, int],
+    hint: str = "",
 ) -> NoReturn:
     at = start + min(offset, length)
     line = data.count(b"\n", 0, at) + origin[0]
     begin = data.rfind(b"\n", 0, at) + 1
     end = data.find(b"\n", at)
     column = characters(data, begin, at) + (1 if begin else origin[1])
+    of_lines = "Correct it there; every line must be one JSON value."
     raise InputError(
         f"{source}, line {line}, column {column}: {reason}\n{_pointer(data, begin, at, end)}",
-        hint="Correct it there; every line must be one JSON value."
-        if source.lower().endswith(JSONL_ENDINGS)
-        else "",
+        hint=hint or (of_lines if source.lower().endswith(JSONL_ENDINGS) else ""),
     )
 
 

@@ -49,6 +49,21 @@ def upper(text: str) -> str:
     return text.upper()
 
 
+@dataclass
+class Params:
+    rate: float
+    label: str = ""
+
+
+typed = Flow("typed", max_attempts=1)
+typed.map("double", lambda row: row)
+
+
+@typed.step
+def told(flow_input: Params) -> str:
+    return f"{flow_input.label} {flow_input.rate}"
+
+
 single = Flow("single", max_attempts=1)
 
 
@@ -210,6 +225,9 @@ def test_loads_that_are_killed_at_any_moment_leave_nothing_that_runs(cli: Cli) -
         (["--input", "cut.csv.gz"], ["cut.csv.gz cannot be read on", "fetch it anew"]),
         (["--input", "names.txt"], ["names.txt, line 1, column 1", "--each-line"]),
         (["--resume", "1", "--set", "a=1"], ["--resume and --set exclude each other"]),
+        (["--sql", " ; ", "--sql-dsn", "host=x"], ["--sql is empty"]),
+        (["--sql", "select 1", "--sql-dsn", "nonsense"], ["not a PostgreSQL connection string: ***"]),
+        (["--sql", "select 1", "--sql-dsn", "mysql://x"], ["only PostgreSQL can be used"]),
     ],
 )
 def test_input_that_makes_no_sense(bare_cli: Cli, options: list[str], parts: list[str]) -> None:
@@ -224,3 +242,27 @@ def test_input_that_makes_no_sense(bare_cli: Cli, options: list[str], parts: lis
         Path(bare_cli.cwd, name).write_bytes(data)
     assert_one_screen(bare_cli("run", "flows.py:rows", *options), 2, *parts)
     assert not [*bare_cli.cwd.rglob("postgres-*")]
+
+
+def test_parameters_that_nothing_reads_or_that_do_not_fit(cli: Cli) -> None:
+    for set_, told in (
+        ("raet=1", ["--set raet: nothing in flow", "Did you mean rate?"]),
+        ("x=1", ["--set x: nothing in flow", "There are label, rate."]),
+        ("rate=much", ['The input (--set, an object) does not fit parameter "flow_input" of step "told"']),
+    ):
+        also = [] if set_.startswith("rate") else ["--set", "rate=1"]
+        done = cli("run", "flows.py:typed", "--input", "[1]", "--set", set_, *also)
+        assert_one_screen(done, 2, *told)
+    (cli.cwd / "x1").touch()
+    done = cli("run", "flows.py:texts", "--input", "x*", "--set", "rate=1")
+    assert_one_screen(done, 2, '--set rate: nothing in flow "texts" reads a parameter of that name')
+    assert left(cli) == (0, 0, 0)
+    both = run(cli, "typed", "--input", "[1]", "--set", "rate=2", "--set", "label=n")
+    assert both == {"double": [1], "told": "n 2.0"}
+
+
+def test_no_items_are_a_run_and_are_told(cli: Cli) -> None:
+    (cli.cwd / "x.csv").write_text("n,name\n")
+    done = cli("run", "flows.py:rows", "--input", "x.csv", "--output", "-", "--workers", "1")
+    assert (done.code, done.out) == (0, '{"take": []}\n')
+    assert "warning: x.csv has no items" in done.err
