@@ -124,7 +124,7 @@ class _RawJsonBinaryLoader(Loader):
     format = Format.BINARY
 
     def load(self, data: Buffer) -> bytes:
-        return bytes(data)[1:]
+        return bytes(memoryview(data)[1:])
 
 
 @lru_cache(maxsize=4096)

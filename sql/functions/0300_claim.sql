@@ -10,6 +10,16 @@ parallel safe
 set search_path = pg_catalog, pg_temp
 as $$ select 16777216::bigint $$;
 
+-- The bytes of its parents' outputs up to which a step of one task gets these with its claim. What is more its process
+-- reads by pages (output_page): on the way through a worker's own it would be there four times at once.
+create or replace function pgflow._single_bytes()
+returns bigint
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$ select 4194304::bigint $$;
+
 -- The stored size of what a step of one task is given.
 create or replace function pgflow._single_input_bytes(flow_slug text, run_id uuid, step_slug text)
 returns bigint
@@ -67,7 +77,7 @@ $$;
 -- parent outputs fetched once per (run, step). Rows that another session holds are left to it, so claims never wait for each other
 -- and a task is answered to exactly one caller. max_bytes bounds the input: the messages of the tasks
 -- beyond it are visible again. A step of one task whose parents' outputs do not fit into one value, or hold more
--- than max_bytes, is answered without input (SQL null), and so is every task if without_input.
+-- than _single_bytes, is answered without input (SQL null), and so is every task if without_input.
 create or replace function pgflow._claim(
   flow_slug text,
   msg_ids bigint[],
@@ -96,6 +106,7 @@ declare
   v_sizes int[];
   v_bytes bigint;
   v_left bigint[];
+  v_single bigint := case when max_bytes is not null then least(max_bytes, pgflow._single_bytes()) end;
 begin
   if msg_ids is null or cardinality(msg_ids) = 0 then
     return;
@@ -190,10 +201,10 @@ begin
           when s.deps_count = 0 then '{}'::jsonb
           -- Nearly always all that the run has is small, which costs less to see.
           when (
-            select sum(pg_column_size(o.output)) > max_bytes or bool_or(o.output is null and o.status = 'completed')
+            select sum(pg_column_size(o.output)) > v_single or bool_or(o.output is null and o.status = 'completed')
             from pgflow.step_states o
             where o.run_id = g.run_id
-          ) and max_bytes < pgflow._single_input_bytes(_claim.flow_slug, g.run_id, g.step_slug) then null
+          ) and v_single < pgflow._single_input_bytes(_claim.flow_slug, g.run_id, g.step_slug) then null
           else pgflow._deps_outputs(_claim.flow_slug, g.run_id, g.step_slug)
         end as deps_input
       from pgflow.runs r

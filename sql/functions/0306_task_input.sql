@@ -35,7 +35,7 @@ as $$
 $$;
 
 -- The same for a worker whose processes read what is large by themselves (output_page): the input of a step of one
--- task has those of its parents' outputs that a claim holds together, small ones first. The others are in paged,
+-- task has those of its parents' outputs that come with a claim together, small ones first. The others are in paged,
 -- each with the items of the map, or NULL for the one value of a step of one task. NULL: there are none.
 create or replace function pgflow.paged_input(run_id uuid, step_slug text, task_index int)
 returns table (input jsonb, flow_input jsonb, paged jsonb)
@@ -73,8 +73,9 @@ begin
   from (
     select ss.step_slug as slug, coalesce(ss.output, 'null'::jsonb) as output,
       case when s.step_type = 'map' then ss.initial_tasks end as items,
-      o.size is not null and sum(o.size) over (order by o.size, ss.step_slug collate "C") <= pgflow._claim_bytes()
-        as fits
+      o.size is not null
+        and sum(o.size) over (order by o.size, ss.step_slug collate "C")
+          <= least(pgflow._claim_bytes(), pgflow._single_bytes()) as fits
     from pgflow.deps d
     join pgflow.steps s on s.flow_slug = d.flow_slug and s.step_slug = d.dep_slug
     join pgflow.step_states ss

@@ -280,3 +280,21 @@ def test_maps_in_ranges_that_fit_no_value_together_are_named_with_their_sizes(bo
         "PostgreSQL"
     )
     assert bounded.row("select * from pgflow.paged_input(%s, 's', 0)", run).paged == {"m": 2}
+
+
+def test_what_is_more_than_comes_with_a_claim_is_read_by_pages_although_one_might_hold_it(db: Db) -> None:
+    assert (db.value("select pgflow._single_bytes()"), db.value("select pgflow._claim_bytes()")) == (
+        4 << 20,
+        16 << 20,
+    )
+    large = [text(1 << 20) for _ in range(5)]
+    run = finished_in_ranges(db, *large)
+    assert claimed_input(db, "s") is None
+    assert db.row("select * from pgflow.paged_input(%s, 's', 0)", run).paged == {"m": 5}
+
+
+def test_what_comes_with_a_claim_is_made_of_pages_there(db: Db) -> None:
+    large = [text(1 << 20) for _ in range(3)]
+    finished_in_ranges(db, *large)
+    assert state(db, db.value("select run_id from pgflow.runs"), "m").output is None
+    assert claimed_input(db, "s") == {"m": large}
