@@ -66,18 +66,19 @@ def execute(
     *,
     observer: Observer | None = None,
     begun: Callable[[engine.Connection], None] | None = None,
+    serving: Callable[[Worker], None] | None = None,
 ) -> RunSummary:
     """Start the run, or go on with it; serve it to its end. The order of all that is decided here.
 
     ``begun`` is called once there is a run to work on, and perhaps again where the connection is lost; not
-    for one that has completed, which is only read: no worker is started for it. A run
-    that is interrupted (SIGINT, SIGTERM, an operator) or takes longer than its timeout is left in order:
-    ``interrupted`` or ``timed_out`` is set then. Raises RunNotFound, InputError, what Worker.run raises, and
-    KeyboardInterrupt where we were interrupted before there was a run.
+    for one that has completed, which is only read: no worker is started for it. ``serving`` is given each
+    worker before it runs. A run that is interrupted (SIGINT, SIGTERM, an operator) or takes longer than its
+    timeout is left in order: ``interrupted`` or ``timed_out`` is set then. Raises RunNotFound, InputError,
+    what Worker.run raises, and KeyboardInterrupt where we were interrupted before there was a run.
     """
     reentry.refuse("execute()")
     settings, flow_slug = request.worker_settings(database.dsn), request.flow
-    wanted = str(uuid4()) if request.run_id is None else _as_uuid(request.run_id)
+    wanted = str(uuid4()) if request.run_id is None else as_uuid(request.run_id)
     known = _known_status(database.dsn, wanted, flow_slug) if request.resume else None
     if known == "completed":
         return _summary(database, wanted, flow_slug, _NOTHING_DONE)
@@ -104,8 +105,11 @@ def execute(
     until = None if deadline is None else lambda: time.monotonic() > deadline
     make = lanes if request.executor is None else factory(request.executor, settings.workers)
     while True:
+        worker = Worker(settings, observer=observer, executor=make)
+        if serving is not None:
+            serving(worker)
         try:
-            report = Worker(settings, observer=observer, executor=make).run(until, begin=begin)
+            report = worker.run(until, begin=begin)
         finally:
             if request.loaded and not started:
                 _drop_load(database.dsn, wanted)
@@ -122,7 +126,8 @@ def _drop_load(dsn: str, run_id: str) -> None:
         loads.drop(keeper.begin(), run_id)
 
 
-def _as_uuid(run_id: str) -> str:
+def as_uuid(run_id: str) -> str:
+    """The id of a run as PostgreSQL writes it. Raises RunNotFound for what can be none."""
     try:
         return str(UUID(run_id))
     except ValueError:
@@ -289,19 +294,25 @@ def _run(
         if request.key is not None:
             request = _of_key(database.dsn, flow, request, items, mode)
         elif request.loaded and request.run_id is not None:
-            feeding_items.load_for(database.dsn, flow, items, _as_uuid(request.run_id), mode, pages)
+            feeding_items.load_for(database.dsn, flow, items, as_uuid(request.run_id), mode, pages)
         if request.resume and request.run_id is not None:
-            adopting.adopt(database.dsn, flow, _as_uuid(request.run_id), mode)
+            adopting.adopt(database.dsn, flow, as_uuid(request.run_id), mode)
         summary = execute(database, request, observer=observer)
         if summary.status == "completed":
             return whole_output(database.dsn, flow, summary.run_id)
+    raise unfinished(flow, summary)
+
+
+def unfinished(flow: Flow, summary: RunSummary) -> BaseException:
+    """What ``run()`` raises for a run that has not completed."""
     if summary.status == "failed":
-        raise _run_failed(summary)
+        return _run_failed(summary)
     hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
     if summary.timed_out:
-        raise WaitTimeout(f"Timeout waiting for run {summary.run_id} to reach status 'completed'", hint=hint)
+        text = f"Timeout waiting for run {summary.run_id} to reach status 'completed'"
+        return WaitTimeout(text, hint=hint)
     how = BY_OPERATOR if summary.by_operator else "interrupted"
-    raise KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
+    return KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
 
 
 def _of_key(dsn: str, flow: Flow, request: RunRequest, items: Any, mode: str) -> RunRequest:

@@ -232,7 +232,7 @@ def test_a_retry_by_an_operator_is_seen(client: Client, dsn: str) -> None:
 def test_a_failure_that_was_retried_meanwhile_is_not_raised(
     client: Client, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, original = failed_run(client, dsn), Run._failure
+    run, original = failed_run(client, dsn), Run.failure
     retried: list[int] = []
 
     def slowly(self: Run) -> RunFailed:
@@ -242,7 +242,7 @@ def test_a_failure_that_was_retried_meanwhile_is_not_raised(
                 retried.append(engine.retry_failed_tasks(conn, self.run_id))
         return failure
 
-    monkeypatch.setattr(Run, "_failure", slowly)
+    monkeypatch.setattr(Run, "failure", slowly)
     with threaded(Worker(settings(dsn, "single"))):
         assert run.wait(timeout=20).status == "completed"
     assert retried == [1]

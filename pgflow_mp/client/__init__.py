@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from pgflow_mp.client.client import Client
 from pgflow_mp.client.run_handles import Run, Step
+from pgflow_mp.flows.finished_item import FinishedItem
 
-__all__ = ["Client", "Run", "Step"]
+__all__ = ["Client", "FinishedItem", "Run", "Step"]

@@ -19,6 +19,8 @@ import msgspec
 import psycopg
 
 from pgflow_mp.client import feeding_items, keyed_runs
+from pgflow_mp.client.finished_items import finished_items
+from pgflow_mp.client.following import Follower
 from pgflow_mp.client.run_handles import Run, check_step
 from pgflow_mp.db import connection, engine, patience, run_keys, schema
 from pgflow_mp.db.connection import Backoff
@@ -28,6 +30,7 @@ from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
+from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
 from pgflow_mp.values.inputs import encode_input
@@ -174,6 +177,22 @@ class Client:
         with self._another() as keeper:
             for index, raw in documents.iter_results(keeper.connection(), run_id, step):
                 yield index, None if raw is None else msgspec.json.decode(raw)
+
+    def _as_completed(
+        self, run: Run, step: str, ordered: bool, timeout: float | None
+    ) -> Iterator[FinishedItem]:
+        self._check_step(run.run_id, step)
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._follow(run, step, ordered, deadline)
+
+    def _follow(self, run: Run, step: str, ordered: bool, deadline: float | None) -> Iterator[FinishedItem]:
+        with self._another() as keeper:
+            follower = Follower(keeper, run.run_id, step, inputs=True, ordered=ordered, deadline=deadline)
+            for ended in follower:
+                for each in ended:
+                    yield from finished_items(each)
+        if follower.run.status == "failed" and run.refresh().status == "failed":
+            raise run.failure()
 
     def _map_output(self, run_id: str, step: str) -> list[Any]:
         """The outputs of a completed map, None for failed items, out of its tasks."""

@@ -39,7 +39,8 @@ class Follower:
     That is when the step is over, or its run is; with ``to_the_end`` when the run is. ``ordered``: in the
     order of indexes, else as they end. ``inputs``: whether they are wanted. ``deadline`` is as of
     time.monotonic(); once it has passed WaitTimeout is raised. ``run`` and ``step`` are as they were last.
-    Raises RunNotFound, FlowNotFound, and DatabaseUnavailable where the keeper gives up.
+    ``check`` is called before each wait, and may raise. Raises RunNotFound, FlowNotFound, and
+    DatabaseUnavailable where the keeper gives up.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Follower:
         ordered: bool = False,
         to_the_end: bool = False,
         deadline: float | None = None,
+        check: Callable[[], object] | None = None,
     ) -> None:
         self._keeper = keeper
         self._run_id = run_id
@@ -60,6 +62,7 @@ class Follower:
         self._ordered = ordered
         self._to_the_end = to_the_end
         self._deadline = deadline
+        self._check = check
         self._had = IndexSet()
         self._far = 0
         """Where to look besides the beginning, if that takes several looks."""
@@ -80,6 +83,8 @@ class Follower:
                 yield stretches
             if over and (self.run.status != "started" or not self._to_the_end):
                 return
+            if self._check is not None:
+                self._check()
             pause = PAUSES[0] if found else min(PAUSES[1], _GROWTH * pause)
             self._wait(pause)
 

@@ -19,6 +19,7 @@ from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, W
 
 if TYPE_CHECKING:
     from pgflow_mp.client.client import Client
+    from pgflow_mp.flows.finished_item import FinishedItem
 
 RunStatus = Literal["started", "completed", "failed"]
 WaitedFor = Literal["started", "completed", "failed", "skipped"]
@@ -222,7 +223,7 @@ class Run:
                 continue
             if status == "failed":
                 return self
-            failure = self._failure()
+            failure = self.failure()
             if self.refresh().status == "failed":
                 raise failure
         if status == "completed":
@@ -239,6 +240,18 @@ class Run:
         """Outputs of a step's completed tasks in index order, streamed. FlowNotFound for an unknown step."""
         return self._client.results(self.run_id, step)
 
+    def as_completed(
+        self, step: str, *, ordered: bool = False, timeout: float | None = None
+    ) -> Iterator[FinishedItem]:
+        """Items of a step as they end, each once, until the step is over, in constant memory.
+
+        Those that failed for good are among them. ``ordered``: in the order of their indexes; an item that
+        takes long then holds back those behind it. Once there are no more, raises RunFailed if the run has
+        failed or was cancelled; WaitTimeout after ``timeout`` seconds, and FlowNotFound for an unknown step.
+        Lost connections are opened again.
+        """
+        return self._client._as_completed(self, step, ordered, timeout)
+
     def cancel(self, reason: str = "Run cancelled") -> Run:
         """End the run as failed; returns the run itself."""
         self._client.cancel(self.run_id, reason)
@@ -250,7 +263,8 @@ class Run:
         self.refresh()
         return count
 
-    def _failure(self) -> RunFailed:
+    def failure(self) -> RunFailed:
+        """What waiting for a run raises that has failed: the step, index and error of its first failure."""
         failed, count = self._client._call(lambda conn: tasks.failed_tasks(conn, self.run_id, 1))
         where = f"Run {self.run_id} of flow {self.flow_slug!r} failed: "
         if not failed:

@@ -34,3 +34,14 @@ def may_prune(conn: Connection) -> bool:
         "select has_function_privilege('pgflow.prune_runs(interval, text[], int)', 'execute')"
     ).fetchone()
     return row == (True,)
+
+
+def remove_run(conn: Connection, run_id: str) -> None:
+    """Let go of one run that has ended, and of all that is left of it; of one that is not there nothing is.
+
+    For the schema's owner, and with the access "operator".
+    """
+    while True:
+        row = conn.execute("select is_done from pgflow.remove_run(%s::uuid)", (run_id,)).fetchone()
+        if row is None or row[0]:
+            return

@@ -16,12 +16,14 @@ Everything is checked where it is written: a wrong definition raises FlowDefinit
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
+from importlib import import_module
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pgflow_mp.flows import on_start as starting
 from pgflow_mp.flows import storage, validation
+from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.options import FLOW
 from pgflow_mp.flows.options import names as option_names
 from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepDefinition, StepOptions, Steps, build_step
@@ -168,6 +170,36 @@ class Flow:
     def start_functions(self) -> Mapping[str, starting.StartFunction]:
         """What on_start was given, by name in definition order, read-only."""
         return MappingProxyType(self._steps.on_start)
+
+    def imap(
+        self,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        step: str | None = None,
+        ordered: bool = True,
+        keep: bool = True,
+        **options: Any,
+    ) -> Generator[FinishedItem, None, None]:
+        """Run the flow over ``items`` here, on all cores, and yield each item as it ends, while others run.
+
+            for item in flow.imap(items, workers=4):
+                print(item.index, item.input, item.output)
+
+        The items are those of the map ``step``, if it is not the flow's only or last one; each has index,
+        input, output (converted as of :func:`pgflow_mp.run`), error, seconds and status, "failed" where it
+        failed for good. They come in the order of ``items``, or, if not ``ordered``, as they end. All are
+        stored first, and so is what comes out: memory stays the same, and the work never waits for who reads.
+        The run begins with the first ``next()``; leaving the loop before its end cancels it. With
+        ``keep=False`` nothing is left of it in the database then, however it ended. ``options`` are those of
+        run(): dsn, data_dir, workers, timeout, params, run_id, executor and so on; and so are the errors:
+        RunFailed after the last item, WaitTimeout, KeyboardInterrupt, after which the run can be resumed if
+        it is kept; InputError and FlowNotFound at once.
+        """
+        streaming = import_module("pgflow_mp.client.streaming")  # a flow needs no database until then
+        found: Generator[FinishedItem, None, None] = streaming.imap(
+            self, items, step=step, ordered=ordered, keep=keep, **options
+        )
+        return found
 
     def shape(self) -> dict[str, Any]:
         """What the start-up check compares with the database (contract: worker section 6.1)."""

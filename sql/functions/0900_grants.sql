@@ -28,7 +28,7 @@ begin
       using errcode = 'invalid_parameter_value';
   end if;
   if access = 'operator' then
-    v_names := v_names || array['cancel_run', 'retry_failed_tasks', 'add_new_steps', 'prune_runs'];
+    v_names := v_names || array['cancel_run', 'retry_failed_tasks', 'add_new_steps', 'prune_runs', 'remove_run'];
   end if;
   if access = 'worker' then
     v_names := v_names || array[
@@ -114,6 +114,7 @@ begin
         ('run_failures', 'run_results'),
         ('run_tallies', 'run_results'),
         ('finished_items', 'run_results'),
+        ('remove_run', 'prune_runs'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),
