@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import warm_python
+
 FLOWS = Path(__file__).with_name("cli_flows.py")
 WIDTH = 80
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]")
@@ -58,15 +60,20 @@ class Cli:
         return [sys.executable, "-m", "pgflow_mp", *arguments, *named]
 
     def __call__(self, *arguments: str, stdin: str = "", prefix: tuple[str, ...] = (), **env: str) -> Done:
-        done = subprocess.run(
-            [*prefix, *self.command(*arguments)],
-            cwd=self.cwd,
-            env=environment(self.cwd, **env),
-            input=stdin.encode(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+        variables = environment(self.cwd, **env)
+        if not prefix and warm_python.can_run(variables):
+            _, _, module, *rest = self.command(*arguments)
+            done = warm_python.run(module, rest, cwd=self.cwd, env=variables, input=stdin.encode())
+        else:
+            done = subprocess.run(
+                [*prefix, *self.command(*arguments)],
+                cwd=self.cwd,
+                env=variables,
+                input=stdin.encode(),
+                capture_output=True,
+                timeout=60,
+                check=False,
+            )
         return Done(done.returncode, done.stdout.decode(), done.stderr.decode())
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:

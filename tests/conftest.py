@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+import warm_python
 from database_server import DatabaseServer, room_in_memory
 from worker_harness import end_processes
 
@@ -173,6 +174,7 @@ def _no_worker_left() -> Iterator[None]:
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Fail the session if a process that a test started is still there."""
+    warm_python.end()
     deadline = time.monotonic() + 3.0
     while (left := _left_behind()) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -1,0 +1,52 @@
+"""Commands that tests run in processes forked from one that is warm are processes like any other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import warm_python
+
+PROGRAM = """
+import os, sys
+if sys.argv[1:] == ["sleep"]:
+    import time; time.sleep(60)
+print(sys.argv[1:], os.getcwd(), os.environ.get("MARK"), sys.stdin.read().upper(), sys.path[0])
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"psycopg", "pgflow_mp"}))
+print(__name__, sys.modules["__main__"].__dict__ is globals(), os.listdir("/dev/fd") and "fds")
+print("to stderr", file=sys.stderr)
+sys.exit(7)
+"""
+
+
+def test_it_has_its_own_streams_directory_environment_and_status(tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    env = {**os.environ, "MARK": "mine"}
+    warm = warm_python.run("program", ["a", "b c"], cwd=tmp_path, env=env, input=b"x" * 100_000)
+    cold = subprocess.run(
+        [sys.executable, "-m", "program", "a", "b c"],
+        cwd=tmp_path,
+        env=env,
+        input=b"x" * 100_000,
+        capture_output=True,
+        check=False,
+    )
+    assert warm.returncode == cold.returncode == 7
+    assert warm.stdout.replace(b"['psycopg']", b"[]") == cold.stdout  # nothing of ours is there before
+    assert warm.stderr == cold.stderr == b"to stderr\n"
+    assert "MARK" not in os.environ
+
+
+def test_one_that_goes_on_for_too_long_is_killed_and_what_is_told_at_the_start_is_not_for_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        warm_python.run("program", ["sleep"], cwd=tmp_path, env=os.environ, timeout=0.3)
+    assert warm_python.run("program", [], cwd=tmp_path, env=os.environ).returncode == 7
+    assert warm_python.can_run({**os.environ, "MARK": "mine"})
+    assert not warm_python.can_run({**os.environ, "PYTHONUTF8": "0"})
+    assert not warm_python.can_run({**os.environ, "LC_ALL": "C"})
