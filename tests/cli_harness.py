@@ -138,6 +138,10 @@ class OnTerminal:
             assert time.monotonic() < deadline, f"no {pattern!r} in:\n{self.text}"
             self._read(0.1)
 
+    def type(self, text: str) -> None:
+        """Type it on the keyboard."""
+        os.write(self._terminal, text.encode())
+
     def interrupt(self) -> None:
         """Press Ctrl-C."""
         os.killpg(self.process.pid, signal.SIGINT)

@@ -15,7 +15,7 @@ from typing import Any, Final
 from pgflow_mp.cli.input_options import InputChoice, agree, parameter
 from pgflow_mp.cli.parser import UsageError, program
 from pgflow_mp.cli.wanted_items import ENDED, WantedItems
-from pgflow_mp.errors import ConfigError
+from pgflow_mp.errors import ConfigError, InputError
 
 _SETTINGS: Final = (
     "workers",
@@ -185,6 +185,73 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         database_choice(args),
         key,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RetryOrder:
+    """Items to try again of the run with this id, or how that begins.
+
+    ``steps``, ``indexes`` (stretches [first, end)) and ``errors`` say which of those that failed; None: all.
+    ``failed``: only what a failed run had not finished; ``new_steps``: none, but steps that the flow has got
+    since, with ``compile`` as of --compile. ``sure``: nobody is asked. ``json``: for programs.
+    ``tells``: standard output is for what is said, not for results.
+    """
+
+    run: str
+    flow: str | None
+    steps: list[str] | None
+    indexes: list[tuple[int, int]] | None
+    errors: list[str] | None
+    failed: bool
+    new_steps: bool
+    compile: str
+    dry_run: bool
+    sure: bool
+    json: bool
+    tells: bool
+    database: DatabaseChoice
+
+
+def retry_order(args: argparse.Namespace) -> RetryOrder:
+    """What ``retry`` has found. Raises UsageError and InputError for what makes no sense."""
+    chosen = {name: _several(args, name) for name in ("step", "index", "error")}
+    if any("\0" in text for text in [*(chosen["step"] or ()), *(chosen["error"] or ())]):
+        raise InputError("--step and --error must not contain a NUL character")
+    others = [name for name, given in chosen.items() if given is not None] + ["dry-run"] * args.dry_run
+    others += ["failed"] * args.failed
+    for name in ("failed", "new_steps"):
+        option = name.replace("_", "-")
+        if getattr(args, name) and (beside := [other for other in others if other != option]):
+            raise UsageError(
+                f"--{option} and --{beside[0]} exclude each other", hint="Leave one of them away."
+            )
+    if not args.work:
+        for name in ("output", "output_format", "results", "timeout"):
+            if name in args.given:
+                option = "--" + name.replace("_", "-")
+                raise UsageError(f"{option} is for --work", hint="Workers know nothing of this command.")
+    indexes = chosen["index"]
+    return RetryOrder(
+        args.run,
+        args.flow,
+        chosen["step"],
+        None if indexes is None else [span for spans in indexes for span in spans],
+        chosen["error"],
+        args.failed,
+        args.new_steps,
+        args.compile,
+        args.dry_run,
+        args.yes,
+        args.json,
+        not args.json and args.output != "-",
+        database_choice(args),
+    )
+
+
+def _several(args: argparse.Namespace, name: str) -> list[Any] | None:
+    """The values of an option that may be given several times; its variable holds one."""
+    given = getattr(args, name)
+    return given if given is None or name in args.given else [given]
 
 
 def input_choice(args: argparse.Namespace) -> InputChoice:

@@ -35,7 +35,7 @@ VERBS: Final = {
     "start": Verb("start", "start a run and leave the work to the workers"),
     "status": Verb("status", "show recent runs, or one of them"),
     "results": Verb("fetching", "write the results of a run or a step to a file"),
-    "retry": Verb("retry", "go on with a failed run: what failed is tried again"),
+    "retry": Verb("retry", "try failed items again, and compute again what followed from them"),
     "cancel": Verb("cancel", "end a run; what runs of it is stopped"),
     "prune": Verb("prune", "remove runs that ended long ago"),
     "replay": Verb("replay", "execute one item of a run again, here, to debug it"),

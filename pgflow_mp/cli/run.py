@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from pgflow_mp.cli import converters
@@ -58,7 +58,7 @@ def configure(parser: Parser, verb: str) -> None:
 
 
 @dataclass(frozen=True)
-class _Job:
+class Job:
     """What is known before the database is opened. ``flow`` is None if only the run can tell.
 
     ``given`` may be why there is no input, where a run may have the key.
@@ -76,14 +76,14 @@ def execute(args: argparse.Namespace) -> int:
     return perform(run_order(args))
 
 
-def perform(order: RunOrder) -> int:
-    """The same of an order, whichever command gave it."""
+def perform(order: RunOrder, job: Job | None = None) -> int:
+    """The same of an order, whichever command gave it, and what is known of it already."""
     from pgflow_mp.cli import summary
     from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.cli.growing import adopt
     from pgflow_mp.cli.output import stdout_for_results
 
-    job = _prepare(order)
+    job = prepare(order) if job is None else replace(job, order=order)
     workers = order.work.processes
     with stdout_for_results() as results, open_database(order.database, workers=workers) as database:
         flow, run, is_new = _find(job, database)
@@ -125,7 +125,7 @@ def _write(told: Told, asked: list[Asked], database: OpenDatabase, results: IO[s
         raise errors[0]
 
 
-def _prepare(order: RunOrder) -> _Job:
+def prepare(order: RunOrder) -> Job:
     """Everything that can be wrong with flow and input is found here, before anything is started."""
     from pgflow_mp.cli import feeding, keyed, preflight
     from pgflow_mp.loading.targets import Target, resolve_app
@@ -136,15 +136,15 @@ def _prepare(order: RunOrder) -> _Job:
         flow = flows[0] if len(flows) == 1 else None
         if flow is not None:
             check_asked(order, flow)
-        return _Job(order, targets, flows, flow, None)
+        return Job(order, targets, flows, flow, None)
     assert order.flow is not None  # noqa: S101 - run_order sees to it
     given = feeding.read(order.input, order.database.dsn)
     flows, flow, feed = keyed.prepare(targets, order.flow, order.input, given, order.key, order.database)
     check_asked(order, flow)
-    return _Job(order, targets, flows, flow, feed)
+    return Job(order, targets, flows, flow, feed)
 
 
-def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None, bool]:
+def _find(job: Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None, bool]:
     """The flow, the run to go on with, if there is one, and whether it was started just now.
 
     That is so for one with a key. Raises RunNotFound, FlowNotFound, and InputError for another input.
@@ -159,6 +159,11 @@ def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None, 
         return job.flow, *_of_key(job, job.flow, order.key, database)
     with database.connect() as conn:
         run = find_run(conn, order.resume)
+    return flow_of(job, run), run, False
+
+
+def flow_of(job: Job, run: RunRow) -> FlowFacts:
+    """The flow of a run that exists. Raises FlowNotFound."""
     flow = next((flow for flow in job.flows if flow.slug == run.flow_slug), None)
     if flow is None:
         here = ", ".join(flow.slug for flow in job.flows)
@@ -166,10 +171,10 @@ def _find(job: _Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None, 
             f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})",
             hint=f"Name the file or module that holds it: {command('run')} FLOW --resume {run.run_id}",
         )
-    return flow, run, False
+    return flow
 
 
-def _of_key(job: _Job, flow: FlowFacts, key: str, database: OpenDatabase) -> tuple[RunRow, bool]:
+def _of_key(job: Job, flow: FlowFacts, key: str, database: OpenDatabase) -> tuple[RunRow, bool]:
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.keyed import KeyedStart, is_given
 
@@ -189,7 +194,7 @@ def _of_key(job: _Job, flow: FlowFacts, key: str, database: OpenDatabase) -> tup
 
 
 def _work(
-    job: _Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase, *, is_new: bool
+    job: Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase, *, is_new: bool
 ) -> tuple[int, RunSummary]:
     """Start or go on with the run and serve it; the exit status, and what was done."""
     from pgflow_mp import runner

@@ -21,6 +21,7 @@ import psycopg
 from pgflow_mp.client import feeding_items, keyed_runs
 from pgflow_mp.client.finished_items import finished_items
 from pgflow_mp.client.following import Follower
+from pgflow_mp.client.retried import Indexes, Retry, choice_of
 from pgflow_mp.client.run_handles import Run, check_step
 from pgflow_mp.db import connection, engine, patience, run_keys, schema
 from pgflow_mp.db.connection import Backoff
@@ -28,6 +29,7 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import Hints
 from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.reads import documents, runs
+from pgflow_mp.db.retrying import retry_items
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
 from pgflow_mp.flows.finished_item import FinishedItem
@@ -150,6 +152,31 @@ class Client:
         if status != "failed":
             raise InputError(f"Run {run_id} is {status}, only a failed run can be retried")
         return self._call(lambda conn: engine.retry_failed_tasks(conn, run_id), long=True)
+
+    def retry(
+        self,
+        run: Run | str,
+        *,
+        steps: str | Iterable[str] | None = None,
+        indexes: Indexes | None = None,
+        errors: str | Iterable[str] | None = None,
+        dry_run: bool = False,
+    ) -> Retry:
+        """Try failed items of a run again, tolerated ones, too, whether it failed, is completed or goes on.
+
+        Of these ``steps``, with these ``indexes``, with an error that contains one of these texts; all of
+        them by default. Steps that were given such an item are computed again, as is what follows from them;
+        a failed run goes on with what was not finished, too. Answers what was done, which is nothing if there
+        is nothing to do; with ``dry_run`` what would be. Raises RunNotFound, FlowNotFound for an unknown
+        step, and InputError if the run would fail again at once.
+        """
+        run_id = run if isinstance(run, str) else run.run_id
+        choice = choice_of(steps, indexes, errors)
+        self._found(run_id)
+        for step in choice.steps or ():
+            self._check_step(run_id, step)
+        found = self._call(lambda conn: retry_items(conn, run_id, choice, dry_run=dry_run), long=True)
+        return Retry(run_id, tuple(found))
 
     def results(self, run_id: str, step: str) -> Iterator[Any]:
         """Outputs of a step's completed tasks in index order, streamed; any size.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
+from pgflow_mp.client.retried import Indexes, Retry
 from pgflow_mp.db import run_keys
 from pgflow_mp.db.engine import RunRow
 from pgflow_mp.db.reads import documents, runs, tasks
@@ -88,7 +89,7 @@ class Step:
 class Run:
     """A run as of its last :meth:`refresh`: what the database said then.
 
-    A failed run that is retried is ``started`` again. Payloads are read when they are first asked for.
+    A run that is retried is ``started`` again. Payloads are read when they are first asked for.
     """
 
     def __init__(self, client: Client, row: RunRow) -> None:
@@ -198,6 +199,8 @@ class Run:
         view = self._client._call(lambda conn: runs.run_view(conn, self.run_id))
         if view is None:
             raise RunNotFound(f"Run not found: {self.run_id}")
+        if view[0].completed_at != self._row.completed_at:
+            self._output = None  # it was retried
         self._row, rows = view
         known, self._steps = self._steps or {}, {}
         for row in rows:
@@ -216,7 +219,7 @@ class Run:
             return self._client._found(self.run_id) != "started"
 
         deadline = time.monotonic() + timeout
-        while self.status != "completed":  # which is for good; a failed run may have been retried meanwhile
+        while self.status != "completed":  # as far as we know; a failed run may have been retried meanwhile
             if not self._client._wait(look, self.run_id, deadline - time.monotonic()):
                 raise WaitTimeout(f"Timeout waiting for run {self.run_id} to reach status '{status}'")
             if self.refresh().status != "failed":
@@ -262,6 +265,19 @@ class Run:
         count = self._client.retry_failed(self.run_id)
         self.refresh()
         return count
+
+    def retry(
+        self,
+        *,
+        steps: str | Iterable[str] | None = None,
+        indexes: Indexes | None = None,
+        errors: str | Iterable[str] | None = None,
+        dry_run: bool = False,
+    ) -> Retry:
+        """Try failed items again, tolerated ones, too: see :meth:`Client.retry`."""
+        done = self._client.retry(self, steps=steps, indexes=indexes, errors=errors, dry_run=dry_run)
+        self.refresh()
+        return done
 
     def failure(self) -> RunFailed:
         """What waiting for a run raises that has failed: the step, index and error of its first failure."""

@@ -128,11 +128,11 @@ def claim_tasks(
 
 COMPLETE_TASKS: Final = (
     "select accepted, rejected, step_status, run_status "
-    "from pgflow.complete_tasks(%s::uuid, %s, %s, %s, %s::uuid, %s)"
+    "from pgflow.complete_tasks(%s::uuid, %s, %s, %s, %s::uuid, %s, %s)"
 )
 FAIL_TASKS: Final = (
     "select accepted, rejected, step_status, run_status "
-    "from pgflow.fail_tasks(%s::uuid, %s, %s, %s::text[], %s::uuid, %s, %s::boolean[])"
+    "from pgflow.fail_tasks(%s::uuid, %s, %s, %s::text[], %s::uuid, %s, %s::boolean[], %s)"
 )
 
 
@@ -148,7 +148,10 @@ def complete_tasks(
     """Record the outputs of tasks of one step; only those that this worker holds at these attempts."""
     row = conn.execute(
         COMPLETE_TASKS,
-        (run_id, step_slug, Int4Array(indexes), RawJsonArray(outputs), worker_id, Int4Array(attempts)),
+        (
+            *(run_id, step_slug, Int4Array(indexes), RawJsonArray(outputs)),
+            *(worker_id, Int4Array(attempts), Int8Array(())),
+        ),
         binary=True,
     ).fetchone()
     return Settled._make(cast("tuple[Any, ...]", row))
@@ -175,6 +178,7 @@ def fail_tasks(
             worker_id,
             Int4Array(attempts),
             list(permanent),
+            Int8Array(()),
         ),
         binary=True,
     ).fetchone()

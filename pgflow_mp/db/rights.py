@@ -40,7 +40,14 @@ _STARTER: Final = (
     "run_of_key",
     "keys_of_runs",
 )
-_OPERATOR: Final = ("cancel_run", "retry_failed_tasks", "add_new_steps", "prune_runs", "remove_run")
+_OPERATOR: Final = (
+    "cancel_run",
+    "retry_failed_tasks",
+    "retry_items",
+    "add_new_steps",
+    "prune_runs",
+    "remove_run",
+)
 _WORKER: Final = (
     "flow_options",
     "flow_queues",

@@ -15,7 +15,7 @@ import psycopg
 from pgflow_mp.db import item_ranges
 from pgflow_mp.db.engine import COMPLETE_TASKS, FAIL_TASKS, Connection, Settled
 from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure
-from pgflow_mp.db.wire import Int4Array, RawJsonArray
+from pgflow_mp.db.wire import Int4Array, Int8Array, RawJsonArray
 
 
 class Completion(NamedTuple):
@@ -27,6 +27,8 @@ class Completion(NamedTuple):
     indexes: list[int]
     attempts: list[int]
     outputs: list[bytes]
+    msg_ids: Sequence[int] = ()
+    """Those of the claims: no result is taken from before a retry."""
 
 
 class Failure(NamedTuple):
@@ -39,6 +41,7 @@ class Failure(NamedTuple):
     attempts: list[int]
     errors: list[str]
     permanent: list[bool]
+    msg_ids: Sequence[int] = ()
 
 
 Call = Completion | Failure | RangeCompletion | RangeFailure
@@ -103,6 +106,7 @@ def _send(conn: Connection, call: Call) -> psycopg.Cursor[tuple[Any, ...]]:
                 RawJsonArray(call.outputs),
                 call.worker_id,
                 Int4Array(call.attempts),
+                Int8Array(call.msg_ids),
             ),
             binary=True,
         )
@@ -116,6 +120,7 @@ def _send(conn: Connection, call: Call) -> psycopg.Cursor[tuple[Any, ...]]:
             call.worker_id,
             Int4Array(call.attempts),
             call.permanent,
+            Int8Array(call.msg_ids),
         ),
         binary=True,
     )

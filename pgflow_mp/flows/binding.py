@@ -60,7 +60,8 @@ class Argument:
 class StepFacts:
     """What binding needs to know about a step. ``batch``: its handler is given a list of items at once.
 
-    ``values`` are the names of its flow's on_start functions.
+    ``values`` are the names of its flow's on_start functions, ``tolerant`` the parents whose outputs may hold
+    the null of a failed item.
     """
 
     flow_slug: str
@@ -69,6 +70,7 @@ class StepFacts:
     dependencies: tuple[str, ...]
     batch: bool = False
     values: tuple[str, ...] = ()
+    tolerant: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:

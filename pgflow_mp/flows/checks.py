@@ -13,6 +13,7 @@ from pgflow_mp.flows.annotations import plain
 from pgflow_mp.flows.batch_types import check_answered, check_received, item_of, refuse_members
 from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts, resolve
 from pgflow_mp.flows.convertible import KNOWN, unreadable, unwritable
+from pgflow_mp.flows.tolerated import check_null
 from pgflow_mp.flows.validation import describe
 from pgflow_mp.values import reading
 
@@ -54,7 +55,10 @@ def reader(handler: Handler, argument: Argument, facts: StepFacts) -> tuple[Any,
             check_received(wanted, argument.name, _handler(handler, facts))
         trouble = unreadable(wanted)
         if trouble is None:
-            return wanted, reading.decoder(wanted)
+            decode = reading.decoder(wanted)
+            if facts.tolerant:
+                check_null(argument, wanted, decode, facts, _handler(handler, facts))
+            return wanted, decode
         what, hint = f"{trouble.shown}{trouble.place}", trouble.hint
     except FlowDefinitionError:
         raise

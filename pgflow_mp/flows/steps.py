@@ -85,6 +85,11 @@ class StepDefinition:
     arguments: tuple[Argument, ...]
 
     @property
+    def tolerates(self) -> bool:
+        """Whether its output may hold the null of an item that failed."""
+        return any(self.policy.get(name) for name in ("tolerated_failures", "tolerated_share"))
+
+    @property
     def batch(self) -> int:
         """How many items the handler is given at once, as a list; 0 if it gets them one by one."""
         return int(self.policy.get("batch", 0))
@@ -149,7 +154,10 @@ def build_step(
     barrier = storage.check_barrier(options, where, [steps[parent] for parent in parents], steps.storage)
     stored = storage.check_storage(options.get("storage"), where) if kind == "map" else None
     policy = validation.check_policy(options, where)
-    facts = StepFacts(flow_slug, slug, kind == "map", parents, "batch" in policy, tuple(steps.on_start))
+    facts = StepFacts(
+        *(flow_slug, slug, kind == "map", parents, "batch" in policy, tuple(steps.on_start)),
+        tolerant=tuple(parent for parent in parents if steps[parent].tolerates),
+    )
     names = {} if caller.f_locals is caller.f_globals else caller.f_locals
     arguments = bind(function, facts, names)
     check_annotations(function, arguments, facts, names)

@@ -15,7 +15,10 @@ _MAPS: Final = """
       g.leased, g.free,
       p.items + t.without_page + g.leased + g.free + m.items - m.next_index as counted,
       (select coalesce(sum(upper(u) - lower(u)), 0) from unnest(c.span) u) as covered,
-      (int4multirange(int4range(0, m.items)) * e.span - c.span)::text as missing,
+      case
+        when ss.status = 'skipped' and m.source_step is not null then '{}' -- what its parent has done since
+        else (int4multirange(int4range(0, m.items)) * e.span - c.span)::text
+      end as missing,
       (c.span - int4multirange(int4range(0, m.items)))::text as beyond,
       p.items as in_pages,
       (case when m.source_step is null or ss.status = 'completed' then

@@ -233,7 +233,9 @@ class Batch(AnyBatch):
         """What records that an item failed, for good if ``permanent``."""
         item = self.items[position]
         run, step = self.runs[item.run], self.steps[item.step]
-        return Group(run, step, self.worker_id, True, [item.index], [item.attempt], [body], [permanent])
+        return Group(
+            run, step, self.worker_id, True, [item.index], [item.attempt], [body], [permanent], [item.msg_id]
+        )
 
     def open_messages(self) -> list[int]:
         """Message ids of the items that still need us."""

@@ -82,6 +82,8 @@ class Group(AnyGroup):
     attempts: list[int] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     permanent: list[bool] = field(default_factory=list)
+    msg_ids: list[int] = field(default_factory=list)
+    """Those of the claims."""
 
     @property
     def key(self) -> GroupKey:
@@ -104,6 +106,7 @@ class Group(AnyGroup):
         self.attempts += other.attempts
         self.bodies += other.bodies
         self.permanent += other.permanent
+        self.msg_ids += other.msg_ids
 
     def _cut_off(self, first: int) -> Self:
         rest = dataclasses.replace(
@@ -112,8 +115,10 @@ class Group(AnyGroup):
             attempts=self.attempts[first:],
             bodies=self.bodies[first:],
             permanent=self.permanent[first:],
+            msg_ids=self.msg_ids[first:],
         )
         del self.indexes[first:], self.attempts[first:], self.bodies[first:], self.permanent[first:]
+        del self.msg_ids[first:]
         return rest
 
     def calls(self) -> list[Call]:
@@ -131,12 +136,12 @@ class Group(AnyGroup):
 
     def _call(self, first: int, end: int) -> Call:
         indexes, attempts = self.indexes[first:end], self.attempts[first:end]
-        bodies = self.bodies[first:end]
+        bodies, ids = self.bodies[first:end], self.msg_ids[first:end]
         if not self.failures:
-            return Completion(self.run, self.step, self.worker_id, indexes, attempts, bodies)
+            return Completion(self.run, self.step, self.worker_id, indexes, attempts, bodies, ids)
         errors = [body.decode("utf-8", "replace") for body in bodies]
         permanent = self.permanent[first:end]
-        return Failure(self.run, self.step, self.worker_id, indexes, attempts, errors, permanent)
+        return Failure(self.run, self.step, self.worker_id, indexes, attempts, errors, permanent, ids)
 
 
 def parts_of(calls: list[Call]) -> list[list[Call]]:

@@ -131,16 +131,18 @@ class Heartbeat(DatabaseThread):
             self._post(Deprecated())
 
     def _look(self, conn: Connection, hinted: Collection[bytes] | None) -> None:
-        """Whether runs that we hold tasks of were cancelled, all or those that were ``hinted`` at.
+        """Whether what we hold of runs is ours still: all that are over, or those that were ``hinted`` at.
 
-        Where one is over, the leases of its batches tell which of the tasks are not ours any more: those
-        that were claimed after it was retried are.
+        The leases of a run's batches tell which of the tasks are not ours any more: those that were claimed
+        after it was retried are. A run that goes on may be hinted at since some of its steps were set back.
         """
         held = self._held.held_runs()
         named = {run for run in held if hinted is None or run.encode() in hinted}
         if not named:
             return
-        over = {run.run_id for run in runs.run_heads(conn, named) if run.status != "started"}
+        over = named
+        if hinted is None:
+            over = {run.run_id for run in runs.run_heads(conn, named) if run.status != "started"}
         for lease in self._held.leases_of(over):
             with contextlib.suppress(psycopg.errors.LockNotAvailable):
                 self._extend_one(conn, lease)

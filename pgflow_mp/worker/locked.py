@@ -76,4 +76,5 @@ def as_group(call: Call) -> AnyGroup:
         list(call.attempts),
         list(bodies),
         permanent,
+        list(call.msg_ids),
     )

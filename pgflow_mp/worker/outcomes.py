@@ -106,6 +106,7 @@ class Collector:
             [item.index for item in items],
             [item.attempt for item in items],
             bodies,
+            msg_ids=[item.msg_id for item in items],
         )
         size = sum(map(len, bodies))
         self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes), size)
@@ -131,6 +132,7 @@ class Collector:
                 groups[key] = group
             group.indexes.append(item.index)
             group.attempts.append(item.attempt)
+            group.msg_ids.append(item.msg_id)
             group.bodies.append(outcome.body)
             size += len(outcome.body)
             if failed:
@@ -246,7 +248,9 @@ class Collector:
         outcome = Outcome(0, Kind.FAILED_FOR_GOOD, body, 0.0)
         self.note_failure(flow, task.run_id, task.step_slug, item, outcome, True)
         indexes, attempts = [task.task_index], [task.attempt]
-        group = Group(task.run_id, task.step_slug, worker_id, True, indexes, attempts, [body], [True])
+        group = Group(
+            *(task.run_id, task.step_slug, worker_id, True, indexes, attempts, [body], [True], [task.msg_id])
+        )
         self._settler.add([group], len(body))
 
     def _charge(self, crash: Parked) -> Outcome:

@@ -123,7 +123,7 @@ class Recorder:
             self._post(Said("error", text))
             if isinstance(call, RangeCompletion):
                 return [RangeFailure(*call[:3], call.lease_nos, [index], [text], [True])]
-            return [Failure(*call[:5], [text], [True])]
+            return [Failure(*call[:5], [text], [True], call.msg_ids)]
         if call.errors[0] != _UNSTORABLE:
             return [call._replace(errors=[_UNSTORABLE])]
         self._post(Said("error", f"The database does not let {name} fail: {first_line(error)}"))

@@ -1,5 +1,5 @@
 -- What follows from tasks that are done (contract section 8): the counter of their step, the completion of the step
--- with its output and of what depends on it, or the run's failure where no map can be made of the output.
+-- with its output and of what depends on it.
 
 -- Whether results of this step can be recorded, with the locks of the run and the step where they can: the step is
 -- started and the run has not failed. Else what the caller is to be answered; a run that is gone, or has failed
@@ -118,26 +118,6 @@ as $$
   end;
 $$;
 
--- The slug of a dependent map whose size this single step's output should tell but cannot.
-create or replace function pgflow._map_starved_by(flow_slug text, run_id uuid, step_slug text, output jsonb)
-returns text
-language sql
-stable
-set search_path = pg_catalog, pg_temp
-as $$
-  select child.step_slug
-  from pgflow.deps d
-  join pgflow.steps child
-    on child.flow_slug = d.flow_slug and child.step_slug = d.step_slug and child.step_type = 'map'
-  join pgflow.step_states ss
-    on ss.run_id = _map_starved_by.run_id and ss.step_slug = child.step_slug and ss.initial_tasks is null
-  where d.flow_slug = _map_starved_by.flow_slug
-    and d.dep_slug = _map_starved_by.step_slug
-    and (_map_starved_by.output is null or jsonb_typeof(_map_starved_by.output) <> 'array')
-  order by child.step_index
-  limit 1;
-$$;
-
 -- The step has just completed with this many tasks: its dependents lose one dependency, and a map over
 -- it learns its size. Caller holds the run's lock.
 create or replace function pgflow._release_dependents_of_completed(
@@ -200,7 +180,8 @@ declare
 begin
   -- One look-up by key each: a join may be planned through all runs of the flow. Nobody changes the row before we
   -- do, so it is where it was found.
-  select ss.ctid as row_id, ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks
+  select ss.ctid as row_id, ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks,
+    ss.failed_tasks
   into v_state
   from pgflow.step_states ss
   where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
@@ -226,6 +207,23 @@ begin
     update pgflow.step_states ss
     set remaining_tasks = v_state.remaining, spawned_tasks = v_spawn_to
     where ss.ctid = v_state.row_id;
+    return;
+  end if;
+
+  -- Failed items that were not among those to be tried again: see retry_items.
+  if v_state.failed_tasks > 0 and v_state.failed_tasks > pgflow._tolerated_failures(
+    _count_done.flow_slug, _count_done.step_slug, v_state.initial_tasks
+  ) then
+    perform pgflow._exhaust_step(
+      _count_done.flow_slug, _count_done.run_id, _count_done.step_slug,
+      (
+        select t.error_message
+        from pgflow.step_tasks t
+        where t.run_id = _count_done.run_id and t.step_slug = _count_done.step_slug and t.status = 'failed'
+        order by t.task_index
+        limit 1
+      )
+    );
     return;
   end if;
 
@@ -281,64 +279,5 @@ begin
     end
   );
   perform pgflow._advance_run(_count_done.run_id);
-end;
-$$;
-
--- A single step whose output cannot be mapped over ends its run, whatever its options say. The run's event
--- comes before the step's (contract). Caller holds the locks of the run and the step.
-create or replace function pgflow._fail_by_type_violation(
-  flow_slug text,
-  run_id uuid,
-  step_slug text,
-  output jsonb,
-  child_slug text
-)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-declare
-  v_produced text := coalesce(jsonb_typeof(output), 'null');
-  v_error text := format(
-    '[TYPE_VIOLATION] Map step %s expects array input but dependency %s produced %s',
-    child_slug, step_slug, v_produced
-  );
-  v_failed_at timestamptz;
-begin
-  update pgflow.step_tasks t
-  set status = 'failed',
-      failed_at = greatest(now(), t.started_at),
-      output = _fail_by_type_violation.output,
-      error_message = format('[TYPE_VIOLATION] Produced %s instead of array', v_produced)
-  where t.run_id = _fail_by_type_violation.run_id
-    and t.step_slug = _fail_by_type_violation.step_slug
-    and t.task_index = 0;
-
-  update pgflow.runs r
-  set status = 'failed', failed_at = greatest(now(), r.started_at)
-  where r.run_id = _fail_by_type_violation.run_id
-  returning r.failed_at into v_failed_at;
-  perform pgflow._emit_run_event(
-    _fail_by_type_violation.run_id,
-    'failed',
-    jsonb_build_object('flow_slug', _fail_by_type_violation.flow_slug, 'failed_at', v_failed_at)
-  );
-
-  update pgflow.step_states ss
-  set status = 'failed', failed_at = greatest(now(), ss.started_at), error_message = v_error
-  where ss.run_id = _fail_by_type_violation.run_id and ss.step_slug = _fail_by_type_violation.step_slug
-  returning ss.failed_at into v_failed_at;
-  perform pgflow._emit_step_event(
-    _fail_by_type_violation.run_id,
-    _fail_by_type_violation.step_slug,
-    'failed',
-    jsonb_build_object('error_message', v_error, 'failed_at', v_failed_at)
-  );
-
-  perform pgflow._end_open_tasks(_fail_by_type_violation.run_id, 'cancelled');
-  perform pgflow._archive_task_message(
-    _fail_by_type_violation.run_id, _fail_by_type_violation.step_slug, 0
-  );
 end;
 $$;

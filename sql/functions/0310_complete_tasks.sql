@@ -26,14 +26,17 @@ end;
 $$;
 
 -- Ours: completes many tasks of one step. With worker_id and attempts given, a result is taken only
--- from the worker and attempt that hold the task; without them (contract) from anyone.
+-- from the worker and attempt that hold the task; without them (contract) from anyone. msg_ids, where they are given,
+-- are those of the claims: a task that was queued anew, or whose step was set back, has another one, though the same
+-- worker may have it again, at the same attempt.
 create or replace function pgflow.complete_tasks(
   run_id uuid,
   step_slug text,
   task_indexes int[],
   outputs jsonb[],
-  worker_id uuid default null,
-  attempts int[] default null
+  worker_id uuid,
+  attempts int[],
+  msg_ids bigint[]
 )
 returns pgflow.settled_tasks
 language plpgsql
@@ -85,7 +88,8 @@ begin
         and (complete_tasks.worker_id is null
           or (t.status = 'started'
             and t.last_worker_id = complete_tasks.worker_id
-            and t.attempts_count = attempts[1]))
+            and t.attempts_count = attempts[1]
+            and (msg_ids[1] is null or t.message_id = msg_ids[1])))
     ) then
       perform pgflow._fail_by_type_violation(
         v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, outputs[1], v_child
@@ -98,8 +102,8 @@ begin
   -- are locked by one statement and changed by the next.
   select array_agg(l.row_id order by i.n) into v_rows
   from (
-    select u.task_index, u.attempt, u.n
-    from unnest(task_indexes, attempts) with ordinality u (task_index, attempt, n)
+    select u.task_index, u.attempt, u.msg_id, u.n
+    from unnest(task_indexes, attempts, msg_ids) with ordinality u (task_index, attempt, msg_id, n)
     order by u.task_index
   ) i
   left join lateral (
@@ -111,7 +115,9 @@ begin
       and t.status = 'started'
       and (t.permanently_stalled_at is null or t.failed_at is null)
       and (complete_tasks.worker_id is null
-        or (t.last_worker_id = complete_tasks.worker_id and t.attempts_count = i.attempt))
+        or (t.last_worker_id = complete_tasks.worker_id
+          and t.attempts_count = i.attempt
+          and (i.msg_id is null or t.message_id = i.msg_id)))
     for update
   ) l on true;
 
@@ -147,6 +153,28 @@ begin
 end;
 $$;
 
+-- The same without messages, as workers of before call it.
+create or replace function pgflow.complete_tasks(
+  run_id uuid,
+  step_slug text,
+  task_indexes int[],
+  outputs jsonb[],
+  worker_id uuid default null,
+  attempts int[] default null
+)
+returns pgflow.settled_tasks
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+  return pgflow.complete_tasks(
+    complete_tasks.run_id, complete_tasks.step_slug, task_indexes, outputs, complete_tasks.worker_id, attempts, null
+  );
+end;
+$$;
+
 create or replace function pgflow.complete_task(run_id uuid, step_slug text, task_index int, output jsonb)
 returns setof pgflow.step_tasks
 language plpgsql
@@ -158,7 +186,10 @@ begin
     complete_task.run_id,
     complete_task.step_slug,
     array[complete_task.task_index],
-    array[complete_task.output]
+    array[complete_task.output],
+    null,
+    null,
+    null
   );
   return query
   select t.*

@@ -109,9 +109,10 @@ create or replace function pgflow.fail_tasks(
   step_slug text,
   task_indexes int[],
   error_messages text[],
-  worker_id uuid default null,
-  attempts int[] default null,
-  permanent boolean[] default null
+  worker_id uuid,
+  attempts int[],
+  permanent boolean[],
+  msg_ids bigint[]
 )
 returns pgflow.settled_tasks
 language plpgsql
@@ -163,8 +164,9 @@ begin
     )
   into v_rows, v_retries
   from (
-    select u.task_index, u.attempt, u.permanent, u.n
-    from unnest(task_indexes, attempts, permanent) with ordinality u (task_index, attempt, permanent, n)
+    select u.task_index, u.attempt, u.permanent, u.msg_id, u.n
+    from unnest(task_indexes, attempts, permanent, msg_ids)
+      with ordinality u (task_index, attempt, permanent, msg_id, n)
     order by u.task_index
   ) i
   left join lateral (
@@ -177,7 +179,9 @@ begin
       and t.status = 'started'
       and (t.permanently_stalled_at is null or t.failed_at is null)
       and (fail_tasks.worker_id is null
-        or (t.last_worker_id = fail_tasks.worker_id and t.attempts_count = i.attempt))
+        or (t.last_worker_id = fail_tasks.worker_id
+          and t.attempts_count = i.attempt
+          and (i.msg_id is null or t.message_id = i.msg_id)))
     for update
   ) l on true;
 
@@ -222,6 +226,30 @@ begin
 end;
 $$;
 
+-- The same without messages, as workers of before call it.
+create or replace function pgflow.fail_tasks(
+  run_id uuid,
+  step_slug text,
+  task_indexes int[],
+  error_messages text[],
+  worker_id uuid default null,
+  attempts int[] default null,
+  permanent boolean[] default null
+)
+returns pgflow.settled_tasks
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+  return pgflow.fail_tasks(
+    fail_tasks.run_id, fail_tasks.step_slug, task_indexes, error_messages, fail_tasks.worker_id, attempts, permanent,
+    null
+  );
+end;
+$$;
+
 create or replace function pgflow.fail_task(run_id uuid, step_slug text, task_index int, error_message text)
 returns setof pgflow.step_tasks
 language plpgsql
@@ -233,7 +261,11 @@ begin
     fail_task.run_id,
     fail_task.step_slug,
     array[fail_task.task_index],
-    array[fail_task.error_message]
+    array[fail_task.error_message],
+    null,
+    null,
+    null,
+    null
   );
   return query
   select t.*

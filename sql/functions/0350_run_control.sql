@@ -98,7 +98,7 @@ as $$
 declare
   v_run pgflow.runs;
   v_step record;
-  v_queue record;
+  v_indexes int[];
   v_queued int := 0;
   v_queued_here int;
   v_done int;
@@ -137,48 +137,16 @@ begin
       continue;
     end if;
 
-    v_queued_here := 0;
-    for v_queue in
-      select t.queue_name, array_agg(t.task_index order by t.task_index) as indexes,
-        array_agg(
-          jsonb_build_object(
-            'flow_slug', v_run.flow_slug,
-            'run_id', retry_failed_tasks.run_id,
-            'step_slug', v_step.step_slug,
-            'task_index', t.task_index
-          )
-          order by t.task_index
-        ) as messages
+    v_indexes := array(
+      select t.task_index
       from pgflow.step_tasks t
       where t.run_id = retry_failed_tasks.run_id
         and t.step_slug = v_step.step_slug
         and t.status <> 'completed'
         and (v_done is null or not pgflow._has_result(t.run_id, t.step_slug, t.task_index))
-      group by t.queue_name
-      order by t.queue_name
-    loop
-      update pgflow.step_tasks t
-      set status = 'queued',
-          attempts_count = 0,
-          requeued_count = 0,
-          started_at = null,
-          failed_at = null,
-          error_message = null,
-          output = null,
-          last_worker_id = null,
-          lease_until = null,
-          permanently_stalled_at = null,
-          worker_deaths = null,
-          condemned = null,
-          message_id = sent.message_id
-      from rows from (
-        pgmq.send_batch(v_queue.queue_name, v_queue.messages), unnest(v_queue.indexes)
-      ) sent (message_id, task_index)
-      where t.run_id = retry_failed_tasks.run_id
-        and t.step_slug = v_step.step_slug
-        and t.task_index = sent.task_index;
-      v_queued_here := v_queued_here + cardinality(v_queue.indexes);
-    end loop;
+    );
+    perform pgflow._queue_again(v_run.flow_slug, retry_failed_tasks.run_id, v_step.step_slug, v_indexes);
+    v_queued_here := cardinality(v_indexes);
     if v_done is not null then
       v_queued_here := v_step.initial_tasks - v_done;
     end if;

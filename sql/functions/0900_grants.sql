@@ -28,7 +28,9 @@ begin
       using errcode = 'invalid_parameter_value';
   end if;
   if access = 'operator' then
-    v_names := v_names || array['cancel_run', 'retry_failed_tasks', 'add_new_steps', 'prune_runs', 'remove_run'];
+    v_names := v_names || array[
+      'cancel_run', 'retry_failed_tasks', 'retry_items', 'add_new_steps', 'prune_runs', 'remove_run'
+    ];
   end if;
   if access = 'worker' then
     v_names := v_names || array[
@@ -128,6 +130,9 @@ begin
         ('start_keyed_load', 'start_run'),
         ('run_of_key', 'start_run'),
         ('keys_of_runs', 'start_run'),
+        ('retry_items', 'retry_failed_tasks'),
+        ('complete_tasks', 'complete_tasks'), -- those with messages
+        ('fail_tasks', 'fail_tasks'),
         ('range_pages', 'claim_tasks'),
         ('complete_ranges', 'complete_tasks'),
         ('fail_range_items', 'fail_tasks'),

@@ -1,11 +1,14 @@
-"""``retry --failed``: only what is not finished runs again."""
+"""``retry``: what failed, and what followed from it; with ``--failed`` what is not finished only."""
 
 from __future__ import annotations
 
 import json
 
+import psycopg
 import pytest
-from cli_harness import FLOWS, Cli, assert_one_screen
+from cli_harness import FLOWS, Cli, OnTerminal, assert_one_screen
+
+from pgflow_mp.testing import audit_run
 
 PICKY = f"{FLOWS}:picky"
 
@@ -27,12 +30,15 @@ def test_only_unfinished_items_are_queued_and_the_command_that_runs_them_is_prin
     assert f" of run {run_id} of picky again." in done.out
     assert f"run {PICKY} --resume {run_id}" in " ".join(done.out.split())
     assert f"Queued {open_items} item" in done.out
-    assert_one_screen(cli("retry", run_id), 2, "is started; only a failed run can be retried", "run FLOW")
+    refused = cli("retry", "--failed", run_id)
+    assert_one_screen(refused, 2, "is started; only a failed run can be retried", "run FLOW")
     (cli.cwd / "allowed-3").touch()
     finished = cli("run", PICKY, "--resume", run_id, "--output", "out.json")
     assert finished.code == 0, finished
     assert json.loads((cli.cwd / "out.json").read_text()) == {"check": [1, 2, 3]}
-    assert_one_screen(cli("retry", run_id), 2, "is completed; only a failed run can be retried")
+    assert_one_screen(cli("retry", "--failed", run_id), 2, "is completed; only a failed run can be retried")
+    nothing = cli("retry", run_id)
+    assert (nothing.code, "which is completed: no item of it has failed" in nothing.out) == (0, True)
 
 
 @pytest.mark.slow
@@ -48,3 +54,81 @@ def test_work_executes_the_rest_here(cli: Cli) -> None:
 def test_misuse_is_one_screen(cli: Cli) -> None:
     assert_one_screen(cli("retry", "--failed", "abcdef12"), 2, "There is no run abcdef12")
     assert_one_screen(cli("retry", "abcdef12", "--timeout", "3"), 2, "--timeout is for --work")
+    assert_one_screen(cli("retry", "abcdef12", "--failed", "--step", "x"), 2, "--failed and --step exclude")
+    assert_one_screen(cli("retry", "abcdef12", "--index", "5-"), 2, "'5-' is neither an index nor a range")
+    assert_one_screen(cli("retry", "abcdef12", "--index", "9-5"), 2, "'9-5' ends before it begins")
+    assert_one_screen(cli("retry", "abcdef12", PGFLOW_INDEX="x"), 2, "PGFLOW_INDEX is 'x'")
+
+
+CHAIN = """
+import os
+from pgflow_mp import Flow, PermanentError
+
+chain = Flow("chain", max_attempts=1, storage="{storage}")
+
+@chain.map(tolerate=5)
+def parse(text: str) -> int:
+    if text == "x" and not os.path.exists("mended"):
+        raise PermanentError("x is no number")
+    return 100 if text == "x" else int(text)
+
+@chain.step(depends_on=[parse])
+def known(parse: list[int | None]) -> list[int]:
+    return [number for number in parse if number is not None]
+
+@chain.map(over=known)
+def double(number: int) -> int:
+    return 2 * number
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["tasks", "ranges"])
+def test_a_completed_run_is_repaired_once_the_code_is_mended(cli: Cli, storage: str) -> None:
+    (cli.cwd / "chain.py").write_text(CHAIN.replace("{storage}", storage))
+    ran = cli("run", "chain.py", "--input", '["1", "x", "3", "x"]', "--json", "--output", "out.json")
+    assert ran.code == 0, ran
+    assert json.loads((cli.cwd / "out.json").read_text()) == {"double": [2, 6]}
+    run_id = ran.json["run_id"]
+
+    def lines(text: str) -> list[str]:
+        return [line.strip() for line in text.splitlines()]
+
+    plan = cli("retry", run_id, "chain.py", "--dry-run")
+    assert (plan.code, lines(plan.out)) == (
+        0,
+        [
+            f"Run {run_id} of chain is completed. To be done:",
+            "parse   2 failed items are tried again: 1, 3",
+            "known   is computed again",
+            "double  is computed again, 2 items",
+            "Nothing was changed.",
+        ],
+    )
+    one = cli("retry", run_id, "--index", "3", "--error", "no number", "--step", "parse", "--dry-run")
+    assert "parse   1 failed item is tried again: 3; 1 item stays failed, as it tolerates" in lines(one.out)
+    for choice in (("--index", "0,2,4-99"), ("--error", "No Number"), ("--step", "double")):
+        none = cli("retry", run_id, *choice)
+        assert (none.code, "no failed item of it is one of these" in none.out) == (0, True)
+    assert_one_screen(cli("retry", run_id, "--step", "paarse"), 2, 'no step "paarse"', "parse, known, double")
+    elsewhere = cli("retry", run_id, FLOWS.name, "--work")
+    assert elsewhere.code == 2
+    assert cli("status", run_id, "--json").json["status"] == "completed"
+
+    asked = OnTerminal(cli, "retry", run_id)
+    asked.wait_for(r"Compute again what is done\? \[y/N\]")
+    asked.type("\n")
+    declined = asked.finish()
+    assert (declined.code, "Nothing was changed." in declined.out) == (0, True)
+    assert cli("status", run_id, "--json").json["status"] == "completed"
+
+    (cli.cwd / "mended").touch()
+    done = cli("retry", run_id, "chain.py", "--json")
+    assert (done.json["queued"], [step["recomputed"] for step in done.json["steps"]]) == (2, [None, 1, 2])
+    again = cli("retry", run_id, "chain.py")
+    assert (again.code, "which is started: no item of it has failed" in again.out) == (0, True)
+    finished = cli("retry", run_id, "chain.py", "--work", "--output", "-")
+    assert (finished.code, json.loads(finished.out)) == (0, {"double": [2, 200, 6, 200]})
+    assert cli.dsn is not None
+    with psycopg.connect(cli.dsn, autocommit=True) as conn:
+        assert audit_run(conn, run_id) == []

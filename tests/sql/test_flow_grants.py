@@ -43,7 +43,7 @@ READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results
 READING |= {"run_failures", "run_tallies", "finished_items"}
 READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here has the key
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
-NOTHING_YET |= {"steps_added", "add_new_steps"}
+NOTHING_YET |= {"steps_added", "add_new_steps", "retry_items"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
@@ -96,7 +96,8 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "items": 5, "known": [], "lease_nos": [1], "firsts": [0], "counts": [1], "indexes": [1],
         "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {}, "but_steps": None,
         "key": "k", "input_hash": b"0",
-        "missing": "{[0,9)}", "with_inputs": True,
+        "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
+        "error_texts": None, "dry_run": False,
     }  # fmt: skip
 
 

@@ -123,10 +123,10 @@ def test_the_pauses_between_two_tries_grow_and_are_forgotten() -> None:
 
 def test_calls_become_the_groups_again_that_they_were_made_of() -> None:
     calls: list[Call] = [
-        Completion("r", "s", WORKER, [1], [2], [b"3"]),
-        Failure("r", "s", WORKER, [4], [5], ["é"], [True]),
-        Completion("q", "s", WORKER, [1], [2], [b"3"]),
+        Completion("r", "s", WORKER, [1], [2], [b"3"], [6]),
+        Failure("r", "s", WORKER, [4], [5], ["é"], [True], [7]),
+        Completion("q", "s", WORKER, [1], [2], [b"3"], [8]),
     ]
     assert [as_group(call).calls() for call in calls] == [[call] for call in calls]
-    assert as_group(calls[0]) == Group("r", "s", WORKER, False, [1], [2], [b"3"])
+    assert as_group(calls[0]) == Group("r", "s", WORKER, False, [1], [2], [b"3"], msg_ids=[6])
     assert runs_of(calls) == [calls[:2], calls[2:]]
