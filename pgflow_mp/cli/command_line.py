@@ -10,12 +10,15 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.input_options import InputChoice, agree, parameter
 from pgflow_mp.cli.parser import UsageError, program
 from pgflow_mp.cli.wanted_items import ENDED, WantedItems
 from pgflow_mp.errors import ConfigError, InputError
+
+if TYPE_CHECKING:
+    from pgflow_mp.cli.into import TableTarget
 
 _SETTINGS: Final = (
     "workers",
@@ -302,3 +305,18 @@ def wanted_items(args: argparse.Namespace) -> WantedItems:
         statuses = ("failed",)
     wanted = bool(args.with_input or statuses or fields)
     return WantedItems(tuple(names), statuses, fields, args.follow, args.with_input, wanted)
+
+
+def table_target(args: argparse.Namespace) -> TableTarget | None:
+    """The table of --into. Raises UsageError, InputError and ConfigError for what can be none."""
+    if args.into is None:
+        return None
+    from pgflow_mp.cli.into import TableTarget
+
+    for option in ("output", "format", "follow"):
+        if option in args.given and getattr(args, option):
+            raise UsageError(
+                f"--into and --{option} exclude each other",
+                hint="Rows go into the table, all at once: those of a step that is done, or as far as it is.",
+            )
+    return TableTarget.parse(args.into)

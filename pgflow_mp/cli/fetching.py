@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterable
 from typing import IO, TYPE_CHECKING
 
 from pgflow_mp.cli.asked import Asked, check_place, write_asked, write_elements
-from pgflow_mp.cli.command_line import database_choice, wanted_items
+from pgflow_mp.cli.command_line import database_choice, table_target, wanted_items
 from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.known_runs import open_run
 from pgflow_mp.cli.parser import Parser, add_database, command
@@ -16,6 +17,8 @@ from pgflow_mp.errors import FlowNotFound, InputError
 from pgflow_mp.io.sinks import FORMATS
 
 if TYPE_CHECKING:
+    from pgflow_mp.cli.connecting import OpenDatabase
+    from pgflow_mp.cli.into import TableTarget
     from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.db.reads.runs import StepRow
 
@@ -47,6 +50,13 @@ def configure(parser: Parser, verb: str) -> None:
         metavar="FORMAT",
         help=f"how it is to be written, whatever the file's ending: {', '.join(FORMATS)}",
     )
+    parser.option(
+        "--into",
+        env="PGFLOW_INTO",
+        metavar="TABLE",
+        help="rows into a table of any PostgreSQL instead, all of them or none: "
+        "postgresql://user@host/database#rows; #rows is in the run's database. Made if it is missing",
+    )
     add_wanted(parser)
     add_database(parser)
 
@@ -62,6 +72,7 @@ def execute(args: argparse.Namespace) -> int:
             f"--follow writes items as they end, a line each: nothing can be {format} before its end",
             hint="Write .jsonl, or leave --follow away and ask for the file when the step is done.",
         )
+    table = table_target(args)
     words = [args.run, *([args.step] if args.step else [])]
     with (
         stdout_for_results() as results,
@@ -69,7 +80,7 @@ def execute(args: argparse.Namespace) -> int:
     ):
         again = command("results", *words, *database.options, "--output", "FILE")
         hint = f"It stays in the database: {again}"
-        if args.step is None and format == "json" and not wanted.any:
+        if args.step is None and format == "json" and not wanted.any and table is None:
             _check_completed(run.status, f"Run {run.run_id}", "Name a step of it that is completed.")
             write_asked(conn, run.run_id, Asked("--output", args.output, format, None), results, hint)
             return OK
@@ -88,7 +99,9 @@ def execute(args: argparse.Namespace) -> int:
                 f'Step "{step.step_slug}" of run {run.run_id}',
                 f"What there is of its items: {advice}",
             )
-        if wanted.any:
+        if table is not None:
+            _write_table(database, conn, run, step, table, wanted)
+        elif wanted.any:
             _write_items(conn, run, step, asked, wanted, results, hint)
         else:
             write_asked(conn, run.run_id, asked, results, hint)
@@ -116,6 +129,41 @@ def _write_items(
     count = write_elements(asked, map(wanted.write, records), results, hint)
     if asked.name != "-":
         print(f"{plural(count, 'item')} of {step.step_slug} in {asked.name}", file=sys.stderr)
+    tell_unmet(wanted, count)
+
+
+def _write_table(
+    database: OpenDatabase,
+    conn: Connection,
+    run: RunRow,
+    step: StepRow,
+    target: TableTarget,
+    wanted: WantedItems,
+) -> None:
+    from pgflow_mp.cli.bars import counted
+    from pgflow_mp.cli.connecting import describe
+    from pgflow_mp.db.reads import documents
+    from pgflow_mp.db.reads.records import iter_records
+    from pgflow_mp.observe.text import plural
+
+    count = 0
+    with target.open(database.dsn, describe(target.dsn or database.dsn)) as table:
+        elements: Iterable[bytes]
+        if wanted.any:
+            found = iter_records(
+                conn, run.run_id, step.step_slug, inputs=wanted.needs_input, statuses=wanted.statuses
+            )
+            elements = map(wanted.write, found)
+        elif step.step_type == "map":
+            elements = documents.iter_map_output(conn, run.run_id, step.step_slug)
+        else:
+            elements = [documents.step_output(conn, run.run_id, step.step_slug) or b"null"]
+        total = step.initial_tasks if wanted.statuses is None else None
+        for element in counted(elements, total, step.step_slug):
+            table.sink.write(element)
+            count += 1
+        table.sink.finish()
+    print(f"{plural(count, 'item')} of {step.step_slug} in table {table.name}", file=sys.stderr)
     tell_unmet(wanted, count)
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import psycopg
 import pytest
 from cli_harness import Cli, assert_one_screen
 
@@ -52,6 +53,17 @@ def test_results_of_a_run(cli: Cli, storage: str) -> None:
     assert heading == ["index", "status", "input", "attempts", "error"]
     assert (index, status, given, attempts) == ("1", "failed", "13", "1")
     assert "bad luck with 13" in error
+
+    done = cli("results", run_id, "row", "--into", "#Rows", "--fields", "index,n", "--status", "completed")
+    assert "2 items of row in table rows at PostgreSQL at" in done.err, done
+    assert cli.dsn is not None
+    with psycopg.connect(cli.dsn) as conn:
+        assert conn.execute("select * from rows order by 1").fetchall() == [(0, 1), (2, 2)]
+    done = cli("results", run_id, "row", "--into", "#rows")
+    assert_one_screen(cli("results", run_id, "row", "--into", "#rows", "--failed"), 2, "no column 'status'")
+    done = cli("results", run_id, "row", "--into", "postgresql://joe:secret@127.0.0.1:1/x#rows")
+    assert_one_screen(done, 3, "nothing accepts connections", "--into")
+    assert "secret" not in done.err
 
     assert_one_screen(cli("results", run_id, "rows"), 2, 'has no step "rows"', "row, total")
     assert_one_screen(

@@ -11,8 +11,8 @@ import pytest
 from cli_harness import Cli, assert_one_screen, finish
 
 from pgflow_mp.cli import fetching
-from pgflow_mp.cli.parser import Parser, UsageError
-from pgflow_mp.errors import InputError
+from pgflow_mp.cli.parser import Parser
+from pgflow_mp.errors import ConfigError, InputError
 from pgflow_mp.io.picking import Fields
 
 CODE = """
@@ -123,12 +123,18 @@ def test_statuses_and_fields(cli: Cli) -> None:
         (["--fields", "n", "--with-input"], "Name input among the fields"),
         (["--follow", "--status", "queued"], "completed or failed"),
         (["--follow", "-o", "x.csv"], "nothing can be csv before its end"),
+        (["--into", "postgresql://u:secret@h/d"], "--into postgresql://u:***@h/d names no table"),
+        (["--into", "#a b"], "'a b' is no name of a table"),
+        (["--into", "#pgflow.runs"], "Nothing is written into the schema pgflow"),
+        (["--into", "mysql://h/d#rows"], "only PostgreSQL can be used"),
+        (["--into", "#rows", "-o", "x"], "--into and --output exclude each other"),
+        (["--into", "#rows", "--follow"], "--into and --follow exclude each other"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_opened(words: list[str], message: str) -> None:
     parser = Parser(prog="results")
     fetching.configure(parser, "results")
-    with pytest.raises((UsageError, InputError)) as caught:
+    with pytest.raises((ConfigError, InputError)) as caught:
         fetching.execute(parser.parse(["RUN", "STEP", *words], {}))
     assert message in str(caught.value) + caught.value.hint
 
