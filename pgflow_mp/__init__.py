@@ -16,6 +16,7 @@ if sys.argv[:1] == ["-m"] and "pgflow_mp" in sys.orig_argv:  # our own program i
     paths.demote(0)  # a file json.py in the working directory would be what we import
 
 from pgflow_mp.errors import (
+    ArtifactError,
     ConfigError,
     DatabaseError,
     DatabaseUnavailable,
@@ -39,10 +40,13 @@ if TYPE_CHECKING:
     from pgflow_mp.flows.failures import Failed
     from pgflow_mp.flows.flow import Flow
     from pgflow_mp.runner import run
+    from pgflow_mp.values.artifacts import Artifact
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Artifact",
+    "ArtifactError",
     "Client",
     "ConfigError",
     "Context",
@@ -66,6 +70,7 @@ __all__ = [
 ]
 
 _LAZY = {
+    "Artifact": "pgflow_mp.values.artifacts",
     "Client": "pgflow_mp.client",
     "Context": "pgflow_mp.flows.context",
     "Failed": "pgflow_mp.flows.failures",

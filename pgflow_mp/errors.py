@@ -99,6 +99,10 @@ class PermanentError(PgflowError):
     """Raise this in a handler to fail the task at once, without a retry."""
 
 
+class ArtifactError(PgflowError):
+    """An artifact cannot be stored, or read."""
+
+
 class OnStartFailed(PgflowError):
     """A function that a flow runs once in each process (on_start) failed."""
 

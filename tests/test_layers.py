@@ -51,7 +51,7 @@ ALLOWED = {
         "bench",
         API,
     },
-    API: {"errors", "paths", "flows", "client"},
+    API: {"errors", "paths", "values", "flows", "client"},
     "examples": {API},
 }
 """What a room may import besides itself."""

@@ -36,6 +36,7 @@ _SETTINGS: Final = (
     "heartbeat_interval",
     "dead_after",
     "keep",
+    "artifacts",
     "log_level",
     "log_format",
 )

@@ -44,6 +44,11 @@ class OpenDatabase:
         return conn
 
 
+def beside(server: EmbeddedServer | None) -> str | None:
+    """Where artifacts are kept that go with the embedded server; None for another one."""
+    return None if server is None else str(server.data_dir.parent / "artifacts")
+
+
 def named_dsn(choice: DatabaseChoice) -> str | None:
     """The connection string that the options or the environment name; None: the embedded server."""
     from pgflow_mp.db.connection import discover_dsn

@@ -43,25 +43,38 @@ def configure(parser: Parser, verb: str) -> None:
 
 def execute(args: argparse.Namespace) -> int:
     """Remove them, and say how many there were."""
-    from pgflow_mp.cli.connecting import never_used, open_database
+    from pgflow_mp.cli.connecting import beside, never_used, open_database
     from pgflow_mp.observe.text import plural
+    from pgflow_mp.worker.artifact_removal import Removal, remove_leftovers, unreachable_text
 
     if args.keep is None:
         raise UsageError(
             "How long are runs to be kept?", hint=f"For example: {command('prune', '--keep', '30d')}"
         )
-    choice, runs, rows = database_choice(args), 0, 0
+    choice, runs, rows, files = database_choice(args), 0, 0, Removal()
     if not never_used(choice):
         with open_database(choice) as database, database.connect() as conn:
             if args.flow is not None:
                 _check_flow(conn, args.flow)
-            runs, rows = _prune(conn, args.keep, None if args.flow is None else [args.flow])
+            flows = None if args.flow is None else [args.flow]
+            runs, rows = _prune(conn, args.keep, flows)
+            files = remove_leftovers(conn, flows, beside(database.server))
+    for place, reason in files.unreachable.items():
+        logger.warning("%s", unreachable_text(place, reason))
+    removed = files.removed
     if args.json:
-        print(json.dumps({"runs": runs, "rows": rows}))
-    else:
+        made = {"artifacts": removed.files, "artifact_bytes": removed.size} if removed.files else {}
+        left = {"unreachable": list(files.unreachable)} if files.unreachable else {}
+        print(json.dumps({"runs": runs, "rows": rows, **made, **left}))
+        return OK
+    print(
+        f"Removed {plural(runs, 'run')}"
+        + (f", with {plural(rows, 'row')} of items and pages." if rows else ".")
+    )
+    if removed.files:
         print(
-            f"Removed {plural(runs, 'run')}"
-            + (f", with {plural(rows, 'row')} of items and pages." if rows else ".")
+            f"Removed {plural(removed.files, 'artifact')} of {plural(removed.runs, 'run')}"
+            f" ({removed.size:,} bytes)."
         )
     return OK
 

@@ -184,6 +184,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
     from pgflow_mp.loading import reentry
     from pgflow_mp.observe.text import duration
     from pgflow_mp.redaction import printable
+    from pgflow_mp.values import artifacts
 
     run, task = item.run, item.task
     raised: list[BaseException] = []
@@ -198,7 +199,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
             raise
 
     prepared.call = recording
-    runtime = Runtime(dsn=_read_only(dsn))
+    runtime = Runtime(dsn=_read_only(dsn), artifacts=artifacts.throwaway())
     ctx = Context(
         str(run.run_id),
         run.flow_slug,
@@ -210,7 +211,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
         task.flow_input,
         runtime,
         task.paged,
-    )
+    ).enter()
     began = time.perf_counter()
     faulthandler.enable(all_threads=False)  # an item that crashes its process shows where
     try:

@@ -199,6 +199,7 @@ def _work(
     """Start or go on with the run and serve it; the exit status, and what was done."""
     from pgflow_mp import runner
     from pgflow_mp.cli.compiling import compile_flow
+    from pgflow_mp.cli.connecting import beside
     from pgflow_mp.cli.feeding import Feed
     from pgflow_mp.run_request import RunRequest, StateDatabase
 
@@ -221,7 +222,7 @@ def _work(
         retry=not is_new,
         timeout=order.timeout,
         priority=order.priority,
-        settings=order.work.settings,
+        settings={**order.work.settings, "artifacts_beside": beside(database.server)},
     )
     with watching(order.work, title, begin, names_flows=False, preliminary=flow.slug) as (observer, heard):
         others = _Others(flow.slug, run_id, observer, database.options)

@@ -35,7 +35,7 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Work until a signal, or an operator's deprecation, ends it."""
     from pgflow_mp.cli import preflight
-    from pgflow_mp.cli.connecting import open_database
+    from pgflow_mp.cli.connecting import beside, open_database
     from pgflow_mp.loading.targets import resolve_app
 
     options, choice = work_options(args), database_choice(args)
@@ -51,6 +51,7 @@ def execute(args: argparse.Namespace) -> int:
             targets=tuple(map(str, targets)),
             flows=tuple(flows),
             sys_path=tuple(dict.fromkeys(path for target in targets for path in target.sys_path)),
+            artifacts_beside=beside(database.server),
             **options.settings,
         )
         banner = _banner(flows, targets, settings.lanes, database.place)

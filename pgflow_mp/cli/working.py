@@ -172,6 +172,14 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         },
     ),
     (
+        ("--artifacts",),
+        "PGFLOW_ARTIFACTS",
+        {
+            "metavar": "PLACE",
+            "help": "folder or URL for files that handlers make (the embedded server: beside its data)",
+        },
+    ),
+    (
         ("--progress",),
         "PGFLOW_PROGRESS",
         {

@@ -47,6 +47,8 @@ _OPERATOR: Final = (
     "add_new_steps",
     "prune_runs",
     "remove_run",
+    "known_artifact_stores",
+    "gone_runs",
 )
 _WORKER: Final = (
     "flow_options",
@@ -75,6 +77,8 @@ _WORKER: Final = (
     "complete_ranges",
     "fail_range_items",
     "release_ranges",
+    "installation_id",
+    "use_artifact_store",
 )
 ACCESS: Final = {
     name: access

@@ -27,7 +27,7 @@ def task_context(chunk: Chunk, item: Item, input: bytes, runtime: Runtime) -> Co
         raw_flow_input=item.flow_input,
         runtime=runtime,
         paged=item.paged,
-    )
+    ).enter()
 
 
 def range_context(chunk: RangeChunk, position: int, input: bytes, runtime: Runtime) -> Context:
@@ -39,7 +39,7 @@ def range_context(chunk: RangeChunk, position: int, input: bytes, runtime: Runti
         task_index=chunk.first_index + position,
         raw_input=input,
         runtime=runtime,
-    )
+    ).enter()
 
 
 class Bundle(ABC):

@@ -10,13 +10,15 @@ from typing import Final, Protocol
 import msgspec
 
 from pgflow_mp import paths
-from pgflow_mp.executors.messages import FlowInfo, Kind, StepInfo
+from pgflow_mp.executors.messages import FlowInfo, Kind, Setup, StepInfo
 from pgflow_mp.flows import handlers
+from pgflow_mp.flows.checks import return_type
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.on_start import ProcessValues
 from pgflow_mp.flows.shapes import definition
 from pgflow_mp.loading import finding
+from pgflow_mp.values import artifacts
 
 _WORTH_TELLING: Final = 1.0  # seconds
 _log: Final = logging.getLogger("pgflow_mp.on_start")
@@ -109,7 +111,15 @@ def describe(flow: Flow) -> FlowInfo:
         )
         for step in flow.steps.values()
     ]
-    return FlowInfo(flow.slug, flow.queues, msgspec.json.encode(definition(flow)), steps)
+    shape = msgspec.json.encode(definition(flow))
+    makes_artifacts = any(artifacts.mentions(return_type(step.handler)) for step in flow.steps.values())
+    return FlowInfo(flow.slug, flow.queues, shape, steps, flow.artifacts, makes_artifacts)
+
+
+def artifact_roots(setup: Setup, flows: dict[str, Flow]) -> artifacts.Roots:
+    """Where the flows that a process executes keep their artifacts."""
+    own = {slug: flow.artifacts for slug, flow in flows.items() if flow.artifacts is not None}
+    return artifacts.Roots(setup.artifacts, own, setup.artifacts_beside, setup.installation)
 
 
 class Prepared:

@@ -37,7 +37,8 @@ class Setup(Message):
     ``target`` is what pgflow_mp.loading understands, several of them one a line; ``flows`` limits it by
     slug (empty: every flow there). ``main_path`` is the script that the target ``__main__`` stands for.
     ``threads`` is the number of threads that numeric libraries may use per lane (0: leave them alone),
-    ``open_files`` the soft limit of descriptors that handlers get (None: as it is).
+    ``open_files`` the soft limit of descriptors that handlers get (None: as it is). Artifacts are kept in
+    ``artifacts``, else where their flow says, else in ``artifacts_beside``, under the ``installation``'s id.
     """
 
     target: str
@@ -50,6 +51,9 @@ class Setup(Message):
     log_level: str = "info"
     log_format: str = "text"
     open_files: int | None = None
+    artifacts: str | None = None
+    artifacts_beside: str | None = None
+    installation: str = "local"
 
 
 class Item(Message):
@@ -187,13 +191,16 @@ class StepInfo(Message):
 class FlowInfo(Message):
     """What the parent knows about a flow; ``shape`` is JSON (contract: worker section 6.1).
 
-    ``queue_mode``: "flow" for one queue, "step" for one a step.
+    ``queue_mode``: "flow" for one queue, "step" for one a step. ``artifacts``: where the flow keeps them;
+    ``makes_artifacts``: some step says that it returns any.
     """
 
     slug: str
     queue_mode: str
     shape: bytes
     steps: list[StepInfo]
+    artifacts: str | None = None
+    makes_artifacts: bool = False
 
 
 class Hello(Message):

@@ -15,7 +15,7 @@ import msgspec
 from pgflow_mp.errors import OnStartFailed, PgflowError
 from pgflow_mp.executors.bundles import Bundle, RangeBundle, TaskBundle, bounds_of, task_context
 from pgflow_mp.executors.decoded_pages import Pages
-from pgflow_mp.executors.execution import Prepared, Runnable, describe, error_text, flows_of
+from pgflow_mp.executors.execution import Prepared, Runnable, artifact_roots, describe, error_text, flows_of
 from pgflow_mp.executors.messages import (
     Chunk,
     Hello,
@@ -30,6 +30,7 @@ from pgflow_mp.executors.messages import (
 from pgflow_mp.flows.batching import run_batches
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.loading import reentry
+from pgflow_mp.values import artifacts
 
 _FIRST: Final = 1000
 
@@ -55,7 +56,12 @@ class Place:
         self._over = False
         # A process of a pool leaves when its owner says so; then the same is to be done as by end().
         self._at_exit = util.Finalize(None, self._prepared.close, exitpriority=_FIRST)
-        self._runtime = Runtime(dsn=orders.dsn, worker_config=orders.worker_config, shutdown=self._stopping)
+        self._runtime = Runtime(
+            dsn=orders.dsn,
+            worker_config=orders.worker_config,
+            shutdown=self._stopping,
+            artifacts=artifact_roots(orders, self.flows),
+        )
 
     def run(self, data: bytes) -> bytes:
         """Run an encoded chunk item by item; the encoded answer, with an outcome for each, in order.
@@ -70,6 +76,7 @@ class Place:
                 return encode(trouble)
             return self._run_range(chunk) if isinstance(chunk, RangeChunk) else self._run_tasks(chunk)
         finally:
+            artifacts.leave()
             with self._lock:
                 self._users -= 1
             self._leave()

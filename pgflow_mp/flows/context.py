@@ -6,6 +6,7 @@ that costs more happens on first use. No database driver is imported before conn
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from collections import OrderedDict
@@ -20,6 +21,8 @@ from pgflow_mp import libpq
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, PermanentError, RunNotFound
 from pgflow_mp.flows.page_reader import PageReader
 from pgflow_mp.flows.paged import Decode, lazily
+from pgflow_mp.values import artifacts
+from pgflow_mp.values.artifacts import ArtifactFile, Roots
 
 if TYPE_CHECKING:
     from psycopg import Connection
@@ -65,7 +68,8 @@ class Runtime:
     """What all contexts of one process share: settings, the shutdown signal, one database connection.
 
     ``dsn`` is where connect() goes (None: it raises ConfigError); ``worker_config`` is frozen deeply.
-    ``outputs`` reads outputs of parents that are too large to be handed over.
+    ``outputs`` reads outputs of parents that are too large to be handed over. ``artifacts`` are the places
+    for large results.
     """
 
     def __init__(
@@ -74,11 +78,13 @@ class Runtime:
         dsn: str | None = None,
         worker_config: Mapping[str, Any] | None = None,
         shutdown: Shutdown | None = None,
+        artifacts: Roots | None = None,
     ) -> None:
         self.dsn = dsn
         self.worker_config: Mapping[str, Any] = _freeze(dict(worker_config or {}))
         self.shutdown: Shutdown = shutdown or _NeverShutdown()
         self.outputs = PageReader(dsn)
+        self.artifacts = artifacts or Roots()
         self._connection: Connection[Any] | None = None
         self._pid = os.getpid()
         self._flow_inputs: OrderedDict[tuple[str, Decode], tuple[Any]] = OrderedDict()
@@ -263,6 +269,21 @@ class Context(msgspec.Struct, eq=False):
             "attempt": self.attempt,
         }
         return logging.LoggerAdapter(logger, extra)
+
+    def artifact(
+        self, name: str, *, media_type: str | None = None
+    ) -> contextlib.AbstractContextManager[ArtifactFile]:
+        """A binary file to write, for a ``with`` block; once that has ended, return ``file.artifact``.
+
+        Raises ArtifactError where it cannot be stored, PermanentError where there is no place for any.
+        """
+        place = self.runtime.artifacts.place(self.flow_slug, self.run_id)
+        return artifacts.writing(place, name, media_type)
+
+    def enter(self) -> Context:
+        """Let this thread's artifacts be of this run; answers itself. For whoever executes items."""
+        artifacts.enter(self.runtime.artifacts, self.flow_slug, self.run_id)
+        return self
 
     def connect(self) -> Connection[Any]:
         """A psycopg connection in autocommit mode, shared by all tasks of this process.

@@ -68,6 +68,8 @@ class Flow:
             storage=storage.check_storage(options.get("storage"), where),
             nan=validation.check_nan(options.get("nan"), where),
         )
+        self.artifacts = validation.check_artifacts(options.get("artifacts"), where)
+        """Where files that the steps make are kept: an absolute path, or a URL; None: as the worker says."""
         caller = _caller()
         self.module: str = caller.f_globals.get("__name__", "__main__")
         """``__name__`` of the module that made the flow."""

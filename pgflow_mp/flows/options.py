@@ -177,6 +177,14 @@ OPTIONS: Final = (
         "what NaN and Infinity in a result are: an error of the item, or null ([values.md](values.md))",
         choices=NANS,
     ),
+    OptionSpec(
+        "artifacts",
+        (FLOW,),
+        "values",
+        "a folder or URL",
+        "beside the embedded server's data",
+        "where files that its steps make are kept ([artifacts.md](artifacts.md)); `--artifacts` wins over it",
+    ),
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
@@ -31,6 +32,7 @@ class FlowOptions(_Options, total=False):
     """Options of a flow, the defaults of its steps."""
 
     storage: Storage | None
+    artifacts: str | os.PathLike[str] | None
 
 
 class _AnyStepOptions(_Options, total=False):

@@ -9,12 +9,14 @@ import difflib
 import functools
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, cast
 
-from pgflow_mp.errors import FlowDefinitionError
+from pgflow_mp.errors import ConfigError, FlowDefinitionError
 from pgflow_mp.flows.options import FLOW, MINIMUM, NANS, OPTIONS, POLICY_MINIMUM, Nan
+from pgflow_mp.values.stores import normal_root
 
 MAX_SLUG_LENGTH: Final = 128
 MAX_QUEUE_NAME_LENGTH: Final = 47  # pgmq takes no more
@@ -276,6 +278,21 @@ def check_nan(nan: object, where: str) -> Nan | None:
             hint="It says what NaN and Infinity in a result are: an error of the item, or null.",
         )
     return cast(Nan | None, nan)
+
+
+def check_artifacts(artifacts: object, where: str) -> str | None:
+    """Return the place for artifacts as an absolute path or a URL, or None (not said)."""
+    if artifacts is None:
+        return None
+    if not isinstance(artifacts, str | os.PathLike):
+        raise FlowDefinitionError(
+            f"artifacts of {where} must be a folder or a URL, not {type(artifacts).__name__}",
+            hint='For example artifacts="/data/artifacts", or artifacts="s3://bucket/artifacts".',
+        )
+    try:
+        return normal_root(os.fspath(artifacts))
+    except ConfigError as error:
+        raise FlowDefinitionError(f"artifacts of {where}: {error}", hint=error.hint) from None
 
 
 def check_handler(handler: object, where: str) -> Callable[..., Any]:

@@ -24,6 +24,7 @@ from pgflow_mp.testing.clock import FakeClock
 from pgflow_mp.testing.faults import simulated
 from pgflow_mp.testing.graph import InlineStep
 from pgflow_mp.testing.inline_engine import Engine
+from pgflow_mp.values import artifacts
 from pgflow_mp.values.inputs import encode_input
 
 __all__ = ["InlineRun", "InlineStep", "execute_inline", "run_inline"]
@@ -89,7 +90,9 @@ def execute_inline(
     """
     handlers.check(flow)
     raw = encode_input(input, nulls=flow.nulls)
-    runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1})
+    own = {} if flow.artifacts is None else {flow.slug: flow.artifacts}
+    roots = artifacts.throwaway()._replace(flows=own)
+    runtime = Runtime(dsn=dsn, worker_config={"name": "inline", "workers": 1}, artifacts=roots)
     clock = clock or FakeClock()
     began = clock.time()
     values = ProcessValues(flow.slug, flow.start_functions)
@@ -102,6 +105,7 @@ def execute_inline(
     finally:
         failed = values.close()
         runtime.close()
+        artifacts.leave()
     if failed:
         raise failed[0]
     output = typed_output(flow, engine.output()) if engine.failed is None else None

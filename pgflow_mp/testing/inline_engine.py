@@ -112,7 +112,7 @@ class Engine(Graph):
             raw,
             self.input,
             self._runtime,
-        )
+        ).enter()
 
     def _settle(
         self, step: InlineStep, index: int, kind: int, body: bytes, trouble: BaseException | None

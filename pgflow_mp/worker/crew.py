@@ -88,6 +88,10 @@ def hire(
             watch=PulseWatch((pulse, settler.pulse), settings.dead_after / 3),
         ),
         Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating, policies=policies),
-        None if settings.keep is None else Retention(settings.dsn, post, keep=settings.keep, flows=served),
+        None
+        if settings.keep is None
+        else Retention(
+            settings.dsn, post, keep=settings.keep, flows=served, beside=settings.artifacts_beside
+        ),
         pulse,
     )

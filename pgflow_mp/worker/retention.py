@@ -13,6 +13,7 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.pruning import may_prune, prune_some
 from pgflow_mp.errors import DatabaseError
 from pgflow_mp.observe.text import plural
+from pgflow_mp.worker.artifact_removal import remove_leftovers, unreachable_text
 from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.inbox import Said
 
@@ -39,21 +40,37 @@ def _age(seconds: float) -> str:
 
 
 class Retention(DatabaseThread):
-    """Lets go of runs of these flows that ended more than ``keep`` seconds ago."""
+    """Lets go of runs of these flows that ended more than ``keep`` seconds ago, and of their artifacts.
+
+    ``beside`` is where the embedded server's are.
+    """
 
     who = "retention"
 
-    def __init__(self, dsn: str, post: Callable[[Any], None], *, keep: float, flows: Iterable[str]) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        post: Callable[[Any], None],
+        *,
+        keep: float,
+        flows: Iterable[str],
+        beside: str | None = None,
+    ) -> None:
         super().__init__(dsn, post)
+        self._beside = beside
+        self._said: set[str] = set()
         self._keep = keep
         self._flows = list(flows)
 
     def _serve(self, conn: Connection) -> None:
-        runs = 0
+        runs, looked = 0, -_LOOK_EVERY[1]
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
                 pruned = prune_some(conn, self._keep, self._flows)
+                if pruned.done and (runs or began > looked + _LOOK_EVERY[1]):
+                    self._remove_artifacts(conn)
+                    looked = began
             except psycopg.Error as error:
                 if conn.broken or connection.passes_by_itself(error):
                     raise
@@ -72,3 +89,10 @@ class Retention(DatabaseThread):
             else:
                 rest = max(_LEAST_REST, _REST * (time.monotonic() - began))
             self._wakeup.wait(rest)
+
+    def _remove_artifacts(self, conn: Connection) -> None:
+        found = remove_leftovers(conn, self._flows, self._beside)
+        for place, reason in found.unreachable.items():
+            if place not in self._said:
+                self._said.add(place)
+                self._post(Said("warn", unreachable_text(place, reason)))

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.messages import LOAD_TIMEOUT
+from pgflow_mp.values.stores import normal_root
 
 Compile = Literal["check", "extend", "skip", "recreate"]
 _WHOLE: Final = frozenset(
@@ -46,6 +47,8 @@ class WorkerSettings:
     are settled ``linger`` after the first of them (twice that in the midst of a map), or at once when a
     batch is full, when nothing more of their run is held, or when a lane has nothing to do.
     ``claim_ahead`` is how much work, per lane, is claimed beyond what the lanes hold.
+    ``artifacts`` is a folder or a URL for what handlers make of files, whatever their flows say;
+    ``artifacts_beside`` serves flows that say nothing.
     ``keep``: runs of the served flows go this long after they ended (None: never).
     ``crash_budget`` is how often an item may crash its process before it is quarantined.
     Every lane imports the targets for itself, within ``load_timeout``. ``preload`` names modules that are
@@ -77,6 +80,8 @@ class WorkerSettings:
     claim_ahead: float = 0.4
     crash_budget: int = 2
     keep: float | None = None
+    artifacts: str | None = None
+    artifacts_beside: str | None = None
     log_level: str = "info"
     log_format: str = "text"
 
@@ -107,6 +112,8 @@ class WorkerSettings:
                 f"dead_after ({self.dead_after:g} s) must be at least twice "
                 f"heartbeat_interval ({self.heartbeat_interval:g} s)"
             )
+        if self.artifacts is not None:
+            object.__setattr__(self, "artifacts", normal_root(self.artifacts))
         if not self.targets:
             raise ConfigError("a worker needs at least one target", hint="For example flows.py or app.flows.")
 

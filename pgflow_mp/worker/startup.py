@@ -13,12 +13,14 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from pgflow_mp.db import definitions, engine, fitness
+from pgflow_mp.db import artifact_stores, definitions, engine, fitness
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import Keeper
-from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.errors import ConfigError, FlowNotFound
 from pgflow_mp.executors.messages import FlowInfo, Setup
 from pgflow_mp.loading.targets import Target
+from pgflow_mp.values.artifacts import NO_PLACE
+from pgflow_mp.values.stores import prepare_root
 from pgflow_mp.worker.settings import Compile, WorkerSettings
 
 _PATIENCE: Final = 60.0
@@ -36,8 +38,8 @@ Policies = Mapping[tuple[str, str], StepPolicy]
 """By flow and step."""
 
 
-def lane_setup(settings: WorkerSettings) -> Setup:
-    """What lanes are told."""
+def lane_setup(settings: WorkerSettings, installation: str = "local") -> Setup:
+    """What lanes are told; ``installation`` is the database's id."""
     targets = [Target.parse(text) for text in settings.targets]
     paths = [path for target in targets for path in target.sys_path]
     main = settings.main_path
@@ -53,7 +55,26 @@ def lane_setup(settings: WorkerSettings) -> Setup:
         threads=settings.threads,
         log_level=settings.log_level,
         log_format=settings.log_format,
+        artifacts=settings.artifacts,
+        artifacts_beside=settings.artifacts_beside,
+        installation=installation,
     )
+
+
+def prepare_artifacts(conn: Connection, flows: list[FlowInfo], settings: WorkerSettings) -> None:
+    """See to it that the flows have a place for what they make of files, and that it is known.
+
+    Raises ConfigError for a place that cannot be used, and for a flow that needs one and has none.
+    """
+    for info in flows:
+        place = settings.artifacts or info.artifacts
+        if place is not None:
+            prepare_root(place, artifact_stores.installation(conn))
+            artifact_stores.use(conn, info.slug, place)
+        elif info.makes_artifacts and settings.artifacts_beside is None:
+            raise ConfigError(
+                f'Flow "{info.slug}" makes artifacts, and there is no place for them', hint=NO_PLACE
+            )
 
 
 def session(dsn: str) -> Keeper:

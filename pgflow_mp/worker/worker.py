@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, Final
 
-from pgflow_mp.db import engine, schema
+from pgflow_mp.db import artifact_stores, engine, schema
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
@@ -137,11 +137,13 @@ class Worker:
             limits = Limits(
                 settings.lanes, settings.max_memory_per_worker, settings.preload, settings.load_timeout
             )
-            self._executor = self._make_executor(startup.lane_setup(settings), limits, self._events.put)
+            setup = startup.lane_setup(settings, session.call(artifact_stores.installation))
+            self._executor = self._make_executor(setup, limits, self._events.put)
             flows = self._executor.start()
             if missing := self._executor.abilities.missing():
                 self._observer.on_message("warn", f"executor {self._executor.name}: {'; '.join(missing)}")
             startup.check_flows(settings.flows, flows, settings.targets)
+            session.call(lambda conn: startup.prepare_artifacts(conn, flows, settings))
             session.call(lambda conn: startup.register_name(conn, settings.name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
                 self._observer.on_message("debug" if line.endswith("verified") else "info", line)

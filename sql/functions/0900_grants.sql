@@ -29,7 +29,8 @@ begin
   end if;
   if access = 'operator' then
     v_names := v_names || array[
-      'cancel_run', 'retry_failed_tasks', 'retry_items', 'add_new_steps', 'prune_runs', 'remove_run'
+      'cancel_run', 'retry_failed_tasks', 'retry_items', 'add_new_steps', 'prune_runs', 'remove_run',
+      'installation_id', 'known_artifact_stores', 'gone_runs'
     ];
   end if;
   if access = 'worker' then
@@ -39,7 +40,7 @@ begin
       'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
       'retire_worker', 'report_parked', 'claim_work', 'range_pages', 'complete_ranges', 'fail_range_items',
-      'release_ranges'
+      'release_ranges', 'installation_id', 'use_artifact_store'
     ];
   end if;
   if access = 'client' then
@@ -136,7 +137,12 @@ begin
         ('range_pages', 'claim_tasks'),
         ('complete_ranges', 'complete_tasks'),
         ('fail_range_items', 'fail_tasks'),
-        ('release_ranges', 'release_tasks')
+        ('release_ranges', 'release_tasks'),
+        ('installation_id', 'claim_tasks'),
+        ('installation_id', 'prune_runs'),
+        ('use_artifact_store', 'claim_tasks'),
+        ('known_artifact_stores', 'prune_runs'),
+        ('gone_runs', 'prune_runs')
     ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier

@@ -42,12 +42,14 @@ READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_range
 READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}
 READING |= {"run_failures", "run_tallies", "finished_items"}
 READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here has the key
+READING |= {"known_artifact_stores"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
-NOTHING_YET |= {"steps_added", "add_new_steps", "retry_items"}
+NOTHING_YET |= {"steps_added", "add_new_steps", "retry_items", "gone_runs"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
+UPKEEP |= {"installation_id"}  # which is about no flow
 
 LOADING = {"open_load", "add_pages", "start_loaded_run", "start_keyed_load", "drop_load"}
 """What is about a run that is yet to be started: see the test of loads."""
@@ -68,6 +70,7 @@ def limited(db: Db) -> Db:
     for slug in ("a", "b"):
         flow(db, slug, map_step("m"), "s", max_attempts=1)
         run = start(db, slug, [1, 2, 3])
+        db.do("insert into pgflow.artifact_stores values (%s, '/old')", slug)
         db.do("insert into pgflow.run_keys values (%s, 'k', %s, '0')", slug, run)
     db.do("select pgflow.grant_access(%s, 'operator', array['a'])", ROLE)
     db.do("select pgflow.grant_access(%s, 'worker', flows => array['a'])", ROLE)
@@ -97,7 +100,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {}, "but_steps": None,
         "key": "k", "input_hash": b"0",
         "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
-        "error_texts": None, "dry_run": False,
+        "error_texts": None, "dry_run": False, "url": "/new",
     }  # fmt: skip
 
 
@@ -129,6 +132,7 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "workers": db.column("select to_jsonb(w) from pgflow.workers w where worker_id = %s", THEIRS),
         "runs": db.column("select run_id from pgflow.runs where flow_slug = 'b'"),
         "parked": db.column("select to_jsonb(p) from pgflow.parked p where run_id = %s", run),
+        "stores": db.column("select url from pgflow.artifact_stores where flow_slug = 'b' order by 1"),
         "keys": db.column("select to_jsonb(k) from pgflow.run_keys k where run_id = %s", run),
     }
 

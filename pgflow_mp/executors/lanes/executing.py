@@ -20,7 +20,7 @@ from pgflow_mp.executors.bundles import (
 )
 from pgflow_mp.executors.decoded_pages import Pages
 from pgflow_mp.executors.endings import frame
-from pgflow_mp.executors.execution import Execute, Prepared, Runnable, error_text
+from pgflow_mp.executors.execution import Execute, Prepared, Runnable, artifact_roots, error_text
 from pgflow_mp.executors.lanes.slots import SlotFiles, SlotWriter
 from pgflow_mp.executors.lanes.surroundings import LONG, Surroundings
 from pgflow_mp.executors.messages import (
@@ -70,7 +70,12 @@ class Lane:
         self._surroundings = surroundings
         self._new_context = surroundings.contexts
         self._now_ns = now_ns  # taken before handlers can put another clock into the module
-        self._runtime = Runtime(dsn=setup.dsn, worker_config=setup.worker_config, shutdown=slot)
+        self._runtime = Runtime(
+            dsn=setup.dsn,
+            worker_config=setup.worker_config,
+            shutdown=slot,
+            artifacts=artifact_roots(setup, flows),
+        )
         self._prepared = Prepared(flows)
         self._pages = Pages()
         self._trouble: StartTrouble | None = None
