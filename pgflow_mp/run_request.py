@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pgflow_mp.db.reads.tasks import FailedTask
 from pgflow_mp.loading.targets import Target
+from pgflow_mp.observe.reports import FailedItem, RunFailures
 from pgflow_mp.worker.settings import WorkerSettings
 
 
@@ -67,7 +67,8 @@ class RunSummary:
     ``status`` is the run's: "completed", "failed", or "started" if we stopped before its end; then
     ``interrupted`` or ``timed_out`` is set, and ``by_operator`` if our worker was deprecated.
     ``items`` were recorded here, in ``wall`` seconds; ``utilisation`` is the share of the lanes' time in
-    which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items.
+    which handlers ran. ``failures`` are the first FAILURES_SHOWN of ``failure_count`` failed items, and
+    ``failed`` all of them in groups.
     ``unmet`` is the step whose condition was not met, if that was the reason.
     ``place`` says where the state lives.
     """
@@ -85,10 +86,15 @@ class RunSummary:
     late: int
     retried: int
     crashed: int
-    failures: list[FailedTask] = field(default_factory=list)
-    failure_count: int = 0
+    failures: list[FailedItem] = field(default_factory=list)
+    failed: RunFailures = field(default_factory=RunFailures)
     error: str = ""
     unmet: str | None = None
     place: str = ""
     data_dir: Path | None = None
     by_operator: bool = False
+
+    @property
+    def failure_count(self) -> int:
+        """Items that failed for good."""
+        return self.failed.failed

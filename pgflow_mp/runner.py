@@ -20,7 +20,6 @@ from pgflow_mp.client.typed_outputs import whole_output
 from pgflow_mp.db import connection, engine, loads, recovery, run_keys, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import tasks
-from pgflow_mp.db.reads.tasks import FailedTask
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunFailed, RunNotFound, WaitTimeout
@@ -29,7 +28,9 @@ from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import target_for
+from pgflow_mp.observe import grouping
 from pgflow_mp.observe.observer import Observer
+from pgflow_mp.observe.reports import FailedItem
 from pgflow_mp.observe.text import plural
 from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
@@ -154,11 +155,12 @@ def _summary(database: StateDatabase, run_id: str, flow_slug: str, report: Worke
         if known is None and report.ending is Ending.RUN_ENDED:
             raise RunDeleted(run_id, flow_slug)
         status = known or "started"
-        failures: list[FailedTask] = []
-        count, error, unmet = 0, "", None
+        failures: list[FailedItem] = []
+        error, unmet = "", None
         steps = engine.run_progress(conn, run_id)
-        if status == "failed" or any(step.failed_tasks for step in steps):  # also before we came
-            failures, count = tasks.failed_tasks(conn, run_id, FAILURES_SHOWN)
+        failed = grouping.read_failures(conn, run_id, steps)  # also before we came
+        if failed.failed:
+            failures, _ = grouping.earliest(conn, run_id, FAILURES_SHOWN)
         if status == "failed":
             unmet = tasks.unmet_step(steps)
             error = next((step.error_message for step in steps if step.error_message), "")
@@ -178,7 +180,7 @@ def _summary(database: StateDatabase, run_id: str, flow_slug: str, report: Worke
         retried=report.stats.retried,
         crashed=report.stats.crashed,
         failures=failures,
-        failure_count=count,
+        failed=failed,
         error=error,
         unmet=unmet,
         place=database.place,
@@ -339,8 +341,7 @@ def _run_failed(summary: RunSummary) -> RunFailed:
         first = summary.failures[0]
         more = f" ({summary.failure_count} items failed)" if summary.failure_count > 1 else ""
         return RunFailed(
-            f'Run {summary.run_id} of flow "{summary.flow}" failed: step "{first.step}" '
-            f"task {first.task_index}: {first.error}{more}",
+            f'Run {summary.run_id} of flow "{summary.flow}" failed: {first.named}: {first.error}{more}',
             run_id=summary.run_id,
         )
     return RunFailed(

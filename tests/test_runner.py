@@ -187,8 +187,10 @@ def test_the_summary_lists_failures_and_where_the_state_lives(dsn: str) -> None:
         summary = execute(database, request)
     assert (summary.status, summary.failure_count) == ("failed", 1)
     (failure,) = summary.failures
-    assert (failure.step, failure.task_index, failure.attempts) == ("act", 5, 1)
+    assert (failure.step, failure.index, failure.attempts) == ("act", 5, 1)
     assert summary.error == failure.error
+    assert (failure.glimpse, failure.input) == ('["permanent", "bad"]', None)
+    assert [(group.error, group.items) for group in summary.failed.groups] == [("PermanentError: bad", 1)]
     assert "hunter22" not in summary.place
     assert summary.data_dir is None
 

@@ -116,7 +116,9 @@ def test_a_run_that_fails_raises_what_run_does_after_its_items(
     with server.database(template) as dsn:
         found: list[FinishedItem] = []
         items = flow.imap([1, 13, 13], executor="inline", dsn=dsn, keep=False, ordered=False)
-        with pytest.raises(RunFailed, match=r'step "pair" task [12]: .*PermanentError: thirteen') as caught:
+        with pytest.raises(
+            RunFailed, match=r'step "pair" task [12] \(13\): .*PermanentError: thirteen'
+        ) as caught:
             found.extend(items)
         assert found[0].index == 0
         assert "Nothing is kept" in caught.value.hint

@@ -300,12 +300,13 @@ def wanted_items(args: argparse.Namespace) -> WantedItems:
     from pgflow_mp.io.picking import Fields
 
     fields = None if args.fields is None else Fields(args.fields)
-    names = ["index", "status", *(["input"] if args.with_input else [])]
+    inputs = args.with_input or (args.failed and fields is None)  # which item an index is, its input says
+    names = ["index", "status", *(["input"] if inputs else [])]
     names += ["attempts", "error"] if args.failed else ["output", "error"]
     if args.failed:
         statuses = ("failed",)
     wanted = bool(args.with_input or statuses or fields)
-    return WantedItems(tuple(names), statuses, fields, args.follow, args.with_input, wanted)
+    return WantedItems(tuple(names), statuses, fields, args.follow, inputs, wanted)
 
 
 def table_target(args: argparse.Namespace) -> TableTarget | None:

@@ -53,13 +53,15 @@ def follow(database: OpenDatabase, run_id: str, asked: Asked, wanted: WantedItem
 
 
 def _failure(conn: Connection, run_id: str) -> str:
-    from pgflow_mp.db.reads import runs, tasks
+    from pgflow_mp.db.reads import runs
+    from pgflow_mp.observe import grouping
     from pgflow_mp.observe.text import essence
 
-    failed, count = tasks.failed_tasks(conn, run_id, 1)
+    failed, count = grouping.earliest(conn, run_id, 1)
     if failed:
         first, more = failed[0], f" ({count:,} items failed)" if count > 1 else ""
-        return f"{first.step}[{first.task_index}]: {essence(first.error)}{more}"
+        what = essence(first.error, beside=(first.step, first.index))
+        return f"{first.step}[{first.index}] {first.shown()}".rstrip() + f": {what}{more}"
     view = runs.run_view(conn, run_id)
     errors = [step.error_message for step in view[1] if step.error_message] if view else []
     return errors[0] if errors else "Unknown error"

@@ -34,6 +34,7 @@ VERBS: Final = {
     "run": Verb("run", "start one run and execute it here to its end"),
     "start": Verb("start", "start a run and leave the work to the workers"),
     "status": Verb("status", "show recent runs, or one of them"),
+    "failures": Verb("failing", "show what failed in a run: groups of alike errors, items, inputs"),
     "results": Verb("fetching", "write the results of a run or a step to a file"),
     "retry": Verb("retry", "try failed items again, and compute again what followed from them"),
     "cancel": Verb("cancel", "end a run; what runs of it is stopped"),
@@ -45,7 +46,7 @@ VERBS: Final = {
     "migrate": Verb("installing", "upgrade the pgflow schema of a database"),
 }
 DEFAULT: Final = "work"
-_PRINTING: Final = ("status", "results", "compile", "replay")
+_PRINTING: Final = ("status", "failures", "results", "compile", "replay")
 """Commands whose purpose is what they print; for others it is a courtesy, and so is standard error always."""
 
 

@@ -68,6 +68,21 @@ class _Item:
     step: str
     index: int
     task: StoredTask
+    is_map: bool
+
+    @property
+    def given(self) -> bytes:
+        """What it was given, raw JSON: of a step of one task without parents the run's input."""
+        input = self.task.input or b"null"
+        return self.task.flow_input if not self.is_map and input == b"{}" else input
+
+    @property
+    def named(self) -> str:
+        """``parse[1] "a.gz"``."""
+        from pgflow_mp.observe import glimpse
+
+        text, whole = glimpse.of_raw(self.given)
+        return f"{self.step}[{self.index}] {glimpse.one_line(text, whole=whole)}".rstrip()
 
 
 class _Replayed(NamedTuple):
@@ -86,7 +101,7 @@ def execute(args: argparse.Namespace) -> int:
     with open_run(database_choice(args), args.run, writes=False) as (database, conn, run):
         from pgflow_mp.db.reads.tasks import stored_task
 
-        _check_step(conn, run, args.step, args.index)
+        is_map = _check_step(conn, run, args.step, args.index)
         task = stored_task(conn, run.run_id, args.step, args.index)
         if task is None or task.input is None:
             raise InputError(
@@ -94,7 +109,7 @@ def execute(args: argparse.Namespace) -> int:
                 hint="Its items are made when the step starts, in windows if there are very many.",
             )
         conn.close()
-        item = _Item(run, args.step, args.index, task)
+        item = _Item(run, args.step, args.index, task, is_map)
         again = command("replay", args.run, args.step, str(args.index))
         flow = _load(item, args.flow, again)
         if args.pdb:
@@ -111,7 +126,8 @@ def execute(args: argparse.Namespace) -> int:
     return OK if done.completed else RUN_FAILED
 
 
-def _check_step(conn: Any, run: RunRow, step: str, index: int) -> None:
+def _check_step(conn: Any, run: RunRow, step: str, index: int) -> bool:
+    """Whether the step is a map; raises where it has no such item."""
     from pgflow_mp.db import engine
 
     steps = {row.step_slug: row for row in engine.run_progress(conn, run.run_id)}
@@ -129,6 +145,7 @@ def _check_step(conn: Any, run: RunRow, step: str, index: int) -> None:
         last = row.initial_tasks - 1
         has = "no items" if last < 0 else "one item, 0" if last == 0 else f"the items 0 to {last}"
         raise InputError(f'Step "{step}" of run {run.run_id} has no item {index}', hint=f"It has {has}.")
+    return row.step_type == "map"
 
 
 def _load(item: _Item, flow: str | None, again: str) -> Flow:
@@ -222,7 +239,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
         runtime.close()
     error = raised[0] if raised else None
     if isinstance(error, KeyboardInterrupt):  # an item that never ends is replayed to see where it is
-        print(f"{item.step}[{item.index}] was here after {duration(seconds)}", file=sys.stderr)
+        print(f"{item.named} was here after {duration(seconds)}", file=sys.stderr)
         print(printable(describe_exception(error).decode("utf-8", "replace")), file=sys.stderr, flush=True)
         raise error
     return _Replayed(kind == COMPLETED, body, seconds, error)
@@ -248,16 +265,17 @@ def _tell_programs(item: _Item, done: _Replayed, results: Any) -> None:
         "error": None if done.completed else done.body.decode("utf-8", "replace"),
     }
     output = done.body.decode() if done.completed else "null"
-    print(f'{json.dumps(told)[:-1]}, "output": {output}}}', file=results)
+    given = item.given.decode("utf-8", "replace")
+    print(f'{json.dumps(told)[:-1]}, "input": {given}, "output": {output}}}', file=results)
 
 
 def _tell(item: _Item, done: _Replayed, results: Any) -> None:
     from pgflow_mp.observe.text import duration
     from pgflow_mp.redaction import printable
 
-    place, how = f"{item.step}[{item.index}]", "completed" if done.completed else "failed"
+    how = "completed" if done.completed else "failed"
     print(
-        f"{place} {how} here after {duration(done.seconds)}; the run has it as {item.task.status}",
+        f"{item.named} {how} here after {duration(done.seconds)}; the run has it as {item.task.status}",
         file=sys.stderr,
     )
     if done.completed:

@@ -257,12 +257,10 @@ def _input_of(given: RunInput | Feed | InputError | None) -> bytes | None:
 
 def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:
     """The run as it was left; the worker's own last snapshot is a moment older."""
-    from collections import Counter
-
     from pgflow_mp.db import engine
     from pgflow_mp.observe.observer import ProgressSnapshot, StepSnapshot
 
-    failed = Counter(failure.step for failure in done.failures)
+    failed = done.failed.by_step()
     with database.connect() as conn:
         rows = engine.run_progress(conn, done.run_id)
     steps: list[StepSnapshot] = []
@@ -273,7 +271,7 @@ def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:
             rate = count / max(1e-3, (row.finished_at - row.started_at).total_seconds())
         steps.append(
             StepSnapshot(
-                done.flow, row.step_slug, row.status, count, total, failed[row.step_slug], rate, None
+                done.flow, row.step_slug, row.status, count, total, failed.get(row.step_slug, 0), rate, None
             )
         )
     return ProgressSnapshot(tuple(steps), 0, done.lanes, 0.0, 0, 0, "connected", 0.0)

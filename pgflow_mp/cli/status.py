@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,13 +13,15 @@ from typing import TYPE_CHECKING, Any, Final
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.known_runs import find_run, resume_command, retry_advice
+from pgflow_mp.cli.output import json_object
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import RunNotFound
 
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection, RunRow, StepProgress
     from pgflow_mp.db.reads.runs import RecentRun
-    from pgflow_mp.db.reads.tasks import EndedTasks, FailedTask
+    from pgflow_mp.db.reads.tasks import EndedTasks
+    from pgflow_mp.observe.reports import FailedItem, RunFailures
 
 _NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
 _ID_AS_GOOD: Final = 13  # characters that name a run as well as all 36, where flows have long names
@@ -72,18 +73,19 @@ def execute(args: argparse.Namespace) -> int:
             keys = keys_of(conn, [run.run_id for run in runs]) if runs else {}
             if args.json:
                 records = [run._asdict() | {"key": keys.get(run.run_id)} for run in runs]
-                print(json.dumps(records, default=_json_value))
+                print(f"[{', '.join(map(json_object, records))}]")
             elif runs:
                 _list(conn, runs, keys)
             else:
                 whose = "" if args.flow is None else f" of flow '{args.flow}'"
                 print(f"No runs{whose} in {database.place}.")
             return 0
-        found = _read(conn, find_run(conn, args.run), args.limit)
+        limit = args.limit if args.json or args.errors else 0
+        found = _read(conn, find_run(conn, args.run), limit, whole_inputs=args.json)
         if args.json:
-            print(json.dumps(_record(found), default=_json_value))
+            print(json_object(_record(found), failures=found.first, failure_groups=found.failures.groups))
         else:
-            _show(conn, found, database.options, limit=args.limit, whole=args.errors)
+            _show(conn, found, database.options)
     return 0
 
 
@@ -129,28 +131,32 @@ def _list(conn: Connection, runs: list[RecentRun], keys: dict[str, str]) -> None
 
 @dataclass(frozen=True, slots=True)
 class _Shown:
-    """A run with what there is to say of it; ``failures`` are the first of its ``failed`` tasks."""
+    """A run with what there is to say of it; ``first`` are the first of its failed items, if asked for."""
 
     run: RunRow
     steps: list[StepProgress]
-    failures: list[FailedTask]
-    failed: int
+    failures: RunFailures
+    first: list[FailedItem]
     ended: dict[str, EndedTasks]
     storages: dict[str, str]
     key: str | None
 
 
-def _read(conn: Connection, run: RunRow, limit: int) -> _Shown:
+def _read(conn: Connection, run: RunRow, limit: int, *, whole_inputs: bool) -> _Shown:
     from pgflow_mp.db import engine
     from pgflow_mp.db.reads import tasks
     from pgflow_mp.db.reads.storages import storages
     from pgflow_mp.db.run_keys import keys_of
+    from pgflow_mp.observe import grouping
 
-    steps = tasks.with_failed_tasks(conn, run.run_id, engine.run_progress(conn, run.run_id))
-    failures, failed = tasks.failed_tasks(conn, run.run_id, limit)
+    steps, whole = engine.run_progress(conn, run.run_id), grouping.WHOLE if whole_inputs else 0
+    failures = grouping.read_failures(conn, run.run_id, steps, whole=whole)
+    first = grouping.earliest(conn, run.run_id, limit, whole)[0] if limit and failures.failed else []
+    failed = failures.by_step()
+    steps = [step._replace(failed_tasks=failed.get(step.step_slug, 0)) for step in steps]
     ended = tasks.ended_with_others(conn, run.run_id, steps)
     key = keys_of(conn, [run.run_id]).get(str(run.run_id))
-    return _Shown(run, steps, failures, failed, ended, storages(conn, run.run_id), key)
+    return _Shown(run, steps, failures, first, ended, storages(conn, run.run_id), key)
 
 
 def _record(shown: _Shown) -> dict[str, Any]:
@@ -168,14 +174,13 @@ def _record(shown: _Shown) -> dict[str, Any]:
             for step in shown.steps
             for over in (shown.ended.get(step.step_slug, EndedTasks()),)
         ],
-        "failed_tasks": shown.failed,
-        "failures": [failure._asdict() for failure in shown.failures],
+        "failed_tasks": shown.failures.failed,
     }
 
 
-def _show(conn: Connection, shown: _Shown, options: list[str], *, limit: int, whole: bool) -> None:
-    """``limit`` failures at most, with the ``whole`` text of their errors if asked to."""
-    from pgflow_mp.cli.screen import console, print_failures, styled
+def _show(conn: Connection, shown: _Shown, options: list[str]) -> None:
+    from pgflow_mp.cli import failed_items
+    from pgflow_mp.cli.screen import console, styled
     from pgflow_mp.db.reads import tasks, worked
     from pgflow_mp.observe.text import duration
     from pgflow_mp.redaction import printable
@@ -191,13 +196,19 @@ def _show(conn: Connection, shown: _Shown, options: list[str], *, limit: int, wh
     began = f"started {_ago(run.started_at)}"  # which is also what the run's status is called until it ends
     screen.print(f"{styled(run.status)}, {began}, took {took}\n" if end else f"{began}, took {took} so far\n")
     screen.print(_steps_table(shown.steps, shown.ended, partial(worked.seconds, spans, run.flow_slug)))
-    print_failures(screen, shown.failed, shown.failures, limit, whole=whole)
-    if shown.failures and not whole:
-        print(f"See their tracebacks: {command('status', run.run_id, '--errors', *options)}")
+    groups = shown.failures.groups
+    if groups:
+        more = command("failures", run.run_id, *options)
+        failed_items.print_groups(screen, shown.failures, failed_items.ROOM, more)
+        failed_items.print_items(screen, shown.first)
+        screen.print()
+        print(f"See their tracebacks: {more}" if not shown.first else f"See them all: {more} --all")
     if run.status == "started":
         print(f"\nGo on with it here: {resume_command(None, run.run_id, *options)}")
     elif run.status == "failed" and (
-        advice := retry_advice([failure.error for failure in shown.failures], tasks.unmet_step(shown.steps))
+        advice := retry_advice(
+            [example.error for group in groups for example in group.examples], tasks.unmet_step(shown.steps)
+        )
     ):
         print(f"\n{advice}: {resume_command(None, run.run_id, *options)}")
 
@@ -256,7 +267,3 @@ def _ago(when: datetime) -> str:
             number = int(max(0, seconds) // unit)
             return f"{number} {word[:-1] if word == 'days' and number == 1 else word} ago"
     return f"{when.astimezone():%Y-%m-%d}"
-
-
-def _json_value(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

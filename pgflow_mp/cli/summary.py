@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.known_runs import retry_advice
+from pgflow_mp.cli.output import json_object
 from pgflow_mp.cli.parser import command
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow
     from pgflow_mp.run_request import RunSummary
 
-_FAILURES_SHOWN: Final = 10
 _PREVIEW: Final = 600
 _GLIMPSE: Final = 240
 _READABLE: Final = 1_000_000
@@ -75,7 +74,25 @@ def of(
         told.items = _progress(database, run_id)
     if status == "completed" and not order.output and not order.json:
         _look_at_output(told, database)
+    if order.json and done is not None and done.failures:
+        told.done = _with_inputs(done, database)
     return told
+
+
+def _with_inputs(done: RunSummary, database: OpenDatabase) -> RunSummary:
+    """The same with the inputs of its failed items whole."""
+    from dataclasses import replace
+
+    from pgflow_mp.db import engine
+    from pgflow_mp.observe import grouping
+
+    places = [(failure.step, failure.index) for failure in done.failures]
+    with database.connect() as conn:
+        steps = engine.run_progress(conn, done.run_id)
+        failed = grouping.read_failures(conn, done.run_id, steps, whole=grouping.WHOLE)
+        return replace(
+            done, failures=grouping.items_at(conn, done.run_id, places, grouping.WHOLE), failed=failed
+        )
 
 
 def _look_at_output(told: Told, database: OpenDatabase) -> None:
@@ -102,10 +119,10 @@ def _progress(database: OpenDatabase, run_id: str) -> tuple[int, int]:
 
 def tell(told: Told, results: IO[str]) -> None:
     """Print it: JSON to ``results``; text there, too, unless the run's output goes there."""
-    from pgflow_mp.cli.screen import console, print_failures
+    from pgflow_mp.cli.screen import console
 
     if told.order.json:
-        print(json.dumps(_record(told), ensure_ascii=False), file=results, flush=True)
+        print(_json(told), file=results, flush=True)
         return
     screen = console(None if told.order.output == "-" else results)
     style = {"completed": "bold green", "failed": "bold red"}.get(told.status, "bold yellow")
@@ -115,21 +132,29 @@ def tell(told: Told, results: IO[str]) -> None:
     screen.print(f"[{style}]{word}[/]  [bold]{told.flow}[/]  run {told.run_id}", soft_wrap=True)
     for name, text in _lines(told):
         _print_pair(screen, name, text)
+    if told.done is not None:
+        _tell_failures(screen, told, told.done)
     if told.done is not None and told.status == "failed":
-        if told.done.failures:
-            print_failures(screen, told.done.failure_count, told.done.failures, _FAILURES_SHOWN)
-        elif told.done.error:
-            _print_pair(screen, "error", told.done.error)
-        errors = ["--errors"] if told.done.failures else []
-        _advise(screen, "See all about it", command("status", told.run_id, *errors, *told.options))
         if advice := retry_advice([failure.error for failure in told.done.failures], told.done.unmet):
             _advise(screen, advice, told.resume)
     elif told.status == "started":
         _advise(screen, "Go on with it", told.resume)
-    if told.done is not None and told.done.failure_count and told.status == "completed":
-        _advise(screen, "See what failed", command("status", told.run_id, *told.options))
     if told.status == "completed" and told.written is None and not told.empty and not _fits(told):
         _advise(screen, "Fetch the output", f"{told.resume} --output FILE")
+
+
+def _tell_failures(screen: Console, told: Told, done: RunSummary) -> None:
+    from pgflow_mp.cli import failed_items
+
+    if done.failed.groups:
+        more = command("failures", told.run_id, *told.options)
+        failed_items.print_groups(screen, done.failed, failed_items.ROOM, more)
+        screen.print()
+        _advise(screen, "See all about it", more)
+    elif told.status == "failed":
+        if done.error:
+            _print_pair(screen, "error", done.error)
+        _advise(screen, "See all about it", command("status", told.run_id, *told.options))
 
 
 def _lines(told: Told) -> list[tuple[str, str]]:
@@ -146,7 +171,7 @@ def _lines(told: Told) -> list[tuple[str, str]]:
         troubles = [
             f"{number:,} {what}"
             for number, what in (
-                (done.failure_count, "failed"),
+                (done.failure_count, f"failed{_tolerated(done)}"),
                 (done.retried, "failed at first and tried again"),
                 (done.crashed, "crashed"),
                 (done.late, "too late to count"),
@@ -171,6 +196,11 @@ def _lines(told: Told) -> list[tuple[str, str]]:
         old = "; what is there is older than this run" if os.path.lexists(name) else ""
         lines.append(("missing", f"{name} was not written{old}"))
     return lines
+
+
+def _tolerated(done: RunSummary) -> str:
+    count = done.failed.count("tolerated")
+    return f" ({'all' if count == done.failure_count else f'{count:,}'} tolerated)" if count else ""
 
 
 def _fits(told: Told) -> bool:
@@ -222,6 +252,13 @@ def _advise(screen: Console, what: str, line: str) -> None:
     screen.print(Text.assemble((f"{what}: ", "dim"), line), soft_wrap=True)
 
 
+def _json(told: Told) -> str:
+    done = told.done
+    if done is None:
+        return json_object(_record(told))
+    return json_object(_record(told), failures=done.failures, failure_groups=done.failed.groups)
+
+
 def _record(told: Told) -> dict[str, Any]:
     record: dict[str, Any] = {
         "run_id": told.run_id,
@@ -242,7 +279,6 @@ def _record(told: Told) -> dict[str, Any]:
             "retried": done.retried,
             "crashed": done.crashed,
             "late": done.late,
-            "failures": [failure._asdict() for failure in done.failures],
             "error": done.error,
         }
     if told.written is not None:

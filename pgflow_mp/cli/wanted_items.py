@@ -33,7 +33,7 @@ def add_wanted(parser: Parser) -> None:
         env="PGFLOW_FAILED",
         flag=True,
         default=False,
-        help="only the items that failed: index, status, attempts, error",
+        help="only the items that failed: index, status, input, attempts, error",
     )
     parser.option(
         "--status",

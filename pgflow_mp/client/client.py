@@ -35,6 +35,8 @@ from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNo
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
+from pgflow_mp.observe import grouping
+from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.values.inputs import encode_input
 
 _POLL: Final = 1.0  # seconds between looks when no event arrives
@@ -190,6 +192,24 @@ class Client:
         """Like :meth:`results`, as (task index, output)."""
         self._check_step(run_id, step)
         return self._indexed_results(run_id, step)
+
+    def failures(
+        self, run_id: str, step: str | None = None, *, error: str | None = None
+    ) -> list[FailureGroup]:
+        """The failed items of a run, or a step, in groups of alike errors: those that failed a step first.
+
+        Whatever their number, and also while the run goes on. ``error``: only those with this text in their
+        error, or in the group's. Raises RunNotFound, and FlowNotFound for a step that the run does not have.
+        """
+        self._found(run_id)
+        if step is not None:
+            self._check_step(run_id, step)
+
+        def read(conn: Connection) -> list[FailureGroup]:
+            steps, whole = engine.run_progress(conn, run_id), grouping.WHOLE
+            return grouping.read_failures(conn, run_id, steps, step=step, text=error, whole=whole).groups
+
+        return self._call(read, long=True)
 
     # -- internals ---------------------------------------------------------------------------------
 

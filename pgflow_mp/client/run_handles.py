@@ -14,9 +14,11 @@ import msgspec
 from pgflow_mp.client.retried import Indexes, Retry
 from pgflow_mp.db import run_keys
 from pgflow_mp.db.engine import RunRow
-from pgflow_mp.db.reads import documents, runs, tasks
+from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.db.reads.runs import StepRow
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.observe import grouping
+from pgflow_mp.observe.reports import FailureGroup
 
 if TYPE_CHECKING:
     from pgflow_mp.client.client import Client
@@ -255,6 +257,10 @@ class Run:
         """
         return self._client._as_completed(self, step, ordered, timeout)
 
+    def failures(self, step: str | None = None, *, error: str | None = None) -> list[FailureGroup]:
+        """The failed items in groups of alike errors, as :meth:`Client.failures` has them."""
+        return self._client.failures(self.run_id, step, error=error)
+
     def cancel(self, reason: str = "Run cancelled") -> Run:
         """End the run as failed; returns the run itself."""
         self._client.cancel(self.run_id, reason)
@@ -281,14 +287,12 @@ class Run:
 
     def failure(self) -> RunFailed:
         """What waiting for a run raises that has failed: the step, index and error of its first failure."""
-        failed, count = self._client._call(lambda conn: tasks.failed_tasks(conn, self.run_id, 1))
+        failed, count = self._client._call(lambda conn: grouping.earliest(conn, self.run_id, 1))
         where = f"Run {self.run_id} of flow {self.flow_slug!r} failed: "
         if not failed:
             return RunFailed(where + (self.error or UNKNOWN_ERROR), run_id=self.run_id)
         more = f" ({count} items failed)" if count > 1 else ""
-        first = failed[0]
-        text = f'step "{first.step}" task {first.task_index}: {first.error}{more}'
-        return RunFailed(where + text, run_id=self.run_id)
+        return RunFailed(f"{where}{failed[0].named}: {failed[0].error}{more}", run_id=self.run_id)
 
     def _step(self, row: StepRow, before: Step | None) -> Step:
         """The step of a row. Its output is kept where it cannot have changed."""

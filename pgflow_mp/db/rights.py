@@ -31,6 +31,8 @@ _STARTER: Final = (
     "run_tallies",
     "output_page",
     "finished_items",
+    "failure_lines",
+    "failed_items",
     "open_load",
     "add_pages",
     "start_loaded_run",

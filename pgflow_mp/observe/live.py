@@ -15,7 +15,7 @@ from rich.spinner import Spinner
 from rich.table import Column, Table
 from rich.text import Text
 
-from pgflow_mp.observe.observer import Level, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.picture import Picture
 from pgflow_mp.observe.plain import failure_line
 from pgflow_mp.observe.terminal import TerminalTakeover
@@ -102,13 +102,14 @@ class LiveObserver:
         if logger.isEnabledFor({"error": 40, "warn": 30, "info": 20, "debug": 10}[level]):
             self.console.print(Text(printable(text), style=_STYLES[level]))
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None:
+    def on_failure(self, failure: FailedAttempt) -> None:
         """Print the first failures above the picture."""
         self._failures += 1
         if self._failures > _FAILURES_SHOWN:
             return
-        line = shorten(failure_line(step, index, attempt, text, final), self.console.width - 1)
-        self.console.print(Text(line, style="red" if final else "yellow"))
+        line = failure_line(failure, failure.shown(max(12, self.console.width // 3)))
+        style = "red" if failure.final else "yellow"
+        self.console.print(Text(line, style=style, no_wrap=True, overflow="ellipsis"))
         if self._failures == _FAILURES_SHOWN:
             self.console.print(Text("Further failures are only counted.", style="dim"))
 

@@ -6,8 +6,11 @@ that it raises is logged once and the observer is left alone from then on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+from pgflow_mp.observe import glimpse
 
 Level = Literal["debug", "info", "warn", "error"]
 
@@ -49,8 +52,29 @@ class ProgressSnapshot:
     elapsed: float
 
 
+@dataclass(frozen=True, slots=True)
+class FailedAttempt:
+    """An attempt of an item failed with the error ``text``; ``final``: no retry will follow.
+
+    ``raw_input`` finds its input, raw JSON, empty where it is not known: to be asked by whoever shows it.
+    """
+
+    run: str
+    step: str
+    index: int
+    attempt: int
+    text: str
+    final: bool
+    raw_input: Callable[[], bytes | memoryview] = bytes
+
+    def shown(self, columns: int = glimpse.COLUMNS) -> str:
+        """The input for a terminal, in at most so many columns; empty where it is not known."""
+        text, whole = glimpse.of_raw(self.raw_input())
+        return glimpse.one_line(text, columns, whole=whole) if text else ""
+
+
 class Observer(Protocol):
-    """Watches a worker. ``state`` is a WorkerState; ``final`` says that no retry will follow."""
+    """Watches a worker. ``state`` is a WorkerState."""
 
     def on_state(self, state: str) -> None: ...
 
@@ -58,7 +82,7 @@ class Observer(Protocol):
 
     def on_message(self, level: Level, text: str) -> None: ...
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None: ...
+    def on_failure(self, failure: FailedAttempt) -> None: ...
 
 
 class NullObserver:
@@ -73,5 +97,5 @@ class NullObserver:
     def on_message(self, level: Level, text: str) -> None:
         """Ignore it."""
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None:
+    def on_failure(self, failure: FailedAttempt) -> None:
         """Ignore it."""

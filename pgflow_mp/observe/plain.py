@@ -6,7 +6,7 @@ import logging
 from typing import Any, Final
 
 from pgflow_mp.logs import LEVELS, VERBOSE
-from pgflow_mp.observe.observer import Level, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.text import duration, essence, percent, rate
 
 logger = logging.getLogger("pgflow_mp")
@@ -58,17 +58,27 @@ class PlainObserver:
         """Log it."""
         logger.log(LEVELS[level], "%s", text)
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None:
+    def on_failure(self, failure: FailedAttempt) -> None:
         """Log the first failures, the others at level verbose; the whole text at level debug."""
         self._failures += 1
-        level = (
-            (logging.ERROR if final else logging.WARNING) if self._failures <= _FAILURES_SHOWN else VERBOSE
-        )
-        fields = _fields(event="failure", run=run, step=step, index=index, attempt=attempt, final=final)
-        logger.log(level, "%s", failure_line(step, index, attempt, text, final), extra=fields)
+        level = logging.ERROR if failure.final else logging.WARNING
+        if self._failures > _FAILURES_SHOWN:
+            level = VERBOSE
+        if logger.isEnabledFor(level):
+            shown = failure.shown()
+            fields = _fields(
+                event="failure",
+                run=failure.run,
+                step=failure.step,
+                index=failure.index,
+                input=shown,
+                attempt=failure.attempt,
+                final=failure.final,
+            )
+            logger.log(level, "%s", failure_line(failure, shown), extra=fields)
         if self._failures == _FAILURES_SHOWN:
             logger.warning("further failures are logged at level verbose")
-        logger.debug("%s[%d]: %s", step, index, text)
+        logger.debug("%s[%d]: %s", failure.step, failure.index, failure.text)
 
     def _line(self, snapshot: ProgressSnapshot) -> str:
         steps = [step for step in snapshot.steps if step.status == "started" or step.total is None]
@@ -88,10 +98,12 @@ class PlainObserver:
         return text + (f", {step.failed:,} failed" if step.failed else "")
 
 
-def failure_line(step: str, index: int, attempt: int, text: str, final: bool) -> str:
-    """One failure in one line."""
-    what = "failed" if final else f"attempt {attempt} failed, retrying"
-    return f"{step}[{index}] {what}: {essence(text, beside=(step, index))}"
+def failure_line(failure: FailedAttempt, shown: str) -> str:
+    """One failure in one line, with the input as it is to be ``shown``."""
+    step, index = failure.step, failure.index
+    what = "failed" if failure.final else f"attempt {failure.attempt} failed, retrying"
+    item = f"{step}[{index}] {shown}" if shown else f"{step}[{index}]"
+    return f"{item} {what}: {essence(failure.text, beside=(step, index))}"
 
 
 def _fields(**fields: Any) -> dict[str, Any]:

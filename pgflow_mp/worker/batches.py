@@ -76,6 +76,11 @@ class ItemTimes:
         return self._recent.get(flow)
 
 
+def input_of(item: Item) -> bytes:
+    """What a task is given: an element, its parents' outputs, or else the run's input; raw JSON."""
+    return item.flow_input if item.flow_input is not None else item.input
+
+
 class AnyBatch:
     """What is held of one claim, item by item: a Batch of tasks or a RangeBatch.
 
@@ -119,6 +124,10 @@ class AnyBatch:
 
     def item(self, position: int) -> Item:
         """The item there; ``run`` and ``step`` point into the batch's lists."""
+        raise NotImplementedError
+
+    def input(self, position: int) -> bytes | memoryview:
+        """What the item there is given, raw JSON: for whoever tells of it."""
         raise NotImplementedError
 
     def parts(self, spans: Sequence[Stretch]) -> Sequence[AnyBatch]:
@@ -190,6 +199,10 @@ class Batch(AnyBatch):
     def item(self, position: int) -> Item:
         """The item there."""
         return self.items[position]
+
+    def input(self, position: int) -> bytes:
+        """What the item there is given."""
+        return input_of(self.items[position])
 
     def part(self, items: list[Item]) -> Batch:
         """A batch of some of its items, to be handed out anew."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Final, cast
 
 from pgflow_mp.db.engine import ClaimedTask
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
 from pgflow_mp.executors.messages import Chunk, Item, Kind, Outcome
 from pgflow_mp.executors.verdicts import CrashBudget, deaths_error
-from pgflow_mp.observe.observer import Observer
-from pgflow_mp.worker.batches import AnyBatch, Batch, Flight
+from pgflow_mp.observe.glimpse import named
+from pgflow_mp.observe.observer import FailedAttempt, Observer
+from pgflow_mp.worker.batches import AnyBatch, Batch, Flight, input_of
 from pgflow_mp.worker.chunks import Stretch, as_spans
 from pgflow_mp.worker.corner import Corner
 from pgflow_mp.worker.crew import Crew
@@ -138,7 +140,8 @@ class Collector:
             if failed:
                 permanent = outcome.kind == Kind.FAILED_FOR_GOOD
                 group.permanent.append(permanent)
-                self.note_failure(chunk.flow, group.run, group.step, item, outcome, permanent)
+                given = partial(input_of, item)
+                self.note_failure(chunk.flow, group.run, group.step, item, outcome, permanent, given)
             else:
                 self.count(chunk.flow, group.step, 0, 1)
             spent = times.setdefault(item.step, [0.0, 0.0])
@@ -238,15 +241,15 @@ class Collector:
 
     def _park(self, parked: Parked) -> None:
         self.parking.add(parked, time.monotonic())
-        text = f'step "{parked.step}" task {parked.item.index} is quarantined; its failure is recorded last'
-        self._observer.on_message("warn", text)
+        name = named(parked.step, parked.item.index, parked.batch.input(parked.position))
+        self._observer.on_message("warn", f"{name} is quarantined; its failure is recorded last")
 
     def refused(self, flow: str, worker_id: str, task: ClaimedTask, text: str) -> None:
         """A task was claimed that cannot be run: its input cannot be had."""
         body = text.encode()
         item = Item(task.task_index, task.attempt, task.msg_id, 0, 0, b"", None)
         outcome = Outcome(0, Kind.FAILED_FOR_GOOD, body, 0.0)
-        self.note_failure(flow, task.run_id, task.step_slug, item, outcome, True)
+        self.note_failure(flow, task.run_id, task.step_slug, item, outcome, True, bytes)
         indexes, attempts = [task.task_index], [task.attempt]
         group = Group(
             *(task.run_id, task.step_slug, worker_id, True, indexes, attempts, [body], [True], [task.msg_id])
@@ -266,14 +269,22 @@ class Collector:
     def _settle_failure(self, failed: Parked) -> None:
         batch, position, outcome = failed.batch, failed.position, failed.outcome
         permanent = outcome.kind == Kind.FAILED_FOR_GOOD
-        self.note_failure(batch.flow, failed.run, failed.step, failed.item, outcome, permanent)
+        given = partial(batch.input, position)
+        self.note_failure(batch.flow, failed.run, failed.step, failed.item, outcome, permanent, given)
         self._settler.add([batch.failed(position, outcome.body, permanent)], len(outcome.body))
         self._dispatcher.finish(batch, position, position)
 
     def note_failure(
-        self, flow: str, run: str, step: str, item: Item, outcome: Outcome, permanent: bool
+        self,
+        flow: str,
+        run: str,
+        step: str,
+        item: Item,
+        outcome: Outcome,
+        permanent: bool,
+        given: Callable[[], bytes | memoryview],
     ) -> None:
-        """An item failed, for good if ``permanent`` or if it has no attempts left."""
+        """An item failed, for good if ``permanent`` or without attempts left; ``given`` finds its input."""
         policy = self._policy(flow, step)
         final = permanent or item.attempt >= policy.max_attempts
         if final:
@@ -283,7 +294,7 @@ class Collector:
             self._stats.retried += 1
             self.retries.add(flow, policy.base_delay, item.attempt, time.monotonic())
         text = outcome.body.decode("utf-8", "replace")
-        self._observer.on_failure(run, step, item.index, item.attempt, text, final)
+        self._observer.on_failure(FailedAttempt(run, step, item.index, item.attempt, text, final, given))
 
     def _policy(self, flow: str, step: str) -> StepPolicy:
         return self._policies.get((flow, step), StepPolicy())

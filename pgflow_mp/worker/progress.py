@@ -7,7 +7,14 @@ import time
 from collections.abc import Collection, Sequence
 
 from pgflow_mp.db.engine import StepProgress
-from pgflow_mp.observe.observer import Level, NullObserver, Observer, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.observer import (
+    FailedAttempt,
+    Level,
+    NullObserver,
+    Observer,
+    ProgressSnapshot,
+    StepSnapshot,
+)
 from pgflow_mp.worker.batches import Flight
 
 _INTERVAL = 0.5
@@ -33,9 +40,9 @@ class SafeObserver:
         """Pass on."""
         self._call("on_message", level, text)
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None:
+    def on_failure(self, failure: FailedAttempt) -> None:
         """Pass on."""
-        self._call("on_failure", run, step, index, attempt, text, final)
+        self._call("on_failure", failure)
 
     def _call(self, method: str, *arguments: object) -> None:
         observer = self._observer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast
 
 from pgflow_mp.executors.events import RangeOutcomes
@@ -25,7 +26,14 @@ class _Bookkeeper(Protocol):
     def count(self, flow: str, step: str, what: int, items: int) -> None: ...
 
     def note_failure(
-        self, flow: str, run: str, step: str, item: Item, outcome: Outcome, permanent: bool
+        self,
+        flow: str,
+        run: str,
+        step: str,
+        item: Item,
+        outcome: Outcome,
+        permanent: bool,
+        given: Callable[[], bytes | memoryview],
     ) -> None: ...
 
 
@@ -55,7 +63,7 @@ class RangeCollector:
                 f'step "{batch.step}" task {item.index}: its input is missing in the database (pgflow.pages)'
             )
             outcome = Outcome(position, Kind.FAILED_FOR_GOOD, text.encode(), 0.0)
-            self._book.note_failure(batch.flow, batch.run, batch.step, item, outcome, True)
+            self._book.note_failure(batch.flow, batch.run, batch.step, item, outcome, True, bytes)
             group.merge(batch.failed(position, outcome.body, True))
         self._settler.add([group], group.size)
 
@@ -106,7 +114,8 @@ class RangeCollector:
             position, permanent = flight.start + outcome.position, outcome.kind == Kind.FAILED_FOR_GOOD
             item = batch.item(position)
             self._book.corner.clear((batch.run, batch.step, item.index))
-            self._book.note_failure(batch.flow, batch.run, batch.step, item, outcome, permanent)
+            given = partial(batch.input, position)
+            self._book.note_failure(batch.flow, batch.run, batch.step, item, outcome, permanent, given)
             group.merge(batch.failed(position, outcome.body, permanent))
         seconds = sum(outcome.seconds for outcome in outcomes)
         self._dispatcher.times.observe(batch.flow, batch.step, seconds, len(outcomes))

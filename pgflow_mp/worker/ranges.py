@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pgflow_mp.db.item_ranges import ElementPage, ItemLease
+from pgflow_mp.executors.decoded_pages import Pages
 from pgflow_mp.executors.messages import Item, RangeChunk, Segment
 from pgflow_mp.worker.batches import AnyBatch, next_number
 from pgflow_mp.worker.chunks import LARGEST_BYTES, Stretch
@@ -20,6 +21,7 @@ LARGEST_ITEMS: Final = 20_000  # in a chunk
 LARGEST_OUTPUTS: Final = 1 << 20  # bytes that a chunk may be expected to leave: they become pages
 
 _leases = itertools.count(1)
+_pages: Final = Pages()  # the latest ones of which the input of an item was asked for
 
 
 @dataclass(slots=True)
@@ -83,6 +85,13 @@ class RangeBatch(AnyBatch):
     def item(self, position: int) -> Item:
         """The item there, without its input; made anew for whoever is to fail it."""
         return Item(self.first + position, 1, 0, 0, 0, b"", None)
+
+    def input(self, position: int) -> memoryview:
+        """What the item there is given, out of its page; empty where that is not there (any more)."""
+        try:
+            return memoryview(_pages.elements(self.chunk(0, position, 1))[0])
+        except (ValueError, IndexError):
+            return memoryview(b"")
 
     def part(self, first: int, end: int) -> RangeBatch:
         """A batch of the items there, to be handed out anew."""

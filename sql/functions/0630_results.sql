@@ -112,7 +112,8 @@ as $$
   order by t.task_index;
 $$;
 
--- The items of a run that failed for good, earliest first, at most so many; and of how many these are the first.
+-- The items of a run that failed for good, at most so many, those of steps that failed first, then earliest first;
+-- and of how many these are the first.
 create or replace function pgflow.run_failures(run_id uuid, max_rows int default 20)
 returns table (step_slug text, task_index int, attempts int, error_message text, failures bigint)
 language sql
@@ -123,10 +124,11 @@ as $$
   select t.step_slug, t.task_index, t.attempts_count, t.error_message, count(*) over ()
   from pgflow.runs r
   join pgflow.step_tasks t on t.run_id = r.run_id
+  join pgflow.step_states ss on ss.run_id = t.run_id and ss.step_slug = t.step_slug
   where r.run_id = run_failures.run_id
     and t.status = 'failed'
     and coalesce(t.flow_slug = any ((select pgflow._granted_flows('run_failures'))::text[]), true)
-  order by t.failed_at, t.step_slug, t.task_index
+  order by ss.status <> 'failed', t.failed_at, t.step_slug, t.task_index
   limit max_rows;
 $$;
 

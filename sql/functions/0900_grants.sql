@@ -20,7 +20,8 @@ declare
     'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
     'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
     'start_keyed_run', 'start_keyed_load', 'run_of_key', 'keys_of_runs',
-    'run_failures', 'run_tallies', 'output_page', 'finished_items'
+    'run_failures', 'run_tallies', 'output_page', 'finished_items',
+    'failure_lines', 'failed_items'
   ];
 begin
   if access not in ('starter', 'operator', 'worker', 'client') then
@@ -118,6 +119,8 @@ begin
         ('run_tallies', 'run_results'),
         ('finished_items', 'run_results'),
         ('remove_run', 'prune_runs'),
+        ('failure_lines', 'run_results'),
+        ('failed_items', 'run_results'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),

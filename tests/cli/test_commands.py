@@ -187,14 +187,17 @@ def test_status_shows_failures_with_their_place(cli: Cli) -> None:
     shown = cli("status", run["run_id"])
     assert shown.code == 0
     assert re.search(r"check +failed +1/2 ", shown.out) or re.search(r"check +failed +0/2 ", shown.out)
-    assert "check[1]: PermanentError: 3 is not allowed" in shown.out
+    assert "check[1] 3: PermanentError: 3 is not allowed" in shown.out
     assert (
         f"After a correction, try what failed again: python -m pgflow_mp run FLOW --resume {run['run_id']}"
         in shown.out
     )
-    assert f"See their tracebacks: python -m pgflow_mp status {run['run_id']} --errors" in shown.out
+    assert f"See their tracebacks: python -m pgflow_mp failures {run['run_id']}" in shown.out
     told = cli("status", run["run_id"], "--json").json
-    assert told["failures"][0]["task_index"] == 1
+    assert told["failures"][0] | {"error": ""} == {
+        "step": "check", "index": 1, "attempts": 1, "error": "", "input": 3, "input_bytes": 1, "glimpse": "3"
+    }  # fmt: skip
+    assert [group["items"] for group in told["failure_groups"]] == [1]
     assert cli("status", "--flow", "nothing", "--json").json == []
     assert cli("status", "abcdef").code == 2
 

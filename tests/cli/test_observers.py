@@ -15,7 +15,7 @@ from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.verdicts import crash_error, timeout_error
 from pgflow_mp.observe import text
 from pgflow_mp.observe.live import LiveObserver
-from pgflow_mp.observe.observer import ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe.observer import FailedAttempt, ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.plain import PlainObserver, failure_line
 
 
@@ -92,7 +92,7 @@ def test_only_the_first_failures_are_told_at_level_info(lines: Lines) -> None:
     logs.set_up("info")
     observer = PlainObserver()
     for index in range(100):
-        observer.on_failure("run", "parse", index, 1, "ValueError: no\n\nTraceback ...", final=True)
+        observer.on_failure(FailedAttempt("run", "parse", index, 1, "ValueError: no\n\nTraceback ...", True))
     said = lines()
     assert len(said) == 21
     assert said[0].endswith("error parse[0] failed: ValueError: no")
@@ -101,11 +101,13 @@ def test_only_the_first_failures_are_told_at_level_info(lines: Lines) -> None:
 
 def test_a_json_line_is_an_object_with_its_fields_and_no_password(lines: Lines) -> None:
     logs.set_up("verbose", "json")
-    PlainObserver().on_failure("r1", "parse", 7, 2, "ValueError: bad\nline", final=False)
+    failure = FailedAttempt("r1", "parse", 7, 2, "ValueError: bad\nline", False, lambda: b'"a.gz"')
+    PlainObserver().on_failure(failure)
     logging.getLogger("pgflow_mp.db").warning("lost postgresql://me:very-secret@host/db")
     first, second = map(json.loads, lines())
-    assert first["message"] == "parse[7] attempt 2 failed, retrying: ValueError: bad"
+    assert first["message"] == 'parse[7] "a.gz" attempt 2 failed, retrying: ValueError: bad'
     assert (first["level"], first["run"], first["index"], first["final"]) == ("warn", "r1", 7, False)
+    assert first["input"] == '"a.gz"'
     assert second["message"] == "lost postgresql://me:***@host/db"
     assert second["logger"] == "pgflow_mp.db"
 
@@ -180,7 +182,9 @@ def test_a_line_that_begins_with_its_item_does_not_name_it_again() -> None:
         timeout_error("words", 8, 3): timeout_error("words", 8, 3),
     }
     for error, line in errors.items():
-        assert failure_line("words", 7, 1, error, True) == f"words[7] failed: {line}"
+        failure = FailedAttempt("run", "words", 7, 1, error, True)
+        assert failure_line(failure, "") == f"words[7] failed: {line}"
+        assert failure_line(failure, "{}") == f"words[7] {{}} failed: {line}"
 
 
 def test_numbers_are_told_in_few_words() -> None:

@@ -35,7 +35,7 @@ def test_a_failed_item_shows_its_traceback_and_a_good_one_its_output(cli: Cli) -
     before = picture(cli)
     done = cli("replay", run_id, "check", "1", PICKY)
     assert (done.code, done.out) == (1, "")
-    assert "check[1] failed here after" in done.err
+    assert "check[1] 3 failed here after" in done.err
     assert "the run has it as failed" in done.err
     assert "PermanentError: 3 is not allowed" in done.err
     assert 'raise PermanentError(f"{number} is not allowed")' in done.err
@@ -44,6 +44,7 @@ def test_a_failed_item_shows_its_traceback_and_a_good_one_its_output(cli: Cli) -
     assert (done.code, done.out) == (0, "3\n")
     told = cli("replay", run_id, "check", "0", PICKY, "--json").json
     assert (told["status"], told["output"], told["error"], told["index"]) == ("completed", 1, None, 0)
+    assert told["input"] == 1
     assert picture(cli) == before
 
 
@@ -98,7 +99,7 @@ def test_an_item_that_crashes_or_never_ends_shows_where_it_was(cli: Cli) -> None
     stuck.interrupt()
     shown = stuck.finish()
     assert shown.code == 130
-    assert "look[1] was here after" in shown.out
+    assert 'look[1] "stuck" was here after' in shown.out
     assert re.search(r'File ".*stubborn\.py", line 1[23], in look', shown.out), shown
     assert "Interrupted." in shown.out
 

@@ -46,7 +46,7 @@ def test_results_of_a_run(cli: Cli, storage: str) -> None:
         (1, "failed", 13, None),
         (2, "completed", 2, {"n": 2}),
     ]
-    done = cli("results", run_id, "row", "--failed", "--with-input", "-o", "failed.csv")
+    done = cli("results", run_id, "row", "--failed", "-o", "failed.csv")
     assert "1 item of row in failed.csv" in done.err
     with (cli.cwd / "failed.csv").open(newline="") as file:
         heading, (index, status, given, attempts, error) = csv.reader(file)

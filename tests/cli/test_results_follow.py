@@ -87,7 +87,8 @@ def test_a_run_that_fails_is_followed_to_its_end_with_its_words(cli: Cli) -> Non
     done = finish(plain)
     assert (done.code, json.loads(done.out)["n"]) == (1, 5)
     said = " ".join(done.err.split())
-    assert f"Run {run_id} of books failed: total[0]: PermanentError: too few" in said
+    assert f'Run {run_id} of books failed: total[0] {{"row": [' in said
+    assert ": PermanentError: too few" in said
     assert "--status completed,failed" in said
     assert_one_screen(finish(into), 1, "too few", "rows.jsonl was not written")
     assert (cli.cwd / "rows.jsonl").read_text() == "of yesterday"

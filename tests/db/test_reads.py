@@ -14,7 +14,7 @@ from worker_harness import adapted, start
 
 from pgflow_mp.db import engine, rights
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import documents, finished, records, runs, storages, tasks, worked
+from pgflow_mp.db.reads import documents, failed, finished, records, runs, storages, tasks, worked
 
 BEGAN = datetime(2000, 1, 1, tzinfo=UTC)
 NOBODYS = "00000000-0000-4000-8000-000000000000"
@@ -39,8 +39,10 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
         *records.iter_records(conn, run, "double", inputs=True),
         *records.iter_records(conn, run, "double", inputs=False, statuses=["failed"]),
     ],
-    "failed_tasks": lambda conn, run: tasks.failed_tasks(conn, run, 5),
-    "with_failed_tasks": lambda conn, run: tasks.with_failed_tasks(conn, run, engine.run_progress(conn, run)),
+    "first_failed": lambda conn, run: tasks.first_failed(conn, run, 5),
+    "failure_lines": lambda conn, run: [*failed.failure_lines(conn, run, "double", "o")],
+    "failed_rows": lambda conn, run: failed.failed_rows(conn, run, [("double", 1)], 9, 99),
+    "iter_failed_rows": lambda conn, run: [*failed.iter_failed_rows(conn, run, "double", 9)],
     "ended_with_others": lambda conn, run: tasks.ended_with_others(conn, run, engine.run_progress(conn, run)),
     "storages": storages.storages,
     "stored_task": lambda conn, run: tasks.stored_task(conn, run, "double", 0),
@@ -69,7 +71,7 @@ def asked(dsn: str, run_id: str) -> dict[str, Any]:
 def test_every_function_is_tried() -> None:
     public = {
         name
-        for module in (documents, finished, records, runs, storages, tasks, worked)
+        for module in (documents, failed, finished, records, runs, storages, tasks, worked)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -95,7 +97,11 @@ def test_what_a_role_may_read_is_what_the_package_says(dsn: str, failed_run: str
     owners = asked(dsn, failed_run)
     refused = psycopg.errors.InsufficientPrivilege
     assert refused not in owners.values()
-    assert owners["failed_tasks"] == ([tasks.FailedTask("double", 1, 0, "no")], 1)
+    assert owners["first_failed"] == ([("double", 1)], 1)
+    assert owners["failure_lines"] == [failed.FailureLine("no", True, 1, [1])]
+    row = failed.FailedRow("double", 1, 0, "no", "2", 1, b"2")
+    assert owners["failed_rows"] == [row]
+    assert owners["iter_failed_rows"] == [row._replace(input=None)]
     with role_with(dsn, access) as mine:
         found = asked(mine, failed_run)
     denied = {name for name, answer in found.items() if answer is refused}

@@ -13,6 +13,7 @@ from worker_harness import adapted
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.reads import documents, runs, tasks
+from pgflow_mp.observe.grouping import read_failures
 from pgflow_mp.testing import audit_run
 
 STORAGES = ("tasks", "ranges")
@@ -87,7 +88,10 @@ class Mapped:
     def read(self) -> dict[str, Any]:
         """Everything that is asked about items, without times and ids."""
         conn, run = self.conn, self.run
-        steps = tasks.with_failed_tasks(conn, run, engine.run_progress(conn, run))
+        steps = engine.run_progress(conn, run)
+        failed = read_failures(conn, run, steps, whole=99)
+        by_step = failed.by_step()
+        steps = [step._replace(failed_tasks=by_step.get(step.step_slug, 0)) for step in steps]
         (recent,) = [each for each in runs.recent_runs(conn, 9) if each.run_id == str(run)]
         return {
             "tasks": [*documents.iter_tasks(conn, run, "m")],
@@ -97,7 +101,8 @@ class Mapped:
             "run output": documents.run_output(conn, run),
             "leaves": documents.leaves(conn, run),
             "steps": [step._replace(started_at=None, finished_at=None) for step in steps],
-            "failed": tasks.failed_tasks(conn, run, 9),
+            "first": tasks.first_failed(conn, run, 9),
+            "failed": failed,
             "ended": tasks.ended_with_others(conn, run, steps),
             "counts": (recent.status, recent.items, recent.done),
             "stored": [
@@ -140,7 +145,16 @@ def test_a_run_under_way(db: Connection) -> None:
     done, failed = "completed", "failed"
     assert statuses == [done, held, done, done, held, failed, held, held, *[waits] * 4]
     assert found["results"] == [(0, b'{"a": 1}'), (2, b'"c"'), (3, b"null")]
-    assert found["failed"] == ([tasks.FailedTask("m", 5, 1, "no")], 1)
+    assert found["first"] == ([("m", 5)], 1)
+    ((group,), (item,)) = found["failed"].groups, found["failed"].groups[0].examples
+    assert (group.step, group.outcome, group.kind, group.error, group.items) == (
+        "m",
+        "tolerated",
+        "error",
+        "no",
+        1,
+    )
+    assert (item.index, item.attempts, item.error, item.input, item.glimpse) == (5, 1, "no", 5, "5")
     assert found["step output"] is None
     assert found["counts"] == ("started", 12, 4)
     assert [each and each.input for each in found["stored"]] == [None, *(b"%d" % i for i in range(12)), None]
@@ -172,7 +186,8 @@ def test_a_run_that_failed_and_one_that_was_cancelled(db: Connection) -> None:
 
     found = both(db, failing)
     assert found["ended"] == {"m": tasks.EndedTasks(cancelled=9)}
-    assert found["failed"] == ([tasks.FailedTask("m", 4, 1, "no")], 1)
+    assert found["first"] == ([("m", 4)], 1)
+    assert [(group.outcome, group.items) for group in found["failed"].groups] == [("failed", 1)]
     assert [step.failed_tasks for step in found["steps"]] == [1]
     assert found["audit"] == []
 

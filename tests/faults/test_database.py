@@ -20,7 +20,7 @@ from worker_harness import eventually, output, settings, start, threaded
 
 from pgflow_mp.db import connection, schema, session
 from pgflow_mp.embedded.server import EmbeddedServer
-from pgflow_mp.observe.observer import Level, ProgressSnapshot
+from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot
 from pgflow_mp.testing import audit_run
 from pgflow_mp.worker.stats import Ending
 from pgflow_mp.worker.worker import Worker
@@ -42,7 +42,7 @@ class Listener:
     def on_message(self, level: Level, text: str) -> None:
         self.said.append((level, text))
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None: ...
+    def on_failure(self, failure: FailedAttempt) -> None: ...
 
     @property
     def waited(self) -> list[str]:

@@ -18,7 +18,7 @@ from worker_harness import ThreadedWorker, eventually, output, run_row, settings
 from pgflow_mp.client import Client
 from pgflow_mp.db import connection, patience, schema
 from pgflow_mp.errors import DatabaseUnavailable
-from pgflow_mp.observe.observer import Level, ProgressSnapshot
+from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot
 from pgflow_mp.testing import audit_run
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.worker import Worker
@@ -41,7 +41,7 @@ class Listener:
     def on_message(self, level: Level, text: str) -> None:
         self.said.append(text)
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None: ...
+    def on_failure(self, failure: FailedAttempt) -> None: ...
 
     @property
     def waited(self) -> list[str]:

@@ -52,10 +52,10 @@ def test_tolerated_failures_are_listed_and_the_run_completes(dsn: str) -> None:
     assert Tasks(dsn, run_id).outputs("check") == [1, None, 2, None, 3]
     told = json.loads(cli(dsn, "status", run_id, "--json").stdout)
     assert (told["status"], told["failed_tasks"]) == ("completed", 2)
-    assert sorted(failure["task_index"] for failure in told["failures"]) == [1, 3]
+    assert sorted(failure["index"] for failure in told["failures"]) == [1, 3]
     shown = cli(dsn, "status", run_id).stdout
-    assert "check[1]: " in shown
-    assert "no sevens, please (index 3)" in shown
+    assert "2 failed and tolerated\n  2 x check: PermanentError: no sevens, please (index *)" in shown
+    assert "e.g. [1] 7, [3] 7\n" in shown
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,8 @@ READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here ha
 READING |= {"known_artifact_stores"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
 NOTHING_YET |= {"steps_added", "add_new_steps", "retry_items", "gone_runs"}
+READING |= {"failure_lines", "failed_items"}
+NOTHING_YET |= {"failure_lines", "failed_items"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
@@ -100,7 +102,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {}, "but_steps": None,
         "key": "k", "input_hash": b"0",
         "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
-        "error_texts": None, "dry_run": False, "url": "/new",
+        "error_texts": None, "dry_run": False, "url": "/new", "containing": "e", "max_chars": 9,
     }  # fmt: skip
 
 

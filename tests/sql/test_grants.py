@@ -25,6 +25,8 @@ LATER = (
     "pgflow.run_tallies(uuid)",
     "pgflow.output_page(uuid, text, int, bigint)",
     "pgflow.finished_items(uuid, text, int4multirange, boolean, int, bigint)",
+    "pgflow.failure_lines(uuid, text, int, int, text)",
+    "pgflow.failed_items(uuid, text, int, int, int, bigint)",
 )
 """Functions that were added to an access."""
 

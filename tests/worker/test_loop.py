@@ -172,7 +172,7 @@ def test_failures_are_recorded_as_such_and_a_retry_is_awaited(bench: Bench) -> N
     assert (bench.stats.retried, bench.stats.failed) == (1, 1)
     assert bench.loop.collector.retries
     failures = bench.observer.of("on_failure")
-    assert [(run, step, final) for run, step, _, _, _, final in failures] == [
+    assert [(failed.run, failed.step, failed.final) for (failed,) in failures] == [
         (RUN, "s", False),
         (RUN, "s", True),
     ]

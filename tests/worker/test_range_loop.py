@@ -199,7 +199,7 @@ def test_exceptions_become_failures_of_their_own(bench: RangeBench) -> None:
     assert (bench.stats.retried, bench.stats.failed) == (1, 1)
     assert bench.loop.collector.retries
     assert [
-        (index, attempt, final) for _, _, index, attempt, _, final in bench.observer.of("on_failure")
+        (failed.index, failed.attempt, failed.final) for (failed,) in bench.observer.of("on_failure")
     ] == [
         (11, 1, False),
         (12, 1, True),

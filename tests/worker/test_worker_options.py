@@ -13,6 +13,7 @@ from database_server import DatabaseServer
 from worker_harness import FLOWS, Tasks, eventually, run_row, settings, start, threaded
 
 from pgflow_mp.errors import ShapeMismatch
+from pgflow_mp.observe.observer import FailedAttempt
 from pgflow_mp.worker.worker import Worker
 
 
@@ -26,8 +27,8 @@ class Ear:
     def on_message(self, level: str, text: str) -> None:
         self.messages.append((level, text))
 
-    def on_failure(self, run: str, step: str, index: int, attempt: int, text: str, final: bool) -> None:
-        self.finals.append(final)
+    def on_failure(self, failure: FailedAttempt) -> None:
+        self.finals.append(failure.final)
 
     def on_state(self, state: str) -> None: ...
 

@@ -6,7 +6,7 @@ Everybody with any access but "client" may, each of their flows; what says so ne
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final, LiteralString, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 import msgspec
@@ -15,15 +15,6 @@ from pgflow_mp.db.engine import Connection, StepProgress
 
 _UNMET: Final = "Condition not met"
 """The error that the contract gives such a step."""
-
-
-class FailedTask(NamedTuple):
-    """An item that failed for good, with the text that was recorded."""
-
-    step: str
-    task_index: int
-    attempts: int
-    error: str
 
 
 class EndedTasks(NamedTuple):
@@ -49,25 +40,16 @@ class StoredTask(NamedTuple):
     paged: dict[str, int | None] | None = None
 
 
-def failed_tasks(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list[FailedTask], int]:
-    """The first ``limit`` failed items of a run, earliest first, and how many there are."""
+def first_failed(conn: Connection, run_id: str | UUID, limit: int) -> tuple[list[tuple[str, int]], int]:
+    """Step and index of ``limit`` failed items of a run, and how many there are.
+
+    They are the first, but those that failed a step before those that did not.
+    """
     rows = conn.execute(
-        "select step_slug, task_index, attempts, coalesce(error_message, 'Unknown error'), failures "
-        "from pgflow.run_failures(%s::uuid, %s::int)",
+        "select step_slug, task_index, failures from pgflow.run_failures(%s::uuid, %s::int)",
         (str(run_id), limit),
     ).fetchall()
-    return [FailedTask._make(row[:4]) for row in rows], (rows[0][4] if rows else 0)
-
-
-def with_failed_tasks(conn: Connection, run_id: str | UUID, steps: list[StepProgress]) -> list[StepProgress]:
-    """The steps with the number of their items that :func:`failed_tasks` finds.
-
-    The step's own counter decides about tolerance, and stands still once the run has failed.
-    """
-    if not any(step.failed_tasks or step.status == "failed" for step in steps):
-        return steps
-    found = _tallies(conn, run_id, "failed")
-    return [step._replace(failed_tasks=sum(found.get(step.step_slug, ()))) for step in steps]
+    return [(row[0], row[1]) for row in rows], (rows[0][2] if rows else 0)
 
 
 def ended_with_others(
@@ -76,13 +58,9 @@ def ended_with_others(
     """By step, how many of its items ended unfinished because the run failed or the step was skipped."""
     if not any(step.status == "failed" or (step.status == "skipped" and step.started_at) for step in steps):
         return {}
-    found = _tallies(conn, run_id, "cancelled, skipped")
-    return {slug: EndedTasks(*counts) for slug, counts in found.items() if any(counts)}
-
-
-def _tallies(conn: Connection, run_id: str | UUID, columns: LiteralString) -> dict[str, tuple[int, ...]]:
-    query = f"select step_slug, {columns} from pgflow.run_tallies(%s::uuid)"  # noqa: S608
-    return {row[0]: row[1:] for row in conn.execute(query, (str(run_id),)).fetchall()}
+    query = "select step_slug, cancelled, skipped from pgflow.run_tallies(%s::uuid)"
+    found = conn.execute(query, (str(run_id),)).fetchall()
+    return {slug: EndedTasks(*counts) for slug, *counts in found if any(counts)}
 
 
 def unmet_step(steps: Iterable[StepProgress]) -> str | None:
