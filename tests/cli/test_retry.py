@@ -6,8 +6,9 @@ import json
 
 import psycopg
 import pytest
-from cli_harness import FLOWS, Cli, OnTerminal, assert_one_screen
+from cli_harness import FLOWS, Cli, OnTerminal, assert_one_screen, finish
 
+from pgflow_mp import Client
 from pgflow_mp.testing import audit_run
 
 PICKY = f"{FLOWS}:picky"
@@ -130,5 +131,31 @@ def test_a_completed_run_is_repaired_once_the_code_is_mended(cli: Cli, storage: 
     finished = cli("retry", run_id, "chain.py", "--work", "--output", "-")
     assert (finished.code, json.loads(finished.out)) == (0, {"double": [2, 200, 6, 200]})
     assert cli.dsn is not None
+    with psycopg.connect(cli.dsn, autocommit=True) as conn:
+        assert audit_run(conn, run_id) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("storage", ["tasks", "ranges"])
+def test_a_run_that_workers_are_at_is_repaired_under_their_hands(cli: Cli, storage: str) -> None:
+    code = CHAIN.replace("{storage}", storage)
+    slow = code.replace("    return 2 * number", "    time.sleep(0.1)\n    return 2 * number")
+    (cli.cwd / "chain.py").write_text("import time\n" + slow)
+    items = ["x" if number % 12 == 3 else str(number) for number in range(60)]
+    assert cli.dsn is not None
+    run_id = cli("start", "chain.py", "--input", json.dumps(items), "--json").json["run_id"]
+    worker = cli.start("work", "chain.py", "--workers", "2")
+    with Client(cli.dsn) as client:
+        run = client.get_run(run_id)
+        assert run is not None
+        run.steps["double"].wait("started", timeout=60)
+        (cli.cwd / "mended").touch()
+        done = run.retry()
+        assert (done.items, done.recomputed) == (5, ("known", "double"))
+        assert not run.retry()
+        output = run.wait(60).output["double"]
+    assert output == [200 if item == "x" else 2 * int(item) for item in items]
+    worker.terminate()
+    assert finish(worker).code == 0
     with psycopg.connect(cli.dsn, autocommit=True) as conn:
         assert audit_run(conn, run_id) == []

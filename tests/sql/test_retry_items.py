@@ -287,6 +287,29 @@ def test_a_child_ahead_that_was_not_given_the_item_is_kept(db: Db) -> None:
     assert ("each", 0) not in repair.seen
 
 
+def test_a_child_ahead_that_was_skipped_gets_what_its_parent_has_done_since(db: Db) -> None:
+    steps = [map_step("m"), map_step("each", "m", when_exhausted="skip"), step("last", "each")]
+    handlers: Handlers = {
+        "m": int,
+        "each": lambda value: value + 1 if value < 2 else int("x"),
+        "last": lambda given: sum(given.get("each", [])),
+    }
+    repair = begun(
+        db, steps, ["1", "2", "3", "4"], handlers, storages={"m": "ranges", "each": "ranges"}, early=["each"]
+    )  # fmt: skip
+    held = repair.claim(4)
+    repair.settle(held[:2])
+    repair.settle(repair.claim(2))
+    assert state(db, repair.run, "each").status == "skipped"
+    repair.settle(held[2:])
+    repair.work()
+    assert repair.output == {"last": 0}
+    done = repair.retry()
+    assert (done["each"].retried, done["each"].unfinished, done["last"].recomputed) == (1, 2, 1)
+    repair.work(handlers={**handlers, "each": lambda value: value + 1})
+    assert repair.output == {"last": 14}
+
+
 @pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("by", ["complete", "fail"])
 def test_a_late_result_from_before_is_not_taken_even_of_the_same_worker(
