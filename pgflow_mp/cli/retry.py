@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.asked import add_output
@@ -20,6 +20,8 @@ from pgflow_mp.errors import FlowNotFound, InputError
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.db.retrying import RetriedStep
+
+_INPUT: Final = 24  # columns of an item's input
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -183,7 +185,8 @@ def _retry(conn: Connection, run: RunRow, order: RetryOrder) -> list[RetriedStep
                 hint=f"It has {', '.join(known)}.",
             )
     plan = retry_items(conn, run.run_id, choice, dry_run=True)
-    _say(order, retry_texts.plan_of(plan, run) if plan else retry_texts.nothing(choice, run))
+    named = _named(conn, run, plan)
+    _say(order, retry_texts.plan_of(plan, run, named) if plan else retry_texts.nothing(choice, run))
     if order.dry_run:
         if order.json:
             told: dict[str, Any] = {"run_id": str(run.run_id), "flow": run.flow_slug, "queued": 0}
@@ -197,9 +200,19 @@ def _retry(conn: Connection, run: RunRow, order: RetryOrder) -> list[RetriedStep
         return None
     done = retry_items(conn, run.run_id, choice)
     if done != plan:
-        text = retry_texts.plan_of(done, run) if done else retry_texts.nothing(choice, run)
+        text = retry_texts.plan_of(done, run, named) if done else retry_texts.nothing(choice, run)
         _say(order, "Meanwhile it was another:\n" + text)
     return done
+
+
+def _named(conn: Connection, run: RunRow, plan: list[RetriedStep]) -> dict[tuple[str, int], str]:
+    """How the first items of each step are shown, which is by their inputs."""
+    from pgflow_mp.cli.retry_texts import NAMED
+    from pgflow_mp.observe.grouping import items_at
+
+    places = [(step.step, index) for step in plan for index in step.first_indexes[:NAMED]]
+    found = items_at(conn, run.run_id, places)
+    return {(item.step, item.index): item.shown(_INPUT) for item in found}
 
 
 def _say(order: RetryOrder, text: str) -> None:

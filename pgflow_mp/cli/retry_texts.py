@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.observe.text import plural
 
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import RunRow
     from pgflow_mp.db.retrying import Choice, RetriedStep
+
+NAMED: Final = 3
+"""Items of a step that are named."""
 
 
 def nothing(choice: Choice, run: RunRow) -> str:
@@ -18,15 +22,15 @@ def nothing(choice: Choice, run: RunRow) -> str:
     return f"There is nothing to try again in {name}, which is {run.status}: {what}."
 
 
-def plan_of(plan: list[RetriedStep], run: RunRow) -> str:
-    """What a retry does, or would do, a line for each step."""
+def plan_of(plan: list[RetriedStep], run: RunRow, named: Mapping[tuple[str, int], str]) -> str:
+    """What a retry does, or would do, a line for each step. ``named``: items by step and index, as shown."""
     width = max(len(step.step) for step in plan)
     lines = [f"Run {run.run_id} of {run.flow_slug} is {run.status}. To be done:"]
-    lines += [f"  {step.step:<{width}}  {_line(step)}" for step in plan]
+    lines += [f"  {step.step:<{width}}  {_line(step, named)}" for step in plan]
     return "\n".join(lines)
 
 
-def _line(step: RetriedStep) -> str:
+def _line(step: RetriedStep, named: Mapping[tuple[str, int], str]) -> str:
     if step.is_recomputed:
         if step.status == "skipped":
             return "was skipped, and is decided about again"
@@ -35,7 +39,9 @@ def _line(step: RetriedStep) -> str:
         )
     parts: list[str] = []
     if step.retried:
-        some = ", ".join(map(str, step.first_indexes)) + (", ..." if step.retried > 10 else "")
+        first = step.first_indexes[:NAMED]
+        some = ", ".join(f"[{index}] {named.get((step.step, index), '')}".rstrip() for index in first)
+        some += ", ..." if step.retried > len(first) else ""
         are = "is" if step.retried == 1 else "are"
         parts.append(f"{plural(step.retried, 'failed item')} {are} tried again: {some}")
     if step.unfinished:

@@ -211,6 +211,9 @@ def _show(conn: Connection, shown: _Shown, options: list[str]) -> None:
         )
     ):
         print(f"\n{advice}: {resume_command(None, run.run_id, *options)}")
+    elif run.status == "completed" and groups:
+        again = command("retry", run.run_id, *options)
+        print(f"\nAfter a correction, try what failed again, with what followed from it: {again}")
 
 
 def _steps_table(

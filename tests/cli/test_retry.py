@@ -100,14 +100,15 @@ def test_a_completed_run_is_repaired_once_the_code_is_mended(cli: Cli, storage: 
         0,
         [
             f"Run {run_id} of chain is completed. To be done:",
-            "parse   2 failed items are tried again: 1, 3",
+            'parse   2 failed items are tried again: [1] "x", [3] "x"',
             "known   is computed again",
             "double  is computed again, 2 items",
             "Nothing was changed.",
         ],
     )
     one = cli("retry", run_id, "--index", "3", "--error", "no number", "--step", "parse", "--dry-run")
-    assert "parse   1 failed item is tried again: 3; 1 item stays failed, as it tolerates" in lines(one.out)
+    told = 'parse   1 failed item is tried again: [3] "x"; 1 item stays failed, as it tolerates'
+    assert told in lines(one.out)
     for choice in (("--index", "0,2,4-99"), ("--error", "No Number"), ("--step", "double")):
         none = cli("retry", run_id, *choice)
         assert (none.code, "no failed item of it is one of these" in none.out) == (0, True)

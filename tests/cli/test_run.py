@@ -315,9 +315,11 @@ def test_a_completed_run_says_where_its_tolerated_failures_are_listed(cli: Cli) 
     assert done.code == 0, done
     ((run_id, _),) = runs(cli)
     assert "trouble   1 failed" in done.out
-    assert f"See what failed: python -m pgflow_mp status {run_id}" in done.out
-    assert "check[1]: PermanentError: 3 is not allowed" in cli("status", run_id).out
-    assert "See what failed" not in cli("run", f"{FLOWS}:lenient", "--input", "[1]").out
+    assert f"See all about it: python -m pgflow_mp failures {run_id}" in done.out
+    status = cli("status", run_id).out
+    assert "check[1] 3: PermanentError: 3 is not allowed" in status
+    assert f"with what followed from it: python -m pgflow_mp retry {run_id}" in status
+    assert "See all about it" not in cli("run", f"{FLOWS}:lenient", "--input", "[1]").out
 
 
 @pytest.mark.slow
