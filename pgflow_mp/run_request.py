@@ -21,6 +21,11 @@ class StateDatabase:
     place: str
     data_dir: Path | None
 
+    @property
+    def artifacts(self) -> str | None:
+        """The folder for artifacts that goes with an embedded server; None for another one."""
+        return None if self.data_dir is None else str(self.data_dir.parent / "artifacts")
+
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:

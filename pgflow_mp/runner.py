@@ -80,8 +80,8 @@ def execute(
     """
     reentry.refuse("execute()")
     settings, flow_slug = request.worker_settings(database.dsn), request.flow
-    if database.data_dir is not None and settings.artifacts_beside is None:
-        settings = dataclasses.replace(settings, artifacts_beside=str(database.data_dir.parent / "artifacts"))
+    if settings.artifacts_beside is None:
+        settings = dataclasses.replace(settings, artifacts_beside=database.artifacts)
     wanted = str(uuid4()) if request.run_id is None else as_uuid(request.run_id)
     known = _known_status(database.dsn, wanted, flow_slug) if request.resume else None
     if known == "completed":

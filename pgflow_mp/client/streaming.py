@@ -30,6 +30,7 @@ from pgflow_mp.loading.finding import target_for
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
+from pgflow_mp.worker.artifact_removal import remove_leftovers
 from pgflow_mp.worker.worker import Worker
 
 _LEFT: Final = "The loop over its items was left"
@@ -237,6 +238,7 @@ class _Background:
                 if engine.run_status(conn, run_id) == "started":
                     engine.cancel_run(conn, run_id, _LEFT)
                 pruning.remove_run(conn, run_id)
+                remove_leftovers(conn, [self._request.flow], self._database.artifacts)
         except psycopg.Error as error:
             raise DatabaseError(
                 f"Run {run_id} could not be removed: {first_line(error)}",

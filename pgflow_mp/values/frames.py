@@ -18,6 +18,10 @@ _COLUMNS: Final = {
     "polars": ("Series",),
     "pyarrow": ("Array", "ChunkedArray"),
 }
+_TOO_FINE: Final = (
+    "Times inside of lists and structs are written to the microsecond, and here are finer ones",
+    "Convert them to microseconds, or to texts.",
+)
 _NANOSECONDS: Final = "%Y-%m-%dT%H:%M:%S%.9f"
 
 TableForm = Literal["frame", "column", ""]
@@ -124,6 +128,10 @@ def _polars(column: Any) -> list[Any]:
         found = column.dt.strftime("%H:%M:%S%.9f")
     elif dtype == polars.Duration and dtype.time_unit == "ns":
         return [None if each is None else duration(each, 10**9) for each in column.cast(polars.Int64)]
+    elif dtype.is_nested() and "'ns'" in repr(dtype):
+        coarse = column.cast(_in_microseconds_polars(polars, dtype))
+        if not coarse.cast(dtype).equals(column):
+            raise Unsupported(*_TOO_FINE)
     listed: list[Any] = found.to_list()
     return listed
 
@@ -131,6 +139,8 @@ def _polars(column: Any) -> list[Any]:
 def _arrow(column: Any) -> list[Any]:
     pyarrow: Any = sys.modules["pyarrow"]
     types, kind = pyarrow.types, column.type
+    if types.is_dictionary(kind):
+        return _arrow(column.cast(kind.value_type))
     unit = getattr(kind, "unit", "")
     if types.is_timestamp(kind) and unit == "ns":
         counts = column.cast(pyarrow.int64()).to_pylist()
@@ -147,5 +157,42 @@ def _arrow(column: Any) -> list[Any]:
     names: list[str] | None = [field.name for field in kind] if types.is_struct(kind) else None
     if names is not None and len(set(names)) < len(names):
         raise Unsupported("A struct of Arrow has a field more than once, of which JSON keeps one")
+    if "[ns" in str(kind):  # of which pyarrow would make times of pandas, and import it for that
+        try:
+            column = column.cast(_in_microseconds_arrow(pyarrow, kind))
+        except (pyarrow.ArrowException, ValueError):
+            raise Unsupported(*_TOO_FINE) from None
     found: list[Any] = column.to_pylist()
     return found
+
+
+def _in_microseconds_polars(polars: Any, dtype: Any) -> Any:
+    """The same type with times in microseconds."""
+    if dtype == polars.Datetime:
+        return polars.Datetime("us", dtype.time_zone)
+    if dtype == polars.Duration:
+        return polars.Duration("us")
+    if dtype == polars.List:
+        return polars.List(_in_microseconds_polars(polars, dtype.inner))
+    if dtype == polars.Array:
+        return polars.Array(_in_microseconds_polars(polars, dtype.inner), dtype.shape[0])
+    if dtype == polars.Struct:
+        return polars.Struct({f.name: _in_microseconds_polars(polars, f.dtype) for f in dtype.fields})
+    return dtype
+
+
+def _in_microseconds_arrow(pyarrow: Any, kind: Any) -> Any:
+    """The same type with times in microseconds."""
+    types = pyarrow.types
+    if types.is_struct(kind):
+        return pyarrow.struct(
+            [field.with_type(_in_microseconds_arrow(pyarrow, field.type)) for field in kind]
+        )
+    if types.is_list(kind) or types.is_large_list(kind):
+        made = pyarrow.list_ if types.is_list(kind) else pyarrow.large_list
+        return made(_in_microseconds_arrow(pyarrow, kind.value_type))
+    if types.is_timestamp(kind):
+        return pyarrow.timestamp("us", kind.tz)
+    if types.is_duration(kind):
+        return pyarrow.duration("us")
+    return pyarrow.time64("us") if types.is_time64(kind) else kind

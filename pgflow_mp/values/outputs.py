@@ -219,17 +219,36 @@ def _not_finite(value: Any) -> OutputError:
 
 
 def _has_whole_minutes(item: Any) -> bool:
-    """False for a time whose zone is off by seconds, as zones were before 1900: ISO 8601 drops them."""
-    if not isinstance(item, _TIMES) or item.tzinfo is None or (offset := item.utcoffset()) is None:
+    """False for a time whose zone is off by seconds, as zones were before 1900: ISO 8601 drops them.
+
+    So it does with the zone of a time of day that has no offset without a date.
+    """
+    if not isinstance(item, _TIMES) or item.tzinfo is None:
         return True
-    return not offset % _MINUTE
+    offset = item.utcoffset()
+    return offset is not None and not offset % _MINUTE
 
 
 def _odd_offset(value: Any) -> OutputError:
+    if zoneless := search(value, lambda item: isinstance(item, _TIMES) and _is_zoneless(item)):
+        return _zoneless(zoneless)
+    if isinstance(value, _TIMES) and _is_zoneless(value):
+        return _zoneless("")
     path = find(value, lambda item: not _has_whole_minutes(item))
     return OutputError(
         f"A time zone's offset of seconds would be cut to minutes{path}",
         hint="Convert it with .astimezone(datetime.timezone.utc).",
+    )
+
+
+def _is_zoneless(item: datetime | time) -> bool:
+    return item.tzinfo is not None and item.utcoffset() is None
+
+
+def _zoneless(path: str) -> OutputError:
+    return OutputError(
+        f"A time of day in a zone whose offset depends on the day would lose the zone{path}",
+        hint="Return a datetime, or the time and the zone's name apart.",
     )
 
 

@@ -297,3 +297,23 @@ def test_no_library_is_imported_for_anybody_and_pandas_not_by_arrow() -> None:
         '[{"a":"1970-01-01T00:00:00.000001","b":"PT0.000001S"}]',
         '[{"a":"1970-01-01T00:00:00.000000001","b":"PT0.000000001S"}]',
     ], done.stderr
+
+
+def test_fine_times_inside_of_lists_and_structs_are_refused_rather_than_cut() -> None:
+    coarse = [
+        pl.Series([[1000]], dtype=pl.List(pl.Datetime("ns"))),
+        pl.Series([{"a": 1000}], dtype=pl.Struct({"a": pl.Duration("ns")})),
+        pa.array([[1000]], pa.list_(pa.timestamp("ns"))),
+        pa.array([{"a": [1000]}], pa.struct({"a": pa.list_(pa.duration("ns"))})),
+        pa.array([1, None], pa.timestamp("ns")).dictionary_encode(),
+    ]
+    assert encode_output(coarse) == (
+        b'[[["1970-01-01T00:00:00.000001"]],[{"a":"PT0.000001S"}],[["1970-01-01T00:00:00.000001"]],'
+        b'[{"a":["PT0.000001S"]}],["1970-01-01T00:00:00.000000001",null]]'
+    )
+    for fine in (
+        pl.Series([[1]], dtype=pl.List(pl.Datetime("ns"))),
+        pa.array([{"a": 1}], pa.struct({"a": pa.time64("ns")})),
+    ):
+        with pytest.raises(OutputError, match="written to the microsecond, and here are finer ones"):
+            encode_output([fine])

@@ -42,8 +42,12 @@ ODD = datetime.timezone(datetime.timedelta(hours=5, seconds=15))
         (Attrs(), "The attribute _secret of Attrs would not be written"),
         (OLD, "A time zone's offset of seconds would be cut to minutes"),
         (datetime.time(1, tzinfo=ODD), "A time zone's offset of seconds would be cut to minutes"),
+        (
+            datetime.time(1, tzinfo=BERLIN),
+            "A time of day in a zone whose offset depends on the day would lose the zone",
+        ),
     ],
-    ids=["attrs", "datetime", "time"],
+    ids=["attrs", "datetime", "time", "zone"],
 )
 def test_what_would_be_lost_is_refused(place: Any, value: Any, words: str) -> None:
     with pytest.raises(OutputError) as caught:
