@@ -18,6 +18,7 @@ def test_a_worker_that_ends_ends_the_benchmark_with_its_status(server: DatabaseS
             arena.run("bench_map", [1, 2, 3])
 
 
+@pytest.mark.slow
 def test_a_worker_tells_what_its_parent_spends_its_time_on(server: DatabaseServer) -> None:
     stage = Stage(server.dsn, 1, True, 1e7, print)
     with stage.arena("bench_map", lanes=1) as arena:

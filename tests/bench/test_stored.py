@@ -135,6 +135,7 @@ def test_tables_and_log_have_grown_by_what_a_run_leaves(server: DatabaseServer, 
         arena.close()
 
 
+@pytest.mark.slow
 def test_what_other_scratch_databases_cost_is_none_of_an_arena_s(server: DatabaseServer) -> None:
     stage = Stage(server.dsn, 1, True, 1e7, print)
     with stage.database() as ours, stage.database(with_schema=False) as others:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from pgflow_mp.bench import burning as work
 from pgflow_mp.bench.pools import same_chunks
 from pgflow_mp.loading.finding import load_flows
@@ -23,6 +25,7 @@ def test_burning_is_work_that_grows_with_its_argument() -> None:
     assert any(8 < ratio() < 50 for _ in range(5))  # others use this machine, too
 
 
+@pytest.mark.slow
 def test_a_calibrated_item_takes_about_its_time() -> None:
     def seconds() -> float:
         loops = round(work.loops_per_second() * 0.01)

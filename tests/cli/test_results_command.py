@@ -27,7 +27,7 @@ def total(row: list[dict[str, int] | None]) -> int:
 """
 
 
-@pytest.mark.parametrize("storage", ["ranges", "tasks"])
+@pytest.mark.parametrize("storage", ["ranges", pytest.param("tasks", marks=pytest.mark.slow)])
 def test_results_of_a_run(cli: Cli, storage: str) -> None:
     (cli.cwd / "books.py").write_text(CODE.replace("{storage}", storage))
     ran = cli("run", "books.py", "--input", "[1, 13, 2]", "--workers", "1", "--json")

@@ -101,7 +101,7 @@ def work_a_run(conn: Connection) -> None:
     conn.execute("select pgflow.delete_flow_and_data('F_1')")
 
 
-@pytest.mark.parametrize("by_script", [False, True])
+@pytest.mark.parametrize("by_script", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_database_with_unusual_settings_gets_the_same_schema_and_works(
     unusual_dsn: str, conn: Connection, by_script: bool
 ) -> None:

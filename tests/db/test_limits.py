@@ -36,6 +36,7 @@ def hurried_dsn(dsn: str) -> str:
     return dsn
 
 
+@pytest.mark.slow
 def test_a_run_whose_steps_take_longer_than_a_statement_may_completes(hurried_dsn: str) -> None:
     run_id = start(hurried_dsn, "single", "ann")
     serve(hurried_dsn, "single", run_id)

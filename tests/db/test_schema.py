@@ -232,6 +232,7 @@ def test_nothing_is_granted_to_public(conn: Connection) -> None:
     assert conn.execute("select has_schema_privilege('public', 'pgflow', 'usage')").fetchone() == (False,)
 
 
+@pytest.mark.slow
 def test_it_installs_on_the_system_postgresql(system_server: Any, conn: Connection) -> None:
     for by_script in (False, True):
         with system_server.database() as dsn, psycopg.connect(dsn, autocommit=True) as other:

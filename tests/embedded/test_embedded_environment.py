@@ -106,6 +106,7 @@ def test_modules_of_the_user_are_not_imported_by_the_supervisor(
         assert supervisors(server.data_dir)
 
 
+@pytest.mark.slow
 @root_only
 def test_an_ordinary_user_has_an_ordinary_server(open_dir: Path) -> None:
     os.chown(open_dir, ORDINARY, ORDINARY)
@@ -176,7 +177,8 @@ def without_user_namespaces() -> Sequence[str]:
 
 
 @root_only
-@pytest.mark.parametrize("private", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("private", [False, True])
 def test_root_without_user_namespaces_becomes_another_user(open_dir: Path, private: bool) -> None:
     prefix = without_user_namespaces()
     if private:

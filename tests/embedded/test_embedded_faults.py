@@ -126,6 +126,7 @@ def test_a_stop_while_another_supervisor_takes_over_leaves_no_server(
     wait_until(lambda: is_quiet(server.data_dir))
 
 
+@pytest.mark.slow
 def test_a_killed_supervisor_without_any_user_leaves_no_server(base: Path, client: Client) -> None:
     home = Path(client.report["home"])
     (supervisor,) = supervisors(home)
@@ -148,6 +149,7 @@ def test_after_kill_9_of_everything_a_start_finds_all_that_was_committed(base: P
         assert server.dsn == client.report["dsn"]
 
 
+@pytest.mark.slow
 def test_a_stale_pid_file_with_the_number_of_a_stranger_hurts_neither(base: Path, client: Client) -> None:
     home = Path(client.report["home"])
     pid_file = home / "data" / "postmaster.pid"
@@ -298,6 +300,7 @@ def test_a_polite_signal_to_the_supervisor_does_not_take_the_server_from_its_use
         assert values(server.dsn) == [42]
 
 
+@pytest.mark.slow
 def test_a_server_that_is_killed_while_it_starts_again_is_started_once_more(base: Path) -> None:
     with EmbeddedServer(base) as server:
         for _ in range(3):

@@ -63,6 +63,7 @@ def test_primes_below_a_million_are_counted_right(place: str) -> None:
     assert (verdict.primes, verdict.segments) == (78498, 50)
 
 
+@pytest.mark.slow
 def test_code_metrics_of_some_files_equal_those_of_a_plain_loop(place: str) -> None:
     request = code_metrics.Request(limit=40)
     report = execute(code_metrics.flow, {"limit": 40}, place)

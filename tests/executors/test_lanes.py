@@ -68,7 +68,7 @@ def test_a_target_that_is_preloaded_is_imported_once_for_all_lanes(tmp_path: Pat
     "body",
     [
         "threading.Thread(target=time.sleep, args=(300,), daemon=True).start()",
-        "kept = open(__file__)",
+        pytest.param("kept = open(__file__)", marks=pytest.mark.slow),
     ],
 )
 def test_a_target_that_cannot_be_forked_safely_is_imported_by_every_lane(

@@ -49,7 +49,14 @@ def ask(harness: Harness, orders: list[Any]) -> list[Any]:
     return [json.loads(text(outcome)) for outcome in harness.of(seq)]
 
 
-@pytest.mark.parametrize("place", ["script", "file", "my-flows.py", "package", "package main"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "script",
+        "package",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("file", "my-flows.py", "package main")),
+    ],
+)
 def test_every_start_method_works_in_a_handler(tmp_path: Path, place: str) -> None:
     package = tmp_path / "nested_pkg"
     package.mkdir()

@@ -43,7 +43,7 @@ def semaphores(pid: int) -> list[str]:
     return sorted(set(found))
 
 
-@pytest.mark.parametrize("length", [10, 150])
+@pytest.mark.parametrize("length", [pytest.param(10, marks=pytest.mark.slow), 150])
 def test_nothing_stays_when_parent_forkserver_and_resource_tracker_are_killed_at_once(
     tmp_path: Path, length: int
 ) -> None:
@@ -100,6 +100,7 @@ def test_a_process_made_while_a_server_starts_does_not_inherit_the_directory_of_
     assert made[0]._config.get("tempdir") != directory
 
 
+@pytest.mark.slow
 def test_pools_that_start_at_the_same_moment_leave_the_settings_of_multiprocessing_alone() -> None:
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     before = dict(config)

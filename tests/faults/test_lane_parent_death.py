@@ -85,7 +85,9 @@ def start(
     return parent, json.loads(line)
 
 
-@pytest.mark.parametrize("action", ["spin", "spin_in_c", "ignore_sigterm"])
+@pytest.mark.parametrize(
+    "action", [pytest.param("spin", marks=pytest.mark.slow), "spin_in_c", "ignore_sigterm"]
+)
 def test_lanes_die_within_two_seconds_of_a_killed_parent(
     parents: list[subprocess.Popen[str]], tmp_path: Path, action: str
 ) -> None:
@@ -108,6 +110,7 @@ def test_what_handlers_started_dies_with_a_killed_parent_too(
     assert eventually(lambda: all(gone(child.pid) for child in sleepers), 2.0)
 
 
+@pytest.mark.slow
 def test_threads_of_the_user_s_module_do_not_keep_the_forkserver_alive(
     parents: list[subprocess.Popen[str]], tmp_path: Path
 ) -> None:

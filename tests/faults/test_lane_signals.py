@@ -47,7 +47,7 @@ def children_first(pid: int, number: signal.Signals) -> None:
     ("number", "send"),
     [
         (signal.SIGTERM, whole_group),
-        (signal.SIGTERM, children_first),
+        pytest.param(signal.SIGTERM, children_first, marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, everybody, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, whole_group, marks=pytest.mark.slow),
         pytest.param(signal.SIGINT, everybody, marks=pytest.mark.slow),
@@ -133,7 +133,9 @@ def test_a_pool_inside_of_a_handler_works_and_ends() -> None:
         assert not psutil.Process(harness.pool.lanes()[0].pid).children()
 
 
-@pytest.mark.parametrize("action", ["spin", "spin_in_c", "block_all_signals"])
+@pytest.mark.parametrize(
+    "action", [pytest.param("spin", marks=pytest.mark.slow), "spin_in_c", "block_all_signals"]
+)
 def test_a_lane_over_its_time_still_ends_at_once_and_tells_where_it_was(action: str) -> None:
     with lanes(1) as harness:
         (outcome,) = harness.run([[action, None]], timeout=0.3)

@@ -120,6 +120,7 @@ class Listener(NullObserver):
         self.said.append(text)
 
 
+@pytest.mark.slow
 def test_a_worker_whose_main_loop_stands_still_gives_no_sign_of_life_and_says_so(dsn: str) -> None:
     run_id = start_in_ranges(dsn, "naps", [0.05] * 400)
     listener = Listener()

@@ -37,7 +37,7 @@ from .helpers import (
 
 Job = Callable[[Db], Any]
 
-ROUNDS = [pytest.param(25, id="short"), pytest.param(600, id="long", marks=pytest.mark.slow)]
+ROUNDS = [pytest.param(8, id="short"), pytest.param(600, id="long", marks=pytest.mark.slow)]
 
 INVARIANTS = """
 select 'remaining_steps' as what, r.run_id::text as who

@@ -432,7 +432,7 @@ SETTINGS = settings(
 )
 
 
-@settings(SETTINGS, max_examples=25)
+@settings(SETTINGS, max_examples=10)
 @given(case=cases())
 def test_random_flows_go_as_the_model_says(tx: psycopg.Connection[Any], case: Case) -> None:
     check(tx, case)

@@ -114,12 +114,12 @@ def play(db: Db, seed: int) -> None:
     assert db.value("select count(*) from pgflow.ranges") == 0
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 5])
 def test_what_is_passed_on_is_what_was_recorded(db: Db, seed: int) -> None:
     play(db, seed)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(100, 160))
+@pytest.mark.parametrize("seed", [*range(1, 5), *range(100, 160)])
 def test_what_is_passed_on_is_what_was_recorded_for_long(db: Db, seed: int) -> None:
     play(db, seed)

@@ -215,7 +215,7 @@ def job(name: str, run: uuid.UUID, held: Claimed, rng: random.Random) -> Job:
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(8, id="short"), pytest.param(150, id="long", marks=pytest.mark.slow)]
+    "rounds", [pytest.param(3, id="short"), pytest.param(150, id="long", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("race", RACES)
 def test_all_that_can_happen_at_once_leaves_every_item_in_one_place(

@@ -7,7 +7,7 @@ As in test_plans: PostgreSQL's counters of the running transaction tell how rows
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -34,11 +34,22 @@ select md5(i::text)::uuid, 'm', j > 9, j, 1, '[1]' from generate_series(1, 5000)
 ITEMS = 20_000
 
 
+@pytest.fixture(scope="module")
+def _made(_shared: str) -> Iterator[tuple[psycopg.Connection[Any], uuid.UUID]]:
+    """Made once, in a transaction that is rolled back; each test goes back to how it was."""
+    with psycopg.connect(_shared) as tx:
+        run = mapped(Db(tx), ITEMS)
+        tx.execute(OTHERS)
+        yield tx, run
+        tx.rollback()
+
+
 @pytest.fixture(params=["no statistics", "fresh statistics", "statistics of empty tables"])
-def run(tx: psycopg.Connection[Any], request: pytest.FixtureRequest) -> uuid.UUID:
-    db = Db(tx)
-    run = mapped(db, ITEMS)
-    tx.execute(OTHERS)
+def many(
+    _made: tuple[psycopg.Connection[Any], uuid.UUID], request: pytest.FixtureRequest
+) -> Iterator[tuple[psycopg.Connection[Any], uuid.UUID]]:
+    tx, run = _made
+    tx.execute("savepoint made")
     names = ", ".join(f"pgflow.{name}" for name in TABLES)
     if request.param == "fresh statistics":
         tx.execute(f"analyze {names}".encode())
@@ -48,7 +59,10 @@ def run(tx: psycopg.Connection[Any], request: pytest.FixtureRequest) -> uuid.UUI
             " where relnamespace = 'pgflow'::regnamespace and relname = any (%s)",
             (list(TABLES),),
         )
-    return run
+    tx.execute("discard plans")
+    yield tx, run
+    tx.execute("rollback to savepoint made")
+    tx.execute("discard plans")
 
 
 def counters(db: Db) -> dict[str, tuple[int, int]]:
@@ -59,8 +73,8 @@ def counters(db: Db) -> dict[str, tuple[int, int]]:
     return {r.relname: (r.seq, r.idx) for r in rows if r.relname in TABLES}
 
 
-def test_every_hot_call_reaches_its_rows_by_index(tx: psycopg.Connection[Any], run: uuid.UUID) -> None:
-    db = Db(tx)
+def test_every_hot_call_reaches_its_rows_by_index(many: tuple[psycopg.Connection[Any], uuid.UUID]) -> None:
+    db, run = Db(many[0]), many[1]
     parts = [(1, first, 1000) for first in range(0, 5000, 1000)]
     calls: dict[str, Callable[[], object]] = {
         "claim": lambda: claim_work(db, 10_000),

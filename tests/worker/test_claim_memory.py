@@ -51,6 +51,7 @@ for room in json.loads(sys.argv[2]):
 """
 
 
+@pytest.mark.slow
 def test_what_was_claimed_by_an_answer_without_room_goes_back_and_less_is_claimed(dsn: str) -> None:
     compiled(dsn, "chain")
     store_in_ranges(dsn, "chain")

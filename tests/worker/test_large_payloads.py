@@ -58,7 +58,7 @@ def test_parents_that_fit_no_json_value_together_are_read_by_the_process_in_need
     assert worker.stats.failed == 0
 
 
-@pytest.mark.parametrize("storage", ["tasks", "ranges"])
+@pytest.mark.parametrize("storage", [pytest.param("tasks", marks=pytest.mark.slow), "ranges"])
 def test_parents_that_are_more_than_a_claim_holds_are_read_by_the_process_in_need(
     dsn: str, storage: str
 ) -> None:
@@ -158,6 +158,7 @@ def test_a_run_whose_leaves_do_not_fit_together_completes(dsn: str) -> None:
 # -- at full size ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_worker_does_not_grow_with_what_its_steps_hold(dsn: str) -> None:
     """30 outputs of 1 MB into a second map, with limits of 1 MB."""
     limit(dsn, "_claim_bytes", 1 << 20)

@@ -145,6 +145,7 @@ def test_a_worker_without_the_right_to_ask_waits_for_its_flow_only(dsn: str) -> 
     assert [run_row(dsn, run).status for run in (other, run_id)] == ["completed", "failed"]
 
 
+@pytest.mark.slow
 def test_a_stop_records_the_crash_of_a_run_that_has_nothing_else(dsn: str, log: Path) -> None:
     run_id = start(dsn, "mischief", [["sleep", 1.5], CRASH])
     other = start(dsn, "mischief", naps(200, 0.1))
@@ -158,6 +159,7 @@ def test_a_stop_records_the_crash_of_a_run_that_has_nothing_else(dsn: str, log: 
     assert run_row(dsn, other).status == "started"
 
 
+@pytest.mark.slow
 def test_a_stop_hands_the_crash_back_where_others_of_its_run_are_left(dsn: str, log: Path) -> None:
     run_id = start(dsn, "mischief", [CRASH, *naps(200, 0.2)])
     with worker(dsn) as running:

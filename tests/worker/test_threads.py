@@ -232,7 +232,9 @@ def run_with_signal_at(dsn: str, nth: int) -> bool:
     return tracer.sent
 
 
-@pytest.mark.parametrize("back", [1, 3, 6])
+@pytest.mark.parametrize(
+    "back", [pytest.param(1, marks=pytest.mark.slow), 3, pytest.param(6, marks=pytest.mark.slow)]
+)
 def test_a_signal_while_the_threads_are_started_ends_the_worker_in_order(dsn: str, back: int) -> None:
     compiled(dsn, "chain")
     lines = _lines_of_start(dsn)

@@ -133,7 +133,9 @@ def sized(slug: str, storage: str) -> Flow:
 in_tasks, in_ranges = sized("in_tasks", "tasks"), sized("in_ranges", "ranges")
 
 
-@pytest.mark.parametrize("flow", [in_tasks, in_ranges], ids=["tasks", "ranges"])
+@pytest.mark.parametrize(
+    "flow", [pytest.param(in_tasks, id="tasks", marks=pytest.mark.slow), pytest.param(in_ranges, id="ranges")]
+)
 def test_a_slow_batch_is_no_reason_for_smaller_ones(dsn: str, flow: Flow) -> None:
     output = runner.run(flow, [*range(200)], dsn=dsn, workers=2)
     batches = sum(1 / size for size in output["sizes"])

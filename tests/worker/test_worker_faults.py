@@ -37,6 +37,7 @@ from pgflow_mp.worker.worker import Worker
 QUICK: dict[str, Any] = {"heartbeat_interval": 0.2, "dead_after": 1.0}
 
 
+@pytest.mark.slow
 def test_a_killed_parents_tasks_are_taken_over_and_nothing_recorded_runs_again(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.02] * 200)
     first = process(dsn, "naps", run_id, **QUICK)
@@ -241,6 +242,7 @@ def test_the_worker_waits_for_a_run_that_others_finish(dsn: str) -> None:
     assert threading.active_count() < 20
 
 
+@pytest.mark.slow
 def test_a_worker_that_starts_in_the_instant_of_a_crash_waits(own_server: EmbeddedServer, log: Path) -> None:
     run_id = start(own_server.dsn, "naps", [0.0] * 5)
     postmaster = int((own_server.data_dir / "data" / "postmaster.pid").read_text().split()[0])

@@ -26,6 +26,7 @@ flow = Flow("one_import").map("end", lambda n: os._exit(3))
 """
 
 
+@pytest.mark.slow
 def test_a_worker_none_of_whose_processes_starts_any_more_ends_with_the_reason(
     tmp_path: Path, dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

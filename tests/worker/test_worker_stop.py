@@ -67,6 +67,7 @@ def test_the_second_signal_ends_at_once_and_hands_back_what_was_cut_off(dsn: str
     assert {row[3] for row in Tasks(dsn, run_id).rows} == {0}
 
 
+@pytest.mark.slow
 def test_grace_bounds_the_wait_for_what_runs(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [20.0] * 4)
     running = process(dsn, "naps", run_id, grace=0.5)
