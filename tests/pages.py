@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import warm_python
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -66,6 +68,10 @@ class Reader:
         words = shlex.split(_STATUS.sub("", line).replace("RUN_ID", self.run_id), comments=True)
         assert words[0] == "python", f"only python can be run here: {line}"
         behind = words[-1] == "&"
+        if words[1] == "-m" and not behind:
+            here = {"PGFLOW_DATABASE_URL": self.dsn, "COLUMNS": "100"}
+            done = warm_python.said(words[2], *words[3:], cwd=self.project, timeout=120, **here)
+            return self._ended(line, told, done.returncode, done.stdout, done.stderr)
         command = [sys.executable, *(words[1:-1] if behind else words[1:])]
         environment = {**os.environ, "PGFLOW_DATABASE_URL": self.dsn, "COLUMNS": "100"}
         process = subprocess.Popen(
@@ -84,7 +90,10 @@ class Reader:
             out, err = process.communicate(timeout=120)
         finally:
             process.kill()
-        assert process.returncode == (int(told[1]) if told else 0), f"{line}\n{out}{err}"
+        return self._ended(line, told, process.returncode, out, err)
+
+    def _ended(self, line: str, told: re.Match[str] | None, code: int, out: str, err: str) -> str:
+        assert code == (int(told[1]) if told else 0), f"{line}\n{out}{err}"
         if ids := _RUN_ID.findall(out) or _RUN_ID.findall(err):
             self.run_id = ids[-1]
         return out

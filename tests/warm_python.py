@@ -94,6 +94,21 @@ def run(
     return subprocess.CompletedProcess([module, *arguments], code, found[out], found[err])
 
 
+def said(
+    module: str, *arguments: str, cwd: Path | None = None, timeout: float = 60.0, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """The same with nothing to read, the environment of this process and more, and text for an answer."""
+    done = run(
+        module,
+        arguments,
+        cwd=cwd or Path.cwd(),
+        env={**os.environ, **env},
+        timeout=timeout,
+    )
+    text = (done.stdout.decode(), done.stderr.decode())
+    return subprocess.CompletedProcess(done.args, done.returncode, *text)
+
+
 def _communicate(feed: int, input: bytes, found: dict[int, list[bytes]], deadline: float) -> dict[int, bytes]:
     """Write ``input`` and read until both are at their ends."""
     with selectors.DefaultSelector() as selector:

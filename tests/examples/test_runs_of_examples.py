@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import warm_python
 from database_server import DatabaseServer
 
 from pgflow_mp.examples import code_metrics, primes, simple, text_processing, wide
@@ -82,10 +83,8 @@ def test_code_metrics_records_broken_files_and_completes(place: str, tmp_path: P
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_by_name(name: str, place: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "pgflow_mp", "run", name, "--dsn", place, "--output", "-"]
-    if name in SMALL:
-        command += ["--input", json.dumps(SMALL[name])]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    more = ["--input", json.dumps(SMALL[name])] if name in SMALL else []
+    done = warm_python.said("pgflow_mp", "run", name, "--dsn", place, "--output", "-", *more, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), dict)
 

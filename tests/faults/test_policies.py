@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+import warm_python
 from worker_harness import Tasks, adapted, run_row, settings
 
 from pgflow_mp.db import engine
@@ -23,8 +23,7 @@ FLOWS = Path(__file__).with_name("policy_flows.py")
 
 
 def cli(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pgflow_mp", *arguments, "--dsn", dsn]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    return warm_python.said("pgflow_mp", *arguments, "--dsn", dsn, timeout=120)
 
 
 def executed(dsn: str, flow: str, input: list[int], **options: Any) -> tuple[str, WorkerReport, float]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
+import warm_python
 from worker_harness import Tasks, execute, output, run_row, serve
 
 from pgflow_mp.client import Client
@@ -17,8 +17,7 @@ FLOWS = Path(__file__).parents[1] / "worker_flows.py"
 
 
 def cli(dsn: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pgflow_mp", *arguments, "--dsn", dsn]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    return warm_python.said("pgflow_mp", *arguments, "--dsn", dsn)
 
 
 def test_a_replay_tells_the_recorded_error_and_a_retry_keeps_what_was_done(dsn: str) -> None:
