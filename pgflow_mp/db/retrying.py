@@ -12,6 +12,11 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import InputError, RunNotFound
 
 _NO_RUN, _HOPELESS = "PF003", "PF007"
+_TRIES: Final = 5
+_RETRY: Final = (
+    "select step_slug, status, retried, first_indexes, unfinished, recomputed, kept, most "
+    "from pgflow.retry_items(%s::uuid, %s::text[], %s::int4multirange, %s::text[], %s)"
+)
 LAST: Final = 2**31 - 1
 """The first index that no item can have."""
 
@@ -69,23 +74,24 @@ def retry_items(
     Raises RunNotFound, and InputError if the run would fail again at once.
     """
     spans = None if choice.indexes is None else ",".join(f"[{first},{end})" for first, end in choice.indexes)
-    try:
-        rows = conn.execute(
-            "select step_slug, status, retried, first_indexes, unfinished, recomputed, kept, most "
-            "from pgflow.retry_items(%s::uuid, %s::text[], %s::int4multirange, %s::text[], %s)",
-            (
-                str(run_id),
-                None if choice.steps is None else list(choice.steps),
-                None if spans is None else "{" + spans + "}",
-                None if choice.errors is None else list(choice.errors),
-                dry_run,
-            ),
-        ).fetchall()
-    except psycopg.Error as error:
-        text = error.diag.message_primary or str(error)
-        if error.sqlstate == _NO_RUN:
-            raise RunNotFound(text) from None
-        if error.sqlstate == _HOPELESS:
-            raise InputError(text, hint=error.diag.message_hint or "") from None
-        raise
-    return [RetriedStep._make(row) for row in rows]
+    arguments = (
+        str(run_id),
+        None if choice.steps is None else list(choice.steps),
+        None if spans is None else "{" + spans + "}",
+        None if choice.errors is None else list(choice.errors),
+        dry_run,
+    )
+    for tries in range(1, _TRIES + 1):
+        try:
+            return [RetriedStep._make(row) for row in conn.execute(_RETRY, arguments).fetchall()]
+        except psycopg.errors.DeadlockDetected:  # with a worker that extends its leases: nothing was done
+            if tries == _TRIES:
+                raise
+        except psycopg.Error as error:
+            text = error.diag.message_primary or str(error)
+            if error.sqlstate == _NO_RUN:
+                raise RunNotFound(text) from None
+            if error.sqlstate == _HOPELESS:
+                raise InputError(text, hint=error.diag.message_hint or "") from None
+            raise
+    raise AssertionError("unreachable")

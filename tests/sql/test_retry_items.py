@@ -151,6 +151,24 @@ def test_failed_items_that_are_not_chosen_fail_the_run_again_once_the_rest_is_do
     assert (repair.status, repair.output) == ("completed", {"last": 1 + 0 + 7 + 4 + 4})
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+def test_a_failed_step_of_which_nothing_is_open_is_done_where_it_tolerates_that_now(
+    db: Db, storage: str
+) -> None:
+    steps = [map_step("m"), map_step("other"), step("total", "m")]
+    handlers: Handlers = {"m": number, "other": number, "total": lambda given: given["m"]}
+    storages = {"m": storage, "other": storage}
+    repair = begun(db, steps, ["1", "x"], handlers, storages=storages, tolerated={"other": 1})
+    repair.settle(sorted(repair.claim(), key=lambda item: (item.step == "m", item.index)))
+    assert statuses(db, repair.run) == {"m": "failed", "other": "completed", "total": "created"}
+    db.do("select pgflow.set_step_policy('f', 'm', tolerated_failures => 1)")
+    done = repair.retry(step_slugs=["other"])
+    assert (done["m"].unfinished, done["m"].kept, done["other"].retried) == (0, 1, 1)
+    assert state(db, repair.run, "m").status == "completed"
+    repair.work(handlers={**handlers, "other": mended})
+    assert repair.output == {"other": [1, 0], "total": [1, None]}
+
+
 def test_a_selection_that_would_fail_again_at_once_is_refused(db: Db) -> None:
     repair = begun(
         db, [map_step("m"), "bad"], ["1", "x"], {**HANDLERS, "bad": number},
