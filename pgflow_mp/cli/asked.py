@@ -50,6 +50,9 @@ class _Order(Protocol):
     @property
     def results(self) -> tuple[tuple[str, str], ...]: ...
 
+    @property
+    def follow(self) -> bool: ...
+
 
 def add_output(parser: Parser, when: str = "") -> None:
     """--output, --output-format and --results; ``when`` is what the help begins with."""
@@ -76,6 +79,13 @@ def add_output(parser: Parser, when: str = "") -> None:
         convert=_step_and_file,
         help=f"{when}write the results of a step there, too, as the ending of the file says; several times",
     )
+    parser.option(
+        "--follow",
+        env="PGFLOW_FOLLOW",
+        flag=True,
+        default=False,
+        help=f"{when}write lines of a map's results, .jsonl, as items end, and in that order",
+    )
 
 
 def _step_and_file(text: str) -> tuple[str, str]:
@@ -93,7 +103,23 @@ def check_asked(order: _Order, flow: FlowFacts) -> list[Asked]:
     for place in places:
         if places.count(place) > 1:
             raise InputError(f"{place} is to be written twice", hint="Give each result a file of its own.")
+    if order.follow:
+        _check_followed(found)
     return found
+
+
+def is_followed(asked: Asked) -> bool:
+    """Whether items can go there one by one."""
+    return asked.is_map and asked.format == "jsonl"
+
+
+def _check_followed(asked: Iterable[Asked]) -> None:
+    """Raise InputError where --follow would make no difference."""
+    if not any(map(is_followed, asked)):
+        raise InputError(
+            "--follow writes the results of a map as items end, a line each, and no lines are asked for",
+            hint="Give --results STEP=FILE.jsonl, or --output - --output-format jsonl.",
+        )
 
 
 def _output(name: str, format: str | None, flow: FlowFacts) -> Asked:
@@ -176,6 +202,11 @@ def write_asked(
         total = _total(conn, run_id, asked.step) if shows and sys.stderr.isatty() else None
         elements = counted(_elements(conn, run_id, asked), total, asked.step, shows=shows)
         write_elements(asked, elements, results, hint)
+    return size_of(asked)
+
+
+def size_of(asked: Asked) -> int:
+    """The bytes of a file that was written."""
     try:
         return 0 if asked.name == "-" else os.stat(asked.name).st_size
     except OSError:  # somebody has taken it away already

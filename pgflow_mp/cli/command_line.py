@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.input_options import InputChoice, agree, parameter
@@ -126,7 +126,8 @@ class RunOrder:
     ``flow`` is the word of the command line. ``key`` is the name of the run to start or to go on with.
     ``output``: where the run's output goes, a file
     or ``-``, in ``output_format`` if its name does not tell; ``results``: (step, file) of further results;
-    ``json``: whether the summary is for programs. ``timeout`` is in seconds.
+    ``json``: whether the summary is for programs. ``timeout`` is in seconds. ``follow``: lines of results are
+    written as items end.
     """
 
     flow: str | None
@@ -141,6 +142,7 @@ class RunOrder:
     work: WorkOptions
     database: DatabaseChoice
     key: str | None = None
+    follow: bool = False
 
 
 def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrder:
@@ -171,6 +173,8 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
     if args.output is None and "output_format" in args.given:
         raise UsageError("--output-format is for --output, which is missing")
     results = args.results
+    if args.follow and args.output == "-" and work.progress == "auto" and os.isatty(1):
+        work = replace(work, progress="plain")  # a live picture would get among the lines
     if args.json and args.output == "-":
         raise UsageError(
             "--json and --output - both want standard output", hint="Write the output to a file."
@@ -188,6 +192,7 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         work,
         database_choice(args),
         key,
+        args.follow,
     )
 
 

@@ -38,7 +38,7 @@ def follow(database: OpenDatabase, run_id: str, asked: Asked, wanted: WantedItem
         open_file(target, hint) as file,
     ):
         follower = Follower(keeper, run_id, step, inputs=wanted.needs_input, to_the_end=True)
-        count = _write(follower, wanted, file)
+        count = write_ended(follower, wanted, file)
         tell_unmet(wanted, count)
         if follower.run.status == "failed":
             lost = f"{asked.name} was not written. " if asked.name != "-" else ""
@@ -67,7 +67,8 @@ def _failure(conn: Connection, run_id: str) -> str:
     return errors[0] if errors else "Unknown error"
 
 
-def _write(follower: Follower, wanted: WantedItems, file: IO[bytes]) -> int:
+def write_ended(follower: Follower, wanted: WantedItems, file: IO[bytes]) -> int:
+    """Write a line for each item that is wanted, as they end; how many they were."""
     from pgflow_mp.db.reads.records import records_of
 
     count = 0

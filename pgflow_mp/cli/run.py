@@ -12,6 +12,7 @@ from pgflow_mp.cli.asked import add_output, check_asked
 from pgflow_mp.cli.command_line import RunOrder, run_order
 from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.input_options import add_input
+from pgflow_mp.cli.live_results import LiveResults
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.working import add_work, watching
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
@@ -92,17 +93,23 @@ def perform(order: RunOrder, job: Job | None = None) -> int:
             with database.connect() as conn:
                 run = adopt(conn, flow, run, str(order.work.settings["compile"]))
         code, done = OK, None
+        live = LiveResults(asked if order.follow else (), database, results)
         if run is None or run.status != "completed":
-            code, done = _work(job, flow, run, database, is_new=is_new)
+            try:
+                code, done = _work(job, flow, run, database, live, is_new=is_new)
+            finally:
+                live.end(completed=done is not None and done.status == "completed")
         told = summary.of(order, flow, run, done, database)
-        _write(told, asked, database, results)
+        _write(told, asked, database, results, live)
         summary.tell(told, results)
     return code
 
 
-def _write(told: Told, asked: list[Asked], database: OpenDatabase, results: IO[str]) -> None:
+def _write(
+    told: Told, asked: list[Asked], database: OpenDatabase, results: IO[str], live: LiveResults
+) -> None:
     """Write what was asked for, if the run has completed. Raises PgflowError once all was tried."""
-    from pgflow_mp.cli.asked import write_asked
+    from pgflow_mp.cli.asked import size_of, write_asked
 
     if told.status != "completed":
         told.unwritten = [file.name for file in asked if file.name != "-"]
@@ -112,8 +119,13 @@ def _write(told: Told, asked: list[Asked], database: OpenDatabase, results: IO[s
         again = "--output FILE" if file.option == "--output" else f"--results {file.step}=FILE"
         hint = f"The output stays in the database: {told.resume} {again}"
         try:
-            with database.connect() as conn:
-                size = write_asked(conn, told.run_id, file, results, hint)
+            if file in live.errors:
+                raise live.errors[file]
+            if file in live.written:
+                size = size_of(file)
+            else:
+                with database.connect() as conn:
+                    size = write_asked(conn, told.run_id, file, results, hint)
         except PgflowError as error:
             errors.append(error)
             continue
@@ -194,7 +206,13 @@ def _of_key(job: Job, flow: FlowFacts, key: str, database: OpenDatabase) -> tupl
 
 
 def _work(
-    job: Job, flow: FlowFacts, run: RunRow | None, database: OpenDatabase, *, is_new: bool
+    job: Job,
+    flow: FlowFacts,
+    run: RunRow | None,
+    database: OpenDatabase,
+    live: LiveResults,
+    *,
+    is_new: bool,
 ) -> tuple[int, RunSummary]:
     """Start or go on with the run and serve it; the exit status, and what was done."""
     from pgflow_mp import runner
@@ -231,6 +249,7 @@ def _work(
             """The run is stored, and nothing refuses it any more: now its id is good for something."""
             observer.open()
             others.mention(conn)
+            live.begin(run_id)
 
         try:
             state = StateDatabase(database.dsn, database.place, None)

@@ -56,6 +56,7 @@ class Order:
         self.output = output
         self.output_format = output_format
         self.results = results
+        self.follow = False
 
 
 def books(cli: Cli) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from subprocess import Popen
 from typing import Any
 
 import pytest
-from cli_harness import Cli, assert_one_screen, finish
+from cli_harness import Cli, assert_one_screen, environment, finish
 
 from pgflow_mp.cli import fetching
 from pgflow_mp.cli.parser import Parser
@@ -95,6 +97,45 @@ def test_a_run_that_fails_is_followed_to_its_end_with_its_words(cli: Cli) -> Non
     assert finish(run).code == 1
     done = cli("results", run_id, "row", "--status", "completed,failed")
     assert [json.loads(line)["index"] for line in done.out.splitlines()] == [0]
+
+
+def test_run_writes_lines_as_items_end(cli: Cli) -> None:
+    (cli.cwd / "books.py").write_text(CODE.replace("{storage}", "ranges"))
+    (cli.cwd / "go2").touch()
+    read, write = os.pipe()
+    words = [
+        "--input",
+        "[1, 2]",
+        "--workers",
+        "2",
+        "--results",
+        f"row=/dev/fd/{write}",
+        "--results",
+        "row=r.csv",
+    ]
+    command = cli.command("run", "books.py", *words, "--follow", "--output", "out.json")
+    process = subprocess.Popen(
+        command, cwd=cli.cwd, env=environment(cli.cwd), pass_fds=[write], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    cli.started.append(process)
+    os.close(write)
+    with open(read, encoding="utf-8") as lines_of_pipe:
+        assert json.loads(lines_of_pipe.readline())["n"] == 2  # the other has not ended
+        assert not (cli.cwd / "r.csv").exists()
+        (cli.cwd / "go1").touch()
+        assert [json.loads(line)["n"] for line in lines_of_pipe] == [1]
+    done = finish(process)
+    assert done.code == 0, done
+    assert json.loads((cli.cwd / "out.json").read_text()) == {"total": 2}
+    assert (cli.cwd / "r.csv").exists()
+    (cli.cwd / "go13").touch()
+    words = ["--input", "[13]", "--workers", "1", "--results", "row=rows.jsonl", "--follow"]
+    done = cli("run", "books.py", *words)
+    assert (done.code, (cli.cwd / "rows.jsonl").exists()) == (1, False)
+    assert "rows.jsonl was not written" in done.out
+    done = cli("run", "books.py", "--input", "[1]", "--follow", "--output", "x.json")
+    assert_one_screen(done, 2, "no lines are asked for", "--results STEP=FILE.jsonl")
 
 
 def test_statuses_and_fields(cli: Cli) -> None:
