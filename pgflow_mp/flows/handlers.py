@@ -118,7 +118,7 @@ class PreparedHandler:
         if (self._is_array or type(result) not in _NO_ITERATORS) and type(result) is not list:
             result = list(result) if isinstance(result, Iterator) else result
             result = as_list(result) if self._is_array else result
-        return encode_output(result, self._max_output, nulls=self._nulls)
+        return encode_output(result, self._max_output, self._nulls)
 
     @cached_property
     def quick_output(self) -> Output:
@@ -135,7 +135,7 @@ class PreparedHandler:
             result = handler(decode(input))
             if type(result) not in _NO_ITERATORS and isinstance(result, Iterator):
                 result = list(result)
-            return encode_output(result, limit, nulls=nulls)
+            return encode_output(result, limit, nulls)
 
         return output
 
@@ -161,7 +161,7 @@ class PreparedHandler:
                 if isinstance(result, BaseException):
                     return self.failure(result, task_index)
                 result = list(result) if isinstance(result, Iterator) else result
-            return COMPLETED, encode_output(result, self._max_output, nulls=self._nulls)
+            return COMPLETED, encode_output(result, self._max_output, self._nulls)
         except BaseException as error:  # noqa: BLE001 - one that cannot be stored does not concern the others
             return self.failure(error, task_index)
 

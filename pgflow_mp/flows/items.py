@@ -13,6 +13,7 @@ from pgflow_mp.flows.binding import Argument, Source
 from pgflow_mp.flows.checks import reader
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.steps import StepDefinition
+from pgflow_mp.values.columns import record_of
 from pgflow_mp.values.rows import FieldType, RowTypes
 
 _INPUT_OF_CONTEXT: Final = {"flow_input", "task"}
@@ -90,7 +91,7 @@ def _row_type(step: StepDefinition, argument: Argument) -> RowTypes | None:
     try:
         wanted = reader(step.handler, argument, step.facts)[0]
         if step.batch:
-            (wanted, *_) = typing.get_args(wanted) or (Any,)
+            (wanted, *_) = (record,) if (record := record_of(wanted)) else typing.get_args(wanted) or (Any,)
         return _fields(msgspec.inspect.type_info(wanted), wanted)
     except (PgflowError, TypeError, NameError, AttributeError):
         return None

@@ -68,8 +68,9 @@ class _Pandas:
         self._pandas: Any = pandas
 
     def check(self, wanted: Any) -> Any:
-        kind, _ = _python(wanted)
-        return wanted if kind is not None else self._pandas.api.types.pandas_dtype(wanted)
+        if wanted is Any:
+            return None
+        return wanted if is_simple(wanted) else self._pandas.api.types.pandas_dtype(wanted)
 
     def column(self, name: str, values: list[Any], wanted: Any) -> Any:
         series = self._pandas.Series
@@ -241,6 +242,11 @@ class _Arrow:
             return self._pyarrow.array(values, dtype)
         except Exception as error:  # noqa: BLE001 - ArrowInvalid, OverflowError and more
             raise ValueError(f"{_said(error)}{_column(name)}") from None
+
+
+def is_simple(wanted: Any) -> bool:
+    """Whether it is a type of Python that a column can have, or an optional one."""
+    return _python(wanted)[0] is not None
 
 
 def _python(wanted: Any) -> tuple[Any, bool]:

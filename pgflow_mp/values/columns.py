@@ -109,6 +109,14 @@ def prepared(annotation: Any) -> Any:
     return annotation.copy_with(made) if hasattr(annotation, "copy_with") else origin[made]
 
 
+def record_of(annotation: Any) -> Any:
+    """The class whose fields are the columns of a frame, by its annotation; None if there is none."""
+    args = typing.get_args(annotation)
+    if typing.get_origin(annotation) is not Annotated or shape_of(args[0]) != "frame":
+        return None
+    return next((said for said in args[1:] if _is_record(said)), None)
+
+
 def said_of_columns(annotation: Any) -> bool:
     """Whether it is a frame with types of its columns, which only annotations of parameters may have."""
     args = typing.get_args(annotation)
@@ -135,15 +143,19 @@ def _wanted(kind: Any, said: list[Any]) -> ColumnTypes | None:
 def _by_name(said: Any) -> Mapping[str, Any] | None:
     if isinstance(said, Mapping):
         return said
-    if isinstance(said, type):
-        is_record = (
-            typing.is_typeddict(said)
-            or issubclass(said, msgspec.Struct)
-            or dataclasses.is_dataclass(said)
-            or hasattr(said, "_fields")
-            or hasattr(said, "__attrs_attrs__")
-        )
-        return typing.get_type_hints(said) if is_record else None
+    if _is_record(said):  # whose fields may be more than a column can say: lists, enums
+        hints = typing.get_type_hints(said)
+        return {name: hint if casting.is_simple(hint) else Any for name, hint in hints.items()}
     if library_of(type(said)) == "pyarrow" and hasattr(said, "names"):
         return dict(zip(said.names, said.types, strict=True))
     return None
+
+
+def _is_record(said: Any) -> bool:
+    return isinstance(said, type) and (
+        typing.is_typeddict(said)
+        or issubclass(said, msgspec.Struct)
+        or dataclasses.is_dataclass(said)
+        or hasattr(said, "_fields")
+        or hasattr(said, "__attrs_attrs__")
+    )

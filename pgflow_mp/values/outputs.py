@@ -58,7 +58,7 @@ _KEY_HINT: Final = "Use str or int, or return a list of pairs."
 _LEAVES_AND_FLOAT: Final = _LEAVES | {float}
 
 
-def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES, *, nulls: bool = False) -> bytes:
+def encode_output(value: Any, limit: int = MAX_OUTPUT_BYTES, nulls: bool = False) -> bytes:
     """``value`` as JSON that jsonb stores unchanged, at most ``limit`` bytes of it.
 
     ``nulls``: NaN, Infinity, NaT and NA are null. Raises OutputError with the path to the trouble, or

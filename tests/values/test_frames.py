@@ -6,12 +6,13 @@ import datetime as dt
 import decimal
 import subprocess
 import sys
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict
 
 import msgspec
 import pytest
 
 from pgflow_mp import Flow, FlowDefinitionError
+from pgflow_mp.flows.items import row_type
 from pgflow_mp.testing import run_inline
 from pgflow_mp.values.encoding import OutputError
 from pgflow_mp.values.outputs import encode_output
@@ -317,3 +318,25 @@ def test_fine_times_inside_of_lists_and_structs_are_refused_rather_than_cut() ->
     ):
         with pytest.raises(OutputError, match="written to the microsecond, and here are finer ones"):
             encode_output([fine])
+
+
+def test_fields_of_a_record_that_no_column_can_say_are_left_to_the_library() -> None:
+    class More(TypedDict):
+        number: float
+        parts: list[int]
+        kind: Literal["a", "b"]
+
+    for kind in FRAMES:
+        back = decoder(Annotated[kind, More])(b'[{"number":1,"parts":[1,2],"kind":"a"}]')
+        (row,) = rows_of(back)
+        assert (row, type(row["number"])) == ({"number": 1.0, "parts": [1, 2], "kind": "a"}, float)
+
+
+def test_rows_of_a_table_have_the_types_of_the_frame_that_takes_them() -> None:
+    def take(batch: Annotated[pd.DataFrame, Row]) -> list[None]:  # type: ignore[name-defined]
+        return [None] * len(batch)
+
+    found = row_type(Flow("demo").map("take", take, batch=8))
+    assert found is not None
+    assert found.fields["number"].kinds == ["int", "null"]
+    assert found.fields["share"].kinds == ["float"]
