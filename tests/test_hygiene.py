@@ -186,3 +186,19 @@ def test_every_sql_file_says_which_rule_it_is() -> None:
         if not re.search(r"\(contract|\bOurs\b|contract section", header):
             silent.append(path.name)
     assert silent == []
+
+
+def test_what_tests_are_called_is_the_same_in_every_process() -> None:
+    """Workers of pytest-xdist that find other parameters, by the second or at random, run nothing."""
+    found = []
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            for decorator in getattr(node, "decorator_list", []):
+                for call in (each for each in ast.walk(decorator) if isinstance(each, ast.Call)):
+                    name = ast.unparse(call.func)
+                    varies = name == "gzip.compress" and not any(k.arg == "mtime" for k in call.keywords)
+                    if varies or re.fullmatch(
+                        r"(time|secrets)\.\w+|uuid\.uuid\d|random\.[a-z]\w+|os\.getpid|\w+\.now", name
+                    ):
+                        found.append(f"{path.name}:{call.lineno} {name}")
+    assert found == []
