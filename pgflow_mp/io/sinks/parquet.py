@@ -8,6 +8,7 @@ which what was no text is JSON.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from typing import IO, Any, Final
 
@@ -15,9 +16,12 @@ import msgspec
 
 from pgflow_mp.io.sinks.csvwriter import MOST_COLUMNS, VALUE, too_many_columns
 
-_ROWS: Final = 10_000
-_BYTES: Final = 8 << 20
-"""Of JSON in a row group, beyond which it has fewer rows."""
+_ROWS: Final = 2000
+_BYTES: Final = 1 << 20
+"""Of JSON that is there as Python's objects at once, beyond which these are fewer rows."""
+_GROUP_ROWS: Final = 100_000
+_GROUP_BYTES: Final = 4 << 20
+"""Of JSON in a row group."""
 
 
 class ParquetSink:
@@ -27,15 +31,15 @@ class ParquetSink:
     """
 
     def __init__(self, file: IO[bytes], spool: IO[bytes], whole: IO[bytes] | None = None) -> None:
-        import pyarrow as pa
-
+        pa = _types()
         self._file = file if whole is None else whole
         self._stream = None if whole is None else file
         self._spool = spool
         self._types: dict[str, Any] = {}
         self._batch: list[dict[str, Any]] = []
         self._bytes = 0
-        self._groups: list[int] = []
+        self._batches: list[tuple[int, int]] = []
+        """(rows, bytes of JSON) of what is looked at and converted at once."""
         self._errors = (pa.ArrowException, OverflowError, TypeError, ValueError)
 
     def write(self, element: bytes) -> None:
@@ -66,7 +70,7 @@ class ParquetSink:
                 raise too_many_columns("Parquet")
             found = self._type([row.get(name) for row in self._batch])
             self._types[name] = found if known is None else self._common(known, found)
-        self._groups.append(len(self._batch))
+        self._batches.append((len(self._batch), self._bytes))
         self._batch, self._bytes = [], 0
 
     def _type(self, values: list[Any]) -> Any:
@@ -105,7 +109,9 @@ class ParquetSink:
         self._file.truncate()
         schema = pa.schema(list(self._types.items()))
         with pq.ParquetWriter(self._file, schema) as writer:
-            for rows in self._read():
+            group: list[Any] = []
+            rows_of_group = bytes_of_group = 0
+            for rows, size in self._read():
                 columns = []
                 for name, type in self._types.items():
                     values = [row.get(name) for row in rows]
@@ -113,20 +119,48 @@ class ParquetSink:
                         columns.append(pa.array(map(_text, values) if type == pa.string() else values, type))
                     except self._errors:
                         return name
-                writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+                group.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+                rows_of_group += len(rows)
+                bytes_of_group += size
+                if rows_of_group >= _GROUP_ROWS or bytes_of_group >= _GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(group))
+                    group, rows_of_group, bytes_of_group = [], 0, 0
+            if group:
+                writer.write_table(pa.Table.from_batches(group))
         self._file.flush()
         return None
 
-    def _read(self) -> Iterator[list[dict[str, Any]]]:
+    def _read(self) -> Iterator[tuple[list[dict[str, Any]], int]]:
         self._spool.seek(0)
-        for rows in self._groups:
-            yield [_row(self._spool.readline()) for _ in range(rows)]
+        for rows, size in self._batches:
+            yield [_row(self._spool.readline()) for _ in range(rows)], size
 
 
 def _types() -> Any:
+    """pyarrow, which would import pandas (60 MB) to see whether our values are its."""
+    global _is_imported
     import pyarrow
 
+    if not _is_imported and "pandas" not in sys.modules:
+        finder = _NoPandas()
+        sys.meta_path.insert(0, finder)
+        try:
+            pyarrow.array([None])
+        finally:
+            sys.meta_path.remove(finder)
+    _is_imported = True
     return pyarrow
+
+
+_is_imported = False
+
+
+class _NoPandas:
+    """Finds no pandas. What is found or not the first time is so for pyarrow in this process: a command's."""
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ImportError(name)
 
 
 def _row(element: bytes) -> dict[str, Any]:
