@@ -151,6 +151,20 @@ def test_an_upgrade_gives_new_functions_to_the_roles_that_have_their_like(role: 
         assert not role.value("select has_function_privilege('pg_monitor', %s, 'execute')", function)
 
 
+def test_an_upgrade_gives_workers_and_operators_what_later_ones_call(role: Db) -> None:
+    later = (
+        "pgflow.complete_tasks(uuid, text, int[], jsonb[], uuid, int[], bigint[])",
+        "pgflow.fail_tasks(uuid, text, int[], text[], uuid, int[], boolean[], bigint[])",
+        "pgflow.retry_items(uuid, text[], int4multirange, text[], boolean)",
+    )
+    role.do("select pgflow.grant_access(%s, access) from unnest('{worker,operator}'::text[]) access", ROLE)
+    for function in later:
+        role.do(f"revoke execute on function {function} from {ROLE}")
+    role.do(next(f for f in function_files() if f.name == "0900_grants.sql").read_text())
+    for function in later:
+        assert role.value("select has_function_privilege(%s, %s, 'execute')", ROLE, function)
+
+
 def test_an_unknown_access_is_refused(role: Db) -> None:
     assert role.refused("select pgflow.grant_access(%s, 'owner')", ROLE).sqlstate == "22023"
 
