@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
-import hashlib
 import os
-import shutil
-import tempfile
 import threading
 import typing
 from collections.abc import Iterator, Mapping
@@ -55,6 +51,8 @@ class Artifact(msgspec.Struct, frozen=True):
         cls, path: str | os.PathLike[str], name: str | None = None, *, media_type: str | None = None
     ) -> Artifact:
         """Store a copy of a file, which may go then; under its own name unless another is given."""
+        import shutil
+
         source = Path(path)
         with source.open("rb") as data, writing(here(), name or source.name, media_type) as file:
             shutil.copyfileobj(data, file, _PIECE)
@@ -66,6 +64,8 @@ class Artifact(msgspec.Struct, frozen=True):
 
     def read(self) -> bytes:
         """All of it. Raises ArtifactError if it is not there, or not what was stored."""
+        import hashlib
+
         with self.open() as file:
             data = file.read()
         if len(data) != self.size or hashlib.sha256(data).hexdigest() != self.sha256:
@@ -77,6 +77,8 @@ class Artifact(msgspec.Struct, frozen=True):
     @property
     def path(self) -> Path:
         """Where it is in the file system: itself, or a copy of what an object store has, while we live."""
+        import shutil
+
         if not stores.is_url(self.url):
             if not os.path.exists(self.url):
                 self.open().close()  # says what is wrong
@@ -182,6 +184,9 @@ _folders: Final[dict[int, Path]] = {}
 
 def _copies() -> Path:
     """A folder of this process."""
+    import atexit
+    import tempfile
+
     known = _folders.get(os.getpid())
     if known is None or not known.exists():
         known = _folders[os.getpid()] = Path(tempfile.mkdtemp(prefix="pgflow-artifacts-"))
@@ -190,6 +195,8 @@ def _copies() -> Path:
 
 
 def _remove(owner: int, folder: Path) -> None:
+    import shutil
+
     if os.getpid() == owner:
         shutil.rmtree(folder, ignore_errors=True)
 

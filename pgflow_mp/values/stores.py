@@ -7,13 +7,9 @@ database's own id, so that databases that share a root never take each other's r
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import importlib.util
 import io
 import os
 import re
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,6 +55,9 @@ def normal_root(root: str) -> str:
 
 def prepare_root(root: str, installation: str) -> None:
     """See to it that artifacts can be written there, as far as that is seen from here. Raises ConfigError."""
+    import importlib.util
+    import tempfile
+
     if is_url(root):
         if importlib.util.find_spec("fsspec") is None:
             raise ConfigError(
@@ -170,6 +169,9 @@ def _in_folder(place: RunPlace, name: str, kind: type[F]) -> Iterator[F]:
 
 @contextlib.contextmanager
 def _in_store(place: RunPlace, name: str, kind: type[F]) -> Iterator[F]:
+    import shutil
+    import tempfile
+
     files, folder = _opened(place.folder)
     with tempfile.TemporaryFile() as nameless:  # of which nothing stays, whatever becomes of us
         spool = os.dup(nameless.fileno())
@@ -189,6 +191,8 @@ def _in_store(place: RunPlace, name: str, kind: type[F]) -> Iterator[F]:
 
 
 def _measured(file: SpooledFile) -> Stored:
+    import hashlib
+
     file.flush()
     file.seek(0)
     sha256 = hashlib.file_digest(cast(Any, file), "sha256").hexdigest()
@@ -300,6 +304,8 @@ class Folders:
 
     def put_back(self, flow: str, aside: str) -> None:
         """The folder is wanted after all."""
+        import shutil
+
         run = aside.removeprefix(GONE)[:36]
         if self._files is not None or aside == run:
             return
@@ -312,6 +318,8 @@ class Folders:
 
     def remove(self, flow: str, name: str) -> RemovedFiles:
         """Remove the folder."""
+        import shutil
+
         path = f"{self._path}/{flow}/{name}"
         if self._files is not None:
             sizes = self._files.find(path, detail=True).values()

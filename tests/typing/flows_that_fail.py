@@ -30,6 +30,7 @@ def fourth(ctx: Context) -> list[int]:
 
 
 Flow("f", storage="rows")  # expect: arg-type
+Flow("f", nan="nul")  # expect: arg-type
 
 
 @flow.step(batch=3)  # expect: call-overload

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import assert_type
 
 import msgspec
 
-from pgflow_mp import Context, Flow, PermanentError
+from pgflow_mp import Artifact, Context, Flow, PermanentError
 
-flow = Flow("typed", max_attempts=3, base_delay=5, timeout=60)
+flow = Flow("typed", max_attempts=3, base_delay=5, timeout=60, nan="null", artifacts=Path("kept"))
 
 
 class Item(msgspec.Struct):
@@ -57,3 +58,12 @@ handler: Callable[[Item], int] = mapped
 assert_type(flow.step("fluent", plain).map("more", mapped, over="named").array("last", listed), Flow)
 assert_type(flow.to_sql(), str)
 assert_type(flow.steps["plain"].dependencies, tuple[str, ...])
+
+
+@flow.step(nan="error")
+def file_of(flow_input: str, ctx: Context) -> list[Artifact]:
+    with ctx.artifact("notes.txt", media_type="text/plain") as file:
+        file.write(flow_input.encode())
+    made = Artifact.from_bytes(file.artifact.read(), "copy.txt")
+    assert_type(made.path, Path)
+    return [file.artifact, made]

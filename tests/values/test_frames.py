@@ -287,6 +287,7 @@ def test_no_library_is_imported_for_anybody_and_pandas_not_by_arrow() -> None:
         "import sys, pgflow_mp.flows.handlers, pgflow_mp.values.outputs as o, pgflow_mp.values.reading as r\n"
         "o.encode_output([{'a': object}.keys(), b'x']); r.decoder(list[bytes])(b'[]')\n"
         "assert not {'numpy', 'pandas', 'polars', 'pyarrow', 'pydantic', 'attrs'} & set(sys.modules)\n"
+        "assert not {'shutil', 'tempfile', 'hashlib', 'mimetypes', 'fsspec'} & set(sys.modules)\n"
         "import pyarrow as pa\n"
         "for unit in ('us', 'ns'):\n"
         "    t = pa.table({'a': pa.array([1], pa.timestamp(unit)), 'b': pa.array([1], pa.duration(unit))})\n"
