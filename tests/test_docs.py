@@ -27,7 +27,18 @@ BOOKS = [page for page in PAGES if page.parent.name == "contract" or page.name =
 """What is read, and shows no code to copy."""
 
 
-LONG = ("changing.md", "failures.md", "flows.md", "items.md", "python.md", "ranges.md", "running.md")
+LONG = (
+    "changing.md",
+    "failures.md",
+    "flows.md",
+    "items.md",
+    "per-process.md",
+    "python.md",
+    "ranges.md",
+    "results.md",
+    "running.md",
+    "server.md",
+)
 """Pages that take many seconds."""
 RUN_OR_SLOW = [pytest.param(page, marks=pytest.mark.slow) if page.name in LONG else page for page in RUN]
 

@@ -9,6 +9,7 @@ from pgflow_mp.bench.stage import Stage
 from pgflow_mp.errors import PgflowError
 
 
+@pytest.mark.slow
 def test_a_worker_that_ends_ends_the_benchmark_with_its_status(server: DatabaseServer) -> None:
     stage = Stage(server.dsn, 1, True, 1e7, print)
     with stage.arena("bench_map", lanes=1) as arena:

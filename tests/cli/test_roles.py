@@ -114,6 +114,7 @@ def test_cancelling_takes_an_operator(cli: Cli, run_id: str, dsn: str, tmp_path:
         assert operator("status", run_id, "--json").json["status"] == "started"
 
 
+@pytest.mark.slow
 def test_a_worker_serves_a_flow_as_it_is_stored(cli: Cli, run_id: str, dsn: str, tmp_path: Path) -> None:
     with role_with(dsn, "worker") as restricted:
         worker = Cli(tmp_path, restricted)

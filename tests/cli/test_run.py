@@ -198,7 +198,7 @@ def test_a_timeout_ends_the_work_in_order(cli: Cli) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [(), ("--timeout", "60s")])
+@pytest.mark.parametrize("options", [pytest.param((), marks=pytest.mark.slow), ("--timeout", "60s")])
 def test_an_operator_who_ends_the_worker_is_named_and_has_a_status(
     cli: Cli, options: tuple[str, ...]
 ) -> None:
@@ -335,7 +335,7 @@ def test_trying_again_is_advised_where_it_can_help(cli: Cli) -> None:
     assert "After a correction" not in done.out
 
 
-@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("terminal", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_id_of_a_run_is_told_once_the_run_is_there(cli: Cli, terminal: bool) -> None:
     """Whoever is killed after having told it can be gone on with."""
     command = ("run", "simple", "--workers", "1")

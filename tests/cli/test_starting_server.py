@@ -67,7 +67,7 @@ def said(process: subprocess.Popen[str]) -> str:
     return process.stderr.readline()
 
 
-@pytest.mark.parametrize("verb", ["worker", "run"])
+@pytest.mark.parametrize("verb", [pytest.param("worker", marks=pytest.mark.slow), "run"])
 def test_a_server_in_recovery_is_waited_for_and_said(own_server: str, tmp_path: Path, verb: str) -> None:
     cli = Cli(tmp_path, own_server)
     target = f"{FLOWS}:square"

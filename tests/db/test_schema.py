@@ -164,7 +164,7 @@ def psql(dsn: str, script: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("bundled_queue", [False, True])
+@pytest.mark.parametrize("bundled_queue", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_printed_script_installs_the_same_with_psql(
     empty_dsn: str, empty: Connection, conn: Connection, bundled_queue: bool
 ) -> None:
@@ -187,6 +187,7 @@ def test_the_printed_script_leaves_alone_what_is_installed(empty_dsn: str, empty
     assert catalog(empty) == before
 
 
+@pytest.mark.slow
 def test_the_printed_script_takes_the_queue_that_is_there(empty_dsn: str, empty: Connection) -> None:
     schema.install(empty)
     empty.execute("drop schema pgflow cascade")

@@ -19,6 +19,7 @@ from pgflow_mp.flows.flow import Flow
 from pgflow_mp.runner import run
 
 EXAMPLES = ["code_metrics", "primes", "simple", "text_processing", "wide"]
+QUICK = ("code_metrics", "simple")
 SMALL = {"code_metrics": {"limit": 20}, "primes": {"below": 100_000, "segment": 10_000}}
 
 
@@ -81,7 +82,10 @@ def test_code_metrics_records_broken_files_and_completes(place: str, tmp_path: P
     assert report == code_metrics.plain(code_metrics.Request(paths=[str(tmp_path)]))
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in EXAMPLES],
+)
 def test_an_example_runs_by_name(name: str, place: str, tmp_path: Path) -> None:
     more = ["--input", json.dumps(SMALL[name])] if name in SMALL else []
     done = warm_python.said("pgflow_mp", "run", name, "--dsn", place, "--output", "-", *more, cwd=tmp_path)

@@ -81,6 +81,7 @@ def test_a_target_that_cannot_be_forked_safely_is_imported_by_every_lane(
     assert "Nothing is preloaded, every process imports for itself: importing it " in caplog.text
 
 
+@pytest.mark.slow
 def test_the_replacement_of_a_preloaded_lane_does_not_wait_for_a_slow_import_again(tmp_path: Path) -> None:
     target = write_flow(tmp_path, "time.sleep(1.5)")
     with lanes(2, target=target, preload=["flow"]) as harness:

@@ -77,6 +77,7 @@ def test_every_start_method_works_in_a_handler(tmp_path: Path, place: str) -> No
         assert ask(harness, orders) == [14, [5, 5], [5, 5], [5, 5]]
 
 
+@pytest.mark.slow
 def test_a_process_that_has_just_been_forked_heeds_sigterm(tmp_path: Path) -> None:
     """It used to be lost, one time in twenty, in a child that had not come to itself yet."""
     file = tmp_path / "nest_flows.py"

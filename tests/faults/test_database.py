@@ -155,6 +155,7 @@ def test_a_read_only_server_is_waited_for(dsn: str, log: Path) -> None:
     assert any("read-only" in text for text in listener.waited)
 
 
+@pytest.mark.slow
 def test_two_workers_on_a_serializable_database_lose_nothing(dsn: str, log: Path) -> None:
     run_id = start(dsn, "naps", [0.005] * 200)
     set_for_all(dsn, "set default_transaction_isolation = 'serializable'")
@@ -192,7 +193,13 @@ def postmaster(server: EmbeddedServer) -> psutil.Process:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["fast", "immediate"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="fast", marks=pytest.mark.slow),
+        pytest.param(signal.SIGQUIT, id="immediate"),
+    ],
+)
 def test_a_restart_of_the_server_costs_no_result(number: signal.Signals, tmp_path: Path, log: Path) -> None:
     with EmbeddedServer(tmp_path / "state") as server:
         with connection.connect(server.dsn) as conn:

@@ -104,6 +104,7 @@ def test_a_worker_drops_nothing_because_somebody_says_that_the_run_is_cancelled(
     assert tasks.outputs("nap") == list(range(16))
 
 
+@pytest.mark.slow
 def test_announcements_of_work_that_is_not_there_cause_few_claims(dsn: str) -> None:
     run_id = start(dsn, "naps", [])
     worker = Worker(settings(dsn, "naps", max_poll_seconds=2.0))
