@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from pgflow_mp.client import Client
     from pgflow_mp.flows.context import Context
     from pgflow_mp.flows.failures import Failed
+    from pgflow_mp.flows.finished_item import FinishedItem
     from pgflow_mp.flows.flow import Flow
     from pgflow_mp.runner import run
     from pgflow_mp.values.artifacts import Artifact
@@ -53,6 +54,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseUnavailable",
     "Failed",
+    "FinishedItem",
     "Flow",
     "FlowDefinitionError",
     "FlowNotFound",
@@ -74,6 +76,7 @@ _LAZY = {
     "Client": "pgflow_mp.client",
     "Context": "pgflow_mp.flows.context",
     "Failed": "pgflow_mp.flows.failures",
+    "FinishedItem": "pgflow_mp.flows.finished_item",
     "Flow": "pgflow_mp.flows.flow",
     "run": "pgflow_mp.runner",
 }

@@ -8,7 +8,7 @@ from typing import assert_type
 
 import msgspec
 
-from pgflow_mp import Artifact, Context, Flow, PermanentError
+from pgflow_mp import Artifact, Context, FinishedItem, Flow, PermanentError
 
 flow = Flow("typed", max_attempts=3, base_delay=5, timeout=60, nan="null", artifacts=Path("kept"))
 
@@ -67,3 +67,6 @@ def file_of(flow_input: str, ctx: Context) -> list[Artifact]:
     made = Artifact.from_bytes(file.artifact.read(), "copy.txt")
     assert_type(made.path, Path)
     return [file.artifact, made]
+
+
+assert_type(next(flow.imap([{"a": 1}], workers=2, keep=False)), FinishedItem)
