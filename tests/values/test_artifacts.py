@@ -7,6 +7,7 @@ import json
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -250,3 +251,27 @@ def test_types_that_hold_artifacts_are_known() -> None:
     held: list[Any] = [Artifact, list[Artifact], dict[str, Artifact | None], Inside, tuple[int, Inside]]
     others: list[Any] = [int, list[int], Context, None, Any, "Artifact", Path]
     assert [artifacts.mentions(annotation) for annotation in (*held, *others)] == [True] * 5 + [False] * 7
+
+
+def test_a_writer_that_is_killed_at_any_moment_leaves_no_half_file_by_its_final_name(
+    ctx: Context, tmp_path: Path
+) -> None:
+    def write() -> None:
+        for number in range(100_000):
+            Artifact.from_bytes(os.urandom(200_000), f"{number}.bin")
+
+    for moment in range(10):
+        process = multiprocessing.get_context("fork").Process(target=write)
+        process.start()
+        time.sleep(0.02 + 0.007 * moment)
+        process.kill()
+        process.join(10)
+    run = tmp_path / "id" / "flow" / RUN
+    finished = [path for path in run.rglob("*.bin") if path.parent != run]
+    assert finished
+    assert [
+        path for path in finished if hashlib.sha256(path.read_bytes()).hexdigest() != path.parent.name
+    ] == []
+    folders = stores.Folders(str(tmp_path), "id")
+    folders.remove("flow", folders.set_aside("flow", RUN))
+    assert below(tmp_path) == []
