@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pgflow_mp.db.reusing import Reuse
+from pgflow_mp.errors import RunFailed
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.observe.reports import FailedItem, RunFailures
 from pgflow_mp.worker.settings import WorkerSettings
@@ -50,6 +52,7 @@ class RunRequest:
     retry: bool = False
     timeout: float | None = None
     priority: int = 0
+    reuse: Reuse | None = None
     executor: Pool | Callable[[], Pool] | str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,3 +106,18 @@ class RunSummary:
     def failure_count(self) -> int:
         """Items that failed for good."""
         return self.failed.failed
+
+
+def failure_of(summary: RunSummary) -> RunFailed:
+    """The error about a run that has failed."""
+    if summary.failures:
+        first = summary.failures[0]
+        more = f" ({summary.failure_count} items failed)" if summary.failure_count > 1 else ""
+        return RunFailed(
+            f'Run {summary.run_id} of flow "{summary.flow}" failed: {first.named}: {first.error}{more}',
+            run_id=summary.run_id,
+        )
+    return RunFailed(
+        f'Run {summary.run_id} of flow "{summary.flow}" failed: {summary.error or "Unknown error"}',
+        run_id=summary.run_id,
+    )

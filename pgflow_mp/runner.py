@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +16,14 @@ import psycopg
 
 from pgflow_mp import redaction
 from pgflow_mp.client import adopting, feeding_items
+from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.typed_outputs import whole_output
 from pgflow_mp.db import connection, engine, loads, recovery, run_keys, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import tasks
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.embedded.server import EmbeddedServer
-from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunNotFound, WaitTimeout
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.flows.flow import Flow
@@ -32,7 +33,7 @@ from pgflow_mp.observe import grouping
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.observe.reports import FailedItem
 from pgflow_mp.observe.text import plural
-from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
+from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase, failure_of
 from pgflow_mp.values.inputs import encode_input
 from pgflow_mp.worker.stats import Ending, Stats, WorkerReport
 from pgflow_mp.worker.worker import Worker
@@ -92,10 +93,12 @@ def execute(
         nonlocal started
         if not request.resume:
             if request.loaded:
-                loads.start_loaded_once(conn, wanted, request.input, priority=request.priority)
+                loads.start_loaded_once(
+                    conn, wanted, request.input, priority=request.priority, reuse=request.reuse
+                )
             else:
                 input = b"{}" if request.input is None else request.input
-                start_once(conn, flow_slug, input, wanted, priority=request.priority)
+                start_once(conn, flow_slug, input, wanted, priority=request.priority, reuse=request.reuse)
             started = True
         elif request.retry and known == "failed" == engine.run_status(conn, wanted):
             queued = engine.retry_failed_tasks(conn, wanted)
@@ -203,6 +206,8 @@ def run(
     run_id: str | None = None,
     key: str | None = None,
     priority: int = 0,
+    from_run: str | None = None,
+    reuse: Sequence[str] = (),
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
     **settings: Any,
@@ -216,6 +221,8 @@ def run(
     iterable is. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
     shared, runs of the highest ``priority`` are worked on first. The run of a ``key``, a name among the runs
     of the flow, is started once: with the same input it is gone on with, or read, as by :func:`resume`.
+    What ``from_run``, the id of an earlier run, has finished of the steps in ``reuse`` is taken instead of
+    done again, item by item where the input is the same.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
     that makes one, or ``"inline"`` (executors/futures.py). ``settings`` are further fields of WorkerSettings,
     such as ``preload`` and ``load_timeout``. Raises InputError, RunFailed with step, index and error of the
@@ -230,6 +237,7 @@ def run(
             raise InputError(
                 "key and run_id exclude each other", hint="The run of a key has an id of its own."
             )
+    taken = reuse_of(flow, from_run, reuse, key)
     drawn = feeding_items.is_drawn(flow, input, params)
     encoded: bytes | None = encode_input((params or {}) if drawn else input, nulls=flow.nulls)
     pages = None
@@ -247,6 +255,7 @@ def run(
         key=key,
         timeout=timeout,
         priority=priority,
+        reuse=taken,
         executor=executor,
         settings=settings,
     )
@@ -311,7 +320,7 @@ def _run(
 def unfinished(flow: Flow, summary: RunSummary) -> BaseException:
     """What ``run()`` raises for a run that has not completed."""
     if summary.status == "failed":
-        return _run_failed(summary)
+        return failure_of(summary)
     hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
     if summary.timed_out:
         text = f"Timeout waiting for run {summary.run_id} to reach status 'completed'"
@@ -334,17 +343,3 @@ def _of_key(dsn: str, flow: Flow, request: RunRequest, items: Any, mode: str) ->
         mode=mode,
     )
     return replace(request, run_id=found.run.run_id, resume=True, loaded=False)
-
-
-def _run_failed(summary: RunSummary) -> RunFailed:
-    if summary.failures:
-        first = summary.failures[0]
-        more = f" ({summary.failure_count} items failed)" if summary.failure_count > 1 else ""
-        return RunFailed(
-            f'Run {summary.run_id} of flow "{summary.flow}" failed: {first.named}: {first.error}{more}',
-            run_id=summary.run_id,
-        )
-    return RunFailed(
-        f'Run {summary.run_id} of flow "{summary.flow}" failed: {summary.error or "Unknown error"}',
-        run_id=summary.run_id,
-    )

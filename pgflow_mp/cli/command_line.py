@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.input_options import InputChoice, agree, parameter
 from pgflow_mp.cli.parser import UsageError, program
+from pgflow_mp.cli.reuse_options import ReuseChoice, choose
 from pgflow_mp.cli.wanted_items import ENDED, WantedItems
 from pgflow_mp.errors import ConfigError, InputError
 
@@ -126,8 +127,8 @@ class RunOrder:
     ``flow`` is the word of the command line. ``key`` is the name of the run to start or to go on with.
     ``output``: where the run's output goes, a file
     or ``-``, in ``output_format`` if its name does not tell; ``results``: (step, file) of further results;
-    ``json``: whether the summary is for programs. ``timeout`` is in seconds. ``follow``: lines of results are
-    written as items end.
+    ``reuse``: what it takes from an earlier run; ``json``: whether the summary is for programs. ``timeout``
+    is in seconds. ``follow``: lines of results are written as items end.
     """
 
     flow: str | None
@@ -143,6 +144,7 @@ class RunOrder:
     database: DatabaseChoice
     key: str | None = None
     follow: bool = False
+    reuse: ReuseChoice | None = None
 
 
 def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrder:
@@ -153,8 +155,9 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
     work = work_options(args)
     if resume is None:
         flow, given, priority, resume = args.flow, input_choice(args), args.priority, args.resume
-        key = args.key
+        key, reuse = args.key, reuse_choice(args)
     else:
+        reuse = None
         flow, given, priority, key = args.flow, InputChoice(), 0, None
     if resume is None and flow is None:
         from pgflow_mp.loading.targets import bundled_examples
@@ -168,6 +171,8 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
             f"--resume and --{min(feeds)} exclude each other",
             hint="A run keeps the input that it was started with.",
         )
+    if resume is not None and reuse is not None:
+        raise UsageError("--resume and --from-run exclude each other", hint="--from-run is for a new run.")
     if resume is not None and key is not None:
         raise UsageError("--resume and --key exclude each other", hint="Each of them names the run.")
     if args.output is None and "output_format" in args.given:
@@ -193,6 +198,7 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         database_choice(args),
         key,
         args.follow,
+        reuse,
     )
 
 
@@ -261,6 +267,11 @@ def _several(args: argparse.Namespace, name: str) -> list[Any] | None:
     """The values of an option that may be given several times; its variable holds one."""
     given = getattr(args, name)
     return given if given is None or name in args.given else [given]
+
+
+def reuse_choice(args: argparse.Namespace) -> ReuseChoice | None:
+    """What ``add_reuse`` has found. Raises UsageError for one without the other, and beside --key."""
+    return choose(args.from_run, args.reuse, args.key)
 
 
 def input_choice(args: argparse.Namespace) -> InputChoice:

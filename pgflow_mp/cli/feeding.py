@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.keeper import Keeper
+    from pgflow_mp.db.reusing import Reuse
     from pgflow_mp.db.run_keys import Keyed
     from pgflow_mp.loading.targets import Target
 
@@ -95,7 +96,9 @@ class Feed:
         with self._reading(dsn) as (keeper, bar):
             return loads.load(keeper, flow_slug, self.source.batches(), run_id, progress=bar)
 
-    def start(self, dsn: str, flow_slug: str, *, priority: int, key: str | None) -> Keyed:
+    def start(
+        self, dsn: str, flow_slug: str, *, priority: int, key: str | None, reuse: Reuse | None = None
+    ) -> Keyed:
         """Load all items and start their run, or find the one of the key. Raises InputError, as above too."""
         from pgflow_mp.client import keyed_runs
 
@@ -108,6 +111,7 @@ class Feed:
                 str(uuid.uuid4()),
                 priority=priority,
                 key=key,
+                reuse=reuse,
                 progress=bar,
             )
 

@@ -32,6 +32,8 @@ class StepOutline(msgspec.Struct):
     slug: str
     is_map: bool
     dependencies: list[str]
+    reads_input: bool = False
+    """Whether its function reads the run's input beside its own."""
 
 
 class FlowFacts(msgspec.Struct):
@@ -199,7 +201,7 @@ def _facts(
     from pgflow_mp.flows.shapes import definition
 
     steps = [
-        StepOutline(step.slug, step.step_type == "map", list(step.dependencies))
+        StepOutline(step.slug, step.step_type == "map", list(step.dependencies), items.reads_beside(step))
         for step in flow.steps.values()
     ]
     facts = FlowFacts(flow.slug, steps, msgspec.json.encode(definition(flow)), flow.queues, target)

@@ -14,6 +14,8 @@ from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.live_results import LiveResults
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
+from pgflow_mp.cli.reuse_options import add_reuse
+from pgflow_mp.cli.taking import check_steps, find_reuse
 from pgflow_mp.cli.working import add_work, watching
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 
@@ -38,6 +40,7 @@ def configure(parser: Parser, verb: str) -> None:
         "flow", nargs="?", metavar="FLOW", help="module:flow, path.py:flow, or the name of a bundled example"
     )
     add_input(parser)
+    add_reuse(parser)
     add_output(parser)
     parser.option(
         "--resume",
@@ -153,6 +156,7 @@ def prepare(order: RunOrder) -> Job:
     given = feeding.read(order.input, order.database.dsn)
     flows, flow, feed = keyed.prepare(targets, order.flow, order.input, given, order.key, order.database)
     check_asked(order, flow)
+    check_steps(order.reuse, flow)
     return Job(order, targets, flows, flow, feed)
 
 
@@ -225,6 +229,10 @@ def _work(
     run_id = str(uuid.uuid4()) if run is None else run.run_id
     begin = f"{'starting' if is_new else 'resuming'} run {run_id} of {flow.slug} on {database.place}"
     title = f"{flow.slug}  run {run_id}"
+    reuse = None
+    if order.reuse is not None:
+        with database.connect() as conn:
+            reuse = find_reuse(conn, order.reuse, flow)
     feed = job.given if isinstance(job.given, Feed) and run is None else None
     if feed is not None:
         with database.connect() as conn:
@@ -240,6 +248,7 @@ def _work(
         retry=not is_new,
         timeout=order.timeout,
         priority=order.priority,
+        reuse=reuse,
         settings={**order.work.settings, "artifacts_beside": beside(database.server)},
     )
     with watching(order.work, title, begin, names_flows=False, preliminary=flow.slug) as (observer, heard):

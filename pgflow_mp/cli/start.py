@@ -5,17 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import uuid
 from typing import TYPE_CHECKING, Any
 
-from pgflow_mp.cli.command_line import database_choice, input_choice
+from pgflow_mp.cli.command_line import database_choice, input_choice, reuse_choice
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
+from pgflow_mp.cli.reuse_options import add_reuse
+from pgflow_mp.cli.taking import check_steps, find_reuse
 from pgflow_mp.errors import FlowNotFound, InputError
 
 if TYPE_CHECKING:
     import psycopg
 
     from pgflow_mp.cli.preflight import FlowFacts
+    from pgflow_mp.db.reusing import Reuse
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -26,6 +30,7 @@ def configure(parser: Parser, verb: str) -> None:
         "flow", metavar="FLOW", help="module:flow, path.py:flow, an example, or a flow in the database"
     )
     add_input(parser)
+    add_reuse(parser)
     parser.option(
         "--compile",
         env="PGFLOW_COMPILE",
@@ -46,10 +51,12 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.cli.asked import unwritable
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.connecting import open_database
+    from pgflow_mp.db import reusing
     from pgflow_mp.loading.targets import Target
     from pgflow_mp.values.inputs import RunInput
 
     choice, choice_of_database = input_choice(args), database_choice(args)
+    taken = reuse_choice(args)
     flow: FlowFacts | None = None
     feed: RunInput | feeding.Feed | InputError | None = None
     missing: Exception | None = None
@@ -58,8 +65,9 @@ def execute(args: argparse.Namespace) -> int:
         _, flow, feed = keyed.prepare(
             [Target.parse(args.flow)], args.flow, choice, given, args.key, choice_of_database
         )
+        check_steps(taken, flow)
     except FlowNotFound as error:
-        if not args.flow.isidentifier():
+        if flow is not None or not args.flow.isidentifier():
             raise
         missing = error  # perhaps the database knows a flow of this name
         feed = feeding.for_unknown(choice, given)
@@ -82,13 +90,17 @@ def execute(args: argparse.Namespace) -> int:
         else:
             known()
             is_new, status = True, "started"
+            reuse = find_reuse(conn, taken, flow)
             if isinstance(feed, feeding.Feed):
-                run = feed.start(database.dsn, slug, priority=args.priority, key=None).run
+                run = feed.start(database.dsn, slug, priority=args.priority, key=None, reuse=reuse).run
                 run_id = str(run.run_id)
             else:
                 assert isinstance(feed, RunInput)  # noqa: S101 - errors are for runs with a key
-                run_id = _start(conn, slug, feed.json, args.priority, database.place)
+                run_id = _start(conn, slug, feed.json, args.priority, database.place, reuse)
+        reused = [] if taken is None else reusing.reused(conn, run_id)
         place = database.place
+    for each in reused:
+        print(each.text, file=sys.stderr)
     if args.json:
         record = {"run_id": run_id, "flow": slug, "database": place}
         if args.key is not None:
@@ -108,12 +120,20 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _start(
-    conn: psycopg.Connection[tuple[Any, ...]], slug: str, input: bytes, priority: int, place: str
+    conn: psycopg.Connection[tuple[Any, ...]],
+    slug: str,
+    input: bytes,
+    priority: int,
+    place: str,
+    reuse: Reuse | None,
 ) -> str:
     import psycopg
 
     from pgflow_mp.db import engine
+    from pgflow_mp.db.starting import start_once
 
+    if reuse is not None:
+        return str(start_once(conn, slug, input, str(uuid.uuid4()), priority=priority, reuse=reuse).run_id)
     try:
         return engine.start_flow(conn, slug, input, priority=priority)
     except psycopg.errors.ForeignKeyViolation:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection, RunRow, StepProgress
     from pgflow_mp.db.reads.runs import RecentRun
     from pgflow_mp.db.reads.tasks import EndedTasks
+    from pgflow_mp.db.reusing import Reused
     from pgflow_mp.observe.reports import FailedItem, RunFailures
 
 _NARROWEST: Final = 80  # columns: what is cut off in a narrower terminal cannot be copied
@@ -140,10 +141,11 @@ class _Shown:
     ended: dict[str, EndedTasks]
     storages: dict[str, str]
     key: str | None
+    reused: list[Reused]
 
 
 def _read(conn: Connection, run: RunRow, limit: int, *, whole_inputs: bool) -> _Shown:
-    from pgflow_mp.db import engine
+    from pgflow_mp.db import engine, reusing
     from pgflow_mp.db.reads import tasks
     from pgflow_mp.db.reads.storages import storages
     from pgflow_mp.db.run_keys import keys_of
@@ -156,7 +158,8 @@ def _read(conn: Connection, run: RunRow, limit: int, *, whole_inputs: bool) -> _
     steps = [step._replace(failed_tasks=failed.get(step.step_slug, 0)) for step in steps]
     ended = tasks.ended_with_others(conn, run.run_id, steps)
     key = keys_of(conn, [run.run_id]).get(str(run.run_id))
-    return _Shown(run, steps, failures, first, ended, storages(conn, run.run_id), key)
+    reused = reusing.reused(conn, str(run.run_id))
+    return _Shown(run, steps, failures, first, ended, storages(conn, run.run_id), key, reused)
 
 
 def _record(shown: _Shown) -> dict[str, Any]:
@@ -164,6 +167,7 @@ def _record(shown: _Shown) -> dict[str, Any]:
 
     return shown.run._asdict() | {
         "key": shown.key,
+        "reused": [each._asdict() for each in shown.reused],
         "steps": [
             {
                 **step._asdict(),
@@ -193,6 +197,8 @@ def _show(conn: Connection, shown: _Shown, options: list[str]) -> None:
     screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}")
     if shown.key is not None:
         print(f"key {printable(shown.key)}")
+    for each in shown.reused:
+        print(each.text)
     began = f"started {_ago(run.started_at)}"  # which is also what the run's status is called until it ends
     screen.print(f"{styled(run.status)}, {began}, took {took}\n" if end else f"{began}, took {took} so far\n")
     screen.print(_steps_table(shown.steps, shown.ended, partial(worked.seconds, spans, run.flow_slug)))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pgflow_mp.cli.connecting import OpenDatabase
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.engine import RunRow
+    from pgflow_mp.db.reusing import Reused
     from pgflow_mp.run_request import RunSummary
 
 _PREVIEW: Final = 600
@@ -48,6 +49,7 @@ class Told:
     results: list[tuple[str, str, int]] = field(default_factory=list)
     """(Step, file, bytes) of what was written of steps."""
     unwritten: list[str] = field(default_factory=list)
+    reused: list[Reused] = field(default_factory=list)
 
     @property
     def resume(self) -> str:
@@ -70,6 +72,7 @@ def of(
         assert run is not None  # noqa: S101 - one of them is there
         run_id, status = run.run_id, run.status
     told = Told(order, run_id, flow.slug, status, done, None, database.place, database.options)
+    told.reused = _reused(database, run_id)
     if status == "started":
         told.items = _progress(database, run_id)
     if status == "completed" and not order.output and not order.json:
@@ -93,6 +96,13 @@ def _with_inputs(done: RunSummary, database: OpenDatabase) -> RunSummary:
         return replace(
             done, failures=grouping.items_at(conn, done.run_id, places, grouping.WHOLE), failed=failed
         )
+
+
+def _reused(database: OpenDatabase, run_id: str) -> list[Reused]:
+    from pgflow_mp.db import reusing
+
+    with database.connect() as conn:
+        return reusing.reused(conn, run_id)
 
 
 def _look_at_output(told: Told, database: OpenDatabase) -> None:
@@ -182,6 +192,7 @@ def _lines(told: Told) -> list[tuple[str, str]]:
             lines.append(("trouble", ", ".join(troubles)))
     else:
         lines.append(("work", "nothing left to do: the run had completed before"))
+    lines += [("reused", each.text.removeprefix("reused ")) for each in told.reused]
     if told.order.key is not None:
         lines.append(("key", told.order.key))
     if told.items is not None:
@@ -283,6 +294,8 @@ def _record(told: Told) -> dict[str, Any]:
         }
     if told.written is not None:
         record |= {"output_file": told.order.output, "output_bytes": told.written}
+    if told.reused:
+        record["reused"] = [each._asdict() for each in told.reused]
     if told.results:
         record["results"] = [{"step": step, "file": name, "bytes": n} for step, name, n in told.results]
     if told.unwritten:

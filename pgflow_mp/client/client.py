@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -22,6 +22,7 @@ from pgflow_mp.client import feeding_items, keyed_runs
 from pgflow_mp.client.finished_items import finished_items
 from pgflow_mp.client.following import Follower
 from pgflow_mp.client.retried import Indexes, Retry, choice_of
+from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.run_handles import Run, check_step
 from pgflow_mp.db import connection, engine, patience, run_keys, schema
 from pgflow_mp.db.connection import Backoff
@@ -90,23 +91,28 @@ class Client:
         *,
         priority: int = 0,
         key: str | None = None,
+        from_run: str | None = None,
+        reuse: Sequence[str] = (),
     ) -> Run:
         """Start a run with ``input``, anything that a handler could return.
 
         Among the runs of a flow, those of the highest ``priority`` are worked on first. With a
         ``run_id`` of your own, or a ``key``, a name among the runs of the flow, starting twice starts once;
         the run is answered as it is. Raises FlowNotFound, InputError, also where the run of the key was
-        given another input.
+        given another input. What ``from_run``, an earlier run, has finished of the steps in ``reuse`` is
+        taken instead of done again where the input is the same.
         """
         reentry.refuse("start_flow()", in_handlers=False)
-        encoded = encode_input(input)
+        encoded, taken = encode_input(input), reuse_of(slug, from_run, reuse, key)
         wanted = _new_id(run_id, key)
         if key is not None:
             found = self._call(
                 lambda conn: keyed_runs.start_value(conn, slug, encoded, key, priority=priority), long=True
             )
             return Run(self, found.run)
-        row = self._call(lambda conn: start_once(conn, slug, encoded, wanted, priority=priority), long=True)
+        row = self._call(
+            lambda conn: start_once(conn, slug, encoded, wanted, priority=priority, reuse=taken), long=True
+        )
         return Run(self, row)
 
     def start(
@@ -118,6 +124,8 @@ class Client:
         run_id: str | None = None,
         priority: int = 0,
         key: str | None = None,
+        from_run: str | None = None,
+        reuse: Sequence[str] = (),
     ) -> Run:
         """Start a run over ``items``, of which there may be any number: an iterable, or an async iterator.
 
@@ -127,12 +135,11 @@ class Client:
         they are drawn to be compared.
         """
         reentry.refuse("start()", in_handlers=False)
-        wanted = _new_id(run_id, key)
+        wanted, taken = _new_id(run_id, key), reuse_of(flow, from_run, reuse, key)
         encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
         with self._another() as keeper:
-            return Run(
-                self, feeding_items.start_with(keeper, flow, items, encoded, wanted, priority, key).run
-            )
+            found = feeding_items.start_with(keeper, flow, items, encoded, wanted, priority, key, taken)
+            return Run(self, found.run)
 
     def get_run(self, run_id: str) -> Run | None:
         """The run, or None if there is none with this id."""

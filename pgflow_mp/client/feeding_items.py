@@ -9,6 +9,7 @@ from typing import Any
 from pgflow_mp.client import keyed_runs
 from pgflow_mp.db import engine, loads, run_keys, schema
 from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.run_keys import Keyed
 from pgflow_mp.errors import InputError
 from pgflow_mp.flows import items as uses
@@ -123,12 +124,15 @@ def start_with(
     run_id: str,
     priority: int,
     key: str | None = None,
+    reuse: Reuse | None = None,
 ) -> Keyed:
     """Load items, and start their run; one of this id, or key, that there is is answered as it is."""
     nulls = isinstance(flow, Flow) and flow.nulls
     slug = flow if isinstance(flow, str) else flow.slug
     batches = Items(items, nulls=nulls).batches()
-    return keyed_runs.load_and_start(keeper, slug, batches, params, run_id, priority=priority, key=key)
+    return keyed_runs.load_and_start(
+        keeper, slug, batches, params, run_id, priority=priority, key=key, reuse=reuse
+    )
 
 
 def patient(dsn: str) -> Keeper:

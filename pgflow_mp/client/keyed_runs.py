@@ -16,6 +16,7 @@ import psycopg
 from pgflow_mp.db import connection, definitions, engine, loads, patience, run_keys
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.run_keys import Keyed
 from pgflow_mp.db.starting import check_priority
 from pgflow_mp.errors import InputError
@@ -52,10 +53,12 @@ def load_and_start(
     *,
     priority: int = 0,
     key: str | None = None,
+    reuse: Reuse | None = None,
     progress: Callable[[int], Any] = nothing_heard,
 ) -> Keyed:
     """Load items and start their run, of this id or with this key, or find the one that there is.
 
+    ``reuse``, of a run without a key, is what it takes from an earlier one.
     ``params`` are raw JSON, an object. Raises InputError for the id of a run of another flow, and for a key
     whose run was given something else; of what was loaded nothing stays then.
     """
@@ -85,7 +88,7 @@ def load_and_start(
     def start(conn: Connection) -> Keyed:
         patience.limit(conn, None)  # millions of items take their time
         if key is None:
-            return Keyed(loads.start_loaded_once(conn, run_id, params, priority=priority), True)
+            return Keyed(loads.start_loaded_once(conn, run_id, params, priority=priority, reuse=reuse), True)
         made = digest.digest()
         return run_keys.start_keyed_load(conn, slug, key, run_id, made, params, priority=priority)
 

@@ -13,10 +13,11 @@ from typing import Final, NamedTuple, Protocol, cast
 
 import psycopg
 
-from pgflow_mp.db import connection, definitions, engine, patience
+from pgflow_mp.db import connection, definitions, engine, patience, reusing
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.keeper import Keeper, Stopped, first_line
+from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.wire import Int4Array, RawJson, RawJsonArray
 from pgflow_mp.errors import DatabaseUnavailable, FlowNotFound, InputError, RunNotFound
 
@@ -119,7 +120,9 @@ def drop_with(keeper: Keeper, run_id: str) -> None:
         drop(conn, run_id)
 
 
-def start_loaded_once(conn: Connection, run_id: str, params: bytes | None, *, priority: int = 0) -> RunRow:
+def start_loaded_once(
+    conn: Connection, run_id: str, params: bytes | None, *, priority: int = 0, reuse: Reuse | None = None
+) -> RunRow:
     """Start the run of a load, or find that it was started. Raises InputError.
 
     ``params``: a JSON object, the run's input; None: that is the array of its items.
@@ -127,10 +130,13 @@ def start_loaded_once(conn: Connection, run_id: str, params: bytes | None, *, pr
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
-            conn.execute(
-                "select pgflow.start_loaded_run(%s::uuid, %s, %s)",
-                (run_id, None if params is None else RawJson(params), priority),
-            )
+            if reuse is not None:
+                reusing.start_loaded(conn, run_id, params, reuse, priority=priority)
+            else:
+                conn.execute(
+                    "select pgflow.start_loaded_run(%s::uuid, %s, %s)",
+                    (run_id, None if params is None else RawJson(params), priority),
+                )
         except psycopg.Error as error:
             if connection.is_transient(error):
                 raise

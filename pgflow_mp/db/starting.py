@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import psycopg
 
-from pgflow_mp.db import connection, engine
+from pgflow_mp.db import connection, engine, reusing
 from pgflow_mp.db.engine import Connection, RunRow
+from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
 
 
@@ -15,17 +16,29 @@ def check_priority(priority: int) -> None:
         raise InputError(f"The priority of a run is a whole number of 32 bits, not {priority!r}")
 
 
-def start_once(conn: Connection, flow_slug: str, input: bytes, run_id: str, *, priority: int = 0) -> RunRow:
+def start_once(
+    conn: Connection,
+    flow_slug: str,
+    input: bytes,
+    run_id: str,
+    *,
+    priority: int = 0,
+    reuse: Reuse | None = None,
+) -> RunRow:
     """Start a run with this id (a uuid) and input (raw JSON), or find the one that was started before.
 
-    Among the runs of a flow, those of the highest ``priority`` are worked on first. Raises FlowNotFound,
+    Among the runs of a flow, those of the highest ``priority`` are worked on first; ``reuse`` is what it
+    takes from an earlier one. Raises FlowNotFound,
     and InputError for an input that the flow cannot take and for the id of a run of another flow.
     """
     check_priority(priority)
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
-            engine.start_flow(conn, flow_slug, input, run_id, priority=priority)
+            if reuse is None:
+                engine.start_flow(conn, flow_slug, input, run_id, priority=priority)
+            else:
+                reusing.start(conn, flow_slug, input, run_id, reuse, priority=priority)
         except psycopg.errors.UniqueViolation:  # somebody was quicker
             pass
         except psycopg.errors.ForeignKeyViolation:

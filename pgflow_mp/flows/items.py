@@ -47,13 +47,20 @@ def reads_whole_input(flow: Flow) -> bool:
             takes = any(argument.source in (Source.INPUT, Source.MEMBERS) for argument in step.arguments)
             if step.when is not None or step.unless is not None or (takes and step.step_type != "map"):
                 return True
-        for argument in step.arguments:
-            if argument.source is Source.FLOW_INPUT:
+        if reads_beside(step):
+            return True
+    return False
+
+
+def reads_beside(step: StepDefinition) -> bool:
+    """Whether the step's function reads the run's input beside its own: by parameter, or from its context."""
+    for argument in step.arguments:
+        if argument.source is Source.FLOW_INPUT:
+            return True
+        if argument.source is Source.CONTEXT:
+            code = getattr(inspect.unwrap(step.handler), "__code__", None)
+            if code is not None and _INPUT_OF_CONTEXT.intersection(code.co_names):
                 return True
-            if argument.source is Source.CONTEXT:
-                code = getattr(inspect.unwrap(step.handler), "__code__", None)
-                if code is not None and _INPUT_OF_CONTEXT.intersection(code.co_names):
-                    return True
     return False
 
 

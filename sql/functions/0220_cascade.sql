@@ -225,8 +225,8 @@ begin
 end;
 $$;
 
--- What follows when steps of a run were resolved: conditions and empty maps until neither changes
--- anything, then the steps that are ready, then the end of the run. False = the run has failed.
+-- What follows when steps of a run were resolved: conditions, empty maps and what is taken from an earlier run,
+-- until nothing changes, then the steps that are ready, then the end of the run. False = the run has failed.
 create or replace function pgflow._advance_run(run_id uuid)
 returns boolean
 language plpgsql
@@ -237,7 +237,8 @@ begin
     if not pgflow.cascade_resolve_conditions(run_id) then
       return false;
     end if;
-    exit when pgflow.cascade_complete_taskless_steps(run_id) = 0;
+    continue when pgflow.cascade_complete_taskless_steps(run_id) > 0;
+    exit when pgflow._reuse_steps(run_id) = 0;
   end loop;
   perform pgflow.start_ready_steps(run_id);
   perform pgflow.maybe_complete_run(run_id);

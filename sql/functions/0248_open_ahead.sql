@@ -28,6 +28,10 @@ begin
       and p.storage = 'ranges'
       and not p.barrier
       and ss.status = 'created'
+      -- Which are those that are to be had from an earlier run is known when they all are there.
+      and not exists (
+        select 1 from pgflow.reuses u where u.run_id = ss.run_id and u.step_slug = ss.step_slug and u.taken is null
+      )
     order by s.step_slug collate "C"
     for update of ss
   loop

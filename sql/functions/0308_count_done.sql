@@ -155,6 +155,75 @@ begin
 end;
 $$;
 
+-- All tasks of the step are done: it completes with its output, and what depends on it learns that. single_output is
+-- the output of a single step. Caller holds the locks of the run and the step, and goes on with the run.
+create or replace function pgflow._complete_step(flow_slug text, run_id uuid, step_slug text, single_output jsonb)
+returns void
+language plpgsql
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_step_type text;
+  v_in_ranges boolean;
+  v_output jsonb;
+  v_completed_at timestamptz;
+  v_tasks int;
+begin
+  select s.step_type into v_step_type
+  from pgflow.steps s
+  where s.flow_slug = _complete_step.flow_slug and s.step_slug = _complete_step.step_slug;
+
+  v_in_ranges := v_step_type = 'map' and pgflow._is_in_ranges(_complete_step.run_id, _complete_step.step_slug);
+  if v_in_ranges then
+    perform pgflow._append_task_results(_complete_step.run_id, _complete_step.step_slug);
+    -- It may be open still: what was handed back, or taken over, became tasks.
+    update pgflow.range_maps m
+    set is_open = false
+    where m.run_id = _complete_step.run_id and m.step_slug = _complete_step.step_slug and m.is_open;
+  end if;
+  v_output := case
+    when v_step_type = 'single' then single_output
+    when not v_in_ranges then pgflow._collect_map_output(_complete_step.run_id, _complete_step.step_slug)
+    when pgflow._needs_array(_complete_step.flow_slug, _complete_step.run_id, _complete_step.step_slug)
+      then pgflow._collect_pages(_complete_step.run_id, _complete_step.step_slug)
+  end;
+  update pgflow.step_states ss
+  set status = 'completed',
+      completed_at = greatest(now(), ss.started_at),
+      remaining_tasks = 0,
+      output = v_output
+  where ss.run_id = _complete_step.run_id and ss.step_slug = _complete_step.step_slug
+  returning ss.completed_at, ss.initial_tasks into v_completed_at, v_tasks;
+
+  perform pgflow._release_dependents_of_completed(
+    _complete_step.flow_slug,
+    _complete_step.run_id,
+    _complete_step.step_slug,
+    case
+      when v_step_type = 'map' then v_tasks
+      when jsonb_typeof(v_output) = 'array' then jsonb_array_length(v_output)
+    end
+  );
+  update pgflow.runs r
+  set remaining_steps = r.remaining_steps - 1
+  where r.run_id = _complete_step.run_id;
+
+  perform pgflow._emit_step_event(
+    _complete_step.run_id,
+    _complete_step.step_slug,
+    'completed',
+    jsonb_build_object('completed_at', v_completed_at),
+    'output',
+    case
+      when v_output is null and v_in_ranges and (pgflow._sends_realtime() or pgflow._events_in_full())
+        then pgflow._small_array(_complete_step.run_id, _complete_step.step_slug)
+      else v_output
+    end
+  );
+end;
+$$;
+
 -- Counts tasks of a started step as done: the counter once a batch, then the next spawn window, or,
 -- when nothing is left, the completion of the step and all that follows from it.
 -- single_output is the output of a single step. Caller holds the locks of the run and the step.
@@ -172,11 +241,7 @@ as $$
 #variable_conflict use_column
 declare
   v_state record;
-  v_step_type text;
   v_spawn_to int;
-  v_in_ranges boolean;
-  v_output jsonb;
-  v_completed_at timestamptz;
 begin
   -- One look-up by key each: a join may be planned through all runs of the flow. Nobody changes the row before we
   -- do, so it is where it was found.
@@ -227,57 +292,7 @@ begin
     return;
   end if;
 
-  select s.step_type into v_step_type
-  from pgflow.steps s
-  where s.flow_slug = _count_done.flow_slug and s.step_slug = _count_done.step_slug;
-
-  v_in_ranges := v_step_type = 'map' and pgflow._is_in_ranges(_count_done.run_id, _count_done.step_slug);
-  if v_in_ranges then
-    perform pgflow._append_task_results(_count_done.run_id, _count_done.step_slug);
-    -- It may be open still: what was handed back, or taken over, became tasks.
-    update pgflow.range_maps m
-    set is_open = false
-    where m.run_id = _count_done.run_id and m.step_slug = _count_done.step_slug and m.is_open;
-  end if;
-  v_output := case
-    when v_step_type = 'single' then single_output
-    when not v_in_ranges then pgflow._collect_map_output(_count_done.run_id, _count_done.step_slug)
-    when pgflow._needs_array(_count_done.flow_slug, _count_done.run_id, _count_done.step_slug)
-      then pgflow._collect_pages(_count_done.run_id, _count_done.step_slug)
-  end;
-  update pgflow.step_states ss
-  set status = 'completed',
-      completed_at = greatest(now(), ss.started_at),
-      remaining_tasks = 0,
-      output = v_output
-  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug
-  returning ss.completed_at into v_completed_at;
-
-  perform pgflow._release_dependents_of_completed(
-    _count_done.flow_slug,
-    _count_done.run_id,
-    _count_done.step_slug,
-    case
-      when v_step_type = 'map' then v_state.initial_tasks
-      when jsonb_typeof(v_output) = 'array' then jsonb_array_length(v_output)
-    end
-  );
-  update pgflow.runs r
-  set remaining_steps = r.remaining_steps - 1
-  where r.run_id = _count_done.run_id;
-
-  perform pgflow._emit_step_event(
-    _count_done.run_id,
-    _count_done.step_slug,
-    'completed',
-    jsonb_build_object('completed_at', v_completed_at),
-    'output',
-    case
-      when v_output is null and v_in_ranges and (pgflow._sends_realtime() or pgflow._events_in_full())
-        then pgflow._small_array(_count_done.run_id, _count_done.step_slug)
-      else v_output
-    end
-  );
+  perform pgflow._complete_step(_count_done.flow_slug, _count_done.run_id, _count_done.step_slug, single_output);
   perform pgflow._advance_run(_count_done.run_id);
 end;
 $$;

@@ -48,7 +48,7 @@ begin
 end;
 $$;
 
--- Which of these runs of a flow do not exist, or do not any more.
+-- Which of these runs of a flow do not exist, or do not any more, nor any run that has taken results of theirs.
 create or replace function pgflow.gone_runs(flow_slug text, run_ids uuid[])
 returns setof uuid
 language plpgsql
@@ -61,6 +61,7 @@ begin
   return query
     select g.id
     from unnest(run_ids) g (id)
-    where not exists (select 1 from pgflow.runs r where r.run_id = g.id);
+    where not exists (select 1 from pgflow.runs r where r.run_id = g.id)
+      and not exists (select 1 from pgflow.reuses u where g.id = any (u.sources));
 end;
 $$;

@@ -18,7 +18,7 @@ declare
   v_names text[] := array[
     'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
     'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
-    'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
+    'open_load', 'add_pages', 'start_loaded_run', 'drop_load', 'start_run_from', 'start_loaded_run_from', 'run_reuses',
     'start_keyed_run', 'start_keyed_load', 'run_of_key', 'keys_of_runs',
     'run_failures', 'run_tallies', 'output_page', 'finished_items',
     'failure_lines', 'failed_items'
@@ -107,6 +107,9 @@ begin
         ('flow_queues', 'flow_options'),
         ('steps_added', 'flow_options'),
         ('add_new_steps', 'retry_failed_tasks'),
+        ('start_run_from', 'start_run'),
+        ('start_loaded_run_from', 'start_run'),
+        ('run_reuses', 'run_progress'),
         ('run_leaves', 'run_progress'),
         ('run_input', 'get_run_with_states'),
         ('run_output', 'get_run_with_states'),

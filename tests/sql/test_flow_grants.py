@@ -44,7 +44,7 @@ READING |= {"run_failures", "run_tallies", "finished_items"}
 READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here has the key
 READING |= {"known_artifact_stores"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
-NOTHING_YET |= {"steps_added", "add_new_steps", "retry_items", "gone_runs"}
+NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
 READING |= {"failure_lines", "failed_items"}
 NOTHING_YET |= {"failure_lines", "failed_items"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
@@ -54,6 +54,7 @@ UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers",
 UPKEEP |= {"installation_id"}  # which is about no flow
 
 LOADING = {"open_load", "add_pages", "start_loaded_run", "start_keyed_load", "drop_load"}
+LOADING |= {"start_loaded_run_from"}
 """What is about a run that is yet to be started: see the test of loads."""
 
 
@@ -103,6 +104,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "key": "k", "input_hash": b"0",
         "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
         "error_texts": None, "dry_run": False, "url": "/new", "containing": "e", "max_chars": 9,
+        "source_run": run, "steps": ["m"], "reads_input": None,
     }  # fmt: skip
 
 
@@ -201,6 +203,7 @@ def test_no_load_of_another_flow_is_opened_or_changed(limited: Db) -> None:
     limited.do("select pgflow.add_pages(%s, '{0}', '{1}', '{[1]}')", load)
     for call in (
         *("add_pages(%s, '{1}', '{1}', '{[1]}')", "start_loaded_run(%s)", "drop_load(%s)"),
+        "start_loaded_run_from(%s, '{}', gen_random_uuid(), '{m}')",
         *("start_keyed_load(%s, 'k', '0')", "start_keyed_load(%s, 'other', '0')"),
     ):
         with acting(limited):

@@ -6,36 +6,14 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
+from extended_harness import FLOWS, command, done
 from worker_harness import adapted, eventually
 
 from pgflow_mp.db import engine
 from pgflow_mp.testing.audit import audit_run
-
-FLOWS = Path(__file__).parents[1] / "extended_flows.py"
-
-
-def command(dsn: str, age: int, *arguments: str, storage: str = "ranges", **options: Any) -> Any:
-    """Start a command of ours with the flow as it is at this age."""
-    env = {**os.environ, "PGFLOW_TEST_AGE": str(age), "PGFLOW_TEST_STORAGE": storage}
-    return subprocess.Popen(
-        [sys.executable, "-m", "pgflow_mp", *arguments, "--dsn", dsn],
-        env=env,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
-
-
-def done(dsn: str, age: int, *arguments: str, storage: str = "ranges") -> tuple[int, str, str]:
-    process = command(dsn, age, *arguments, storage=storage)
-    out, err = process.communicate(timeout=60)
-    return process.returncode, out, err
 
 
 @pytest.mark.slow
