@@ -16,6 +16,8 @@ from pgflow_mp.io.opening import extra, is_url, unopened
 from pgflow_mp.io.source import NUL, ElementBatch, ItemSource, Raw
 
 _ROWS: Final = 1024
+_BUFFER: Final = 1 << 16
+"""Bytes of a column that are read at once, of row groups however large."""
 _NO_VALUE: Final = (ValueError, OverflowError, TypeError, LookupError, NotImplementedError)
 """What pyarrow and msgspec raise for what Python has no value for, or JSON: a year 40000, broken UTF-8."""
 _CAST: Final = "Convert it where it is made, times to microseconds; or --on-bad-line skip."
@@ -94,9 +96,11 @@ class Columnar(ItemSource):
 
     def _batches(self) -> Iterator[Any]:
         if self._kind == "parquet":
+            import pyarrow as pa
             import pyarrow.parquet as pq
 
-            parquet = pq.ParquetFile(self._stored)
+            pa.set_memory_pool(pa.system_memory_pool())  # others keep what was given back
+            parquet = pq.ParquetFile(self._stored, buffer_size=_BUFFER, pre_buffer=False)
             self._total = parquet.metadata.num_rows
             self._refuse_twice(parquet.schema_arrow.names)
             yield from parquet.iter_batches(batch_size=_ROWS, use_threads=False)  # a fork is to come

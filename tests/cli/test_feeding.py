@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import signal
@@ -187,7 +188,9 @@ def test_a_load_that_is_ended_leaves_nothing_that_runs(cli: Cli, ended_by: signa
 
 
 @pytest.mark.slow
-def test_loads_that_are_killed_at_any_moment_leave_nothing_that_runs(cli: Cli) -> None:
+@pytest.mark.parametrize("storage", ["ranges", "tasks"])
+def test_loads_that_are_killed_at_any_moment_leave_nothing_that_runs(cli: Cli, storage: str) -> None:
+    (cli.cwd / "flows.py").write_text(FLOW.replace('"rows", max', f'"rows", storage="{storage}", max'))
     (cli.cwd / "x.csv").write_text("n,name\n" + "".join(f"{n},{'a' * 50}\n" for n in range(300_000)))
     began = time.monotonic()
     assert cli("start", "flows.py:rows", "--input", "x.csv").code == 0
@@ -206,7 +209,47 @@ def test_loads_that_are_killed_at_any_moment_leave_nothing_that_runs(cli: Cli) -
         assert {count for (count,) in items} == {300_000}
         assert len(items) >= whole_runs
         started = conn.execute("select count(*) from pgflow.loads where is_started").fetchone()
+        left_over = conn.execute("select count(*) from pgflow.loads where not is_started").fetchone()
+        conn.execute("update pgflow.loads set touched_at = now() - interval '25 hours' where not is_started")
     assert started == (len(items),)
+    assert left_over is not None
+    assert left_over[0] > 0
+    (cli.cwd / "y.csv").write_text("n,name\n1,a\n")
+    assert cli("start", "flows.py:rows", "--input", "y.csv").code == 0  # at that occasion they go
+    with psycopg.connect(cli.dsn) as conn:
+        row = conn.execute(
+            "select count(*) from pgflow.loads where not is_started or run_id not in "
+            "(select run_id from pgflow.runs)"
+        ).fetchone()
+        assert row == (0,)
+        row = conn.execute(
+            "select count(*) from pgflow.pages where run_id not in (select run_id from pgflow.runs)"
+        ).fetchone()
+        assert row == (0,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["x.jsonl", "x.csv.gz"])
+def test_a_million_items_go_through_one_command_in_order_and_in_constant_memory(cli: Cli, name: str) -> None:
+    if name == "x.jsonl":
+        data = "".join(f'{{"n":{n},"name":"name {n}"}}\n' for n in range(1_000_000)).encode()
+    else:
+        data = gzip.compress(("n,name\n" + "".join(f"{n},name {n}\n" for n in range(1_000_000))).encode(), 1)
+    (cli.cwd / name).write_bytes(data)
+    process = cli.start("run", "flows.py:rows", "--input", name, "--output", "out.jsonl", "--workers", "2")
+    peak, deadline = 0, time.monotonic() + 600
+    while process.poll() is None:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(OSError, TypeError, ValueError):
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) // 1024)
+        time.sleep(0.05)
+    assert finish(process).code == 0
+    with (cli.cwd / "out.jsonl").open() as out:
+        for n, line in enumerate(out):
+            assert json.loads(line) == [n, f"name {n}", None]
+    assert n == 999_999
+    assert 0 < peak <= 100  # MB
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 import uuid
@@ -11,10 +12,11 @@ from typing import Any
 
 import psycopg
 import pytest
+from pg_cluster import clusters
 from tcp_proxy import TcpProxy
 
 from pgflow_mp.client import Client, keyed_runs
-from pgflow_mp.db import loads
+from pgflow_mp.db import loads, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.errors import DatabaseUnavailable, InputError
 
@@ -178,3 +180,28 @@ def test_a_client_s_start_outlives_lost_connections(known: str) -> None:
 
         run = client.start("f", items(), key="k")
         assert loaded(known, run.run_id) == [*range(8000)]
+
+
+@pytest.mark.slow
+def test_a_load_outlives_restarts_and_crashes_of_its_server() -> None:
+    with clusters() as (primary, standby):
+        standby.stop()
+        primary.execute("alter system reset synchronous_standby_names")
+        primary.execute("select pg_reload_conf()")
+        dsn, run_id = primary.dsn("pgflow"), str(uuid.uuid4())
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            schema.install(conn)
+            conn.execute("select pgflow.create_flow('f')")
+            conn.execute("select pgflow.add_step('f', 'm', step_type => 'map')")
+
+        def restart(number: signal.Signals) -> None:
+            primary.stop(number)
+            threading.Timer(0.5, primary.start).start()
+
+        at: dict[int, Callable[[], Any]] = {
+            3000: lambda: restart(signal.SIGINT),
+            9000: lambda: restart(signal.SIGQUIT),
+        }
+        with loads.patient(dsn) as keeper:
+            assert loads.load(keeper, "f", elements(15_000, at), run_id) == 15_000
+        assert loaded(dsn, run_id) == [*range(15_000)]
