@@ -37,8 +37,8 @@ def configure(parser: Parser, verb: str) -> None:
         choices=("check", "extend", "skip", "recreate"),
         default="check",
         metavar="HOW",
-        help="a flow that differs from the database: check (take over new steps, refuse the rest; the "
-        "default), extend (conditions, too), skip, recreate",
+        help="a flow that differs from the database: check (the default) takes over new "
+        "steps and refuses the rest; extend (conditions, too), skip, recreate",
     )
     add_json(parser)
     add_database(parser)

@@ -138,8 +138,9 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
             "choices": ("check", "extend", "skip", "recreate"),
             "default": "check",
             "metavar": "HOW",
-            "help": "a flow that differs from the database: check (take over new steps, refuse the rest; the "
-            "default), extend (conditions, too), skip (do not look), recreate (delete its runs)",
+            "help": "a flow that differs from the database: check (the default) takes over new "
+            "steps and refuses the rest; extend (conditions, too), skip (do not look), recreate (delete its "
+            "runs)",
         },
     ),
     (
