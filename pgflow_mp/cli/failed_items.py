@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
+from rich.cells import cell_len
+from rich.text import Text
+
 from pgflow_mp.cli.screen import print_line
 from pgflow_mp.observe.text import essence, plural, shorten
 from pgflow_mp.redaction import printable
@@ -22,7 +25,7 @@ _FATES: Final = {
     "tolerated": "failed and tolerated",
 }
 _LINE: Final = 200  # characters of an error
-_INPUT, _LONG_INPUT = 40, 100  # columns of an input beside its error, and above it
+_INPUT, _LONG_INPUT, _SHORTEST = 40, 100, 20  # columns of an input beside its error, above it, at least
 
 
 def print_groups(
@@ -58,8 +61,10 @@ def _kinds(groups: list[FailureGroup]) -> str:
 
 def _print_group(screen: Console, group: FailureGroup, wide: int, examples: bool) -> None:
     if group.items == 1 and group.examples and examples:
-        print_line(screen, "  ", *_item_line(group.examples[0]))
-        return
+        line = Text.assemble("  ", *_item_line(group.examples[0]))
+        if line.cell_len <= screen.width:
+            print_line(screen, line)
+            return
     count = f"{group.items:,}".rjust(wide)
     print_line(screen, f"  {count} x ", (group.step, "bold"), f": {shorten(group.error, _LINE)}")
     if examples and (places := _places(group, screen.width - wide - 10)):
@@ -70,12 +75,13 @@ def _places(group: FailureGroup, columns: int) -> str:
     """As many of a group's examples as fit: ``[1] "a.gz", [12] "b.gz"``."""
     told, left = "", columns
     for example in group.examples:
-        name = f"[{example.index}]"
-        shown = example.shown(min(_INPUT, max(12, left - len(name) - 3)))
-        part = f"{', ' if told else ''}{name} {shown}".rstrip()
-        if told and len(part) > left:
+        before = f"{', ' if told else ''}[{example.index}] "
+        room = left - len(before)
+        if told and room < _SHORTEST:
             break
-        told, left = told + part, left - len(part)
+        shown = example.shown(min(_LONG_INPUT if not told else _INPUT, max(_SHORTEST, room)))
+        told += f"{before}{shown}".rstrip()
+        left = columns - cell_len(told)
     return told
 
 
@@ -104,7 +110,8 @@ def print_items(
             print_line(screen, *_item_line(item))
         else:
             screen.print()
-            print_line(screen, "  ", *_item_name(item, min(screen.width, _LONG_INPUT)), ":")
+            room = max(_SHORTEST, min(_LONG_INPUT, screen.width - len(item.step) - 30))
+            print_line(screen, "  ", *_item_name(item, room), ":")
             for line in printable(item.error).rstrip().split("\n"):
                 screen.print(f"    {line}".rstrip(), soft_wrap=True, markup=False)
         if whole and item.input_bytes is not None:

@@ -24,7 +24,7 @@ def styled(status: str) -> str:
     return f"[{STYLES.get(status, 'dim')}]{status}[/]"
 
 
-def print_line(screen: Console, *parts: str | tuple[str, str]) -> None:
+def print_line(screen: Console, *parts: str | tuple[str, str] | Text) -> None:
     """A line that ends at the edge of a terminal, and is not cut anywhere else. Parts as of Text.assemble."""
     seen = screen.is_terminal
     screen.print(Text.assemble(*parts), no_wrap=True, overflow="ellipsis" if seen else "ignore", crop=seen)

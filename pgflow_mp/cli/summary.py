@@ -211,7 +211,8 @@ def _lines(told: Told) -> list[tuple[str, str]]:
 
 def _tolerated(done: RunSummary) -> str:
     count = done.failed.count("tolerated")
-    return f" ({'all' if count == done.failure_count else f'{count:,}'} tolerated)" if count else ""
+    some = "" if count == done.failure_count else f"{count:,} "
+    return f" ({some}tolerated)" if count else ""
 
 
 def _fits(told: Told) -> bool:

@@ -8,6 +8,7 @@ import threading
 import time
 from typing import Final
 
+from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -17,7 +18,7 @@ from rich.text import Text
 
 from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot, StepSnapshot
 from pgflow_mp.observe.picture import Picture
-from pgflow_mp.observe.plain import failure_line
+from pgflow_mp.observe.plain import failure_line, failure_lines
 from pgflow_mp.observe.terminal import TerminalTakeover
 from pgflow_mp.observe.text import clock, percent, rate, shorten, shorten_middle
 from pgflow_mp.redaction import printable
@@ -107,9 +108,12 @@ class LiveObserver:
         self._failures += 1
         if self._failures > _FAILURES_SHOWN:
             return
-        line = failure_line(failure, failure.shown(max(12, self.console.width // 3)))
-        style = "red" if failure.final else "yellow"
-        self.console.print(Text(line, style=style, no_wrap=True, overflow="ellipsis"))
+        room, style = self.console.width - 1, "red" if failure.final else "yellow"
+        lines = [failure_line(failure, failure.shown(max(12, room // 2)))]
+        if cell_len(lines[0]) > room:  # what it is, and below it what happened
+            lines = failure_lines(failure, failure.shown(max(12, room - len(failure.step) - 12)))
+        for line in lines:
+            self.console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
         if self._failures == _FAILURES_SHOWN:
             self.console.print(Text("Further failures are only counted.", style="dim"))
 

@@ -100,10 +100,18 @@ class PlainObserver:
 
 def failure_line(failure: FailedAttempt, shown: str) -> str:
     """One failure in one line, with the input as it is to be ``shown``."""
-    step, index = failure.step, failure.index
+    item, what = failure_lines(failure, shown)
+    return f"{item} {what.lstrip()}"
+
+
+def failure_lines(failure: FailedAttempt, shown: str) -> list[str]:
+    """The same in two."""
+    place = (failure.step, failure.index)
     what = "failed" if failure.final else f"attempt {failure.attempt} failed, retrying"
-    item = f"{step}[{index}] {shown}" if shown else f"{step}[{index}]"
-    return f"{item} {what}: {essence(failure.text, beside=(step, index))}"
+    return [
+        "{}[{}] ".format(*place).rstrip() + (f" {shown}" if shown else ""),
+        f"  {what}: {essence(failure.text, beside=place)}",
+    ]
 
 
 def _fields(**fields: Any) -> dict[str, Any]:

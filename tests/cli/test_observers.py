@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from rich.console import Console
@@ -132,6 +134,25 @@ def test_the_picture_has_a_line_per_step_and_one_for_the_worker(live: LiveObserv
     assert fourth.startswith("· report")
     assert "2/4 workers busy · used 83% · 12 queued · 3 to record" in status
     assert max(map(len, drawn(live))) <= 80
+
+
+def test_a_failure_has_one_line_or_two_and_none_is_longer_than_the_screen(live: LiveObserver) -> None:
+    live.close()
+    live.console.file = paper = io.StringIO()
+    for given in ("a.gz", "日本" * 99, "x" * 10_000):
+        raw = json.dumps({"path": given}, ensure_ascii=False).encode()
+        error = "ValueError: it is no archive of ours, and not one of theirs either, or so it seems to us"
+        live.on_failure(FailedAttempt("r", "parse", 7, 1, error, False, partial(bytes, raw)))
+    live.on_failure(FailedAttempt("r", "parse", 8, 2, "ValueError: no", True, lambda: b'"a.gz"'))
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[\d;?]*\w", "", paper.getvalue()).splitlines()]
+    assert lines[::2][:3] == [
+        'parse[7] {"path": "a.gz"}',
+        'parse[7] {"path": "' + "日本" * 12 + "...",
+        'parse[7] {"path": "' + "x" * 24 + '..."}',
+    ]
+    what = "  attempt 1 failed, retrying: ValueError: it is no archive of ours, and not on"
+    assert [line[:78] for line in lines[1:6:2]] == [what] * 3
+    assert lines[6:] == ['parse[8] "a.gz" failed: ValueError: no']
 
 
 def test_trouble_with_the_database_stands_in_the_last_line(live: LiveObserver) -> None:

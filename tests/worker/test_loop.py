@@ -176,6 +176,10 @@ def test_failures_are_recorded_as_such_and_a_retry_is_awaited(bench: Bench) -> N
         (RUN, "s", False),
         (RUN, "s", True),
     ]
+    assert [bytes(failed.raw_input()) for (failed,) in failures] == [
+        first.items[0].input,
+        second.items[0].input,
+    ]
 
 
 def test_what_did_not_run_goes_out_again_before_everything_else(bench: Bench) -> None:

@@ -206,6 +206,18 @@ def test_exceptions_become_failures_of_their_own(bench: RangeBench) -> None:
     ]
 
 
+def test_what_an_item_is_given_is_found_in_its_page_and_is_unknown_where_that_is_none() -> None:
+    pages = [
+        ElementPage(RUN, "s", 10, 3, 901, b'["a", {"b": 1.10}, 3]'),
+        ElementPage(RUN, "s", 13, 2, 902, b"[4, 5]"),
+        ElementPage(RUN, "s", 15, 1, 903, b"no page"),
+    ]
+    batch = as_batch("f", "w", ItemLease(RUN, "s", 11, 5, 1, 60), pages)
+    assert [bytes(batch.input(position)) for position in range(5)] == [b'{"b": 1.10}', b"3", b"4", b"5", b""]
+    assert bytes(batch.part(2, 4).input(1)) == b"5"
+    assert bytes(batch.cut_off(3).input(0)) == b"5"
+
+
 def test_what_did_not_run_goes_out_again_first(bench: RangeBench) -> None:
     bench.quick()
     bench.lease(0, 400)
