@@ -205,6 +205,13 @@ def call(conn: Connection, function: tuple[Any, ...], known: dict[str, Any]) -> 
     return "", rows
 
 
+def ended_run(admin: Connection) -> Any:
+    """The id of a run of the flow that was started and cancelled."""
+    run = admin.execute("select run_id from pgflow.start_flow('f', '[1]')").fetchone()
+    admin.execute("select pgflow.cancel_run(%s)", run)
+    return (run or [None])[0]
+
+
 def attack(
     dsn: str, access: str, *, limited: bool = False, prepare: str = ""
 ) -> tuple[list[Any], dict[str, str]]:
@@ -251,6 +258,15 @@ def attack(
                     more = OF_RANGES.get(function[1])
                     if more is not None and function[1] != "pgflow.claim_work":
                         more = {"step_slug": "r", "run_id": leased, "lease_nos": [1], **more}
+                    if function[1] == "pgflow.remove_run":  # which takes ended ones only
+                        more = {"run_id": ended_run(admin)}
+                    if function[1] in ("pgflow.start_run_from", "pgflow.start_loaded_run_from"):
+                        more = {"source_run": ended_run(admin), "steps": ["m"], "input": "[1]"}
+                    if function[1] == "pgflow.start_loaded_run_from":
+                        load = uuid.uuid4()
+                        admin.execute("select pgflow.open_load('f', %s)", (load,))
+                        admin.execute("select pgflow.add_pages(%s, '{0}', '{1}', '{[1]}')", (load,))
+                        more = {**(more or {}), "run_id": load}
                     state, rows = call(conn, function, {**known, **(more or {})})
                     answers[function[1]] = state or answers.get(function[1], "")
                     if function[1] == "pgflow.claim_work":
