@@ -34,6 +34,9 @@ def total(draw: list[Artifact], copy: list[dict[str, Artifact]]) -> int:
     return sum(len(each["copy"].path.read_bytes()) for each in copy)
 
 
+in_tasks = Flow("in_tasks", storage="tasks")
+in_tasks.map("draw", draw).map("copy", copy, over="draw").step("total", total, depends_on=["draw", "copy"])
+
 unsteady = Flow("unsteady", max_attempts=3, base_delay=1)
 
 

@@ -24,23 +24,24 @@ def prune(cli: Cli, *more: str) -> Any:
     return cli("prune", "--keep", "0s", *more)
 
 
-@pytest.mark.parametrize("storage", ["ranges", "tasks"])
-def test_they_are_passed_on_and_go_with_their_run(cli: Cli, tmp_path: Path, storage: str) -> None:
-    place = tmp_path / "place"
-    done = cli("run", PICTURES, "--input", "[1, 2, 2]", "--output", "-", "--artifacts", str(place), "-w", "2")
+@pytest.mark.parametrize("slug", ["pictures", pytest.param("in_tasks", marks=pytest.mark.slow)])
+def test_they_are_passed_on_and_go_with_their_run(cli: Cli, tmp_path: Path, slug: str) -> None:
+    place, flow = tmp_path / "place", f"{FLOWS}:{slug}"
+    done = cli("run", flow, "--input", "[1, 2, 2]", "--output", "-", "--artifacts", str(place), "-w", "2")
     assert (done.code, json.loads(done.out)) == (0, {"total": 40}), done.err
     assert kept(place) == ["copy.txt"] * 2 + ["notes.json"] + ["picture.bin"] * 2
-    other = cli("run", PICTURES, "--input", "[1]", "--json", PGFLOW_ARTIFACTS=str(place))
+    other = cli("run", flow, "--input", "[1]", "--json", PGFLOW_ARTIFACTS=str(place))
     assert (other.code, len(kept(place))) == (0, 8), other.err
     assert cli("prune", "--keep", "1d").out == "Removed 0 runs.\n"
     assert len(kept(place)) == 8
-    gone = prune(cli, "--flow", "pictures", "--json")
+    gone = prune(cli, "--flow", slug, "--json")
     assert gone.json["runs"] == 2
     assert gone.json["artifacts"] == 8
     assert kept(place) == []
     assert [path.name for path in place.glob("*/*/*")] == []
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_goes_with_the_run_too(cli: Cli, tmp_path: Path) -> None:
     place = tmp_path / "place"
     done = cli("run", f"{FLOWS}:unsteady", "--input", "[1]", "--artifacts", str(place), "--json")
@@ -52,6 +53,7 @@ def test_what_a_killed_process_left_goes_with_the_run_too(cli: Cli, tmp_path: Pa
     assert kept(place) == []
 
 
+@pytest.mark.slow
 def test_a_run_that_was_deleted_otherwise_is_found_by_the_next_pruning(cli: Cli, tmp_path: Path) -> None:
     assert cli.dsn is not None
     place = tmp_path / "place"
@@ -94,6 +96,10 @@ def test_a_flow_without_a_place_is_refused_before_anything_runs(cli: Cli, tmp_pa
     (tmp_path / "file").write_text("")
     refused = cli("run", PICTURES, "--input", "[1]", "--artifacts", str(tmp_path / "file" / "x"))
     assert_one_screen(refused, 2, "Artifacts cannot be written to", "Not a directory")
+
+
+@pytest.mark.slow
+def test_a_flow_has_a_place_of_its_own_over_which_the_workers_wins(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         f"from pgflow_mp import Artifact, Flow\nflow = Flow('own', artifacts={str(tmp_path / 'mine')!r})\n"
         "@flow.map\ndef make(n: int):\n    return Artifact.from_bytes(b'x', 'x.txt')\n"
