@@ -45,8 +45,15 @@ def drawn(follower: Follower) -> Iterator[tuple[int, str, bytes | None, bytes]]:
                 yield index, stretch.status, given, output
 
 
-@pytest.mark.parametrize("ordered", [False, True])
-@pytest.mark.parametrize("storage", ["tasks", "ranges"])
+@pytest.mark.parametrize(
+    ("storage", "ordered"),
+    [
+        ("ranges", False),
+        ("tasks", True),
+        pytest.param("ranges", True, marks=pytest.mark.slow),
+        pytest.param("tasks", False, marks=pytest.mark.slow),
+    ],
+)
 def test_each_item_once_over_cut_connections(dsn: str, storage: str, ordered: bool) -> None:
     items: list[list[Any]] = [["echo", n] for n in range(400)]
     items[7], items[250], items[399] = ["flaky", 1], ["permanent", "no"], ["flaky", 1]

@@ -29,6 +29,9 @@ from pgflow_mp.worker.worker import Worker
 
 HERE = Path(__file__).parent
 FILE = HERE / "streaming_flows.py"
+RANGES_OR_SLOW = pytest.mark.parametrize(
+    "flow", [pytest.param(in_tasks, marks=pytest.mark.slow), in_ranges], ids=lambda flow: str(flow.slug)
+)
 BOTH = pytest.mark.parametrize("flow", [in_tasks, in_ranges], ids=lambda flow: str(flow.slug))
 
 
@@ -125,7 +128,7 @@ def test_a_run_that_fails_raises_what_run_does_after_its_items(
         assert left(dsn) == {}
 
 
-@BOTH
+@RANGES_OR_SLOW
 def test_leaving_early_cancels_what_runs_and_cleans_up(
     server: DatabaseServer, template: str, flow: Flow
 ) -> None:
@@ -156,7 +159,7 @@ def test_a_run_that_is_kept_can_be_gone_on_with(dsn: str) -> None:
     assert status_of(dsn, run_id) == "completed"
 
 
-@BOTH
+@RANGES_OR_SLOW
 def test_a_client_gets_items_as_they_end(dsn: str, flow: Flow) -> None:
     serving = WorkerSettings(dsn=dsn, targets=(str(FILE),), flows=(flow.slug,), workers=2, grace=1.0)
     with Client(dsn) as client, threaded(Worker(serving)) as worker:
@@ -198,7 +201,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", ["leave", "interrupt"])
+@pytest.mark.parametrize("how", [pytest.param("leave", marks=pytest.mark.slow), "interrupt"])
 def test_a_process_that_ends_in_the_midst_leaves_no_worker(
     empty_of_runs: str, tmp_path: Path, how: str
 ) -> None:

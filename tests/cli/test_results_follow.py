@@ -99,6 +99,7 @@ def test_a_run_that_fails_is_followed_to_its_end_with_its_words(cli: Cli) -> Non
     assert [json.loads(line)["index"] for line in done.out.splitlines()] == [0]
 
 
+@pytest.mark.slow
 def test_run_writes_lines_as_items_end(cli: Cli) -> None:
     (cli.cwd / "books.py").write_text(CODE.replace("{storage}", "ranges"))
     (cli.cwd / "go2").touch()

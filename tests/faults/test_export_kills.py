@@ -19,7 +19,7 @@ import pytest
 from database_server import DatabaseServer
 from streaming_flows import several
 
-ITEMS = 60_000
+ITEMS = 40_000
 OLD = b"of yesterday"
 
 
@@ -55,17 +55,19 @@ def kill_at_random(exported: tuple[str, str], folder: Path, names: list[str], ki
     dsn, run_id = exported
     rolls = random.Random(kills)
     cut = 0
+    took: dict[str, float] = {}
     for number in range(kills):
         name = names[number % len(names)]
         path = folder / name
-        began = time.monotonic()
-        process = export(dsn, run_id, "-o", str(path))
-        process.communicate(timeout=60)
-        took = time.monotonic() - began
-        assert rows_of(path) == [2 * n for n in range(ITEMS)]
+        if name not in took:
+            began = time.monotonic()
+            process = export(dsn, run_id, "-o", str(path))
+            process.communicate(timeout=60)
+            took[name] = time.monotonic() - began
+            assert rows_of(path) == [2 * n for n in range(ITEMS)]
         path.write_bytes(OLD)
         process = export(dsn, run_id, "-o", str(path))
-        time.sleep(took * rolls.uniform(0.4, 0.95))  # before that it has not begun
+        time.sleep(took[name] * rolls.uniform(0.4, 0.95))  # before that it has not begun
         process.kill()
         process.communicate(timeout=60)
         if path.read_bytes() == OLD:
@@ -79,7 +81,7 @@ def kill_at_random(exported: tuple[str, str], folder: Path, names: list[str], ki
 
 
 def test_nothing_half_written_has_the_final_name(exported: tuple[str, str], tmp_path: Path) -> None:
-    kill_at_random(exported, tmp_path, ["x.jsonl", "x.csv.gz", "x.parquet"], 3)
+    kill_at_random(exported, tmp_path, ["x.csv.gz"], 3)
 
 
 @pytest.mark.slow
