@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from database_roles import role_with
+from psycopg.conninfo import conninfo_to_dict
 from test_feeding_from_python import drawn, failing, flow_of, stored
 from worker_harness import compiled
 
 from pgflow_mp.client import Client
+from pgflow_mp.db.run_keys import keys_of
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed
 from pgflow_mp.runner import run
 
@@ -73,6 +76,27 @@ def test_a_client_finds_the_run_of_a_key_and_refuses_another_input(dsn: str) -> 
         with pytest.raises(InputError, match="is not an array"):
             client.start_flow("chain", {}, key="new")
     assert stored(dsn) == (2, 1, 30_000)
+
+
+def test_roles_use_the_keys_of_their_flows_and_see_no_others(dsn: str) -> None:
+    compiled(dsn, "chain")
+    compiled(dsn, "single")
+    with Client(dsn) as owner:
+        theirs = owner.start_flow("single", {"a": 1}, key="k")
+    with role_with(dsn, "starter") as limited:
+        with psycopg.connect(dsn, autocommit=True) as admin:
+            user = conninfo_to_dict(limited)["user"]
+            admin.execute("select pgflow.grant_access(%s, 'starter', array['chain'])", (user,))
+        with Client(limited) as client:
+            mine = client.start("chain", range(3), key="k")
+            assert client.start_flow("chain", [0, 1, 2], key="k").run_id == mine.run_id != theirs.run_id
+            assert mine.key == "k"
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                client.start_flow("single", {"a": 1}, key="k")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                client.start("single", [1], key="k")
+        with psycopg.connect(limited, autocommit=True) as conn:
+            assert keys_of(conn, [mine.run_id, theirs.run_id]) == {mine.run_id: "k"}
 
 
 @pytest.mark.parametrize("loaded", [False, True])

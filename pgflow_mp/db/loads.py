@@ -253,6 +253,7 @@ class _Sender:
     def _pass_on(self, conn: Connection, calls: Sequence[_Pages], confirm: bool) -> None:
         for firsts, counts, bodies in calls:
             conn.execute("begin")  # in a pipeline all would be one transaction, left open for a slow source
+            patience.lift_limits(conn)
             conn.execute(
                 "select pgflow.add_pages(%s::uuid, %s, %s, %s)",
                 (self._run_id, Int4Array(firsts), Int4Array(counts), RawJsonArray(bodies)),

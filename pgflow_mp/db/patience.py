@@ -77,6 +77,12 @@ class PatientConnection(psycopg.Connection[Row]):
             return result
 
 
+def lift_limits(conn: psycopg.Connection[Any]) -> None:
+    """In a pipeline, after its ``begin``: lift the limits of the server's session where nobody else does."""
+    if isinstance(conn, PatientConnection) and conn.relax is not None:
+        conn.execute(conn.relax)
+
+
 def limit_statements(conn: psycopg.Connection[Any], seconds: int) -> None:
     """Have the server end statements after so long; not behind a pooler, where others would get the limit."""
     if not (isinstance(conn, PatientConnection) and conn.pooled):

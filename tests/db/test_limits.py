@@ -15,6 +15,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tcp_proxy import TcpProxy
 from worker_harness import compiled, eventually, output, serve, start
 
+from pgflow_mp.client import Client
 from pgflow_mp.db import connection
 
 SLOW = """
@@ -100,3 +101,19 @@ def test_behind_a_transaction_pooler_limits_are_lifted_for_our_transactions_only
     with psycopg.connect(pooled_dsn, autocommit=True) as other:
         for _ in range(10):
             assert other.execute("show statement_timeout").fetchone() == ("200ms",)
+
+
+@pytest.mark.slow
+def test_loads_behind_a_transaction_pooler_are_not_cut_short(hurried_dsn: str, pooled_dsn: str) -> None:
+    compiled(hurried_dsn, "chain")
+    with psycopg.connect(hurried_dsn, autocommit=True) as admin:
+        admin.execute(
+            "create trigger slow before insert on pgflow.pages for each statement "
+            "execute function public.slow()"
+        )
+    items = [[n, "x" * 300] for n in range(3000)]
+    with Client(pooled_dsn) as client:
+        runs = {client.start("chain", iter(items), key="k").run_id for _ in range(2)}
+    with psycopg.connect(hurried_dsn) as admin:
+        found = admin.execute("select run_id::text, items from pgflow.loads").fetchall()
+    assert found == [(run_id, 3000) for run_id in runs]
