@@ -88,7 +88,7 @@ RACES = [
 
 
 @pytest.mark.parametrize(
-    "rounds", [pytest.param(4, id="short"), pytest.param(30, id="long", marks=pytest.mark.slow)]
+    "rounds", [pytest.param(1, id="short"), pytest.param(30, id="long", marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("storage", ["tasks", "ranges"])
 @pytest.mark.parametrize("race", RACES, ids="-".join)
