@@ -20,7 +20,7 @@ CUT_SHORT: Final = 2 << 20  # of input: a claim with less than the quantity may 
 MOST_HELD_BYTES: Final = 64 << 20  # of input of items without an outcome: beyond this nothing is claimed
 MOST_HELD: Final = 10_000  # items without an outcome
 MOST_ITEMS: Final = 100_000  # of maps in ranges in a claim
-MANY_MAPS: Final = 16  # in ranges: a claim with so many may have been cut by the database, which takes 32
+MANY_MAPS: Final = 16  # in ranges: a claim with so many may have been cut by the database, which takes 64
 MOST_HELD_ITEMS: Final = 400_000  # of maps in ranges without an outcome
 _LOW: Final = 0.6  # claim when this share of what is worth holding is missing
 _RAMP: Final = 4  # a claim is at most this many times the largest one before it
@@ -160,8 +160,8 @@ class ClaimPlanner:
         """A claim came back with ``got`` tasks and ``size`` bytes after ``seconds``, and with ``ranges``.
 
         The database answers less than it was asked for when there is no more, and when the inputs reach its
-        limit (``_claim_bytes``), which their text may be shorter than by a factor of up to 8. Of more than 32
-        maps in ranges it answers 32.
+        limit (``_claim_bytes``), which their text may be shorter than by a factor of up to 8. Of more than 64
+        maps in ranges it answers 64.
         """
         place = self._queues[queue]
         place.round_trip += (seconds - place.round_trip) * (0.3 if place.round_trip else 1.0)

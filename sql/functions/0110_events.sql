@@ -20,11 +20,12 @@ $$;
 -- Whether Supabase's own function sends the events.
 create or replace function pgflow._sends_realtime()
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 as $$
-  select to_regnamespace('realtime') is not null and exists (
+begin
+  return to_regnamespace('realtime') is not null and exists (
     select 1
     from pg_catalog.pg_namespace n
     join pg_catalog.pg_proc p on p.pronamespace = n.oid
@@ -36,6 +37,7 @@ as $$
       and has_schema_privilege(n.oid, 'usage')
       and has_function_privilege(p.oid, 'execute')
   );
+end;
 $$;
 
 -- The payload without content: a list of what is harmless, not of what is not.
@@ -83,7 +85,7 @@ as $$
 declare
   v_text text;
 begin
-  if pgflow._sends_realtime() then
+  if to_regnamespace('realtime') is not null and pgflow._sends_realtime() then
     if body_key is not null then
       payload := payload || jsonb_build_object(body_key, body);
     end if;

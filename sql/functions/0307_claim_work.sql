@@ -1,7 +1,7 @@
 -- Ours: claiming tasks and ranges in one round trip.
 
--- Leases up to so many items from the flow's maps in ranges, or of one step: those of the runs with the highest
--- priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
+-- Leases up to so many items from the flow's maps in ranges, or of one step, from 64 of them at most: those of the runs
+-- with the highest priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
 -- passed over; only where nothing else of that priority is to be had they are waited for, one at a time and with
 -- nothing leased yet, so that no two wait for each other. A worker that promised no signs of life, or was taken for
 -- dead, gets nothing. Answers the ranges, and before them the pages that they
@@ -31,6 +31,9 @@ declare
   v_left int := items;
   v_bytes bigint := pgflow._claim_bytes();
   v_maps int;
+  v_most_maps constant int := 64; -- that anything is leased from
+  v_leased_from int := 0;
+  v_ranges_before int;
   v_is_locked boolean;
   v_locked_runs uuid[] := '{}';
   v_locked_steps text[] := '{}';
@@ -56,7 +59,7 @@ begin
           and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
           and (but_steps is null or m.step_slug <> all (but_steps))
         order by priority desc, r.started_at
-        limit 32
+        limit 4 * v_most_maps
       ) c
     ) o
     order by o.priority desc, place
@@ -69,13 +72,15 @@ begin
         perform pgflow._refuse_unknown_worker('ranges', 'worker_id', _claim_ranges.worker_id);
       end if;
     end if;
-    exit when not v_is_hired or v_left <= 0 or v_bytes <= 0;
-    v_maps := v_map.alike - v_map.place + 1;
+    exit when not v_is_hired or v_left <= 0 or v_bytes <= 0 or v_leased_from = v_most_maps;
+    v_maps := least(v_map.alike - v_map.place + 1, v_most_maps - v_leased_from);
+    v_ranges_before := cardinality(v_ranges);
     select l.* into v_ranges, v_sources, v_left, v_bytes, v_is_locked
     from pgflow._lease_from_map(
       _claim_ranges.flow_slug, v_map.run_id, v_map.step_slug, v_map.row_id, _claim_ranges.worker_id,
       1 + (v_left - 1) / v_maps, false, v_ranges, v_sources, v_left, v_bytes
     ) l;
+    v_leased_from := v_leased_from + (cardinality(v_ranges) > v_ranges_before)::int;
     if v_is_locked then
       v_locked_runs := v_locked_runs || v_map.run_id;
       v_locked_steps := v_locked_steps || v_map.step_slug;

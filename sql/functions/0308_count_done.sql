@@ -1,49 +1,6 @@
 -- What follows from tasks that are done (contract section 8): the counter of their step, the completion of the step
 -- with its output and of what depends on it.
 
--- Whether results of this step can be recorded, with the locks of the run and the step where they can: the step is
--- started and the run has not failed. Else what the caller is to be answered; a run that is gone, or has failed
--- already, is not waited for.
-create or replace function pgflow._lock_to_settle(
-  function_name text,
-  run_id uuid,
-  step_slug text,
-  out flow_slug text,
-  out step_status text,
-  out run_status text,
-  out is_open boolean
-)
-language plpgsql
-set search_path = pg_catalog, pg_temp
-as $$
-#variable_conflict use_column
-begin
-  is_open := false;
-  select r.flow_slug, r.status into _lock_to_settle.flow_slug, _lock_to_settle.run_status
-  from pgflow.runs r
-  where r.run_id = _lock_to_settle.run_id;
-  if _lock_to_settle.flow_slug is not null then
-    perform pgflow._require_flow(function_name, _lock_to_settle.flow_slug);
-  end if;
-  if coalesce(_lock_to_settle.run_status, 'failed') = 'failed' then
-    perform pgflow._refuse_standby();
-    return;
-  end if;
-
-  select r.status into _lock_to_settle.run_status
-  from pgflow.runs r
-  where r.run_id = _lock_to_settle.run_id
-  for update;
-  select ss.status into _lock_to_settle.step_status
-  from pgflow.step_states ss
-  where ss.run_id = _lock_to_settle.run_id and ss.step_slug = _lock_to_settle.step_slug
-  for update;
-  is_open := coalesce(
-    _lock_to_settle.step_status = 'started' and _lock_to_settle.run_status <> 'failed', false
-  );
-end;
-$$;
-
 -- The array of a finished map in tasks, its outputs in index order; NULL where it would pass the 256 MB limit of
 -- jsonb: the step still completes and its outputs stay readable in the task rows. A value alone takes up to
 -- 8 bytes more than within the array; their sum costs a tenth of what building the array does.
@@ -216,7 +173,8 @@ begin
     jsonb_build_object('completed_at', v_completed_at),
     'output',
     case
-      when v_output is null and v_in_ranges and (pgflow._sends_realtime() or pgflow._events_in_full())
+      when v_output is null and v_in_ranges
+        and (to_regnamespace('realtime') is not null or pgflow._events_in_full())
         then pgflow._small_array(_complete_step.run_id, _complete_step.step_slug)
       else v_output
     end
@@ -245,11 +203,9 @@ declare
 begin
   -- One look-up by key each: a join may be planned through all runs of the flow. Nobody changes the row before we
   -- do, so it is where it was found.
-  select ss.ctid as row_id, ss.initial_tasks, ss.remaining_tasks - done as remaining, ss.spawned_tasks,
-    ss.failed_tasks
+  select s.row_id, s.initial_tasks, s.remaining_tasks - done as remaining, s.spawned_tasks, s.failed_tasks
   into v_state
-  from pgflow.step_states ss
-  where ss.run_id = _count_done.run_id and ss.step_slug = _count_done.step_slug;
+  from pgflow._latest_state(_count_done.run_id, _count_done.step_slug) s;
 
   -- Two states that only rows written by hand are in: it is unknown how many tasks are left, so that
   -- none of them is the last one; or none was spawned, so that the rows that exist are all.

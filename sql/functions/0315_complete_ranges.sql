@@ -139,16 +139,20 @@ begin
   end loop;
 
   if v_done > 0 then
-    perform pgflow._pass_on(complete_ranges.run_id, complete_ranges.step_slug, v_firsts, v_counts);
+    if exists (
+      select 1 from pgflow.deps d where d.flow_slug = v_map.flow_slug and d.dep_slug = complete_ranges.step_slug
+    ) then
+      perform pgflow._pass_on(complete_ranges.run_id, complete_ranges.step_slug, v_firsts, v_counts);
+    end if;
     perform pgflow._count_done(
       v_map.flow_slug, complete_ranges.run_id, complete_ranges.step_slug, v_done, null
     );
   end if;
   return (
     select row(v_done, v_rejected, ss.status, r.status)::pgflow.settled_tasks
-    from pgflow.step_states ss
-    join pgflow.runs r on r.run_id = ss.run_id
-    where ss.run_id = complete_ranges.run_id and ss.step_slug = complete_ranges.step_slug
+    from pgflow.runs r
+    cross join lateral pgflow._latest_state(r.run_id, complete_ranges.step_slug) ss
+    where r.run_id = complete_ranges.run_id
   );
 end;
 $$;

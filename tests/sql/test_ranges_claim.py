@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter
 from typing import Any
@@ -214,6 +215,16 @@ def test_what_one_run_does_not_need_goes_to_those_that_come_after_it(db: Db) -> 
             sizes.append(sorted(lease.items for lease in claimed.leases))
             assert {lease.run for lease in claimed.leases} == set(runs)
     assert {tuple(s) for s in sizes} == {(2, 98)}
+
+
+def test_a_claim_is_of_so_many_maps_at_most_and_fills_up_from_those(db: Db) -> None:
+    mapped(db, 1)
+    db.do("select count(pgflow.start_run('f', '[1]')) from generate_series(1, 149)")
+    got = [len({lease.run for lease in claim_work(db).leases}) for _ in range(4)]
+    assert got == [64, 64, 22, 0]
+    db.do("select count(pgflow.start_run('f', %s)) from generate_series(1, 150)", json.dumps([*range(50)]))
+    claimed = claim_work(db, 640)
+    assert (len(claimed.leases), claimed.items) == (64, 640)
 
 
 def test_a_small_claim_goes_to_each_run_in_turn_by_lot(db: Db) -> None:

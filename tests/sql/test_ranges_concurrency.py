@@ -67,6 +67,17 @@ def finish_all(db: Db, run: uuid.UUID) -> None:
 # -- claims ----------------------------------------------------------------------------------------------
 
 
+def test_beside_a_claim_of_many_small_maps_another_gets_as_many_others_without_waiting(
+    arena: Db, open_transaction: Db
+) -> None:
+    arena.do("select count(pgflow.start_run('f', '[1]')) from generate_series(1, 200)")
+    held = {lease.run for lease in claim_work(open_transaction).leases}
+    began = time.monotonic()
+    found = {lease.run for lease in claim_work(arena, worker=OTHER).leases}
+    assert time.monotonic() - began < 0.4
+    assert (len(held), len(found), held & found) == (64, 64, set())
+
+
 @pytest.mark.parametrize("rounds", ROUNDS)
 def test_claimers_at_once_get_items_of_their_own_and_none_comes_back_with_nothing(
     arena: Db, crew: Crew, rounds: int
@@ -265,3 +276,24 @@ def test_many_workers_at_once_do_each_item_once(arena: Db, dsn: str) -> None:
             assert run_row(arena, run).output == {"m": [10 * i for i in range(5000)]}
     finally:
         crew.close()
+
+
+def test_beside_an_open_transaction_a_state_is_found_however_often_it_was_changed(
+    arena: Db, open_transaction: Db
+) -> None:
+    run = start(arena, "f", [1, 2])
+    arena.do("vacuum analyze pgflow.step_states")
+    open_transaction.do("set transaction isolation level repeatable read")
+    open_transaction.do("select pg_current_xact_id()")
+    for _ in range(3000):
+        arena.do("update pgflow.step_states set remaining_tasks = remaining_tasks where run_id = %s", run)
+    by_key = f"pgflow.step_states where run_id = '{run}' and step_slug = 'm'"
+    looked_at = []
+    for source in (f"pgflow._latest_state('{run}', 'm')", by_key):
+        look = f"explain (analyze, buffers, format json) select * from {source}"
+        arena.value(look)
+        looked_at.append(arena.value(look)[0]["Plan"]["Shared Hit Blocks"])
+    assert 4 * looked_at[0] < looked_at[1]
+    found = arena.row("select s.*, ss.ctid from pgflow._latest_state(%s, 'm') s, pgflow.step_states ss", run)
+    assert (found.status, found.initial_tasks, found.remaining_tasks) == ("started", 2, 2)
+    assert found.row_id == found.ctid

@@ -154,7 +154,7 @@ def test_hints_that_prove_empty_are_heeded_ever_less_and_one_that_is_true_makes_
 
 
 def test_a_claim_that_got_of_as_many_maps_as_it_may_is_followed_by_the_next_at_once() -> None:
-    for maps, pause in ((1, True), (32, False)):
+    for maps, pause in ((1, True), (64, False)):
         plan = planner()
         plan.claimed("f", 2000, 0, 0, 0.001, 100.0, ClaimedItems(20_000, 32, 100, maps))
         assert (plan.pause("f") > 0) is pause
@@ -165,10 +165,10 @@ def test_of_many_small_maps_a_claim_gets_more_than_so_many(dsn: str) -> None:
     compiled(dsn, "chain")
     store_in_ranges(dsn, "chain")
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("select pgflow.start_flow('chain', '[1]') from generate_series(1, 40)")
+        conn.execute("select pgflow.start_flow('chain', '[1]') from generate_series(1, 70)")
     with _Running(dsn) as running:
         running.claimer.request(ClaimRequest("chain", "chain", WORKER, 100, 1000))
-        assert 40 > len(running.next(inbox.Claimed).ranges) >= MANY_MAPS
+        assert 70 > len(running.next(inbox.Claimed).ranges) >= MANY_MAPS
 
 
 def test_work_of_a_step_that_came_later_is_handed_back_once_and_not_claimed_again(dsn: str) -> None:
