@@ -16,7 +16,8 @@ _TAKE_OVER: Final = """
 select r ->> 'status', array(select jsonb_array_elements_text(r -> 'differences')), r ->> 'mismatchKind',
   array(select jsonb_array_elements_text(r -> 'words')),
   array(select jsonb_array_elements_text(r -> 'changed')),
-  array(select jsonb_array_elements_text(r -> 'added'))
+  array(select jsonb_array_elements_text(r -> 'added')),
+  coalesce((r ->> 'conditionsOnly')::boolean, false)
 from pgflow.take_over_flow(%s, %s, %s, %s) r
 """
 
@@ -25,7 +26,8 @@ class Definition(NamedTuple):
     """A flow in the database: compiled, verified, extended, recompiled, mismatch, or stored, not compared.
 
     ``notes`` are sentences for the log; ``kind`` of a mismatch is "shape", or "routing" where only the queues
-    differ. Of a mismatch ``differences`` are the contract's texts, ``words`` say which side is which.
+    differ. Of a mismatch ``differences`` are the contract's texts, ``words`` say which side is which;
+    ``conditions_only``: "extend" would take it over.
     """
 
     status: str
@@ -33,6 +35,7 @@ class Definition(NamedTuple):
     notes: list[str]
     kind: str | None = None
     words: Sequence[str] = ()
+    conditions_only: bool = False
 
 
 def ensure(
@@ -73,6 +76,8 @@ def mismatch(flow_slug: str, found: Definition, *, hint: str) -> ShapeMismatch:
     told = list(found.words) if found.words and found.kind == "shape" else found.differences
     if found.kind == "shape":  # other steps have other routes: that is no second difference
         told = [text for text in told if not text.startswith("Step routes differ")] or told
+    if found.conditions_only:
+        hint = f"Take the changed conditions over, for what is not decided yet: --compile extend. {hint}"
     listed = "\n".join(f"  - {text}" for text in told)
     if found.kind == "routing":
         text = (
@@ -98,12 +103,12 @@ def _taken_over(
         row = conn.execute(_TAKE_OVER, (flow_slug, RawJson(shape), queue_mode, conditions)).fetchone()
     except psycopg.errors.UndefinedFunction:  # the schema is older than this package
         return _of(engine.ensure_flow_compiled(conn, flow_slug, shape, queue_mode))
-    status, differences, kind, words, notes, added = cast("tuple[Any, ...]", row)
+    status, differences, kind, words, notes, added, conditions_only = cast("tuple[Any, ...]", row)
     if added:
         names = ", ".join(f'"{slug}"' for slug in added)
         steps, them = ("step", "it") if len(added) == 1 else ("steps", "them")
         notes.insert(0, f"extended by {steps} {names}; runs that were started before go on without {them}")
-    return Definition(status, differences, notes, kind, words)
+    return Definition(status, differences, notes, kind, words, conditions_only)
 
 
 def _recreated(conn: Connection, flow_slug: str, shape: bytes, queue_mode: str) -> Definition:

@@ -208,7 +208,7 @@ begin
   perform pgflow._set_policies_from_shape(
     p_flow_slug,
     p_shape || jsonb_build_object('steps', (
-      select jsonb_agg(e.value order by e.n)
+      select coalesce(jsonb_agg(e.value order by e.n), '[]'::jsonb)
       from jsonb_array_elements(p_shape -> 'steps') with ordinality e (value, n)
       where e.value ->> 'slug' = any (p_added)
     )),
@@ -237,7 +237,8 @@ $$;
 
 -- What ensure_flow_compiled does, but a flow that the code's has only added steps to is extended, with status
 -- "extended" and the new steps in "added". With conditions those of stored steps are taken over, too, which are in
--- "changed" then. What else differs is a mismatch as ever, and its "words" say which side is which. Where is_local()
+-- "changed" then. What else differs is a mismatch as ever, and its "words" say which side is which, "conditionsOnly"
+-- whether they could be taken over. Where is_local()
 -- no flow is deleted that can be extended.
 create or replace function pgflow.take_over_flow(
   flow_slug text,
@@ -255,6 +256,7 @@ declare
   v_words text[];
   v_changed text[];
   v_extends boolean := false;
+  v_could boolean := false;
   v_compiled jsonb;
 begin
   perform pgflow._lock_definition(take_over_flow.flow_slug);
@@ -262,8 +264,9 @@ begin
     select coalesce(array_agg(d.step_slug) filter (where d.kind = 'added'), '{}'),
       coalesce(array_agg(d.difference) filter (where d.kind = 'condition'), '{}'),
       coalesce(array_agg(d.difference), '{}'),
-      count(*) > 0 and bool_and(d.kind = 'added' or (d.kind = 'condition' and take_over_flow.conditions))
-    into v_added, v_changed, v_words, v_extends
+      count(*) > 0 and bool_and(d.kind = 'added' or (d.kind = 'condition' and take_over_flow.conditions)),
+      bool_and(d.kind in ('added', 'condition'))
+    into v_added, v_changed, v_words, v_extends, v_could
     from pgflow._flow_differences(take_over_flow.flow_slug, shape, v_mode) d;
   end if;
   if v_extends then
@@ -275,7 +278,7 @@ begin
   end if;
   v_compiled := pgflow._ensure_flow_compiled(take_over_flow.flow_slug, shape, v_mode, null, null);
   if v_compiled ->> 'status' = 'mismatch' then
-    v_compiled := v_compiled || jsonb_build_object('words', to_jsonb(v_words));
+    v_compiled := v_compiled || jsonb_build_object('words', to_jsonb(v_words), 'conditionsOnly', v_could);
   end if;
   return v_compiled;
 end;

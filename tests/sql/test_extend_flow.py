@@ -188,6 +188,7 @@ def test_what_is_no_extension_is_refused_in_words_that_say_which_side_is_which(
     found = take_over(db, *steps)
     assert (found["status"], found["mismatchKind"]) == ("mismatch", "shape")
     assert sorted(found["words"]) == sorted(words)
+    assert found["conditionsOnly"] is any("when" in word for word in words)
     texts = db.value("select pgflow.ensure_flow_compiled('f', %s) -> 'differences'", Jsonb({"steps": steps}))
     assert found["differences"] == texts
     assert shape(db, "f") == {"steps": [A, B]}

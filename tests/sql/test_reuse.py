@@ -269,3 +269,25 @@ def test_a_long_chain_is_taken_whole(db: Db, many: int) -> None:
     run = begin(db, {}, source, *(f"s{n}" for n in range(many)))
     assert run_row(db, run).status == "completed"
     sound(db, run)
+
+
+@STORAGES
+def test_what_was_pruned_before_the_step_began_is_done_by_the_run_itself(db: Db, storage: str) -> None:
+    defined(db, A, M, storage=storage)
+    source = finished(db, {}, {"a": [1, 2]})
+    run = begin(db, {}, source, "m", reads=[False])
+    again = begin(db, {}, run, "m", reads=[False])
+    db.do(
+        "update pgflow.runs set started_at = '2020-01-01', completed_at = '2020-01-02' where run_id = %s",
+        source,
+    )
+    db.do("select pgflow.prune_data_older_than('1 day')")
+    work_off(db, {"a": [1, 2]})
+    assert run_row(db, run).output == run_row(db, again).output == {"m": [10, 20]}
+    assert taken(db, run) == [("m", 0, 2, "{}")]
+    sound(db, run)
+    gone = "select g from pgflow.gone_runs('f', array[%s, gen_random_uuid()]) g"
+    assert source not in db.column(gone, source)  # its files may be named by what others took
+    assert len(db.column(gone, source)) == 1
+    db.do("delete from pgflow.step_tasks; delete from pgflow.step_states; delete from pgflow.runs")
+    assert len(db.column(gone, source)) == 2

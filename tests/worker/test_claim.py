@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import queue
 from typing import Any
 
@@ -13,8 +14,9 @@ from range_harness import store_in_ranges
 from worker_harness import FLOWS, adapted, compiled, eventually, start
 
 from pgflow_mp.db import engine
+from pgflow_mp.executors.execution import describe
 from pgflow_mp.loading.finding import load_flows
-from pgflow_mp.worker import inbox
+from pgflow_mp.worker import inbox, startup
 from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.planner import (
     MANY_MAPS,
@@ -193,6 +195,23 @@ def test_work_of_a_step_that_came_later_is_handed_back_once_and_not_claimed_agai
         assert conn.execute("select count(*) from pgmq.q_chain where vt <= clock_timestamp()").fetchone() == (
             2,
         )
+
+
+def test_what_is_ours_are_the_steps_of_the_code_and_older_ones_that_it_has_not(dsn: str) -> None:
+    (found,) = [flow for flow in load_flows(str(FLOWS)) if flow.slug == "chain"]
+    info = describe(found)
+    steps = {"double", "as_text", "joined"}
+    with adapted(dsn) as conn:
+        assert startup.known_steps(conn, [info]) == {"chain": steps}
+        compiled(dsn, "chain")
+        conn.execute("select pgflow.add_step('chain', 'vanished')")
+        row = conn.execute("select pgflow._get_flow_shape('chain')::text").fetchone()
+        assert row is not None
+        shape = json.loads(row[0])
+        shape["steps"].append({"slug": "late", "stepType": "single", "dependencies": []})
+        grown = json.dumps(shape)
+        conn.execute("select pgflow.take_over_flow('chain', %s::jsonb)", (grown,))
+        assert startup.known_steps(conn, [info]) == {"chain": steps | {"vanished"}}
 
 
 class _Running:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import psycopg
 import pytest
@@ -91,6 +92,8 @@ def test_runs_get_the_new_steps_when_they_are_gone_on_with(dsn: str, storage: st
             [sys.executable, "-c", program], env=env, capture_output=True, text=True, check=False
         )
         assert made.stdout == "{'last': '6: #2 #4!'}\n", made.stderr
+        code, out, err = done(dsn, 9, "start", str(FLOWS), "--input", "[1]", storage=storage)
+        assert (code, 'the database has step "named", the code has not' in err) == (3, True), err
         code, out, err = done(dsn, 9, "run", str(FLOWS), "--resume", first, "--output", "-", storage=storage)
         assert (code, json.loads(out)) == (0, {"last": "6: #2 #4!"}), err
 
@@ -110,3 +113,26 @@ def test_steps_that_the_database_got_are_added_by_retry(dsn: str, capsys: pytest
         assert main(["retry", "--new-steps", str(run), "--json", "--dsn", dsn]) == 0
         assert json.loads(capsys.readouterr().out) == {"run_id": str(run), "flow": "f", "added": ["s"]}
         assert main(["retry", "--new-steps", str(run), "--output", "x.json", "--dsn", dsn]) == 2
+
+
+def test_changed_conditions_are_refused_and_taken_over_if_asked_for(dsn: str) -> None:
+    from pgflow_mp.db import definitions
+    from pgflow_mp.flows.flow import Flow
+
+    def shape(**condition: Any) -> bytes:
+        flow = Flow("g")
+        flow.step(**condition)(lambda given: 1)
+        return json.dumps(flow.shape()).encode()
+
+    with adapted(dsn) as conn:
+        one, other = shape(slug="a", when={"x": 1}), shape(slug="a", when={"x": 2})
+        assert definitions.ensure(conn, "g", one).status == "compiled"
+        found = definitions.ensure(conn, "g", other)
+        error = definitions.mismatch("g", found, hint="Or not.")
+        assert 'when of step "a" is {"x": 2} in the code, {"x": 1} in the database' in str(error)
+        assert error.hint.startswith("Take the changed conditions over")
+        assert error.differences == found.differences != list(found.words)
+        found = definitions.ensure(conn, "g", other, how="extend")
+        assert found.status == "extended"
+        assert found.notes == ['when of step "a" is {"x": 2} in the code, {"x": 1} in the database']
+        assert definitions.ensure(conn, "g", other).status == "verified"
