@@ -9,7 +9,6 @@ object by name. What a decorator seems to give itself is left to it (pgflow_mp.f
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import sys
 import types
@@ -274,6 +273,8 @@ def _check_mapping(handler: Any, parameter: inspect.Parameter, facts: StepFacts)
     annotation = parameter.annotation
     if annotation is EMPTY or isinstance(annotation, str) or can_hold_a_mapping(annotation):
         return
+    import difflib
+
     close = difflib.get_close_matches(parameter.name, facts.dependencies, 1, cutoff=0.4)
     meant = close or (facts.dependencies if len(facts.dependencies) == 1 else ())
     raise FlowDefinitionError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
@@ -19,6 +18,8 @@ def check_storage(given: object, where: str) -> Storage | None:
     if given is None:
         return None
     if not isinstance(given, str) or given not in STORAGES:
+        import difflib
+
         close = difflib.get_close_matches(str(given), STORAGES, 1)
         raise FlowDefinitionError(
             f"storage of {where} must be {' or '.join(map(repr, STORAGES))}, not {given!r}",

@@ -5,7 +5,6 @@ Every function raises FlowDefinitionError with the contract's text. Nothing here
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import json
@@ -200,6 +199,8 @@ def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> N
     if not names:
         return
     name = names[0]
+    import difflib
+
     close = difflib.get_close_matches(name, allowed, 1)
     guess = _OTHER_NAMES.get(name) or (close[0] if close else None)
     hint = f"Did you mean {guess!r}? " if guess in allowed else ""

@@ -6,7 +6,6 @@ running a file: flows are module-level variables.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import sys
@@ -161,6 +160,8 @@ def _choose(module: types.ModuleType, flows: dict[str, Flow], target: Target) ->
             f"'{name}' in {place_of(target)} is a {type(value).__name__}, not a flow",
             hint=f"Flows there: {', '.join(flows) or 'none'}.",
         )
+    import difflib
+
     close = difflib.get_close_matches(name, flows, 1)
     guess = f"Did you mean '{close[0]}'? " if close else ""
     raise FlowNotFound(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -164,6 +163,8 @@ def _no_module(wanted: str, missing: str) -> FlowNotFound:
     if os.path.isfile(path):
         return FlowNotFound(message, hint=f"There is a file of that name: use {path}.")
     tops = [entry.stem for entry in Path(here()).glob("*.py")] + bundled_examples()
+    import difflib
+
     close = difflib.get_close_matches(wanted, tops, 1)
     guess = f"Did you mean '{close[0]}'? " if close else ""
     return FlowNotFound(
@@ -182,6 +183,8 @@ def _no_file(file: Path) -> FlowNotFound:
         return FlowNotFound(f"There is no file {file}", hint=f"Did you mean {file.with_suffix('.py')}?")
     if not file.parent.is_dir():
         return FlowNotFound(f"There is no file {file}", hint=f"There is no directory {file.parent} either.")
+    import difflib
+
     close = difflib.get_close_matches(file.name, [path.name for path in file.parent.glob("*.py")], 1)
     return FlowNotFound(f"There is no file {file}", hint=f"Did you mean {close[0]}?" if close else "")
 

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +134,8 @@ def resolve_app(
 
 
 def _project_flows(project: Path) -> list[str]:
+    import tomllib
+
     try:
         with project.open("rb") as file:
             settings: Any = tomllib.load(file)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import mmap
 import os
-import platform
 import tempfile
 import threading
 from dataclasses import dataclass
@@ -41,7 +40,7 @@ _LENGTH_MASK: Final = (1 << _LENGTH_BITS) - 1
 MAX_ITEMS: Final = (1 << 24) - 1
 _POSITION_BITS: Final = 24
 
-_weakly_ordered: Final = platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686")
+_weakly_ordered: Final = os.uname().machine.lower() not in ("x86_64", "amd64", "i386", "i686")
 _barrier: Final = threading.Lock()
 _barrier.acquire()
 
