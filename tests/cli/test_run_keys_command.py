@@ -104,6 +104,7 @@ def test_a_failed_run_is_tried_again_by_run_and_left_alone_by_start(cli: Cli) ->
     assert f"resuming run {started.out.strip()}" in again.err
 
 
+@pytest.mark.slow
 def test_a_run_that_start_has_begun_is_gone_on_with(cli: Cli) -> None:
     begun = cli("start", "flows.py:keyed", "--input", "[7]", "--key", "k", "--json").json
     assert (begun["is_new"], begun["key"], begun["status"]) == (True, "k", "started")
@@ -156,6 +157,7 @@ def test_keys_are_refused_before_there_is_a_database(bare_cli: Cli) -> None:
     assert not [*bare_cli.cwd.rglob("postgres-*")]
 
 
+@pytest.mark.slow
 def test_a_key_without_a_run_needs_the_input(cli: Cli) -> None:
     assert_one_screen(cli("run", "flows.py:keyed", "--key", "k"), 2, 'Flow "keyed" needs an input')
     assert json.loads(cli("run", "flows.py:plain", "--key", "k", *ONE).out) == {"double": 2}
