@@ -34,6 +34,7 @@ STORED = Path(__file__).with_name("gate.json")
 LOSS = 0.25
 ITEMS = 10_000
 MANY = 100_000
+TEXTS = [f"{number:098d}" for number in range(12_500)]  # more than a megabyte, which is loaded
 BURNS = {0.001: 3_000, 0.0001: 20_000}
 LANES = 2
 
@@ -51,6 +52,7 @@ RATIOS = {
     "ranges: SQL / SQL baseline, by CPU": ("ranges SQL CPU", "baseline CPU"),
     "ranges: beside an open transaction / without": ("ranges beside one", "ranges run"),
     "ranges: write-ahead log of tasks / of ranges": ("ranges WAL", "run WAL"),
+    "ranges: texts in and out / their write-ahead log": ("texts WAL", "texts' own bytes"),
 }
 """Name of a ratio: what is ours, what it is compared with, both as items per second.
 
@@ -62,6 +64,7 @@ TOLERANCE = {
     "ranges: 1 ms run / pool, same chunks": 0.15,
     "ranges: beside an open transaction / without": 0.15,
     "ranges: write-ahead log of tasks / of ranges": 0.15,
+    "ranges: texts in and out / their write-ahead log": 0.2,
 }
 """What may be lost where LOSS would be most of what there is."""
 
@@ -92,6 +95,14 @@ class Meter:
         self.found.setdefault(f"{name} WAL", []).append((arena.wal_bytes() - before) / count)
         return seconds / count
 
+    def texts(self, arena: Arena) -> float:
+        """Seconds an item of a run that returns texts as it was given them."""
+        before = arena.wal_bytes()
+        seconds = arena.run("bench_echo", TEXTS, loaded=TEXTS).total
+        self.found.setdefault("texts WAL", []).append((arena.wal_bytes() - before) / len(TEXTS))
+        self.found.setdefault("texts' own bytes", []).append(2.0 * (len(TEXTS[0]) + 2))
+        return seconds / len(TEXTS)
+
 
 def measure(
     stage: Stage, rounds: int, attempts: int, wanted: Mapping[str, float]
@@ -116,7 +127,7 @@ def measure(
 def _variants(stage: Stage, stack: contextlib.ExitStack, meter: Meter) -> dict[str, Callable[[], float]]:
     """What is measured: each answers seconds an item."""
     items, many = list(range(ITEMS)), list(range(MANY))
-    arenas = stack.enter_context(stage.arenas("bench_map", "bench_burn", lanes=LANES))
+    arenas = stack.enter_context(stage.arenas("bench_map", "bench_burn", "bench_echo", lanes=LANES))
     tasks, ranges = arenas[TASKS], arenas[RANGES]
     pool = stack.enter_context(BarePool(LANES))
     yardstick = stack.enter_context(baseline.install(stack.enter_context(stage.database(with_schema=False))))
@@ -134,6 +145,7 @@ def _variants(stage: Stage, stack: contextlib.ExitStack, meter: Meter) -> dict[s
         "pool": lambda: pool.one_each(work.noop, items) / ITEMS,
         "ranges run": lambda: meter.wal("ranges", ranges, MANY),
         "ranges beside one": beside_one,
+        "texts": lambda: meter.texts(ranges),
         "pool of 100s": lambda: pool.chunked(work.noop, many, 100) / MANY,
         "baseline": lambda: meter.cpu("baseline", yardstick, ITEMS, lambda: baseline.drain(yardstick, items)),
         "engine": lambda: meter.cpu(
@@ -184,7 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
         ratios, seconds = measure(stage, args.rounds, 1 if args.update else 3, wanted)
     bad = losses(ratios, wanted)
     for name, found in seconds.items():
-        print(f"      {name}: {1 / found.median:,.0f} items/s" if "WAL" not in name else _bytes(name, found))
+        is_bytes = name.endswith(("WAL", "bytes"))
+        print(_bytes(name, found) if is_bytes else f"      {name}: {1 / found.median:,.0f} items/s")
     for name, found in ratios.items():
         stored = f"stored {wanted[name]:.2f}" if name in wanted else "new"
         verdict = "LOST" if name in bad else "ok"
