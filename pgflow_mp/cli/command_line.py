@@ -174,7 +174,9 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
     if resume is not None and reuse is not None:
         raise UsageError("--resume and --from-run exclude each other", hint="--from-run is for a new run.")
     if resume is not None and key is not None:
-        raise UsageError("--resume and --key exclude each other", hint="Each of them names the run.")
+        if "key" in args.given:
+            raise UsageError("--resume and --key exclude each other", hint="Each of them names the run.")
+        key = None
     if args.output is None and "output_format" in args.given:
         raise UsageError("--output-format is for --output, which is missing")
     results = args.results

@@ -161,3 +161,5 @@ def test_keys_are_refused_before_there_is_a_database(bare_cli: Cli) -> None:
 def test_a_key_without_a_run_needs_the_input(cli: Cli) -> None:
     assert_one_screen(cli("run", "flows.py:keyed", "--key", "k"), 2, 'Flow "keyed" needs an input')
     assert json.loads(cli("run", "flows.py:plain", "--key", "k", *ONE).out) == {"double": 2}
+    resumed = cli("run", "flows.py:keyed", "--resume", "none", PGFLOW_KEY="k")  # what is said here wins
+    assert_one_screen(resumed, 2, "There is no run none")
