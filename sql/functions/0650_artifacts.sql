@@ -48,20 +48,53 @@ begin
 end;
 $$;
 
--- Which of these runs of a flow do not exist, or do not any more, nor any run that has taken results of theirs.
-create or replace function pgflow.gone_runs(flow_slug text, run_ids uuid[])
-returns setof uuid
+-- Keeps what these runs have given, whatever becomes of them, until the end of the transaction.
+create or replace function pgflow._keep_files_of(run_ids uuid[])
+returns void
 language plpgsql
-stable
-security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  perform pg_advisory_xact_lock_shared(2, k.key)
+  from (select distinct hashtext(g.id::text) as key from unnest(run_ids) g (id) order by key) k;
+end;
+$$;
+
+-- Those of these runs that are not there, nor any run that has taken results of theirs.
+create or replace function pgflow._without_trace(run_ids uuid[])
+returns setof uuid
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  select g.id
+  from unnest(run_ids) g (id)
+  where not exists (select 1 from pgflow.runs r where r.run_id = g.id)
+    and not exists (
+      select 1 from (select unnest(u.sources) as id from pgflow.reuses u) s where s.id = g.id
+    );
+$$;
+
+-- Which of these runs of a flow do not exist, or do not any more, nor any run that has taken results of theirs, or is
+-- about to: who starts such a run may not have committed yet, and who begins to after the locks finds them gone.
+create or replace function pgflow.gone_runs(flow_slug text, run_ids uuid[])
+returns setof uuid
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_gone uuid[];
+begin
   perform pgflow._require_flow('gone_runs', gone_runs.flow_slug);
-  return query
+  v_gone := array(select pgflow._without_trace(run_ids));
+  v_gone := array(
     select g.id
-    from unnest(run_ids) g (id)
-    where not exists (select 1 from pgflow.runs r where r.run_id = g.id)
-      and not exists (select 1 from pgflow.reuses u where g.id = any (u.sources));
+    from unnest(v_gone) g (id)
+    where case
+      when pg_try_advisory_lock(2, hashtext(g.id::text)) then pg_advisory_unlock(2, hashtext(g.id::text))
+      else false
+    end
+  );
+  return query select t.id from pgflow._without_trace(v_gone) t (id);
 end;
 $$;

@@ -17,9 +17,15 @@ set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
 declare
-  v_source_flow text := (select r.flow_slug from pgflow.runs r where r.run_id = _plan_reuse.source_run);
+  v_source_flow text;
   v_step text;
 begin
+  -- Before it is looked whether the run is there: see gone_runs.
+  perform pgflow._keep_files_of(array[_plan_reuse.source_run]);
+  perform pgflow._keep_files_of(array(
+    select unnest(u.sources) from pgflow.reuses u where u.run_id = _plan_reuse.source_run
+  ));
+  v_source_flow := (select r.flow_slug from pgflow.runs r where r.run_id = _plan_reuse.source_run);
   if v_source_flow is null then
     raise exception 'Run not found: %', source_run using errcode = 'PF003';
   end if;
