@@ -41,7 +41,7 @@ def normal_root(root: str) -> str:
         )
     if not is_url(text):
         return os.path.abspath(os.path.expanduser(text))
-    if "::" in text or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
+    if "::" in text or "?" in text or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         raise ConfigError(
             f"{root!r} is no place for artifacts", hint="Give one URL, of a scheme that fsspec knows."
         )
@@ -255,15 +255,25 @@ class RemovedFiles(NamedTuple):
 
 
 class Folders:
-    """The folders of runs below a root, of one installation. Raises OSError and its like."""
+    """The folders of runs below a root, of one installation.
+
+    Whoever may register a root must not lead a removal to folders of others. Raises OSError and its like,
+    ConfigError or ArtifactError for what is no place.
+    """
 
     def __init__(self, root: str, installation: str) -> None:
+        if normal_root(root) != (root.rstrip("/") or root):
+            raise ArtifactError(f"{root!r} is no place for artifacts: no worker keeps any in such")
         self._base = f"{root.rstrip('/')}/{installation}"
         self._files: Any = None
         self._path = self._base
         if is_url(root):
             self._files, self._path = _opened(self._base)
+            if not self._path.endswith(f"/{installation}"):
+                raise ArtifactError(f"{root} is no place for artifacts: it leads to {self._path}")
             self._files.invalidate_cache()
+        elif os.path.islink(self._path):
+            raise ArtifactError(f"{self._path} leads to another folder")
 
     def exist(self) -> bool:
         """Whether this is the place: a worker that keeps artifacts in a folder makes ours in it."""

@@ -41,7 +41,7 @@ def remove_leftovers(conn: Connection, flows: Sequence[str] | None, beside: str 
     id_ = artifact_stores.installation(conn)
     for place, wanted in places.items():
         try:
-            folders = Folders(place, id_)
+            folders = Folders(place if place != beside else os.path.abspath(place), id_)
             if place != beside and not folders.exist():
                 done.unreachable[place] = "it is not on this machine"
             else:

@@ -221,6 +221,7 @@ def test_folders_of_runs_and_nothing_else_are_found_set_aside_and_put_back(
     [
         ("", "is no place for artifacts"),
         ("simplecache::s3://x", "is no place for artifacts"),
+        ("sftp://host/x?y", "is no place for artifacts"),
         ("sftp://me:secret@host/x", "has a password in it"),
     ],
 )
@@ -232,6 +233,22 @@ def test_a_place_that_cannot_be_one_is_refused_where_it_is_given(root: str, word
     assert "secret" not in str(caught.value)
     with pytest.raises(FlowDefinitionError, match="must be a folder or a URL, not int"):
         Flow("f", artifacts=5)  # type: ignore[arg-type]
+
+
+def test_no_place_leads_a_removal_to_folders_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = tmp_path / "theirs" / "other id"
+    (theirs / "flow" / RUN).mkdir(parents=True)
+    os.symlink(tmp_path / "theirs", tmp_path / "ours")
+    os.symlink(theirs, tmp_path / "theirs" / "id")
+    monkeypatch.chdir(tmp_path)
+    for root in ("theirs", ".", "/a/../b", str(tmp_path / "ours"), "sftp://host/theirs?x=", "a::file:///b"):
+        with pytest.raises((ArtifactError, ConfigError), match=r"is no place for artifacts|leads to another"):
+            stores.Folders(root, "id")
+    os.unlink(tmp_path / "theirs" / "id")
+    os.rename(theirs, tmp_path / "theirs" / "id")
+    assert stores.Folders(str(tmp_path / "ours"), "id").runs("flow") == {RUN: [RUN]}
 
 
 def test_a_place_is_an_absolute_path_or_a_url(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
