@@ -7,6 +7,7 @@ which what was no text is JSON.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ _BYTES: Final = 1 << 20
 _GROUP_ROWS: Final = 100_000
 _GROUP_BYTES: Final = 4 << 20
 """Of JSON in a row group."""
+_PAGE_BYTES: Final = 64 << 10
+"""Of a column's page, and of its dictionary, beyond which it has none: pyarrow holds several of each."""
 
 
 class ParquetSink:
@@ -31,6 +34,7 @@ class ParquetSink:
     """
 
     def __init__(self, file: IO[bytes], spool: IO[bytes], whole: IO[bytes] | None = None) -> None:
+        _give_back()
         pa = _types()
         self._file = file if whole is None else whole
         self._stream = None if whole is None else file
@@ -108,7 +112,9 @@ class ParquetSink:
         self._file.seek(0)
         self._file.truncate()
         schema = pa.schema(list(self._types.items()))
-        with pq.ParquetWriter(self._file, schema) as writer:
+        with pq.ParquetWriter(
+            self._file, schema, data_page_size=_PAGE_BYTES, dictionary_pagesize_limit=_PAGE_BYTES
+        ) as writer:
             group: list[Any] = []
             rows_of_group = bytes_of_group = 0
             for rows, size in self._read():
@@ -134,6 +140,14 @@ class ParquetSink:
         self._spool.seek(0)
         for rows, size in self._batches:
             yield [_row(self._spool.readline()) for _ in range(rows)], size
+
+
+def _give_back() -> None:
+    """Let the system have what was used and is free: pyarrow needs 50 MB, and has an allocator of its own."""
+    import ctypes
+
+    with contextlib.suppress(AttributeError, OSError):  # it is one of glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _types() -> Any:
