@@ -69,7 +69,8 @@ as $$
 $$;
 
 -- Removes up to so many tasks with their messages, else pages of so many bytes or one, of a run that is gone. Answers
--- how many rows, and their bytes where they are pages; no rows where nothing is left of the run any more.
+-- how many rows, and their bytes where they are pages; no rows where nothing is left of the run any more, or only what
+-- somebody has locked: its worker may hold a task that stalled for good in an open transaction.
 create or replace function pgflow._remove_leavings(
   run_id uuid,
   max_rows int,
@@ -93,6 +94,7 @@ begin
       delete from pgflow.step_tasks t
       where t.ctid = any (array(
         select o.ctid from pgflow.step_tasks o where o.run_id = _remove_leavings.run_id limit max_rows
+        for update skip locked
       ))
       returning t.queue_name, t.message_id
     )
@@ -115,7 +117,10 @@ begin
 
   select g.removed, g.bytes into removed, bytes
   from pgflow._remove_pages(_remove_leavings.run_id, null, max_rows, max_bytes) g;
-  if removed = 0 and not exists (select 1 from pgflow.pages p where p.run_id = _remove_leavings.run_id) then
+  if removed = 0
+    and not exists (select 1 from pgflow.pages p where p.run_id = _remove_leavings.run_id)
+    and not exists (select 1 from pgflow.step_tasks t where t.run_id = _remove_leavings.run_id)
+  then
     delete from pgflow.leavings l where l.run_id = _remove_leavings.run_id;
   end if;
 end;
