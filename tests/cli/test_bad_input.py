@@ -260,10 +260,10 @@ def test_a_flow_that_has_changed_is_refused_unless_it_may_be_replaced(cli: Cli) 
     source = "from pgflow_mp import Flow\nf = Flow('f')\nf.step('a', lambda x: 1)\n"
     (cli.cwd / "f.py").write_text(source)
     assert cli("start", "f.py").code == 0
-    (cli.cwd / "f.py").write_text(source + "f.step('b', lambda x: 2)\n")
+    (cli.cwd / "f.py").write_text(source.replace("'a'", "'other'"))
     for verb in ("start", "run"):
         done = cli(verb, "f.py")
-        assert_one_screen(done, 3, "differs", "b", "new slug")
+        assert_one_screen(done, 3, "differs", "other", "new slug")
     assert cli("start", "f.py", "--compile", "recreate").code == 0
     assert [run["flow_slug"] for run in cli("status", "--json").json] == ["f"]
 
