@@ -239,7 +239,9 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("ending", PACK)
+@pytest.mark.parametrize(
+    "ending", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("bz2", "xz"))) for name in PACK]
+)
 def test_compressed_files_are_read_and_damaged_ones_named(ending: str) -> None:
     values = [{"i": i, "noise": random.Random(i).random()} for i in range(40_000)]
     packed = PACK[ending]("".join(json.dumps(value) + "\n" for value in values).encode())
@@ -402,7 +404,9 @@ def test_rows_that_are_not_utf8_are_skipped_like_other_bad_rows() -> None:
     ]
 
 
-@pytest.mark.parametrize("bad", ['{"a": 1} {"b": 2}', "[1,\n2]", "1\r2"])
+@pytest.mark.parametrize(
+    "bad", ['{"a": 1} {"b": 2}', *(pytest.param(bad, marks=pytest.mark.slow) for bad in ("[1,\n2]", "1\r2"))]
+)
 def test_a_line_of_a_long_file_is_one_value_as_in_a_short_one(bad: str) -> None:
     lines = '{"i": 1}\n' * (SMALL // 8)
     for text in (f"{bad}\n{lines}", f"{lines}\n{bad}\n", f"{lines}{bad}"):
