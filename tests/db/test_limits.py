@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from open_folders import open_to_others
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tcp_proxy import TcpProxy
 from worker_harness import compiled, eventually, output, serve, start
@@ -62,8 +63,7 @@ def pooled_dsn(hurried_dsn: str, tmp_path: Path) -> Iterator[str]:
         )
         command = [program, str(settings)]
         if os.geteuid() == 0:
-            for path in (tmp_path, *list(tmp_path.parents)[:2]):
-                path.chmod(0o755)
+            open_to_others(tmp_path)
             command[1:1] = ["-u", "nobody"]
         pooler = subprocess.Popen(command, stdout=log, stderr=log)
         try:

@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from database_server import room_in_memory
+from open_folders import open_to_others
 from psycopg.conninfo import make_conninfo
 
 from pgflow_mp.db import schema
@@ -251,11 +252,7 @@ def test_it_installs_on_the_system_postgresql(system_server: Any, conn: Connecti
 def test_the_extension_pgmq_is_used_where_the_server_offers_it(tmp_path: Path, conn: Connection) -> None:
     folder = tmp_path / "extension"
     folder.mkdir()
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent == Path("/tmp"):
-            break
-        parent.chmod(0o755)
+    open_to_others(tmp_path)
     queue_sql = (resources.files("pgmq") / "sql" / "pgmq.sql").read_text(encoding="utf-8")
     (folder / "pgmq--1.13.0.sql").write_text(queue_sql, encoding="utf-8")
     (folder / "pgmq.control").write_text(

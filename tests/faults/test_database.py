@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from open_folders import open_to_others
 from psycopg.conninfo import make_conninfo
 from tcp_proxy import TcpProxy
 from worker_harness import eventually, output, settings, start, threaded
@@ -281,9 +282,7 @@ def test_a_full_disk_is_waited_for(small_disk: Path, log: Path) -> None:
         space = small_disk / "space"
         space.mkdir()
         os.chown(space, owner.st_uid, owner.st_gid)
-        for directory in small_disk.parents:
-            if directory.stat().st_uid == os.geteuid() and directory != Path("/tmp"):
-                directory.chmod(directory.stat().st_mode | 0o055)
+        open_to_others(small_disk.parent)
         with connection.connect(server.dsn) as conn:
             conn.execute(f"create tablespace small location '{space}'")
             conn.execute("create database full_up tablespace small")
