@@ -98,8 +98,8 @@ def test_a_failed_run_says_what_failed_and_how_to_go_on_and_that_works(cli: Cli)
     ((run_id, status),) = runs(cli)
     assert status == "failed"
     assert f"failed  picky  run {run_id}" in done.out
-    assert "check[0]: PermanentError: 3 is not allowed" in done.out
-    assert f"See all about it: python -m pgflow_mp status {run_id} --errors" in done.out
+    assert "check[0] 3: PermanentError: 3 is not allowed" in done.out
+    assert f"See all about it: python -m pgflow_mp failures {run_id}" in done.out
     retry = f"python -m pgflow_mp run {FLOWS}:picky --resume {run_id}"
     assert f"After a correction, try what failed again: {retry}" in done.out
 
@@ -372,7 +372,7 @@ def test_nothing_is_said_to_start_where_it_is_refused(cli: Cli) -> None:
     source = "from pgflow_mp import Flow\nf = Flow('f')\nf.step('a', lambda x: 1)\n"
     (cli.cwd / "f.py").write_text(source)
     assert cli("start", "f.py").code == 0
-    (cli.cwd / "f.py").write_text(source + "f.step('b', lambda x: 2)\n")
+    (cli.cwd / "f.py").write_text(source.replace("'a'", "'b'"))
     for done in (cli("run", "f.py"), cli("f.py")):
         assert "differs" in done.err
         assert done.err.startswith("error:"), done.err

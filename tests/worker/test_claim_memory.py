@@ -34,7 +34,7 @@ def ask(claimer, posted, worker, items):
 
 for room in json.loads(sys.argv[2]):
     posted, worker = queue.SimpleQueue(), str(uuid.uuid4())
-    claimer = Claimer(sys.argv[1], posted.put, worker_name="t", dead_after=100.0, lease=None, flows=["chain"])
+    claimer = Claimer(sys.argv[1], posted.put, worker_name="t", dead_after=100.0, lease=None, steps={"chain": ["double", "as_text", "joined"]})
     claimer.start()
     ask(claimer, posted, worker, 0)
     size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
