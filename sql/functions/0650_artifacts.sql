@@ -60,18 +60,18 @@ begin
 end;
 $$;
 
--- Those of these runs that are not there, nor any run that has taken results of theirs.
+-- Those of these runs that are not there, nor any run that has taken results of theirs. A difference of sets is
+-- never made by a loop in a loop, which joins were without statistics.
 create or replace function pgflow._without_trace(run_ids uuid[])
 returns setof uuid
 language sql
 set search_path = pg_catalog, pg_temp
 as $$
-  select g.id
-  from unnest(run_ids) g (id)
-  where not exists (select 1 from pgflow.runs r where r.run_id = g.id)
-    and not exists (
-      select 1 from (select unnest(u.sources) as id from pgflow.reuses u) s where s.id = g.id
-    );
+  select g.id from unnest(run_ids) g (id)
+  except
+  select r.run_id from pgflow.runs r where r.run_id = any (run_ids)
+  except
+  select unnest(u.sources) from pgflow.reuses u;
 $$;
 
 -- Which of these runs of a flow do not exist, or do not any more, nor any run that has taken results of theirs, or is

@@ -25,6 +25,7 @@ from pgflow_mp.worker.planner import ClaimRequest
 
 ENDS = (inbox.Claimed, inbox.ClaimLost, inbox.ClaimFailed, inbox.ThreadFailed)
 FREE = resource.RLIM_INFINITY
+STEPS = {"chain": ["double", "as_text", "joined"]}
 
 def ask(claimer, posted, worker, items):
     claimer.request(ClaimRequest("chain", "chain", worker, 100, items))
@@ -34,7 +35,7 @@ def ask(claimer, posted, worker, items):
 
 for room in json.loads(sys.argv[2]):
     posted, worker = queue.SimpleQueue(), str(uuid.uuid4())
-    claimer = Claimer(sys.argv[1], posted.put, worker_name="t", dead_after=100.0, lease=None, steps={"chain": ["double", "as_text", "joined"]})
+    claimer = Claimer(sys.argv[1], posted.put, worker_name="t", dead_after=100.0, lease=None, steps=STEPS)
     claimer.start()
     ask(claimer, posted, worker, 0)
     size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
