@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Final
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK
-from pgflow_mp.cli.known_runs import open_run
+from pgflow_mp.cli.known_runs import no_step, open_run
 from pgflow_mp.cli.output import json_object
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
-from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,9 +101,7 @@ def execute(args: argparse.Namespace) -> int:
 def _check_step(run: RunRow, steps: list[StepProgress], slug: str | None) -> None:
     known = [step.step_slug for step in steps]
     if slug is not None and slug not in known:
-        raise FlowNotFound(
-            f'Flow "{run.flow_slug}" has no step "{slug}"', hint=f"Its steps are {', '.join(known)}."
-        )
+        raise no_step(run, slug, known)
 
 
 def _print_json(run: RunRow, found: RunFailures, items: Iterator[FailedItem] | None) -> None:

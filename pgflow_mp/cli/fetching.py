@@ -10,10 +10,10 @@ from typing import IO, TYPE_CHECKING
 from pgflow_mp.cli.asked import Asked, check_place, write_asked, write_elements
 from pgflow_mp.cli.command_line import database_choice, table_target, wanted_items
 from pgflow_mp.cli.complaints import OK
-from pgflow_mp.cli.known_runs import open_run
+from pgflow_mp.cli.known_runs import no_step, open_run
 from pgflow_mp.cli.parser import Parser, add_database, command
 from pgflow_mp.cli.wanted_items import WantedItems, add_wanted, tell_unmet
-from pgflow_mp.errors import FlowNotFound, InputError
+from pgflow_mp.errors import InputError
 from pgflow_mp.io.sinks import FORMATS
 
 if TYPE_CHECKING:
@@ -194,5 +194,5 @@ def _step(conn: Connection, run: RunRow, slug: str | None, *, follow: bool) -> S
             )
         slug = leaves[0]
     if slug not in steps:
-        raise FlowNotFound(f'Flow "{run.flow_slug}" has no step "{slug}"', hint=f"Its steps are {names}.")
+        raise no_step(run, slug, steps)
     return steps[slug]

@@ -7,8 +7,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from pgflow_mp.cli.complaints import OK
-from pgflow_mp.cli.known_runs import open_run, resume_command
-from pgflow_mp.errors import FlowNotFound, InputError, ShapeMismatch
+from pgflow_mp.cli.known_runs import not_here, open_run, resume_command
+from pgflow_mp.errors import InputError, ShapeMismatch
 
 if TYPE_CHECKING:
     from pgflow_mp.cli.command_line import DatabaseChoice
@@ -32,10 +32,7 @@ def add_new_steps(choice: DatabaseChoice, text: str, target: str | None, how: st
         if flow is not None:
             compile_flow(conn, flow, how)
         elif flows:
-            here = ", ".join(flow.slug for flow in flows)
-            raise FlowNotFound(
-                f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})"
-            )
+            raise not_here(run, (flow.slug for flow in flows))
         added = later_steps.add(conn, str(run.run_id))
         status = engine.run_status(conn, run.run_id) or "started"
         options = database.options

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from pgflow_mp.cli.parser import command
-from pgflow_mp.errors import RunNotFound
+from pgflow_mp.errors import FlowNotFound, RunNotFound
 
 if TYPE_CHECKING:
     import psycopg
@@ -72,6 +72,21 @@ def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
             f"There is no run {text} in this database", hint=f"List the runs: {command('status')}"
         )
     return run
+
+
+def not_here(run: RunRow, slugs: Iterable[str], hint: str = "") -> FlowNotFound:
+    """The error about a run whose flow is not among those that were loaded."""
+    return FlowNotFound(
+        f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {', '.join(slugs)})",
+        hint=hint,
+    )
+
+
+def no_step(run: RunRow, slug: str, known: Iterable[str]) -> FlowNotFound:
+    """The error about a step that a run does not have."""
+    return FlowNotFound(
+        f'Flow "{run.flow_slug}" has no step "{slug}"', hint=f"Its steps are {', '.join(known)}."
+    )
 
 
 @contextlib.contextmanager

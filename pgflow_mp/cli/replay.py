@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
-from pgflow_mp.cli.known_runs import open_run
+from pgflow_mp.cli.known_runs import no_step, not_here, open_run
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
 
@@ -132,9 +132,7 @@ def _check_step(conn: Any, run: RunRow, step: str, index: int) -> bool:
 
     steps = {row.step_slug: row for row in engine.run_progress(conn, run.run_id)}
     if step not in steps:
-        raise FlowNotFound(
-            f'Flow "{run.flow_slug}" has no step "{step}"', hint=f"Its steps are {', '.join(steps)}."
-        )
+        raise no_step(run, step, steps)
     row = steps[step]
     if row.initial_tasks is None or row.started_at is None:
         raise InputError(
@@ -169,10 +167,7 @@ def _load(item: _Item, flow: str | None, again: str) -> Flow:
             if found.slug == run.flow_slug:
                 return found
             here.append(found.slug)
-    raise FlowNotFound(
-        f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {', '.join(here)})",
-        hint=f"Name the file or module that holds it: {again} FLOW",
-    )
+    raise not_here(run, here, f"Name the file or module that holds it: {again} FLOW")
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.reuse_options import add_reuse
 from pgflow_mp.cli.taking import check_steps, find_reuse
 from pgflow_mp.cli.working import add_work, watching
-from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
+from pgflow_mp.errors import InputError, PgflowError
 
 if TYPE_CHECKING:
     from pgflow_mp.cli.asked import Asked
@@ -180,13 +180,13 @@ def _find(job: Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None, b
 
 def flow_of(job: Job, run: RunRow) -> FlowFacts:
     """The flow of a run that exists. Raises FlowNotFound."""
+    from pgflow_mp.cli.known_runs import not_here
+
     flow = next((flow for flow in job.flows if flow.slug == run.flow_slug), None)
     if flow is None:
-        here = ", ".join(flow.slug for flow in job.flows)
-        raise FlowNotFound(
-            f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {here})",
-            hint=f"Name the file or module that holds it: {command('run')} FLOW --resume {run.run_id}",
-        )
+        again = f"{command('run')} FLOW --resume {run.run_id}"
+        here = (flow.slug for flow in job.flows)
+        raise not_here(run, here, f"Name the file or module that holds it: {again}")
     return flow
 
 
