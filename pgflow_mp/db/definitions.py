@@ -147,6 +147,15 @@ def added_steps(conn: Connection, flow_slug: str) -> list[str]:
     return [cast(str, row[0]) for row in rows]
 
 
+def no_flow(flow_slug: str) -> FlowNotFound:
+    """The error about a flow that is not stored, for whoever starts a run of it."""
+    return FlowNotFound(
+        f"There is no flow '{flow_slug}' in the database",
+        hint="Start a worker that serves it, or create it by hand: python -m pgflow_mp compile FLOW "
+        "prints the SQL.",
+    )
+
+
 def _missing(conn: Connection, flow_slug: str) -> FlowNotFound:
     row = conn.execute(
         "select pg_get_userbyid(nspowner)::text from pg_namespace where nspname = 'pgflow'"

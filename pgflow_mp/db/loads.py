@@ -19,7 +19,7 @@ from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.keeper import Keeper, Stopped, first_line
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.wire import Int4Array, RawJson, RawJsonArray
-from pgflow_mp.errors import DatabaseUnavailable, FlowNotFound, InputError, RunNotFound
+from pgflow_mp.errors import DatabaseUnavailable, InputError, RunNotFound
 
 PAGE_BYTES: Final = 64_000
 MOST_ITEMS: Final = 20_000
@@ -322,10 +322,6 @@ def _refused(keeper: Keeper, error: Exception, flow_slug: str) -> Exception:
     if conn is None or not isinstance(error, psycopg.Error) or connection.is_transient(error):
         return unavailable(error)
     if error.sqlstate == "PF006" and not definitions.queues(conn, flow_slug):
-        return FlowNotFound(
-            f"There is no flow '{flow_slug}' in the database",
-            hint="Start a worker that serves it, or create it by hand: python -m pgflow_mp compile FLOW "
-            "prints the SQL.",
-        )
+        return definitions.no_flow(flow_slug)
     hint = "Start it with its input as one value." if error.sqlstate == "PF006" else ""
     return InputError((error.diag.message_primary or first_line(error)).strip(), hint=hint)

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple, cast
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, rights
+from pgflow_mp.db import connection, definitions, engine, rights
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.loads import NO_LOAD
 from pgflow_mp.db.wire import RawJson
-from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
+from pgflow_mp.errors import InputError, RunNotFound
 
 LONGEST: Final = 200
 """Characters of a key."""
@@ -141,11 +141,7 @@ def _started(conn: Connection, flow_slug: str, query: str, arguments: tuple[Any,
     try:
         row = conn.execute(query.encode(), arguments).fetchone()
     except psycopg.errors.ForeignKeyViolation:
-        raise FlowNotFound(
-            f"There is no flow '{flow_slug}' in the database",
-            hint="Start a worker that serves it, or create it by hand: python -m pgflow_mp compile FLOW "
-            "prints the SQL.",
-        ) from None
+        raise definitions.no_flow(flow_slug) from None
     except psycopg.errors.InsufficientPrivilege:
         raise
     except psycopg.Error as error:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import psycopg
 
-from pgflow_mp.db import connection, engine, reusing
+from pgflow_mp.db import connection, definitions, engine, reusing
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.reusing import Reuse
-from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
+from pgflow_mp.errors import InputError, RunNotFound
 
 
 def check_priority(priority: int) -> None:
@@ -42,11 +42,7 @@ def start_once(
         except psycopg.errors.UniqueViolation:  # somebody was quicker
             pass
         except psycopg.errors.ForeignKeyViolation:
-            raise FlowNotFound(
-                f"There is no flow '{flow_slug}' in the database",
-                hint="Start a worker that serves it, or create it by hand: python -m pgflow_mp compile FLOW "
-                "prints the SQL.",
-            ) from None
+            raise definitions.no_flow(flow_slug) from None
         except psycopg.Error as error:
             if connection.is_transient(error):
                 raise
