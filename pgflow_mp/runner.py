@@ -15,10 +15,10 @@ from uuid import UUID, uuid4
 import psycopg
 
 from pgflow_mp import redaction
-from pgflow_mp.client import adopting, feeding_items
+from pgflow_mp.client import adopting, feeding_items, keyed_runs
 from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.typed_outputs import whole_output
-from pgflow_mp.db import connection, engine, loads, recovery, run_keys, schema
+from pgflow_mp.db import connection, engine, loads, recovery, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import tasks
 from pgflow_mp.db.starting import start_once
@@ -231,12 +231,7 @@ def run(
     """
     reentry.refuse("run()")
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
-    if key is not None:
-        run_keys.check_key(key)
-        if run_id is not None:
-            raise InputError(
-                "key and run_id exclude each other", hint="The run of a key has an id of its own."
-            )
+    keyed_runs.check_name(key, run_id)
     taken = reuse_of(flow, from_run, reuse, key)
     drawn = feeding_items.is_drawn(flow, input, params)
     encoded: bytes | None = encode_input((params or {}) if drawn else input, nulls=flow.nulls)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 
-import msgspec
 import psycopg
 
-from pgflow_mp.db import definitions, engine, later_steps, schema
+from pgflow_mp.client import keyed_runs
+from pgflow_mp.db import engine, later_steps, schema
 from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.errors import ShapeMismatch
 from pgflow_mp.flows.flow import Flow
-from pgflow_mp.flows.shapes import definition
 
 
 def adopt(dsn: str, flow: Flow, run_id: str, how: str) -> None:
@@ -21,7 +21,7 @@ def adopt(dsn: str, flow: Flow, run_id: str, how: str) -> None:
     """
     with (
         Keeper(dsn, prepare=schema.check) as keeper,
-        contextlib.suppress(psycopg.errors.InsufficientPrivilege),
+        contextlib.suppress(psycopg.errors.InsufficientPrivilege, ShapeMismatch),
     ):
         conn = keeper.begin()
         run = engine.get_run(conn, run_id)
@@ -29,9 +29,5 @@ def adopt(dsn: str, flow: Flow, run_id: str, how: str) -> None:
             return
         if not later_steps.are_lacking(conn, run_id, flow.steps):
             return
-        if how != "skip":
-            shape = msgspec.json.encode(definition(flow))
-            found = definitions.ensure(conn, flow.slug, shape, queue_mode=flow.queues, how=how)
-            if found.status == "mismatch":
-                return
+        keyed_runs.ensure_flow(conn, flow, how)
         later_steps.add(conn, run_id)

@@ -24,7 +24,7 @@ from pgflow_mp.client.following import Follower
 from pgflow_mp.client.retried import Indexes, Retry, choice_of
 from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.run_handles import Run, check_step
-from pgflow_mp.db import connection, engine, patience, run_keys, schema
+from pgflow_mp.db import connection, engine, patience, schema
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import Hints
@@ -326,12 +326,7 @@ def _watch(conn: Connection, look: Callable[[], bool], run: bytes, deadline: flo
 
 def _new_id(given: str | None, key: str | None = None) -> str:
     """The id of a run to be started, one that nobody has yet unless it is ``given``. Raises InputError."""
-    if key is not None:
-        run_keys.check_key(key)
-        if given is not None:
-            raise InputError(
-                "key and run_id exclude each other", hint="The run of a key has an id of its own."
-            )
+    keyed_runs.check_name(key, given)
     wanted = _uuid(given) if given is not None else str(uuid.uuid4())
     if wanted is None:
         raise InputError(f"{given!r} cannot be the id of a run", hint="Run ids are uuids.")

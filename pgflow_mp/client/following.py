@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 
 import psycopg
 
+from pgflow_mp.client.run_handles import check_step
 from pgflow_mp.db import connection
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.hints import Hints
@@ -23,7 +24,7 @@ from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.reads import finished, runs
 from pgflow_mp.db.reads.finished import END, EndedItems, IndexSet
 from pgflow_mp.db.reads.runs import StepRow
-from pgflow_mp.errors import DatabaseUnavailable, FlowNotFound, RunNotFound, WaitTimeout
+from pgflow_mp.errors import DatabaseUnavailable, RunNotFound, WaitTimeout
 
 PAUSES: Final = (0.05, 1.0)
 """Seconds between looks: after one that found something, and the longest."""
@@ -94,11 +95,7 @@ class Follower:
         if view is None:
             raise RunNotFound(f"Run not found: {self._run_id}")
         steps = {row.step_slug: row for row in view[1]}
-        if self._slug not in steps:
-            raise FlowNotFound(
-                f'Step "{self._slug}" does not exist in flow "{view[0].flow_slug}"',
-                hint=f"Steps there: {', '.join(steps)}.",
-            )
+        check_step(steps, self._slug, view[0].flow_slug)
         self.run, self.step = view[0], steps[self._slug]
         return self.run.status != "started" or self.step.status in _OVER
 

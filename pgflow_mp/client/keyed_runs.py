@@ -30,6 +30,15 @@ def nothing_heard(_items: int) -> None:
     """Nobody wants to know how many there are."""
 
 
+def check_name(key: str | None, run_id: str | None) -> None:
+    """Raise InputError for what can be no key, and for one beside the id of a run."""
+    if key is None:
+        return
+    run_keys.check_key(key)
+    if run_id is not None:
+        raise InputError("key and run_id exclude each other", hint="The run of a key has an id of its own.")
+
+
 def ensure_flow(conn: Connection, flow: Flow, mode: str) -> None:
     """Create the flow, or compare it with the one that is stored; ``mode`` is as of ``--compile``.
 
