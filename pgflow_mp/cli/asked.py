@@ -200,7 +200,7 @@ def write_asked(
             file.writelines(counted(pieces, None, asked.name, shows=shows))
     else:
         total = _total(conn, run_id, asked.step) if shows and sys.stderr.isatty() else None
-        elements = counted(_elements(conn, run_id, asked), total, asked.step, shows=shows)
+        elements = counted(elements_of(conn, run_id, asked), total, asked.step, shows=shows)
         write_elements(asked, elements, results, hint)
     return size_of(asked)
 
@@ -231,7 +231,8 @@ def _total(conn: psycopg.Connection[tuple[Any, ...]], run_id: str, step: str) ->
     return next((row.initial_tasks for row in view[1] if row.step_slug == step), None) if view else None
 
 
-def _elements(conn: psycopg.Connection[tuple[Any, ...]], run_id: str, asked: Asked) -> Iterator[bytes]:
+def elements_of(conn: psycopg.Connection[tuple[Any, ...]], run_id: str, asked: Asked) -> Iterator[bytes]:
+    """The results of a map one by one, or the one of another step."""
     from pgflow_mp.db.reads import documents
 
     assert asked.step is not None  # noqa: S101 - the whole output is a document

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING
 
-from pgflow_mp.cli.asked import Asked, check_place, write_asked, write_elements
+from pgflow_mp.cli.asked import Asked, check_place, elements_of, write_asked, write_elements
 from pgflow_mp.cli.command_line import database_choice, table_target, wanted_items
 from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.known_runs import no_step, open_run
@@ -100,7 +100,7 @@ def execute(args: argparse.Namespace) -> int:
                 f"What there is of its items: {advice}",
             )
         if table is not None:
-            _write_table(database, conn, run, step, table, wanted)
+            _write_table(database, conn, run, step, asked, table, wanted)
         elif wanted.any:
             _write_items(conn, run, step, asked, wanted, results, hint)
         else:
@@ -118,18 +118,24 @@ def _write_items(
     hint: str,
 ) -> None:
     from pgflow_mp.cli.bars import counted
-    from pgflow_mp.db.reads.records import iter_records
     from pgflow_mp.observe.text import plural
+
+    found = _wanted_elements(conn, run, step, wanted)
+    total = step.initial_tasks if wanted.statuses is None else None
+    elements = counted(found, total, step.step_slug, shows=asked.is_seen_apart(results))
+    count = write_elements(asked, elements, results, hint)
+    if asked.name != "-":
+        print(f"{plural(count, 'item')} of {step.step_slug} in {asked.name}", file=sys.stderr)
+    tell_unmet(wanted, count)
+
+
+def _wanted_elements(conn: Connection, run: RunRow, step: StepRow, wanted: WantedItems) -> Iterator[bytes]:
+    from pgflow_mp.db.reads.records import iter_records
 
     found = iter_records(
         conn, run.run_id, step.step_slug, inputs=wanted.needs_input, statuses=wanted.statuses
     )
-    total = step.initial_tasks if wanted.statuses is None else None
-    records = counted(found, total, step.step_slug, shows=asked.is_seen_apart(results))
-    count = write_elements(asked, map(wanted.write, records), results, hint)
-    if asked.name != "-":
-        print(f"{plural(count, 'item')} of {step.step_slug} in {asked.name}", file=sys.stderr)
-    tell_unmet(wanted, count)
+    return map(wanted.write, found)
 
 
 def _write_table(
@@ -137,27 +143,20 @@ def _write_table(
     conn: Connection,
     run: RunRow,
     step: StepRow,
+    asked: Asked,
     target: TableTarget,
     wanted: WantedItems,
 ) -> None:
     from pgflow_mp.cli.bars import counted
     from pgflow_mp.cli.connecting import describe
-    from pgflow_mp.db.reads import documents
-    from pgflow_mp.db.reads.records import iter_records
     from pgflow_mp.observe.text import plural
 
     count = 0
     with target.open(database.dsn, describe(target.dsn or database.dsn)) as table:
-        elements: Iterable[bytes]
         if wanted.any:
-            found = iter_records(
-                conn, run.run_id, step.step_slug, inputs=wanted.needs_input, statuses=wanted.statuses
-            )
-            elements = map(wanted.write, found)
-        elif step.step_type == "map":
-            elements = documents.iter_map_output(conn, run.run_id, step.step_slug)
+            elements = _wanted_elements(conn, run, step, wanted)
         else:
-            elements = [documents.step_output(conn, run.run_id, step.step_slug) or b"null"]
+            elements = elements_of(conn, run.run_id, asked)
         total = step.initial_tasks if wanted.statuses is None else None
         for element in counted(elements, total, step.step_slug):
             table.sink.write(element)
