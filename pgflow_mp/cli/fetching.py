@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import IO, TYPE_CHECKING
 
 from pgflow_mp.cli.asked import Asked, check_place, elements_of, write_asked, write_elements
@@ -120,22 +121,25 @@ def _write_items(
     from pgflow_mp.cli.bars import counted
     from pgflow_mp.observe.text import plural
 
-    found = _wanted_elements(conn, run, step, wanted)
     total = step.initial_tasks if wanted.statuses is None else None
-    elements = counted(found, total, step.step_slug, shows=asked.is_seen_apart(results))
-    count = write_elements(asked, elements, results, hint)
+    with contextlib.closing(_wanted_elements(conn, run, step, wanted)) as found:
+        elements = counted(found, total, step.step_slug, shows=asked.is_seen_apart(results))
+        count = write_elements(asked, elements, results, hint)
     if asked.name != "-":
         print(f"{plural(count, 'item')} of {step.step_slug} in {asked.name}", file=sys.stderr)
     tell_unmet(wanted, count)
 
 
-def _wanted_elements(conn: Connection, run: RunRow, step: StepRow, wanted: WantedItems) -> Iterator[bytes]:
+def _wanted_elements(
+    conn: Connection, run: RunRow, step: StepRow, wanted: WantedItems
+) -> Generator[bytes, None, None]:
+    """To be closed before the connection: it is one transaction."""
     from pgflow_mp.db.reads.records import iter_records
 
-    found = iter_records(
-        conn, run.run_id, step.step_slug, inputs=wanted.needs_input, statuses=wanted.statuses
-    )
-    return map(wanted.write, found)
+    with contextlib.closing(
+        iter_records(conn, run.run_id, step.step_slug, inputs=wanted.needs_input, statuses=wanted.statuses)
+    ) as found:
+        yield from map(wanted.write, found)
 
 
 def _write_table(
@@ -152,9 +156,13 @@ def _write_table(
     from pgflow_mp.observe.text import plural
 
     count = 0
-    with target.open(database.dsn, describe(target.dsn or database.dsn)) as table:
+    elements: Iterator[bytes]
+    with (
+        target.open(database.dsn, describe(target.dsn or database.dsn)) as table,
+        contextlib.ExitStack() as ending,
+    ):
         if wanted.any:
-            elements = _wanted_elements(conn, run, step, wanted)
+            elements = ending.enter_context(contextlib.closing(_wanted_elements(conn, run, step, wanted)))
         else:
             elements = elements_of(conn, run.run_id, asked)
         total = step.initial_tasks if wanted.statuses is None else None

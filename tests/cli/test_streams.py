@@ -79,6 +79,18 @@ def test_what_was_asked_for_and_cannot_be_written_is_an_error(prints: Cli) -> No
     assert (head.err, len(head.out.splitlines())) == ("", 1)  # a reader that has enough is no error
 
 
+def test_results_and_retries_with_streams_that_take_nothing(cli: Cli) -> None:
+    (cli.cwd / "wide.py").write_text(
+        "from pgflow_mp import Flow\nflow = Flow('wide')\n"
+        "@flow.map\ndef a(x: int) -> str:\n    return 'x' * 200\n"
+    )
+    run_id = cli("run", "wide.py", "--input", json.dumps([1] * 1200), "--workers", "1", "--json").json[
+        "run_id"
+    ]
+    (head,) = shell(cli, (f"results {run_id} a --fields index,value", "| head -1"))
+    assert (head.err, len(head.out.splitlines())) == ("", 1)
+
+
 def test_what_is_opened_gets_none_of_the_numbers_of_standard_streams(tmp_path: Path) -> None:
     code = (
         "import socket, subprocess, sys\nfrom pgflow_mp import streams\nstreams.guard()\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
 from uuid import UUID
@@ -26,10 +26,10 @@ def iter_records(
     *,
     inputs: bool,
     statuses: Sequence[str] | None = None,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """The items of a step that have one of these ``statuses`` (None: all) in index order, as of one moment.
 
-    The input is there if ``inputs`` are wanted.
+    The input is there if ``inputs`` are wanted. It is one transaction: who may leave early closes it first.
     """
     query = (
         "select item_index, status, attempts, case when %s::boolean then input end, output, error, "
