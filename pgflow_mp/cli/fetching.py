@@ -67,13 +67,13 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.cli.output import stdout_for_results
 
     wanted = wanted_items(args)
-    format = check_place("--output", args.output, args.format, "--format")
+    table = table_target(args)
+    format = None if table else check_place("--output", args.output, args.format, "--format")
     if wanted.follow and format not in (None, "jsonl"):
         raise InputError(
             f"--follow writes items as they end, a line each: nothing can be {format} before its end",
             hint="Write .jsonl, or leave --follow away and ask for the file when the step is done.",
         )
-    table = table_target(args)
     words = [args.run, *([args.step] if args.step else [])]
     with (
         stdout_for_results() as results,
