@@ -76,7 +76,7 @@ def _main(arguments: list[str]) -> int:
 
     logs.set_up(args.log_level, args.log_format)
     status: int = module.execute(args)
-    if verb in _PRINTING or getattr(args, "json", False) or getattr(args, "print", False):
+    if verb in _PRINTING or any(getattr(args, name, False) for name in ("json", "print", "dry_run")):
         _check_written()
     return status
 

@@ -87,13 +87,15 @@ def test_results_and_retries_with_streams_that_take_nothing(cli: Cli) -> None:
     run_id = cli("run", "wide.py", "--input", json.dumps([1] * 1200), "--workers", "1", "--json").json[
         "run_id"
     ]
-    head, table = shell(
+    head, table, unread = shell(
         cli,
         (f"results {run_id} a --fields index,value", "| head -1"),
         (f"results {run_id} a --into '#wide'", ">&-"),
+        (f"retry {run_id} wide.py --dry-run", ">/dev/full"),
     )
     assert (head.err, len(head.out.splitlines())) == ("", 1)
     assert (table.code, "1,200 items of a in table wide" in table.err) == (0, True), table
+    assert (unread.code, "No space left" in unread.err) == (1, True), unread
 
 
 def test_what_is_opened_gets_none_of_the_numbers_of_standard_streams(tmp_path: Path) -> None:
