@@ -10,7 +10,7 @@ import textwrap
 from typing import Final, TextIO
 
 from pgflow_mp.errors import ConfigError, DatabaseError, FlowDefinitionError, InputError, PgflowError
-from pgflow_mp.redaction import printable
+from pgflow_mp.redaction import printable, redact
 
 OK: Final = 0
 RUN_FAILED: Final = 1
@@ -69,6 +69,11 @@ def explain(error: BaseException) -> BaseException:
             "There is no directory for sockets and temporary files: none of the usual ones can be written",
             hint="Set TMPDIR to a directory that can be written and has a short path.",
         )
+    if isinstance(error, UnicodeEncodeError) and 0xDC80 <= (code := ord(error.object[error.start])) <= 0xDCFF:
+        return InputError(  # so the system hands over bytes of the command line and the environment
+            f"{redact(error.object)[:200]}: byte 0x{code - 0xDC00:x} is not UTF-8",
+            hint="Names, values and connection strings are texts: type them in a UTF-8 locale.",
+        )
     if isinstance(error, OSError) and error.filename is not None:
         return PgflowError(f"{os.fsdecode(error.filename)}: {error.strerror}")
     return error
@@ -76,7 +81,6 @@ def explain(error: BaseException) -> BaseException:
 
 def _from_database(error: Exception) -> PgflowError:
     from pgflow_mp.db.connection import is_connection_lost
-    from pgflow_mp.redaction import redact
 
     text = redact(str(error).strip()).partition("\nCONTEXT:")[0]
     state = getattr(error, "sqlstate", None) or ""

@@ -125,6 +125,21 @@ def test_the_name_that_a_message_begins_with_keeps_its_letters(
     assert f"error: {shown}" in capsys.readouterr().err
 
 
+def test_an_argument_that_is_no_text_is_the_mistake_of_whoever_gave_it(cli: Cli) -> None:
+    (cli.cwd / "one.py").write_text(
+        "from pgflow_mp import Flow\nflow = Flow('one')\n@flow.map\ndef a(x: int) -> int:\n    return x\n"
+    )
+    run_id = cli("run", "one.py", "--input", "[1]", "--workers", "1", "--json").json["run_id"]
+    for words in (
+        ["status", "caf\udce9"],
+        ["retry", run_id, "--error", "caf\udce9"],
+        ["results", run_id, "a", "--fields", "caf\udce9"],
+        ["results", run_id, "a", "--into", '#"caf\udce9"'],
+        ["results", run_id, "a", "--into", "host=caf\udce9#rows"],
+    ):
+        assert_one_screen(cli(*words), 2, "caf\\udce9", "byte 0xe9 is not UTF-8", "UTF-8 locale")
+
+
 def test_a_user_without_a_home_is_told_to_name_a_place(tmp_path: Path) -> None:
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs to be root to become somebody else")

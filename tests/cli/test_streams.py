@@ -84,9 +84,8 @@ def test_results_and_retries_with_streams_that_take_nothing(cli: Cli) -> None:
         "from pgflow_mp import Flow\nflow = Flow('wide')\n"
         "@flow.map\ndef a(x: int) -> str:\n    return 'x' * 200\n"
     )
-    run_id = cli("run", "wide.py", "--input", json.dumps([1] * 1200), "--workers", "1", "--json").json[
-        "run_id"
-    ]
+    items = json.dumps([1] * 1200)
+    run_id = cli("run", "wide.py", "--input", items, "--workers", "1", "--json").json["run_id"]
     head, table, unread = shell(
         cli,
         (f"results {run_id} a --fields index,value", "| head -1"),
