@@ -14,6 +14,7 @@ from typing import Any, Final, LiteralString, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 from psycopg.rows import Row
+from psycopg.waiting import Ready, Wait
 
 R = TypeVar("R")
 
@@ -54,9 +55,27 @@ class PatientConnection(psycopg.Connection[Row]):
 
     def wait(self, gen: Generator[Any, Any, R], *args: Any, **options: Any) -> R:
         """Wait for an answer. Raises OperationalError, and closes the connection, if it fails to come."""
+        if self._pipeline is not None:
+            gen = self._sending(gen)
         if self.silence is not None:
             gen = self._bounded(gen, self.silence)
         return super().wait(gen, *args, **options)
+
+    def _sending(self, gen: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+        """``gen``, but what is unsent is sent where it would only wait for the answer.
+
+        psycopg leaves it so in a pipeline whose last statement is larger than the buffers between us and the
+        server: both would wait for ever.
+        """
+        try:
+            wanted = next(gen)
+            while True:
+                unsent = wanted == Wait.R and self.pgconn.flush() == 1
+                ready = yield Wait.RW if unsent else wanted
+                wanted = gen.send(ready & Ready.R if unsent else ready)
+        except StopIteration as stop:
+            result: R = stop.value
+            return result
 
     def _bounded(self, gen: Generator[Any, Any, R], limit: float) -> Generator[Any, Any, R]:
         """``gen`` with a look at the clock at every wake-up; psycopg wakes it up ten times a second."""

@@ -51,6 +51,13 @@ def keeper(dsn: str) -> Iterator[Keeper]:
         yield keeper
 
 
+def test_items_larger_than_any_buffer_on_the_way(known: Connection, dsn: str) -> None:
+    run_id = str(uuid.uuid4())
+    with Keeper(dsn, silence=3, give_up_after=3) as keeper:
+        assert loads.load(keeper, "f", batches([1, 1], 12_000_000), run_id) == 2
+    assert [length > 12_000_000 for _, _, length in pages(known, run_id)] == [True, True]
+
+
 @pytest.mark.parametrize(
     ("sizes", "length"), [([1] * 3000, 60), ([30_000], 20), ([0, 5, 0], 3), ([50_000], 0), ([3, 1], 300_000)]
 )
