@@ -252,6 +252,31 @@ class Db:
             yield
 
 
+@contextmanager
+def without_waiting(db: Db) -> Iterator[None]:
+    """Fails if a statement waits for a lock that somebody has, as the server tells after a millisecond.
+
+    For superusers, outside of transactions.
+    """
+    said: list[str] = []
+
+    def listen(notice: psycopg.errors.Diagnostic) -> None:
+        if notice.severity_nonlocalized == "LOG":
+            said.append(notice.message_primary or "")
+
+    names = ("deadlock_timeout", "log_lock_waits", "client_min_messages")
+    for name, value in zip(names, ("1ms", "on", "log"), strict=True):
+        db.do(f"set {name} = '{value}'")
+    db.conn.add_notice_handler(listen)
+    try:
+        yield
+    finally:
+        db.conn.remove_notice_handler(listen)
+        for name in names:
+            db.do(f"reset {name}")
+    assert said == []
+
+
 class Refusal:
     """SQLSTATE, text and constraint of a refused statement."""
 

@@ -72,9 +72,8 @@ def test_beside_a_claim_of_many_small_maps_another_gets_as_many_others_without_w
 ) -> None:
     arena.do("select count(pgflow.start_run('f', '[1]')) from generate_series(1, 200)")
     held = {lease.run for lease in claim_work(open_transaction).leases}
-    began = time.monotonic()
-    found = {lease.run for lease in claim_work(arena, worker=OTHER).leases}
-    assert time.monotonic() - began < 0.4
+    with helpers.without_waiting(arena):
+        found = {lease.run for lease in claim_work(arena, worker=OTHER).leases}
     assert (len(held), len(found), held & found) == (64, 64, set())
 
 
@@ -120,9 +119,8 @@ def test_a_claimer_passes_over_what_others_lease_from_where_there_is_more(
     start(arena, "f", list(range(30)))
     (held,) = claim_work(open_transaction, 3, OTHER).leases
     other = start(arena, "f", list(range(30)))
-    begun = time.monotonic()
-    assert [x.run for x in claim_work(arena, 10).leases] == [other]
-    assert time.monotonic() - begun < 0.3
+    with helpers.without_waiting(arena):
+        assert [x.run for x in claim_work(arena, 10).leases] == [other]
     assert held.run != other
 
 
@@ -179,9 +177,8 @@ def test_whoever_hands_back_and_waits_for_a_settlement_keeps_no_claimer_waiting(
     complete_parts(open_transaction, run, [(1, 0, 10)])
     waiting = crew.threads.submit(release, Db(crew.connections[0]), run, [(1, 20, 10)])
     time.sleep(0.1)
-    begun = time.monotonic()
-    assert claim_work(arena, 10, OTHER).bounds == [(50, 60)]
-    assert time.monotonic() - begun < 0.3
+    with helpers.without_waiting(arena):
+        assert claim_work(arena, 10, OTHER).bounds == [(50, 60)]
     assert not waiting.done()
     open_transaction.conn.commit()
     assert waiting.result(10) == 10
