@@ -115,7 +115,7 @@ HOSTILE += ['Crashed: step "' * 30, "0x" * 200, "a@b." * 100, "{'a': " * 70]
 
 @pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:8])
 def test_no_text_is_slow(text: str) -> None:
-    began = time.perf_counter()
+    began = time.thread_time()
     fold(text * 100)
     kind_of(text * 100)
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
