@@ -47,7 +47,7 @@ def ensure(db: Db, *steps: dict[str, Any], mode: str = "flow") -> str:
     return str(db.value("select pgflow.ensure_flow_compiled('f', %s, %s) ->> 'status'", given, mode))
 
 
-def audited(db: Db, run: Any) -> None:
+def sound(db: Db, run: Any) -> None:
     assert audit_run(db.conn, str(run)) == []
 
 
@@ -78,11 +78,11 @@ def test_a_flow_is_extended_by_the_steps_that_only_the_code_has(db: Db, steps: l
     drain(db, "f")
     assert statuses(db, run) == {"a": "completed", "b": "completed"}
     assert run_row(db, run).output == {"b": 0}
-    audited(db, run)
+    sound(db, run)
     later = start(db, "f")
     drain(db, "f", {"a": [1]})
     assert set(statuses(db, later).values()) == {"completed"}
-    audited(db, later)
+    sound(db, later)
 
 
 def test_a_runs_output_is_that_of_the_leaves_that_it_has(db: Db) -> None:
@@ -107,7 +107,7 @@ def test_a_failed_run_goes_on_with_the_steps_that_it_began_with(db: Db) -> None:
     db.do("select pgflow.retry_failed_tasks(%s)", run)
     drain(db, "f")
     assert run_row(db, run).output == {"b": 0}
-    audited(db, run)
+    sound(db, run)
 
 
 def test_new_steps_have_the_options_of_the_code_and_old_maps_keep_their_storage(db: Db) -> None:

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from pgflow_mp.testing.audit import audit_run
-
 from .helpers import WORKER, Db, complete, event_names, reasons, run_row, start, state, statuses
 from .range_work import claim_work, complete_parts, hired, parts_of
-from .test_extend_flow import take_over
+from .test_extend_flow import sound, take_over
 from .test_get_flow_shape import shape_step
 
 STORAGES = pytest.mark.parametrize("storage", ["tasks", "ranges"])
@@ -52,10 +50,6 @@ def work_off(db: Db, outputs: dict[str, Any] | None = None) -> None:
 def added(db: Db, run: uuid.UUID) -> list[str]:
     found: list[str] = db.value("select pgflow.add_new_steps(%s)", run)
     return found
-
-
-def sound(db: Db, run: uuid.UUID) -> None:
-    assert audit_run(db.conn, str(run)) == []
 
 
 @STORAGES

@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 from psycopg.types.json import Jsonb
 
-from pgflow_mp.testing.audit import audit_run
-
 from .helpers import WORKER, Db, complete, event_names, run_row, state, statuses, tasks
 from .range_work import claim_work, hired
-from .test_extend_flow import take_over
+from .test_extend_flow import sound, take_over
 from .test_get_flow_shape import shape_step
 from .test_new_steps import work_off
 
@@ -46,10 +44,6 @@ def defined(db: Db, *steps: dict[str, Any], storage: str = "ranges") -> None:
 def taken(db: Db, run: uuid.UUID) -> list[tuple[Any, ...]]:
     rows = db.rows("select step_slug, taken, items, indexes::text from pgflow.run_reuses(%s)", run)
     return [tuple(vars(row).values()) for row in rows]
-
-
-def sound(db: Db, run: uuid.UUID) -> None:
-    assert audit_run(db.conn, str(run)) == []
 
 
 @STORAGES
