@@ -1,0 +1,133 @@
+"""How long items took: counts by time on a logarithmic axis, with the median, p99 and the tail behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from pgflow_mp.observe.drawings.svg import count, drawing, element, label, places, seconds, ticks, title
+from pgflow_mp.observe.text import plural
+
+_WIDTH: Final = 640.0
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 18.0, 40.0, 190.0
+_NAME: Final = 90.0
+"""Pixels that the name of a mark needs."""
+
+
+class TimeBucket(NamedTuple):
+    """``items`` took at least ``low`` and less than ``high`` seconds; ``low`` may be 0."""
+
+    low: float
+    high: float
+    items: int
+
+
+def quantile(buckets: Sequence[TimeBucket], share: float) -> float:
+    """The time within which ``share`` of the items ended, as buckets tell; ValueError without items."""
+    whole = sum(each.items for each in buckets)
+    wanted, before = share * whole, 0
+    for each in sorted(buckets):
+        if each.items and before + each.items >= wanted:
+            inside = (wanted - before) / each.items
+            low = each.low or each.high / 2
+            return float(low * (each.high / low) ** inside)
+        before += each.items
+    return max(each.high for each in buckets if each.items)
+
+
+def histogram(
+    buckets: Sequence[TimeBucket],
+    *,
+    p50: float | None = None,
+    p99: float | None = None,
+    slowest: float | None = None,
+    name: str = "Item times",
+) -> str:
+    """Draw the buckets, with marks at times that are known exactly, or as the buckets tell."""
+    filled = sorted(each for each in buckets if each.items > 0 and each.high > each.low >= 0)
+    if not filled:
+        return drawing(
+            "histogram", 400, 40, name, "no item has ended", [label(8, 24, "no item has ended", "faint")]
+        )
+    p50 = quantile(filled, 0.5) if p50 is None else p50
+    p99 = quantile(filled, 0.99) if p99 is None else p99
+    slowest = filled[-1].high if slowest is None else slowest
+    low = math.log10(filled[0].low or filled[0].high / 2)
+    high = math.log10(max(filled[-1].high, slowest))
+    if high - low < 1:  # of times that are all alike a decade is shown
+        low, high = (low + high - 1) / 2, (low + high + 1) / 2
+
+    def x_of(time: float) -> float:
+        share = (math.log10(max(time, 1e-9)) - low) / (high - low)
+        return _LEFT + (_WIDTH - _LEFT - _RIGHT) * min(1.0, max(0.0, share))
+
+    levels = ticks(max(each.items for each in filled))
+    parts = []
+    for level in levels:
+        y = _y_of(level / levels[-1])
+        parts.append(
+            element("path", class_="grid", d=f"M{places(_LEFT)} {places(y)}H{places(_WIDTH - _RIGHT)}")
+        )
+        parts.append(label(_LEFT - 6, y + 4, count(level), "faint end"))
+    times = _round_times(low, high, _WIDTH - _LEFT - _RIGHT)
+    parts += [label(x_of(time), _BOTTOM + 16, seconds(time), "faint mid") for time in times]
+    for each in filled:
+        left, right = x_of(each.low or each.high / 2), x_of(each.high)
+        y = min(_y_of(each.items / levels[-1]), _BOTTOM - 1.5)  # a single item in a million is seen
+        told = f"{seconds(each.low)} to {seconds(each.high)}: {plural(each.items, 'item')}"
+        bar = element(
+            "rect",
+            title(told),
+            class_="bar tail" if each.low >= p99 else "bar",
+            x=left,
+            y=y,
+            width=max(0.8, right - left - 0.6),
+            height=_BOTTOM - y,
+        )
+        parts.append(bar)
+    whole = sum(each.items for each in filled)
+    parts += _marks((x_of(p50), f"p50 {seconds(p50)}"), (x_of(p99), f"p99 {seconds(p99)}"))
+    tail = sum(each.items for each in filled if each.low >= p99)
+    said = f"slowest {seconds(slowest)}" + (f"; {plural(tail, 'item')} beyond p99" if tail else "")
+    parts.append(label(_WIDTH - _RIGHT, _BOTTOM + 34, said, "faint end"))
+    parts.append(label(_LEFT, _BOTTOM + 34, f"{plural(whole, 'item')}, time on a logarithmic axis", "faint"))
+    described = f"{plural(whole, 'item')}: p50 {seconds(p50)}, p99 {seconds(p99)}, {said}"
+    return drawing("histogram", _WIDTH, _BOTTOM + 42, name, described, parts)
+
+
+def _y_of(share: float) -> float:
+    return _BOTTOM - (_BOTTOM - _TOP) * share
+
+
+def _marks(p50: tuple[float, str], p99: tuple[float, str]) -> list[str]:
+    """Dashed lines with their names above; where they are close no line crosses the other's name."""
+    upper, lower = _TOP - 24, _TOP - 9
+    if p99[0] - p50[0] >= _NAME:
+        placed = [(p50, lower, "mid"), (p99, lower, "end" if p99[0] > _WIDTH - _NAME else "mid")]
+    elif p50[0] < _LEFT + _NAME:
+        placed = [(p50, upper, "start"), (p99, lower, "start")]
+    elif p99[0] > _WIDTH - _RIGHT - _NAME:
+        placed = [(p50, lower, "end"), (p99, upper, "end")]
+    else:
+        placed = [(p50, lower, "end"), (p99, lower, "start")]
+    parts = []
+    for (x, text), high, anchor in placed:
+        parts.append(element("path", class_="mark", d=f"M{places(x)} {places(high + 4)}V{places(_BOTTOM)}"))
+        aside = {"start": -1, "mid": 0, "end": 1}[anchor]
+        parts.append(label(x + aside, high, text, f"strong {anchor}"))
+    return parts
+
+
+def _round_times(low: float, high: float, pixels: float) -> list[float]:
+    """Times that clocks have between two powers of ten, as many as have ``_NAME`` / 2 pixels each."""
+    exact = [factor * 10.0**power for power in range(-7, 2) for factor in (1.0, 2.0, 5.0)]
+    powers = [10.0**power for power in range(-7, 2)] + [60.0, 600.0, 3600.0, 36000.0, 864e3, 864e4]
+    longer = [unit * factor for unit in (60, 600, 3600, 86400, 864000) for factor in (1.0, 2.0, 5.0)]
+    found: list[float] = []
+    for time in (*powers, *exact, *longer):
+        place = math.log10(time)
+        near = (abs(place - math.log10(other)) * pixels / (high - low) < _NAME / 2 for other in found)
+        if low - 1e-9 <= place <= high + 1e-9 and not any(near):
+            found.append(time)
+    return sorted(found)

@@ -1,0 +1,223 @@
+"""Drawings of runs are well-formed, harmless whatever names are in them, bounded in size, and true."""
+
+from __future__ import annotations
+
+import random
+import re
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+
+import pytest
+
+from pgflow_mp.observe.drawings.dag import StepNode, dag
+from pgflow_mp.observe.drawings.histogram import TimeBucket, histogram, quantile
+from pgflow_mp.observe.drawings.layout import BOX_HEIGHT, BOX_WIDTH, arrange
+from pgflow_mp.observe.drawings.palette import KNOWN_STATES, STYLE
+from pgflow_mp.observe.drawings.svg import seconds, ticks
+from pgflow_mp.observe.drawings.timeline import MOST_ROWS, LaneSpan, timeline
+from pgflow_mp.observe.drawings.trend import Curve, trend
+
+HOSTILE = "</text></svg><script>alert(1)</script>\" onload='x' & \x00\x1b[31m\ud800 \u202e"
+
+
+def parsed(drawn: str) -> ET.Element:
+    """The drawing as XML without namespaces; raises where it is not well-formed."""
+    return ET.fromstring(drawn.replace(' xmlns="http://www.w3.org/2000/svg"', ""))
+
+
+def texts(drawn: str, name: str) -> list[str]:
+    return [each.text or "" for each in parsed(drawn).iter(name)]
+
+
+def hostile_drawings() -> Iterator[str]:
+    yield dag(
+        [StepNode(HOSTILE, (), HOSTILE, condition=HOSTILE, note=HOSTILE)], HOSTILE, lambda slug: f"/{slug}"
+    )
+    yield timeline(
+        [LaneSpan(HOSTILE, 0, HOSTILE, 0, 1, failed=1), LaneSpan("b", 1, "s", 0, 1)], 0, 1, HOSTILE
+    )
+    yield histogram([TimeBucket(1, 2, 3)], name=HOSTILE)
+    yield trend([Curve(HOSTILE, [(0, 1), (1, 2)])], name=HOSTILE, limit=(3, HOSTILE))
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_names_in_drawings_are_text_and_nothing_else(number: int) -> None:
+    drawn = list(hostile_drawings())[number]
+    root = parsed(drawn)
+    kinds = {each.tag for each in root.iter()}
+    assert kinds <= {"div", "svg", "title", "desc", "g", "rect", "path", "text", "a"}
+    attributes = {key for each in root.iter() for key in each.attrib}
+    assert not [key for key in attributes if key.startswith("on") or key in ("style", "src")]
+    assert re.search("[\x00-\x08\x1b\ud800\u202e]", drawn) is None
+    svg = next(root.iter("svg"))
+    assert svg.get("role") == "img"
+    assert svg.get("width") is None
+    assert "<script>" in (svg.get("aria-label") or "")
+
+
+def test_what_there_is_nothing_of_is_said() -> None:
+    assert "no steps" in dag([])
+    assert "no item has ended" in histogram([TimeBucket(1, 2, 0)])
+    for drawn in (timeline([], 0, 1), timeline([LaneSpan("w", 0, "s", 0, 1)], 5, 9), trend([], name="x")):
+        assert "nothing was recorded" in texts(drawn, "text")
+
+
+def flow_of(steps: int, seed: int) -> dict[str, list[str]]:
+    chosen = random.Random(seed)
+    return {
+        f"s{number}": [
+            f"s{each}" for each in chosen.sample(range(max(0, number - 14), number), min(number, 2))
+        ]
+        for number in range(steps)
+    }
+
+
+@pytest.mark.parametrize(
+    "parents",
+    [
+        {"only": []},
+        {"root": [], **{f"w{n}": ["root"] for n in range(23)}, "join": [f"w{n}" for n in range(23)]},
+        flow_of(60, 1),
+        flow_of(60, 2),
+        {f"c{n}": [f"c{n - 1}"] if n else [] for n in range(30)},
+    ],
+    ids=["one", "wide", "sixty", "another sixty", "chain"],
+)
+def test_boxes_lie_apart_below_their_parents_and_no_edge_passes_through_one(
+    parents: dict[str, list[str]],
+) -> None:
+    laid = arrange(parents)
+    boxes = list(laid.boxes.items())
+    for number, (_, one) in enumerate(boxes):
+        assert BOX_WIDTH / 2 <= one.middle <= laid.width - BOX_WIDTH / 2
+        assert one.top + BOX_HEIGHT <= laid.height
+        for _, other in boxes[number + 1 :]:
+            assert one.top != other.top or abs(one.middle - other.middle) >= BOX_WIDTH
+    assert set(laid.edges) == {(parent, child) for child, above in parents.items() for parent in above}
+    for (parent, child), points in laid.edges.items():
+        assert laid.boxes[parent].top < laid.boxes[child].top
+        for x, top, _ in points[1:-1]:
+            through = [step for step, box in boxes if box.top == top and abs(box.middle - x) < BOX_WIDTH / 2]
+            assert not through, f"{parent} -> {child} passes through {through}"
+    assert laid.width <= 1600, "boxes can be read without a scroll bar of their own"
+
+
+def test_steps_in_a_circle_or_of_unknown_parents_are_drawn_all_the_same() -> None:
+    drawn = dag([StepNode("a", ("b",)), StepNode("b", ("a",)), StepNode("c", ("gone",))])
+    assert {"a", "b", "c"} <= set(texts(drawn, "text"))
+
+
+def test_a_step_tells_its_state_counts_and_condition() -> None:
+    long = "parse_every_document_that_was_fetched"
+    steps = [
+        StepNode("fetch", state="completed", items=1, completed=1),
+        StepNode(long, ("fetch",), "running", True, 1_000, 900, 12, 8, 40),
+        StepNode("rare", ("fetch",), "skipped", condition="only if input contains de"),
+    ]
+    drawn = dag(steps, link=lambda slug: f"/steps/{slug}")
+    told = "running; 1,000 items; 900 completed; 12 failed; 8 running; 40 waiting for a retry; after fetch"
+    assert f"{long}: {told}" in texts(drawn, "title")
+    assert "only if input contains de" in texts(drawn, "title")
+    assert texts(drawn, "desc") == ["3 steps: 1 completed, 1 running, 1 skipped"]
+    shown = [each for each in texts(drawn, "text") if each.startswith("parse")]
+    assert shown == ["parse_eve…s_fetched"]
+    assert [each.get("href") for each in parsed(drawn).iter("a")] == [f"/steps/{each.slug}" for each in steps]
+
+
+def test_bars_never_leave_their_box() -> None:
+    drawn = dag(
+        [StepNode("a", (), "running", True, 10, 9, 9, 9, 9), StepNode("b", (), "x", True, 10**9, 1, 1, 1, 1)]
+    )
+    for each in parsed(drawn).iter("g"):
+        box = next(one for one in each.iter("rect") if one.get("class") == "box")
+        right = float(box.get("x", "")) + float(box.get("width", ""))
+        assert all(
+            float(one.get("x", "")) + float(one.get("width", "")) <= right for one in each.iter("rect")
+        )
+
+
+def spans(workers: int, lanes: int, each: int) -> Iterator[LaneSpan]:
+    chosen = random.Random(1)
+    for worker in range(workers):
+        for lane in range(lanes):
+            for place in range(each):
+                begin = 100 * place / each
+                step = f"step{chosen.randrange(12)}"
+                yield LaneSpan(f"host-{worker}:1", lane, step, begin, begin + 90 / each, 2, place % 50 == 0)
+
+
+def test_a_hundred_thousand_spans_are_a_drawing_of_bounded_size() -> None:
+    drawn = timeline(spans(100, 10, 100), 0, 100)
+    assert len(drawn) < 300_000
+    rows = [each.text for each in parsed(drawn).iter("text") if "end" in (each.get("class") or "")]
+    assert len([each for each in rows if each and "host" in each]) == MOST_ROWS - 1
+    assert rows.index("host-9:1") < rows.index("host-10:1")
+    assert "53 other workers" in rows
+    assert texts(drawn, "desc") == [
+        "1000 lanes over 1.67 min, 200,000 items of 12 steps".replace("1000", "1,000")
+    ]
+
+
+def test_a_lane_s_row_tells_how_busy_it_was() -> None:
+    two = [
+        LaneSpan("w", 0, "a", 0, 5),
+        LaneSpan("w", 0, "b", 5, 10, 4, failed=2),
+        LaneSpan("w", 1, "a", 0, 2.5),
+    ]
+    told = texts(timeline(two, 0, 10), "title")
+    assert "lane 0: 5 items, busy 100%, 2 failures" in told
+    assert "lane 1: 1 item, busy 25%" in told
+    half = timeline([LaneSpan("w", 0, "a", 0, 10, busy=0.5)], 0, 10)
+    assert "lane 0: 1 item, busy 50%" in texts(half, "title")
+    assert "full2" in half
+
+
+def test_quantiles_lie_where_the_items_are() -> None:
+    buckets = [TimeBucket(0.001, 0.002, 98), TimeBucket(1, 2, 1), TimeBucket(10, 20, 1)]
+    assert 0.001 < quantile(buckets, 0.5) < 0.002
+    assert 1 <= quantile(buckets, 0.99) <= 2
+    assert quantile(buckets, 1.0) == pytest.approx(20)
+    with pytest.raises(ValueError, match="max"):
+        quantile([], 0.5)
+
+
+def test_a_histogram_shows_the_single_item_in_the_tail() -> None:
+    drawn = histogram([TimeBucket(0.001, 0.002, 1_000_000), TimeBucket(10, 20, 1)], slowest=12.5)
+    bars = list(parsed(drawn).iter("rect"))
+    assert [each.get("class") for each in bars] == ["bar", "bar tail"]
+    assert float(bars[1].get("height", "")) >= 1.5
+    assert "10 s to 20 s: 1 item" in texts(drawn, "title")
+    assert "slowest 12.5 s; 1 item beyond p99" in texts(drawn, "text")
+
+
+@pytest.mark.parametrize("low", [0.0, 1e-7, 0.003, 2.0, 4000.0, 3e6])
+def test_any_times_fit_the_histogram(low: float) -> None:
+    drawn = parsed(histogram([TimeBucket(low, low * 1.2 or 1e-6, 7)]))
+    marks = [each.text or "" for each in drawn.iter("text")]
+    assert any(each.startswith("p50") for each in marks)
+    assert all(0 <= float(each.get("x", "-1")) <= 640 for each in drawn.iter("text"))
+
+
+def test_a_curve_has_gaps_where_nothing_is_known_and_a_bounded_number_of_points() -> None:
+    drawn = trend([Curve("a", [(0, 1), (1, 2), (2, None), (3, 4)])], name="x")
+    assert len([each for each in parsed(drawn).iter("path") if each.get("class") == "curve hue0"]) == 2
+    assert len(trend([Curve("a", [(n, n) for n in range(100_000)])], name="x")) < 20_000
+    assert texts(drawn, "desc") == ["over 3 s: a: mean 2.33, highest 4"]
+
+
+def test_times_and_axes_are_round() -> None:
+    assert [seconds(each) for each in (0, 25e-6, 0.0015, 0.9999, 59, 60, 5400, 2 * 86400)] == [
+        *("0", "25 µs", "1.5 ms", "1 s", "59 s", "1 min", "1.5 h", "2 d")
+    ]
+    assert ticks(7) == [0, 2, 4, 6, 8]
+    assert ticks(0) == [0, 1]
+
+
+def test_the_style_has_every_colour_in_both_modes_and_loads_nothing() -> None:
+    used = set(re.findall(r"var\((--pgd-\w+)\)", STYLE))
+    blocks = re.findall(r":root[^{]*\{([^}]*)\}", STYLE)
+    assert len(blocks) == 4
+    assert all(used <= set(re.findall(r"(--pgd-\w+):", block)) for block in blocks)
+    assert not re.search(r"url\(|@import|</", STYLE)
+    assert all(f"is-{state}" in dag([StepNode("a", (), state)]) for state in KNOWN_STATES)
+    assert "is-other" in dag([StepNode("a", (), "weird state")])
