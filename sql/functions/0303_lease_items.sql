@@ -224,6 +224,25 @@ as $$
       and t.worker_deaths >= 2
       and t.status = 'started'
       and t.last_worker_id = _holds_suspect.worker_id
-      and t.condemned is null
+      and t.condemned is not true
+  );
+$$;
+
+-- Whether a worker holds a task that has to be run alone: it gets nothing else meanwhile.
+create or replace function pgflow._is_to_be_alone(flow_slug text, worker_id uuid)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  select exists (
+    select 1
+    from pgflow.step_tasks t
+    where t.flow_slug = _is_to_be_alone.flow_slug
+      and t.worker_deaths >= 2
+      and t.status = 'started'
+      and t.last_worker_id = _is_to_be_alone.worker_id
+      and not t.condemned
   );
 $$;

@@ -170,7 +170,8 @@ $$;
 
 -- The queued suspects of a flow's queue, and of them what this worker may have: all that are condemned, which it
 -- only has to fail, and one other, unless it holds one already; if it dies now, that one is to blame. Those
--- that most workers died with come first.
+-- that most workers died with come first. What has to be run alone is for a worker that holds nothing; after ten
+-- seconds, in which none came, for any.
 create or replace function pgflow._suspects(
   flow_slug text,
   queue_name text,
@@ -188,10 +189,14 @@ as $$
 #variable_conflict use_column
 declare
   v_condemned bigint[];
+  v_alone bigint[];
 begin
   select array_agg(t.message_id order by t.worker_deaths desc, t.message_id),
-    array_agg(t.message_id) filter (where t.condemned)
-  into queued, v_condemned
+    array_agg(t.message_id) filter (where t.condemned),
+    array_agg(t.message_id) filter (
+      where not t.condemned and t.last_requeued_at > clock_timestamp() - interval '10 seconds'
+    )
+  into queued, v_condemned, v_alone
   from pgflow.step_tasks t
   where t.flow_slug = _suspects.flow_slug
     and t.worker_deaths >= 2
@@ -209,13 +214,21 @@ begin
   if coalesce(cardinality(taken), 0) < qty
     and not pgflow._holds_suspect(_suspects.flow_slug, _suspects.worker_id)
   then
+    if v_alone is not null
+      and not exists (select 1 from pgflow.ranges g where g.worker_id = _suspects.worker_id)
+      and not exists (
+        select 1 from pgflow._tasks_held(_suspects.queue_name, array[_suspects.worker_id])
+      )
+    then
+      v_alone := null;
+    end if;
     taken := coalesce(taken, '{}') || coalesce(
       pgflow._take_messages(
         _suspects.queue_name,
         array(
           select u.id
           from unnest(queued) with ordinality u (id, n)
-          where u.id <> all (coalesce(v_condemned, '{}'))
+          where u.id <> all (coalesce(v_condemned, '{}') || coalesce(v_alone, '{}'))
           order by u.n
         ),
         1,
@@ -272,12 +285,27 @@ begin
 
   if exists (
     select 1 from pgflow.step_tasks t
-    where t.flow_slug = _next_messages.flow_slug and t.worker_deaths >= 2 and t.status = 'queued'
+    where t.flow_slug = _next_messages.flow_slug
+      and t.worker_deaths >= 2
+      and t.status in ('queued', 'started')
   ) then
+    if pgflow._is_to_be_alone(_next_messages.flow_slug, _next_messages.worker_id) then
+      return null;
+    end if;
     select s.queued, s.taken into v_suspects, v_ids
     from pgflow._suspects(
       _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease, but_steps
     ) s;
+    if exists (
+      select 1 from pgflow.step_tasks t
+      where t.flow_slug = _next_messages.flow_slug
+        and t.worker_deaths >= 2
+        and t.status = 'queued'
+        and not t.condemned
+        and t.message_id = any (v_ids)
+    ) then
+      return v_ids;
+    end if;
   end if;
   v_ids := coalesce(v_ids, '{}');
   if cardinality(v_ids) < qty and (

@@ -168,7 +168,10 @@ begin
   ) c
   order by c.msg_id;
 
-  if claim_work.items > 0 and v_queue is not null then
+  if claim_work.items > 0
+    and v_queue is not null
+    and not pgflow._is_to_be_alone(claim_work.flow_slug, claim_work.worker_id)
+  then
     return query
     select c.*
     from pgflow._claim_ranges(

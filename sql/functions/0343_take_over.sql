@@ -67,14 +67,51 @@ begin
 end;
 $$;
 
--- Queues again, uncharged, what these workers hold of a run, whose lock the caller has; how many tasks.
+-- Of these workers those that hold one task and nothing else: what they died with is to blame.
+create or replace function pgflow._loners(worker_ids uuid[])
+returns uuid[]
+language sql
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_mergejoin = off
+set enable_hashjoin = off
+as $$
+  select coalesce(array_agg(a.worker_id), '{}')
+  from (
+    select t.last_worker_id as worker_id
+    from (
+      select distinct s.queue_name
+      from pgflow.steps s
+      where exists (
+        select 1 from pgflow.workers w
+        where w.worker_id = any (worker_ids) and w.queue_name in (s.queue_name, '')
+      )
+      offset 0
+    ) q
+    cross join lateral pgflow._tasks_held(q.queue_name, worker_ids) h
+    cross join lateral (
+      select t.last_worker_id
+      from pgflow.step_tasks t
+      where t.run_id = h.run_id and t.step_slug = h.step_slug and t.task_index = h.task_index
+      offset 0
+    ) t
+    group by t.last_worker_id
+    having count(*) = 1
+  ) a
+  where not exists (select 1 from pgflow.ranges g where g.worker_id = a.worker_id);
+$$;
+
+-- Queues again, uncharged, what these workers hold of a run, whose lock the caller has; how many tasks. What died
+-- with one of alone often enough is condemned; with another it may have been that one's neighbour, and has to be run
+-- alone (condemned is false), unless it gets no worker to itself.
 create or replace function pgflow._take_over_run(
   flow_slug text,
   run_id uuid,
   step_slugs text[],
   indexes int[],
   worker_ids uuid[],
-  died uuid[]
+  died uuid[],
+  alone uuid[]
 )
 returns int
 language plpgsql
@@ -85,6 +122,7 @@ set enable_hashjoin = off
 as $$
 #variable_conflict use_column
 declare
+  v_most_beside_others constant int := 3; -- deaths more than what is needed
   v_needed int := pgflow._deaths_to_condemn(_take_over_run.flow_slug, _take_over_run.run_id);
   v_rows tid[];
   v_queues text[];
@@ -127,7 +165,7 @@ begin
         end,
         condemned = case
           when t.last_worker_id = any (died) and t.worker_deaths >= 2 and t.worker_deaths + 1 >= v_needed
-          then true
+          then t.last_worker_id = any (alone) or t.worker_deaths + 1 >= v_needed + v_most_beside_others
           else t.condemned
         end
     where t.ctid = any (v_rows)
@@ -165,7 +203,14 @@ declare
   v_timeout text := current_setting('lock_timeout');
   v_locked boolean;
   v_left boolean := false;
+  v_alone uuid[] := '{}';
 begin
+  if exists (
+    select 1 from pgflow.step_tasks t
+    where t.worker_deaths >= 2 and t.status = 'started' and t.last_worker_id = any (died)
+  ) then
+    v_alone := pgflow._loners(died);
+  end if;
   update pgflow.workers w
   set stopped_at = coalesce(w.stopped_at, clock_timestamp()),
       died_at = case when w.worker_id = any (died) then clock_timestamp() else w.died_at end,
@@ -200,7 +245,7 @@ begin
       perform set_config('lock_timeout', v_timeout, true);
       if v_locked then
         v_recovered := v_recovered + pgflow._take_over_run(
-          v_run.flow_slug, v_run.run_id, v_run.step_slugs, v_run.indexes, worker_ids, died
+          v_run.flow_slug, v_run.run_id, v_run.step_slugs, v_run.indexes, worker_ids, died, v_alone
         );
       end if;
     exception

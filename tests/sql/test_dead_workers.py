@@ -98,6 +98,60 @@ def test_suspects_do_not_keep_what_waits_behind_them_from_being_claimed(db: Db) 
     assert len(life(db, 10)[1]) == 3
 
 
+def test_what_died_the_third_time_beside_something_else_is_run_alone_before_it_is_condemned(db: Db) -> None:
+    run = mapped(db, 30)
+    for _ in (1, 2):
+        dies(db, life(db, 1)[0])
+    beside, held = life(db, 5)
+    assert held == [0, 1, 2, 3, 4]
+    busy, held = life(db, 3)
+    assert held == [5, 6, 7]
+    dies(db, beside)
+    assert [(t.worker_deaths, t.condemned) for t in tasks(db, run)[:2]] == [(3, False), (1, None)]
+
+    assert 0 not in [row.task_index for row in take(db, busy, 3)], "it holds others"
+    alone, held = life(db, 5)
+    assert held == [0]
+    assert take(db, alone) == []
+    assert db.rows("select * from pgflow.claim_work('f', %s, 5, 100)", alone) == []
+    complete(db, run, "m", "0", 0)
+    assert len(take(db, alone, 5)) == 5, "what completes is no suspect any more"
+
+
+def test_what_is_to_be_run_alone_is_condemned_when_it_is_the_one(db: Db) -> None:
+    run = mapped(db, 30)
+    db.do("update pgflow.step_tasks set worker_deaths = 3, condemned = false where task_index = 0")
+    worker_id, held = life(db, 5)
+    assert held == [0]
+    dies(db, worker_id)
+    assert (task(db, run, "m", 0).worker_deaths, task(db, run, "m", 0).condemned) == (4, True)
+
+
+def test_what_no_worker_takes_alone_goes_beside_others_and_is_condemned_later(db: Db) -> None:
+    run = mapped(db, 30)
+    db.do(
+        "update pgflow.step_tasks set worker_deaths = 3, condemned = false,"
+        " last_requeued_at = clock_timestamp() where task_index = 0"
+    )
+    for expected in (4, 5, 6):
+        worker_id = uuid.uuid4()
+        register(db, worker_id, "f")
+        db.do("update pgflow.step_tasks set last_requeued_at = clock_timestamp() where task_index = 0")
+        db.do("update pgmq.q_f set vt = clock_timestamp() + interval '1 hour' where msg_id = 1")
+        assert len(take(db, worker_id, 2)) == 2
+        db.do("update pgmq.q_f set vt = clock_timestamp() where msg_id = 1")
+        assert 0 not in [row.task_index for row in take(db, worker_id, 1)]
+        db.do("update pgflow.step_tasks set last_requeued_at = clock_timestamp() - interval '11 seconds'")
+        assert [row.task_index for row in take(db, worker_id, 3)] == [0], "nothing comes along"
+        assert take(db, worker_id, 3) == []
+        dies(db, worker_id)
+        db.do("update pgflow.step_tasks set worker_deaths = null where task_index > 0")
+        assert (task(db, run, "m", 0).worker_deaths, task(db, run, "m", 0).condemned) == (
+            expected,
+            expected == 6,
+        )
+
+
 def test_workers_that_stop_in_order_and_ids_that_are_given_up_cast_no_suspicion(db: Db) -> None:
     run = mapped(db, 3)
     for _ in range(4):
