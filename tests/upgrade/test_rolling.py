@@ -1,7 +1,8 @@
 """Upgrades with work under way: the last release's worker on this schema, and a run that it has left behind.
 
 The rule: ``migrate`` may be run while workers of the last release work; they go on to the end of what they
-serve. Who starts anew needs the version that fits, and is told so. ``last_release.txt`` names the commit.
+serve. Who starts anew needs the version that fits, and is told so. ``last_release.txt`` names the commits of
+the last releases, the newest last.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ from pgflow_mp.db import schema
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
-RELEASE = Path(__file__).with_name("last_release.txt").read_text().strip()
+RELEASES = Path(__file__).with_name("last_release.txt").read_text().split()
+BEFORE_RANGES = pytest.mark.parametrize("old", RELEASES[:1], indirect=True)
 ITEMS = 300
+TENTH = "select remaining_tasks <= 270 from pgflow.step_states where step_slug = 'slowly'"
 FLOWS = """
 import time
 from pgflow_mp import Flow
@@ -46,12 +49,12 @@ def total(more: list[int | None]) -> int:
 """.replace("@flow.map(over=slowly)", "@flow.map(over=slowly, tolerate=1, max_attempts=2)")
 
 
-@pytest.fixture(scope="module")
-def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the last release's package."""
+@pytest.fixture(scope="module", params=RELEASES)
+def old(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a former release's package."""
     place = tmp_path_factory.mktemp("release")
     archive = place / "release.tar"
-    command = ["git", "archive", "-o", str(archive), RELEASE, "pgflow_mp", "sql"]
+    command = ["git", "archive", "-o", str(archive), request.param, "pgflow_mp", "sql"]
     if subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode:
         pytest.skip("no git history here")
     subprocess.run(["tar", "-xf", str(archive), "-C", str(place)], check=True)
@@ -102,8 +105,7 @@ def test_a_worker_of_the_last_release_finishes_its_run_on_a_schema_that_is_upgra
     items = f"[{','.join(map(str, range(ITEMS)))}]"
     work = command(old, project, empty_dsn, "run", "moving.py", "--input", items, "--workers", "2")
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
-        done = "select count(*) >= 30 from pgflow.step_tasks where status = 'completed'"
-        until(conn, done)
+        until(conn, TENTH)
         before = schema.installed(conn)
         assert schema.install(conn).changed
         after = schema.installed(conn)
@@ -128,7 +130,7 @@ def test_a_run_that_the_last_release_left_is_finished_by_this_one(
     items = f"[{','.join(map(str, range(ITEMS)))}]"
     work = command(old, project, empty_dsn, "run", "moving.py", "--input", items, "--workers", "2")
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
-        until(conn, "select count(*) >= 30 from pgflow.step_tasks where status = 'completed'")
+        until(conn, TENTH)
         work.kill()
         work.communicate()
         refused = finished(command(None, project, empty_dsn, "status"))
@@ -156,6 +158,7 @@ def test_a_schema_of_the_last_release_is_upgraded_to_what_a_fresh_installation_i
         assert catalog(upgraded) == catalog(conn), "also of functions whose parameters have changed"
 
 
+@BEFORE_RANGES
 def test_a_run_of_a_flow_whose_slugs_are_refused_by_now_goes_on_where_that_is_said(
     old: Path, project: Path, empty_dsn: str
 ) -> None:
@@ -188,6 +191,7 @@ def test_a_run_of_a_flow_whose_slugs_are_refused_by_now_goes_on_where_that_is_sa
     assert "single underscores" in refused[2]
 
 
+@BEFORE_RANGES
 def test_a_worker_of_the_last_release_leaves_maps_in_ranges_to_those_of_this_one(
     old: Path, project: Path, empty_dsn: str, tmp_path: Path
 ) -> None:
