@@ -38,6 +38,8 @@ VERBS: Final = {
     "results": Verb("fetching", "write the results of a run or a step to a file"),
     "retry": Verb("retry", "try failed items again, and compute again what followed from them"),
     "cancel": Verb("cancel", "end a run; what runs of it is stopped"),
+    "pause": Verb("pause", "let nothing more of a run or a flow be worked on, for now"),
+    "resume": Verb("pause", "go on with a run or a flow that was paused"),
     "prune": Verb("prune", "remove runs that ended long ago"),
     "replay": Verb("replay", "execute one item of a run again, here, to debug it"),
     "bench": Verb("bench", "measure throughput, efficiency and latency on this machine"),

@@ -33,6 +33,7 @@ _STARTER: Final = (
     "finished_items",
     "failure_lines",
     "failed_items",
+    "list_pauses",
     "open_load",
     "add_pages",
     "start_loaded_run",
@@ -54,6 +55,10 @@ _OPERATOR: Final = (
     "remove_run",
     "known_artifact_stores",
     "gone_runs",
+    "pause_flow",
+    "resume_flow",
+    "pause_run",
+    "resume_run",
 )
 _WORKER: Final = (
     "flow_options",

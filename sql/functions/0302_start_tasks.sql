@@ -66,8 +66,9 @@ begin
   with claimed as materialized (
     select c.*
     from pgflow._claim(
-      start_tasks.flow_slug, start_tasks.msg_ids, start_tasks.worker_id,
-      start_tasks.queue_name, start_tasks.step_slug
+      start_tasks.flow_slug,
+      pgflow._without_paused(start_tasks.flow_slug, start_tasks.queue_name, start_tasks.msg_ids),
+      start_tasks.worker_id, start_tasks.queue_name, start_tasks.step_slug
     ) c
   ), leased as materialized (
     select count(v.msg_id)::int as updated, coalesce(max(a.n), 0)::int as claimed

@@ -1,7 +1,7 @@
 -- Ours: which messages of a queue a worker gets next.
 
 -- Makes up to qty visible messages invisible for lease_seconds and answers their ids: the first ones of
--- ids, or, where ids is null, of the queue, without those in but and those of but_steps. Does what pgmq.read
+-- ids, or, where ids is null, of the queue, without those in but and those of but_steps and but_runs. Does what pgmq.read
 -- does, which joins the queue with itself: with the statistics of a queue that was empty a moment ago, each claim
 -- then reads all of it for each message. Here rows are found by an index and changed where they were found,
 -- whatever the statistics say.
@@ -11,7 +11,8 @@ create or replace function pgflow._take_messages(
   qty int,
   lease_seconds int,
   but bigint[],
-  but_steps text[] default null
+  but_steps text[] default null,
+  but_runs uuid[] default null
 )
 returns bigint[]
 language plpgsql
@@ -62,10 +63,11 @@ begin
       pgmq.format_table_name(queue_name, 'q'),
       concat(
         case when cardinality(but) > 0 then 'and q.msg_id <> all ($4)' end,
-        case when cardinality(but_steps) > 0 then ' and q.message ->> ''step_slug'' <> all ($5)' end
+        case when cardinality(but_steps) > 0 then ' and q.message ->> ''step_slug'' <> all ($5)' end,
+        case when cardinality(but_runs) > 0 then ' and q.message ->> ''run_id'' <> all ($6)' end
       )
     )
-  ) into v_taken using ids, qty, lease_seconds, but, but_steps;
+  ) into v_taken using ids, qty, lease_seconds, but, but_steps, but_runs::text[];
   return v_taken;
 end;
 $$;
@@ -82,7 +84,8 @@ create or replace function pgflow._read_fairly(
   qty int,
   lease_seconds int,
   but bigint[],
-  but_steps text[] default null
+  but_steps text[] default null,
+  but_runs uuid[] default null
 )
 returns bigint[]
 language plpgsql
@@ -102,7 +105,9 @@ begin
       (
         select r.run_id, r.started_at
         from pgflow.runs r
-        where r.flow_slug = _read_fairly.flow_slug and r.status = 'started'
+        where r.flow_slug = _read_fairly.flow_slug
+          and r.status = 'started'
+          and (but_runs is null or r.run_id <> all (but_runs))
         order by r.started_at, r.run_id
         limit 200
       )
@@ -110,7 +115,10 @@ begin
       select r.run_id, r.started_at
       from pgflow.run_priorities p
       join pgflow.runs r on r.run_id = p.run_id
-      where r.flow_slug = _read_fairly.flow_slug and r.status = 'started' and p.priority > 0
+      where r.flow_slug = _read_fairly.flow_slug
+        and r.status = 'started'
+        and p.priority > 0
+        and (but_runs is null or r.run_id <> all (but_runs))
     ) c
     left join pgflow.run_priorities p on p.run_id = c.run_id
   ), running as materialized (
@@ -170,8 +178,8 @@ $$;
 
 -- The queued suspects of a flow's queue, and of them what this worker may have: all that are condemned, which it
 -- only has to fail, and one other, unless it holds one already; if it dies now, that one is to blame. Those
--- that most workers died with come first. What has to be run alone is for a worker that holds nothing; after ten
--- seconds, in which none came, for any.
+-- that most workers died with come first. Of but_steps and but_runs it gets none. What has to be run alone is for a
+-- worker that holds nothing; after ten seconds, in which none came, for any.
 create or replace function pgflow._suspects(
   flow_slug text,
   queue_name text,
@@ -179,6 +187,7 @@ create or replace function pgflow._suspects(
   qty int,
   lease_seconds int,
   but_steps text[],
+  but_runs uuid[],
   out queued bigint[],
   out taken bigint[]
 )
@@ -188,15 +197,18 @@ set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
+  v_open bigint[];
   v_condemned bigint[];
   v_alone bigint[];
 begin
   select array_agg(t.message_id order by t.worker_deaths desc, t.message_id),
-    array_agg(t.message_id) filter (where t.condemned),
+    array_agg(t.message_id order by t.worker_deaths desc, t.message_id)
+      filter (where t.condemned is not true and (but_runs is null or t.run_id <> all (but_runs))),
+    array_agg(t.message_id) filter (where t.condemned and (but_runs is null or t.run_id <> all (but_runs))),
     array_agg(t.message_id) filter (
       where not t.condemned and t.last_requeued_at > clock_timestamp() - interval '10 seconds'
     )
-  into queued, v_condemned, v_alone
+  into queued, v_open, v_condemned, v_alone
   from pgflow.step_tasks t
   where t.flow_slug = _suspects.flow_slug
     and t.worker_deaths >= 2
@@ -227,8 +239,8 @@ begin
         _suspects.queue_name,
         array(
           select u.id
-          from unnest(queued) with ordinality u (id, n)
-          where u.id <> all (coalesce(v_condemned, '{}') || coalesce(v_alone, '{}'))
+          from unnest(v_open) with ordinality u (id, n)
+          where u.id <> all (coalesce(v_alone, '{}'))
           order by u.n
         ),
         1,
@@ -242,7 +254,8 @@ end;
 $$;
 
 -- Takes up to qty messages from a queue for a worker, of all steps or of the one that it is for. lease_seconds is
--- the visibility timeout; by default that of the flow's slowest step. Of but_steps it gets nothing.
+-- the visibility timeout; by default that of the flow's slowest step. Of but_steps, and of what is paused, it gets
+-- nothing.
 create or replace function pgflow._next_messages(
   flow_slug text,
   queue_name text,
@@ -260,6 +273,8 @@ as $$
 #variable_conflict use_column
 declare
   v_lease int := lease_seconds;
+  v_is_paused boolean;
+  v_paused uuid[];
   v_suspects bigint[];
   v_ids bigint[];
   v_more bigint[];
@@ -270,6 +285,12 @@ begin
     select 1 from pgflow.workers w
     where w.worker_id = _next_messages.worker_id and w.stopped_at is not null and w.dead_after is not null
   ) then
+    return null;
+  end if;
+  select bool_or(p.run_id is null), array_agg(p.run_id) into v_is_paused, v_paused
+  from pgflow.pauses p
+  where p.flow_slug = _next_messages.flow_slug;
+  if v_is_paused then
     return null;
   end if;
   if v_lease is null then
@@ -294,7 +315,8 @@ begin
     end if;
     select s.queued, s.taken into v_suspects, v_ids
     from pgflow._suspects(
-      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease, but_steps
+      _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease, but_steps,
+      v_paused
     ) s;
     if exists (
       select 1 from pgflow.step_tasks t
@@ -317,13 +339,15 @@ begin
   ) then
     v_more := pgflow._read_fairly(
       _next_messages.flow_slug, _next_messages.queue_name, _next_messages.step_slug,
-      qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}'), but_steps
+      qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}'), but_steps,
+      v_paused
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;
   if cardinality(v_ids) < qty then
     v_more := pgflow._take_messages(
-      _next_messages.queue_name, null, qty - cardinality(v_ids), v_lease, v_suspects, but_steps
+      _next_messages.queue_name, null, qty - cardinality(v_ids), v_lease, v_suspects, but_steps,
+      v_paused
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;

@@ -4,7 +4,7 @@
 -- with the highest priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
 -- passed over; only where nothing else of that priority is to be had they are waited for, one at a time and with
 -- nothing leased yet, so that no two wait for each other. A worker that promised no signs of life, or was taken for
--- dead, gets nothing. Answers the ranges, and before them the pages that they
+-- dead, gets nothing, and nobody anything of what is paused. Answers the ranges, and before them the pages that they
 -- lie in but for those in known.
 create or replace function pgflow._claim_ranges(
   flow_slug text,
@@ -39,7 +39,15 @@ declare
   v_locked_steps text[] := '{}';
   v_begun_at timestamptz := clock_timestamp();
   v_is_hired boolean;
+  v_is_paused boolean;
+  v_paused uuid[];
 begin
+  select bool_or(p.run_id is null), array_agg(p.run_id) into v_is_paused, v_paused
+  from pgflow.pauses p
+  where p.flow_slug = _claim_ranges.flow_slug;
+  if v_is_paused then
+    return;
+  end if;
   for v_map in
     select o.run_id, o.step_slug, o.row_id, o.alike,
       row_number() over (partition by o.priority order by o.at_most, o.lot) as place
@@ -58,6 +66,7 @@ begin
           and (m.not_before is null or m.not_before <= clock_timestamp())
           and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
           and (but_steps is null or m.step_slug <> all (but_steps))
+          and (v_paused is null or m.run_id <> all (v_paused))
         order by priority desc, r.started_at
         limit 4 * v_most_maps
       ) c

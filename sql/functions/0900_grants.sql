@@ -4,7 +4,7 @@
 
 revoke all on all routines in schema pgflow from public;
 
--- starter: start and read runs. operator: also cancel, retry and prune them. worker: start, read, claim, settle
+-- starter: start and read runs. operator: also cancel, pause, retry and prune them. worker: start, read, claim, settle
 -- and report. client: what a client of pgflow itself needs, which reads the definitions of flows from their
 -- tables. Answers what was granted.
 create or replace function pgflow.grant_access(role_name name, access text)
@@ -21,7 +21,7 @@ declare
     'open_load', 'add_pages', 'start_loaded_run', 'drop_load', 'start_run_from', 'start_loaded_run_from', 'run_reuses',
     'start_keyed_run', 'start_keyed_load', 'run_of_key', 'keys_of_runs',
     'run_failures', 'run_tallies', 'output_page', 'finished_items',
-    'failure_lines', 'failed_items'
+    'failure_lines', 'failed_items', 'list_pauses'
   ];
 begin
   if access not in ('starter', 'operator', 'worker', 'client') then
@@ -31,7 +31,7 @@ begin
   if access = 'operator' then
     v_names := v_names || array[
       'cancel_run', 'retry_failed_tasks', 'retry_items', 'add_new_steps', 'prune_runs', 'remove_run',
-      'installation_id', 'known_artifact_stores', 'gone_runs'
+      'installation_id', 'known_artifact_stores', 'gone_runs', 'pause_flow', 'resume_flow', 'pause_run', 'resume_run'
     ];
   end if;
   if access = 'worker' then
@@ -148,7 +148,12 @@ begin
         ('installation_id', 'prune_runs'),
         ('use_artifact_store', 'claim_tasks'),
         ('known_artifact_stores', 'prune_runs'),
-        ('gone_runs', 'prune_runs')
+        ('gone_runs', 'prune_runs'),
+        ('list_pauses', 'run_results'),
+        ('pause_flow', 'cancel_run'),
+        ('resume_flow', 'cancel_run'),
+        ('pause_run', 'cancel_run'),
+        ('resume_run', 'cancel_run')
     ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier

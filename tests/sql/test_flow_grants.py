@@ -45,8 +45,8 @@ READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here ha
 READING |= {"known_artifact_stores"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
-READING |= {"failure_lines", "failed_items"}
-NOTHING_YET |= {"failure_lines", "failed_items"}
+READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run"}  # nothing is paused
+NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
@@ -137,6 +137,7 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "runs": db.column("select run_id from pgflow.runs where flow_slug = 'b'"),
         "parked": db.column("select to_jsonb(p) from pgflow.parked p where run_id = %s", run),
         "stores": db.column("select url from pgflow.artifact_stores where flow_slug = 'b' order by 1"),
+        "pauses": db.column("select to_jsonb(p) from pgflow.pauses p where flow_slug = 'b'"),
         "keys": db.column("select to_jsonb(k) from pgflow.run_keys k where run_id = %s", run),
     }
 

@@ -27,6 +27,7 @@ LATER = (
     "pgflow.finished_items(uuid, text, int4multirange, boolean, int, bigint)",
     "pgflow.failure_lines(uuid, text, int, int, text)",
     "pgflow.failed_items(uuid, text, int, int, int, bigint)",
+    "pgflow.list_pauses()",
 )
 """Functions that were added to an access."""
 

@@ -1,0 +1,138 @@
+"""pause, resume: of a flow or a run nothing new is worked on, until it is resumed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from pgflow_mp.cli.command_line import database_choice
+from pgflow_mp.cli.complaints import OK, RUN_FAILED
+from pgflow_mp.cli.parser import Parser, add_database, add_json, command
+from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
+
+if TYPE_CHECKING:
+    from pgflow_mp.db.engine import Connection, RunRow
+
+_ID: Final = re.compile(r"[0-9a-fA-F-]+")
+
+
+def configure(parser: Parser, verb: str) -> None:
+    """Add the options of the command."""
+    if verb == "pause":
+        parser.usage = f"{parser.prog} RUN_ID|FLOW [--reason TEXT] [OPTIONS]"
+        parser.description = (
+            "Let workers claim nothing more of a run, or of a flow with all its runs. What is being worked\n"
+            "on ends and is recorded; runs can still be started, and wait (resume)."
+        )
+        parser.option("--reason", env="PGFLOW_REASON", metavar="TEXT", help="why, for whoever asks")
+    else:
+        parser.usage = f"{parser.prog} RUN_ID|FLOW [OPTIONS]"
+        parser.description = "Let workers go on with a run, or a flow, that was paused (pause)."
+    parser.add_argument(
+        "what", metavar="RUN_ID|FLOW", help="the run's id, or how it begins; or the slug of a flow"
+    )
+    add_json(parser)
+    add_database(parser)
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Pause or resume; 1 for a run that had ended."""
+    from pgflow_mp.cli.connecting import never_used, open_database
+
+    what, choice = args.what.strip(), database_choice(args)
+    reason = args.reason if args.verb == "pause" else None
+    if "\0" in what + (reason or ""):
+        raise InputError("A NUL character is in no flow's slug, and not allowed in --reason")
+    if never_used(choice):
+        raise RunNotFound(
+            f"There is no flow or run {what}: nothing was ever started here",
+            hint="Name the database with --dsn or --data-dir.",
+        )
+    with open_database(choice, writes=True) as database, database.connect() as conn:
+        wanted = _Wanted(args.verb == "pause", reason, args.json, database.options)
+        run = _run(conn, what)
+        return _of_flow(wanted, conn, what) if run is None else _of_run(wanted, conn, run)
+
+
+class _Wanted(NamedTuple):
+    """What is to be done: pause or resume; whether it is told as ``json``, and how the database is named."""
+
+    pause: bool
+    reason: str | None
+    json: bool
+    options: list[str]
+
+
+def _run(conn: Connection, what: str) -> RunRow | None:
+    """The run whose id begins so, if any does; what looks like an id may be a flow's slug, too."""
+    from pgflow_mp.cli.known_runs import find_run
+
+    if not _ID.fullmatch(what):
+        return None
+    try:
+        return find_run(conn, what)
+    except RunNotFound as error:
+        if "several" in str(error) or not what[:1].isalpha():
+            raise
+        return None
+
+
+def _of_run(wanted: _Wanted, conn: Connection, run: RunRow) -> int:
+    from pgflow_mp.db import pausing
+
+    run_id, ended, changed = str(run.run_id), run.status != "started", False
+    if not ended and wanted.pause:
+        changed = pausing.pause_run(conn, run_id, wanted.reason)
+    elif not ended:
+        changed = pausing.resume_run(conn, run_id)
+    pauses = [p for p in pausing.list_pauses(conn) if p.flow_slug == run.flow_slug]
+    flow_too = any(p.run_id is None for p in pauses)
+    if wanted.json:
+        paused = not ended and (flow_too or any(str(p.run_id) == run_id for p in pauses))
+        told = {"flow": run.flow_slug, "run_id": run_id, "status": run.status}
+        print(json.dumps({**told, "paused": paused, "changed": changed}))
+    elif ended:
+        print(f"Run {run_id} of {run.flow_slug} has {run.status} already; nothing was changed.")
+    else:
+        _tell(wanted, f"run {run_id} of {run.flow_slug}", run_id, changed)
+        if not wanted.pause and flow_too:
+            further = command("resume", run.flow_slug, *wanted.options)
+            print(f"Its flow is paused, too. Go on with that: {further}")
+    return RUN_FAILED if ended else OK
+
+
+def _of_flow(wanted: _Wanted, conn: Connection, slug: str) -> int:
+    from pgflow_mp.db import pausing
+    from pgflow_mp.observe.text import plural
+
+    try:
+        if wanted.pause:
+            changed = pausing.pause_flow(conn, slug, wanted.reason)
+        else:
+            changed = pausing.resume_flow(conn, slug)
+    except FlowNotFound:
+        raise FlowNotFound(
+            f"There is no flow, and no run, {slug!r} in this database",
+            hint=f"List the runs and their flows: {command('status', *wanted.options)}",
+        ) from None
+    if wanted.json:
+        told = {"flow": slug, "run_id": None, "status": None}
+        print(json.dumps({**told, "paused": wanted.pause, "changed": changed}))
+        return OK
+    _tell(wanted, f"flow {slug}", slug, changed)
+    left = sum(p.flow_slug == slug and p.run_id is not None for p in pausing.list_pauses(conn))
+    if left and not wanted.pause:
+        print(f"{plural(left, 'run')} of it stay{'s' if left == 1 else ''} paused.")
+    return OK
+
+
+def _tell(wanted: _Wanted, name: str, word: str, changed: bool) -> None:
+    """Say what was done, or that it was so already."""
+    start = name[0].upper() + name[1:]
+    if not wanted.pause:
+        print(f"Resumed {name}." if changed else f"{start} was not paused.")
+        return
+    print(f"Paused {name}." if changed else f"{start} is paused already.")
+    print(f"Go on with it: {command('resume', word, *wanted.options)}")

@@ -1,0 +1,190 @@
+-- Ours: flows and runs are paused and resumed. Of what is paused nothing new is claimed, by whatever way; what is
+-- claimed already ends and is recorded, starts are accepted, and retries that come due wait. A claim that is under
+-- way at that moment is answered.
+
+-- Refuses a flow that is not there.
+create or replace function pgflow._require_stored_flow(flow_slug text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not exists (select 1 from pgflow.flows f where f.flow_slug = _require_stored_flow.flow_slug) then
+    raise exception 'Flow not found: %', coalesce(quote_ident(_require_stored_flow.flow_slug), 'NULL')
+      using errcode = 'PF016';
+  end if;
+end;
+$$;
+
+-- Pauses a flow, all its runs and those to come; whether that is new.
+create or replace function pgflow.pause_flow(flow_slug text, reason text default null)
+returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform pgflow._require_flow('pause_flow', pause_flow.flow_slug);
+  perform pgflow._require_stored_flow(pause_flow.flow_slug);
+  insert into pgflow.pauses (flow_slug, reason)
+  values (pause_flow.flow_slug, left(pause_flow.reason, 1000))
+  on conflict (flow_slug) where run_id is null do nothing;
+  if not found then
+    return false;
+  end if;
+  perform pg_notify('pgflow_paused', pause_flow.flow_slug);
+  return true;
+end;
+$$;
+
+-- Ends the pause of a flow, but not those of single runs of it; whether there was one.
+create or replace function pgflow.resume_flow(flow_slug text)
+returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+begin
+  perform pgflow._require_flow('resume_flow', resume_flow.flow_slug);
+  perform pgflow._require_stored_flow(resume_flow.flow_slug);
+  delete from pgflow.pauses p where p.flow_slug = resume_flow.flow_slug and p.run_id is null;
+  if not found then
+    return false;
+  end if;
+  perform pg_notify('pgflow_work', resume_flow.flow_slug);
+  return true;
+end;
+$$;
+
+-- Pauses a run that goes on; whether that is new.
+create or replace function pgflow.pause_run(run_id uuid, reason text default null)
+returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_flow_slug text;
+  v_status text;
+begin
+  -- So that it does not end meanwhile: its end would have nothing to lift.
+  select r.flow_slug, r.status into v_flow_slug, v_status
+  from pgflow.runs r
+  where r.run_id = pause_run.run_id
+  for share;
+  if not found then
+    raise exception 'Run not found: %', pause_run.run_id using errcode = 'PF003';
+  end if;
+  perform pgflow._require_flow('pause_run', v_flow_slug);
+  if v_status <> 'started' then
+    raise exception 'Run % is %, only a run that goes on can be paused', pause_run.run_id, v_status
+      using errcode = 'PF004';
+  end if;
+  insert into pgflow.pauses (flow_slug, run_id, reason)
+  values (v_flow_slug, pause_run.run_id, left(pause_run.reason, 1000))
+  on conflict (run_id) where run_id is not null do nothing;
+  if not found then
+    return false;
+  end if;
+  perform pg_notify('pgflow_paused', v_flow_slug);
+  return true;
+end;
+$$;
+
+-- Ends the pause of a run, but not that of its flow; whether there was one.
+create or replace function pgflow.resume_run(run_id uuid)
+returns boolean
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+#variable_conflict use_column
+declare
+  v_flow_slug text;
+begin
+  select r.flow_slug into v_flow_slug from pgflow.runs r where r.run_id = resume_run.run_id;
+  if not found then
+    raise exception 'Run not found: %', resume_run.run_id using errcode = 'PF003';
+  end if;
+  perform pgflow._require_flow('resume_run', v_flow_slug);
+  delete from pgflow.pauses p where p.run_id = resume_run.run_id;
+  if not found then
+    return false;
+  end if;
+  perform pg_notify('pgflow_work', v_flow_slug);
+  return true;
+end;
+$$;
+
+-- What is paused of the flows that the caller may use, and since when. run_id is null of a flow as a whole.
+create or replace function pgflow.list_pauses()
+returns table (flow_slug text, run_id uuid, paused_at timestamptz, reason text)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select p.flow_slug, p.run_id, p.paused_at, p.reason
+  from pgflow.pauses p
+  where coalesce(p.flow_slug = any ((select pgflow._granted_flows('list_pauses'))::text[]), true)
+  order by p.paused_at, p.run_id;
+$$;
+
+-- Of these messages of a queue those whose tasks are of no paused run; none of a paused flow. For who reads the queue
+-- itself: what is left out becomes visible again when the read's own time is over.
+create or replace function pgflow._without_paused(flow_slug text, queue_name text, msg_ids bigint[])
+returns bigint[]
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_is_paused boolean;
+  v_runs uuid[];
+begin
+  select coalesce(bool_or(p.run_id is null), false), array_agg(p.run_id) into v_is_paused, v_runs
+  from pgflow.pauses p
+  where p.flow_slug = _without_paused.flow_slug;
+  if v_runs is null then
+    return msg_ids;
+  elsif v_is_paused then
+    return null;
+  end if;
+  return (
+    select array_agg(m.id order by m.n)
+    from unnest(msg_ids) with ordinality m (id, n)
+    where not exists (
+      select 1
+      from pgflow.step_tasks t
+      where t.queue_name = _without_paused.queue_name and t.message_id = m.id and t.run_id = any (v_runs)
+    )
+  );
+end;
+$$;
+
+-- A pause ends with its run: one that is gone on with later goes on.
+create or replace function pgflow._lift_pause()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  delete from pgflow.pauses p where p.run_id = new.run_id;
+  return null;
+end;
+$$;
+
+create or replace trigger lift_pause
+  after update of status on pgflow.runs
+  for each row
+  when (old.status = 'started' and new.status <> 'started')
+  execute function pgflow._lift_pause();
