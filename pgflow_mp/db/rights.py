@@ -13,9 +13,7 @@ import psycopg
 
 T = TypeVar("T")
 
-_STARTER: Final = (
-    "start_flow_with_states",
-    "start_run",
+_READER: Final = (
     "get_run_with_states",
     "recent_runs",
     "run_progress",
@@ -34,17 +32,29 @@ _STARTER: Final = (
     "failure_lines",
     "failed_items",
     "list_pauses",
+    "run_reuses",
+    "run_of_key",
+    "keys_of_runs",
+    "list_runs",
+    "run_report",
+    "list_steps",
+    "list_items",
+    "list_workers",
+    "list_flows",
+    "flow_activity",
+)
+_STARTER: Final = (
+    "start_flow_with_states",
+    "start_run",
     "open_load",
     "add_pages",
     "start_loaded_run",
     "drop_load",
     "start_run_from",
     "start_loaded_run_from",
-    "run_reuses",
     "start_keyed_run",
     "start_keyed_load",
-    "run_of_key",
-    "keys_of_runs",
+    "tag_run",
 )
 _OPERATOR: Final = (
     "cancel_run",
@@ -92,7 +102,12 @@ _WORKER: Final = (
 )
 ACCESS: Final = {
     name: access
-    for access, names in (("starter", _STARTER), ("operator", _OPERATOR), ("worker", _WORKER))
+    for access, names in (
+        ("reader", _READER),
+        ("starter", _STARTER),
+        ("operator", _OPERATOR),
+        ("worker", _WORKER),
+    )
     for name in names
 }
 """The least access of ``pgflow.grant_access`` that includes a function; others are for the schema's owner."""

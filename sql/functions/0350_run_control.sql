@@ -57,6 +57,10 @@ begin
   set status = 'failed', failed_at = greatest(now(), r.started_at)
   where r.run_id = cancel_run.run_id
   returning r.* into v_run;
+  insert into pgflow.cancelled_runs as c (run_id, cancelled_at, reason)
+  values (cancel_run.run_id, v_run.failed_at, cancel_run.reason)
+  on conflict on constraint cancelled_runs_pkey do update
+    set cancelled_at = excluded.cancelled_at, reason = excluded.reason;
 
   for v_step in
     update pgflow.step_states ss

@@ -132,16 +132,15 @@ as $$
   limit max_rows;
 $$;
 
--- How many items of each started step failed, and how many ended unfinished with their run (cancelled) or their
--- step (skipped). No item is looked at that is neither a task nor an exception.
-create or replace function pgflow.run_tallies(run_id uuid)
-returns table (step_slug text, failed bigint, cancelled bigint, skipped bigint)
+-- How many items of a started step failed, and how many ended unfinished with their run (cancelled) or their step
+-- (skipped). No item is looked at that is neither a task nor an exception.
+create or replace function pgflow._step_tallies(run_id uuid, step_slug text)
+returns table (failed bigint, cancelled bigint, skipped bigint)
 language sql
 stable
-security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select ss.step_slug, t.failed,
+  select t.failed,
     t.cancelled + case when r.status <> 'started' and ss.status <> 'skipped' then l.items else 0 end,
     t.skipped + case when ss.status = 'skipped' then l.items else 0 end
   from pgflow.step_states ss
@@ -175,7 +174,22 @@ as $$
       else 0
     end as items
   ) l
+  where ss.run_id = _step_tallies.run_id
+    and ss.step_slug = _step_tallies.step_slug
+    and ss.started_at is not null;
+$$;
+
+-- The same of each started step of a run.
+create or replace function pgflow.run_tallies(run_id uuid)
+returns table (step_slug text, failed bigint, cancelled bigint, skipped bigint)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select ss.step_slug, t.failed, t.cancelled, t.skipped
+  from pgflow.step_states ss
+  cross join lateral pgflow._step_tallies(ss.run_id, ss.step_slug) t
   where ss.run_id = run_tallies.run_id
-    and ss.started_at is not null
     and coalesce(ss.flow_slug = any ((select pgflow._granted_flows('run_tallies'))::text[]), true);
 $$;

@@ -4,8 +4,8 @@
 
 revoke all on all routines in schema pgflow from public;
 
--- starter: start and read runs. operator: also cancel, pause, retry and prune them. worker: start, read, claim, settle
--- and report. client: what a client of pgflow itself needs, which reads the definitions of flows from their
+-- reader: read runs. starter: start and read them. operator: also cancel, pause, retry and prune them. worker: start,
+-- read, claim, settle and report. client: what a client of pgflow itself needs, which reads definitions from their
 -- tables. Answers what was granted.
 create or replace function pgflow.grant_access(role_name name, access text)
 returns text[]
@@ -16,17 +16,21 @@ declare
   v_function regprocedure;
   v_granted text[] := '{}';
   v_names text[] := array[
-    'start_flow_with_states', 'start_run', 'get_run_with_states', 'recent_runs', 'run_progress', 'run_results',
-    'run_heads', 'run_input', 'run_output', 'step_output', 'run_leaves', 'run_results_page', 'item',
-    'open_load', 'add_pages', 'start_loaded_run', 'drop_load', 'start_run_from', 'start_loaded_run_from', 'run_reuses',
-    'start_keyed_run', 'start_keyed_load', 'run_of_key', 'keys_of_runs',
-    'run_failures', 'run_tallies', 'output_page', 'finished_items',
-    'failure_lines', 'failed_items', 'list_pauses'
+    'get_run_with_states', 'recent_runs', 'run_progress', 'run_results', 'run_heads', 'run_input', 'run_output',
+    'step_output', 'run_leaves', 'run_results_page', 'item', 'run_reuses', 'run_of_key', 'keys_of_runs',
+    'run_failures', 'run_tallies', 'output_page', 'finished_items', 'failure_lines', 'failed_items', 'list_pauses',
+    'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity'
   ];
 begin
-  if access not in ('starter', 'operator', 'worker', 'client') then
-    raise exception 'Unknown access "%", use starter, operator, worker or client', access
+  if access not in ('reader', 'starter', 'operator', 'worker', 'client') then
+    raise exception 'Unknown access "%", use reader, starter, operator, worker or client', access
       using errcode = 'invalid_parameter_value';
+  end if;
+  if access <> 'reader' then
+    v_names := v_names || array[
+      'start_flow_with_states', 'start_run', 'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
+      'start_run_from', 'start_loaded_run_from', 'start_keyed_run', 'start_keyed_load', 'tag_run'
+    ];
   end if;
   if access = 'operator' then
     v_names := v_names || array[
@@ -124,6 +128,14 @@ begin
         ('remove_run', 'prune_runs'),
         ('failure_lines', 'run_results'),
         ('failed_items', 'run_results'),
+        ('list_runs', 'recent_runs'),
+        ('run_report', 'recent_runs'),
+        ('list_steps', 'recent_runs'),
+        ('list_items', 'recent_runs'),
+        ('list_workers', 'recent_runs'),
+        ('list_flows', 'recent_runs'),
+        ('flow_activity', 'recent_runs'),
+        ('tag_run', 'start_run'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),
         ('retire_worker', 'recover_dead_workers'),

@@ -175,13 +175,13 @@ def test_the_access_that_is_recommended_is_the_least_that_includes_a_function(
     tx: psycopg.Connection[tuple[object, ...]],
 ) -> None:
     granted: dict[str, set[str]] = {}
-    for access in ("starter", "operator", "worker"):
+    for access in ("reader", "starter", "operator", "worker"):
         tx.execute(f"create role pgflow_{access}".encode())
         row = tx.execute("select pgflow.grant_access(%s, %s)", (f"pgflow_{access}", access)).fetchone()
         assert row is not None
         assert isinstance(row[0], list)
         granted[access] = {re.sub(r"pgflow\.|\(.*", "", text) for text in row[0]}
-    least = dict.fromkeys(granted["starter"], "starter")
+    least = dict.fromkeys(granted["starter"], "starter") | dict.fromkeys(granted["reader"], "reader")
     for access in ("operator", "worker"):
         least.update(dict.fromkeys(granted[access] - granted["starter"], access))
     assert least == ACCESS

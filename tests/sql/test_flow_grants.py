@@ -46,6 +46,8 @@ READING |= {"known_artifact_stores"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
 READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run"}  # nothing is paused
+READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
+READING |= {"flow_activity"}
 NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
@@ -105,6 +107,9 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
         "error_texts": None, "dry_run": False, "url": "/new", "containing": "e", "max_chars": 9,
         "source_run": run, "steps": ["m"], "reads_input": None,
+        "since": "2020-01-01", "until": None, "tag": None, "tags": ["theirs"],
+        "statuses": None, "before_at": None, "before_id": None, "after": "a" if slug == "b" else "",
+        "alive_only": True,
     }  # fmt: skip
 
 
@@ -138,6 +143,7 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "parked": db.column("select to_jsonb(p) from pgflow.parked p where run_id = %s", run),
         "stores": db.column("select url from pgflow.artifact_stores where flow_slug = 'b' order by 1"),
         "pauses": db.column("select to_jsonb(p) from pgflow.pauses p where flow_slug = 'b'"),
+        "tags": db.column("select tag from pgflow.run_tags where run_id = %s", run),
         "keys": db.column("select to_jsonb(k) from pgflow.run_keys k where run_id = %s", run),
     }
 

@@ -1,0 +1,328 @@
+"""Reports of runs, steps, items, workers and flows, read from the database: a connection in, structs out.
+
+Lists come in pages, newest first; the next page begins behind what ``mark_of`` says of the last one. A
+connection is in autocommit mode and passed through ``wire.adapt``, as all that ``db`` opens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+from uuid import UUID
+
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.reads import lists, worked
+from pgflow_mp.db.reads.lists import ItemEntry, Mark, RunEntry, StepEntry, WorkerEntry
+from pgflow_mp.db.reads.worked import Span
+from pgflow_mp.observe.run_reports import (
+    STATUSES,
+    ItemCounts,
+    ItemReport,
+    ItemState,
+    RunDetails,
+    RunReport,
+    RunState,
+    StepReport,
+    StepState,
+    total,
+)
+from pgflow_mp.observe.worker_reports import FlowReport, WorkerCondition, WorkerInfo
+
+PAGE: Final = 50
+_SOUGHT: Final = 200
+"""Runs that are read at once where those of some states are wanted."""
+
+
+def read_runs(
+    conn: Connection,
+    limit: int = PAGE,
+    *,
+    flow: str | None = None,
+    states: Collection[RunState] | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    tag: str | None = None,
+    key: str | None = None,
+    before: Mark | None = None,
+) -> list[RunReport]:
+    """``limit`` runs, newest first, behind ``before``: of a flow, in these states, with a tag, with a key.
+
+    ``since`` and ``until`` (exclusive) are about when they were started.
+    """
+    statuses = None if states is None else sorted({STATUSES[state] for state in states})
+    found: list[RunReport] = []
+    while len(found) < limit:
+        size = limit if states is None else _SOUGHT
+        entries = lists.list_runs(
+            conn,
+            size,
+            flow=flow,
+            statuses=statuses,
+            since=since,
+            until=until,
+            tag=tag,
+            key=key,
+            before=before,
+        )
+        found += [each for each in _runs(conn, entries) if states is None or each.state in states]
+        if len(entries) < size:
+            break
+        before = (entries[-1].started_at, entries[-1].run_id)
+    return found[:limit]
+
+
+def mark_of(run: RunReport) -> Mark:
+    """Where the page behind this run begins."""
+    return run.started_at, run.run_id
+
+
+def read_run(conn: Connection, run_id: str | UUID) -> RunDetails | None:
+    """The run with its steps; None for an unknown one, or one of a flow that our role may not use."""
+    entry = lists.one_run(conn, run_id)
+    if entry is None:
+        return None
+    steps = lists.list_steps(conn, [entry.run_id])[entry.run_id]
+    return _run(entry, steps, worked.worker_spans(conn, entry.started_at), _now(entry))
+
+
+def read_items(
+    conn: Connection,
+    run_id: str | UUID,
+    step: str,
+    limit: int = PAGE,
+    *,
+    start: int = 0,
+    statuses: Sequence[str] | None = None,
+    chars: int = 200,
+) -> list[ItemReport]:
+    """``limit`` items of a step from index ``start`` on; with ``statuses`` (of pgflow.items) only those.
+
+    Inputs and outputs are shortened to so many ``chars``. Nothing of a step that has not started.
+    """
+    entries = lists.list_items(conn, run_id, step, limit, start=start, statuses=statuses, chars=chars)
+    if not entries:
+        return []
+    steps = lists.list_steps(conn, [str(run_id)]).get(str(run_id), [])
+    failed_step = any(each.step_slug == step and each.status in ("failed", "skipped") for each in steps)
+    return [_item(each, failed_step) for each in entries]
+
+
+def read_workers(conn: Connection, *, alive_only: bool = True, limit: int = 1000) -> list[WorkerInfo]:
+    """Workers, those with the last sign of life first; at most so many rows that they registered are read."""
+    processes: dict[tuple[str, str], list[WorkerEntry]] = {}
+    for entry in lists.list_workers(conn, limit, alive_only=alive_only):
+        whose = "" if ":" in entry.name else entry.worker_id  # the usual name is a process's own
+        processes.setdefault((entry.name, whose), []).append(entry)
+    return [_worker(entries) for entries in processes.values()]
+
+
+def read_flows(conn: Connection, limit: int = 200, *, after: str = "") -> list[FlowReport]:
+    """``limit`` flows by their slugs, behind one of them."""
+    entries = lists.list_flows(conn, limit, after=after)
+    if not entries:
+        return []
+    day_ago = datetime.now(entries[0].created_at.tzinfo) - timedelta(days=1)
+    activity = lists.flow_activity(conn, [entry.flow_slug for entry in entries], day_ago)
+    reports = []
+    for entry in entries:
+        now = activity[entry.flow_slug]
+        reports.append(
+            FlowReport(
+                flow_slug=entry.flow_slug,
+                steps=entry.steps,
+                queue_mode=entry.queue_mode,
+                max_attempts=entry.max_attempts,
+                base_delay=entry.base_delay,
+                timeout=entry.timeout,
+                created_at=entry.created_at,
+                active_runs=entry.active,
+                queued_runs=max(0, entry.active - now.running_runs - now.waiting_runs),
+                running_runs=now.running_runs,
+                waiting_runs=now.waiting_runs,
+                running_items=now.running_items,
+                waiting_items=now.waiting_items,
+                next_retry=now.next_in,
+                completed_day=now.completed_since,
+                failed_day=now.failed_since,
+                oldest_started_at=entry.oldest_started_at,
+                last_started_at=entry.last_started_at,
+                workers=entry.workers,
+                unserved=entry.unserved,
+                paused=entry.is_paused,
+            )
+        )
+    return reports
+
+
+def _now(entry: RunEntry) -> datetime:
+    return datetime.now(entry.started_at.tzinfo)
+
+
+def _runs(conn: Connection, entries: list[RunEntry]) -> list[RunReport]:
+    if not entries:
+        return []
+    steps = lists.list_steps(conn, [entry.run_id for entry in entries])
+    spans = worked.worker_spans(conn, min(entry.started_at for entry in entries))
+    details = (_run(entry, steps[entry.run_id], spans, _now(entry)) for entry in entries)
+    return [
+        RunReport(**{name: getattr(each, name) for name in RunReport.__struct_fields__}) for each in details
+    ]
+
+
+def _run(entry: RunEntry, steps: list[StepEntry], spans: list[Span], now: datetime) -> RunDetails:
+    reports = [_step(entry, step, spans, now) for step in steps]
+    counts = total(step.counts for step in reports)
+    ended = entry.completed_at or entry.failed_at
+    waits = [step.next_retry for step in reports if step.next_retry is not None]
+    return RunDetails(
+        run_id=entry.run_id,
+        flow_slug=entry.flow_slug,
+        status=entry.status,
+        state=_run_state(entry, counts),
+        items=counts.items,
+        done=counts.done,
+        counts=counts,
+        next_retry=min(waits, default=None),
+        unserved=[
+            step.step_slug
+            for step in reports
+            if not step.workers and step.counts.queued + step.counts.waiting
+        ],
+        remaining_steps=entry.remaining_steps,
+        priority=entry.priority,
+        key=entry.key,
+        tags=entry.tags,
+        started_at=entry.started_at,
+        completed_at=entry.completed_at,
+        failed_at=entry.failed_at,
+        finished_at=ended,
+        seconds=worked.seconds(spans, entry.flow_slug, entry.started_at, ended or now),
+        steps=reports,
+    )
+
+
+def _run_state(entry: RunEntry, counts: ItemCounts) -> RunState:
+    if entry.status == "completed":
+        return "completed_with_failures" if counts.failed else "completed"
+    if entry.status == "failed":
+        return "cancelled" if entry.is_cancelled else "failed"
+    return "paused" if entry.is_paused else _open_state(counts)
+
+
+def _open_state(counts: ItemCounts) -> RunState:
+    if counts.running:
+        return "running"
+    return "waiting" if counts.waiting and not counts.queued else "queued"
+
+
+def _step(run: RunEntry, entry: StepEntry, spans: list[Span], now: datetime) -> StepReport:
+    counts = _counts(run, entry)
+    seconds = None
+    if entry.started_at is not None:
+        end = entry.finished_at or run.completed_at or run.failed_at or now
+        seconds = worked.seconds(spans, run.flow_slug, entry.started_at, end)
+    return StepReport(
+        step_slug=entry.step_slug,
+        step_type=entry.step_type,
+        depends_on=entry.depends_on,
+        status=entry.status,
+        state=_step_state(run, entry, counts),
+        storage=entry.storage,
+        initial_tasks=entry.initial_tasks,
+        remaining_tasks=entry.remaining_tasks,
+        failed_tasks=counts.failed,
+        cancelled_tasks=counts.cancelled,
+        skipped_tasks=counts.skipped,
+        counts=counts,
+        next_retry=entry.next_in,
+        workers=entry.workers,
+        error_message=entry.error_message,
+        skip_reason=entry.skip_reason,
+        started_at=entry.started_at,
+        finished_at=entry.finished_at,
+        seconds=seconds,
+    )
+
+
+def _counts(run: RunEntry, entry: StepEntry) -> ItemCounts:
+    if entry.started_at is None or entry.initial_tasks is None:
+        return ItemCounts()
+    left = 0
+    if run.status == "started" and entry.status == "started":
+        left = max(0, (entry.remaining_tasks or 0) - entry.running - entry.waiting)
+    return ItemCounts(
+        items=entry.initial_tasks,
+        completed=entry.completed,
+        failed=entry.failed,
+        tolerated=entry.failed if entry.status in ("started", "completed") else 0,
+        running=entry.running,
+        waiting=entry.waiting,
+        queued=left,
+        cancelled=entry.cancelled,
+        skipped=entry.skipped,
+        attempts=entry.attempts,
+    )
+
+
+def _step_state(run: RunEntry, entry: StepEntry, counts: ItemCounts) -> StepState:
+    if entry.status == "completed":
+        return "completed_with_failures" if counts.failed else "completed"
+    if entry.status == "skipped":
+        return "skipped"
+    if run.status == "started":
+        if entry.status == "created":
+            return "pending"
+        return "paused" if run.is_paused else _open_state(counts)
+    return "failed" if entry.status == "failed" and not run.is_cancelled else "cancelled"
+
+
+def _item(entry: ItemEntry, step_failed: bool) -> ItemReport:
+    states: dict[str, ItemState] = {
+        "queued": "queued" if entry.next_in is None else "waiting",
+        "started": "running",
+        "completed": "completed",
+        "failed": "failed" if step_failed else "tolerated",
+        "cancelled": "cancelled",
+        "skipped": "skipped",
+    }
+    seconds = None
+    if entry.started_at is not None and entry.finished_at is not None:
+        seconds = (entry.finished_at - entry.started_at).total_seconds()
+    return ItemReport(
+        index=entry.item_index,
+        status=entry.status,
+        state=states[entry.status],
+        attempts=entry.attempts,
+        error=entry.error,
+        worker_id=entry.worker_id,
+        queued_at=entry.queued_at,
+        started_at=entry.started_at,
+        finished_at=entry.finished_at,
+        seconds=seconds,
+        next_retry=entry.next_in,
+        input=entry.input,
+        output=entry.output,
+    )
+
+
+def _worker(entries: list[WorkerEntry]) -> WorkerInfo:
+    alive = [entry for entry in entries if entry.is_alive]
+    state: WorkerCondition = "idle"
+    if not alive:
+        stopped = all(entry.stopped_at is not None and entry.died_at is None for entry in entries)
+        state = "stopped" if stopped else "dead"
+    elif any(entry.is_deprecated for entry in alive):
+        state = "draining"
+    ends = [entry.stopped_at for entry in entries if entry.stopped_at is not None]
+    return WorkerInfo(
+        name=entries[0].name,
+        state=state,
+        worker_ids=[entry.worker_id for entry in entries],
+        flows=sorted({entry.flow_slug for entry in entries if entry.flow_slug is not None}),
+        queues=sorted({entry.queue_name for entry in entries}),
+        started_at=min(entry.started_at for entry in entries),
+        last_seen_at=max(entry.last_heartbeat_at for entry in entries),
+        stopped_at=max(ends) if ends and not alive else None,
+        version=entries[0].version,
+    )

@@ -1,0 +1,174 @@
+-- Ours: the steps of runs as reports tell them. Numbers of items come from counters, and from rows only of what is
+-- worked on or waits at this moment.
+
+-- Whether a worker that is registered gives the signs of life it promised; of other clients, which promise none, a
+-- sign within the last minute.
+create or replace function pgflow._is_alive(worker pgflow.workers)
+returns boolean
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select (worker).stopped_at is null
+    and (worker).last_heartbeat_at > clock_timestamp() - coalesce((worker).dead_after, interval '1 minute');
+$$;
+
+-- Of the steps of these runs that are under way: how many items are in the hands of a worker (running), how many wait
+-- for their next attempt (waiting), and when the first of these is due. Found by their messages that are not visible
+-- now, so that what it takes goes by how many these are.
+create or replace function pgflow._open_items(run_ids uuid[])
+returns table (run_id uuid, step_slug text, running bigint, waiting bigint, next_at timestamptz)
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
+as $$
+#variable_conflict use_column
+declare
+  v_queue text;
+  v_table text;
+begin
+  return query
+    select g.run_id, g.step_slug, sum(g.end_index - g.first_index), 0::bigint, null::timestamptz
+    from (select distinct u.id from unnest(run_ids) u (id)) u
+    join pgflow.ranges g on g.run_id = u.id and g.worker_id is not null
+    group by g.run_id, g.step_slug;
+  for v_queue in
+    select distinct s.queue_name
+    from pgflow.step_states ss
+    join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+    where ss.run_id = any (run_ids) and ss.status = 'started'
+  loop
+    v_table := pgmq.format_table_name(v_queue, 'q');
+    continue when to_regclass(format('pgmq.%I', v_table)) is null;
+    return query execute format(
+      $sql$
+      select t.run_id, t.step_slug,
+        count(*) filter (where t.status = 'started'),
+        count(*) filter (where t.status = 'queued' and t.attempts_count > 0),
+        min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0)
+      from pgmq.%I q
+      join pgflow.step_tasks t on t.queue_name = $1 and t.message_id = q.msg_id
+      where q.vt > clock_timestamp() and t.run_id = any ($2)
+      group by t.run_id, t.step_slug
+      $sql$,
+      v_table
+    ) using v_queue, run_ids;
+  end loop;
+end;
+$$;
+
+-- The steps of these runs, by run in definition order. Items: initial_tasks of a step that has started; done of them
+-- are those that are not among remaining_tasks. failed: for good. cancelled, skipped: ended unfinished with their run,
+-- with their step. workers: how many of those alive take items of the step.
+create or replace function pgflow.list_steps(run_ids uuid[])
+returns table (
+  run_id uuid,
+  step_slug text,
+  step_type text,
+  depends_on text[],
+  storage text,
+  status text,
+  initial_tasks int,
+  remaining_tasks int,
+  completed bigint,
+  failed bigint,
+  running bigint,
+  waiting bigint,
+  cancelled bigint,
+  skipped bigint,
+  attempts bigint,
+  next_in float8,
+  workers int,
+  error_message text,
+  skip_reason text,
+  started_at timestamptz,
+  finished_at timestamptz
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_flows text[] := pgflow._granted_flows('list_steps');
+begin
+  run_ids := array(
+    select r.run_id from pgflow.runs r
+    where r.run_id = any (run_ids) and coalesce(r.flow_slug = any (v_flows), true)
+  );
+  return query
+  with open_items as materialized (
+    select o.run_id, o.step_slug, sum(o.running)::bigint as running, sum(o.waiting)::bigint as waiting,
+      min(o.next_at) as next_at
+    from pgflow._open_items(
+      array(select r.run_id from pgflow.runs r where r.run_id = any (run_ids) and r.status = 'started')
+    ) o
+    group by o.run_id, o.step_slug
+  ),
+  alive as materialized (
+    select w.queue_name, count(*)::int as workers, count(w.dead_after)::int as ours
+    from pgflow.workers w
+    where w.last_heartbeat_at > clock_timestamp() - interval '1 hour'
+      and pgflow._is_alive(w)
+      and w.deprecated_at is null
+    group by w.queue_name
+  )
+  select ss.run_id, ss.step_slug, s.step_type,
+    array(
+      select d.dep_slug
+      from pgflow.deps d
+      join pgflow.steps p on p.flow_slug = d.flow_slug and p.step_slug = d.dep_slug
+      where d.flow_slug = ss.flow_slug and d.step_slug = ss.step_slug
+      order by p.step_index
+    ),
+    case
+      when s.step_type <> 'map' then null
+      when m.run_id is not null then 'ranges'
+      when ss.started_at is not null then 'tasks'
+      else coalesce(y.storage, 'tasks')
+    end,
+    ss.status, ss.initial_tasks, ss.remaining_tasks,
+    c.completed, coalesce(e.failed, ss.failed_tasks), coalesce(o.running, 0), coalesce(o.waiting, 0),
+    coalesce(e.cancelled, 0), coalesce(e.skipped, 0), coalesce(a.attempts, 0),
+    greatest(extract(epoch from o.next_at - clock_timestamp()), 0)::float8,
+    coalesce(case when coalesce(m.run_id is not null, y.storage = 'ranges') then v.ours else v.workers end, 0),
+    ss.error_message, ss.skip_reason, ss.started_at,
+    coalesce(ss.completed_at, ss.failed_at, ss.skipped_at)
+  from pgflow.runs r
+  join pgflow.step_states ss on ss.run_id = r.run_id
+  join pgflow.steps s on s.flow_slug = ss.flow_slug and s.step_slug = ss.step_slug
+  left join pgflow.step_policies y on y.flow_slug = ss.flow_slug and y.step_slug = ss.step_slug
+  left join pgflow.range_maps m on m.run_id = ss.run_id and m.step_slug = ss.step_slug
+  left join open_items o on o.run_id = ss.run_id and o.step_slug = ss.step_slug
+  left join alive v on v.queue_name = s.queue_name
+  left join lateral (
+    select t.failed, t.cancelled, t.skipped
+    from pgflow._step_tallies(ss.run_id, ss.step_slug) t
+    where ss.status = 'skipped' or (r.status = 'failed' and ss.status in ('started', 'failed'))
+  ) e on true
+  cross join lateral (
+    select case
+      when ss.started_at is null then 0
+      when e.failed is not null then ss.initial_tasks - e.failed - e.cancelled - e.skipped
+      else ss.initial_tasks - coalesce(ss.remaining_tasks, 0) - ss.failed_tasks
+    end as completed
+  ) c
+  left join lateral (
+    select coalesce(sum(t.attempts_count), 0) + case
+        when m.run_id is null then 0
+        else c.completed - count(*) filter (where t.status = 'completed')
+          + coalesce(o.running, 0) - count(*) filter (where t.status = 'started')
+      end as attempts
+    from pgflow.step_tasks t
+    where t.run_id = ss.run_id and t.step_slug = ss.step_slug and ss.started_at is not null
+  ) a on true
+  where r.run_id = any (run_ids)
+  order by r.run_id, s.step_index;
+end;
+$$;

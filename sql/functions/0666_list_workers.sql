@@ -1,0 +1,199 @@
+-- Ours: workers and flows as reports tell them, page by page.
+
+-- What is registered as a worker of the flows that the caller may use, those alive first, then the last ones, at most
+-- so many; all of it behind the one with this sign of life and id.
+create or replace function pgflow.list_workers(
+  alive_only boolean default true,
+  before_at timestamptz default null,
+  before_id uuid default null,
+  max_rows int default 200
+)
+returns table (
+  worker_id uuid,
+  queue_name text,
+  flow text,
+  name text,
+  version text,
+  started_at timestamptz,
+  last_heartbeat_at timestamptz,
+  dead_after float8,
+  is_alive boolean,
+  is_deprecated boolean,
+  stopped_at timestamptz,
+  died_at timestamptz
+)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select w.worker_id, w.queue_name,
+    coalesce(
+      (select f.flow_slug from pgflow.flows f where lower(f.flow_slug) = w.queue_name),
+      (select s.flow_slug from pgflow.steps s where s.queue_name = w.queue_name limit 1)
+    ),
+    w.function_name, w.pgflow_version, w.started_at, w.last_heartbeat_at,
+    extract(epoch from w.dead_after)::float8, pgflow._is_alive(w), w.deprecated_at is not null, w.stopped_at, w.died_at
+  from pgflow.workers w
+  where w.queue_name <> ''
+    and coalesce(w.queue_name = any ((select pgflow._granted_queues('list_workers'))::text[]), true)
+    and (
+      not alive_only
+      or w.last_heartbeat_at > clock_timestamp() - interval '1 hour' and pgflow._is_alive(w)
+    )
+    and (before_at is null or (w.last_heartbeat_at, w.worker_id) < (before_at, before_id))
+  order by w.last_heartbeat_at desc, w.worker_id desc
+  limit max_rows;
+$$;
+
+-- Flows by their slugs, at most so many, behind one of them: how many runs are under way, how many have not ended for
+-- how long, and how many workers alive serve their queues.
+create or replace function pgflow.list_flows(after text default '', max_rows int default 200)
+returns table (
+  flow text,
+  created_at timestamptz,
+  steps text[],
+  queue_mode text,
+  max_attempts int,
+  base_delay int,
+  timeout int,
+  active bigint,
+  oldest_started_at timestamptz,
+  last_started_at timestamptz,
+  workers int,
+  unserved text[],
+  is_paused boolean
+)
+language sql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  with alive as materialized (
+    select w.queue_name, count(*)::int as workers
+    from pgflow.workers w
+    where w.last_heartbeat_at > clock_timestamp() - interval '1 hour'
+      and pgflow._is_alive(w)
+      and w.deprecated_at is null
+    group by w.queue_name
+  )
+  select f.flow_slug, f.created_at,
+    array(select s.step_slug from pgflow.steps s where s.flow_slug = f.flow_slug order by s.step_index),
+    f.queue_mode, f.opt_max_attempts, f.opt_base_delay, f.opt_timeout,
+    u.active, u.oldest,
+    (
+      select r.started_at from pgflow.runs r
+      where r.flow_slug = f.flow_slug order by r.started_at desc, r.run_id desc limit 1
+    ),
+    coalesce(
+      (
+        select max(a.workers) from alive a
+        where a.queue_name = lower(f.flow_slug)
+          or a.queue_name in (select s.queue_name from pgflow.steps s where s.flow_slug = f.flow_slug)
+      ),
+      0
+    ),
+    array(
+      select s.step_slug
+      from pgflow.steps s
+      where s.flow_slug = f.flow_slug and not exists (select 1 from alive a where a.queue_name = s.queue_name)
+      order by s.step_index
+    ),
+    exists (select 1 from pgflow.pauses z where z.flow_slug = f.flow_slug and z.run_id is null)
+  from (
+    select * from pgflow.flows f
+    where f.flow_slug collate "C" > after collate "C"
+      and coalesce(f.flow_slug = any ((select pgflow._granted_flows('list_flows'))::text[]), true)
+    order by f.flow_slug collate "C"
+    limit max_rows
+  ) f
+  cross join lateral (
+    select count(*) as active, min(r.started_at) as oldest
+    from pgflow.runs r
+    where r.flow_slug = f.flow_slug and r.status = 'started'
+  ) u
+  order by f.flow_slug collate "C";
+$$;
+
+-- What is worked on of these flows now: runs with items in the hands of a worker, runs of which all that is left waits
+-- for its next attempt, and how many items both are; and runs that have ended since, how.
+create or replace function pgflow.flow_activity(flow_slugs text[], since timestamptz)
+returns table (
+  flow text,
+  running_runs bigint,
+  waiting_runs bigint,
+  running_items bigint,
+  waiting_items bigint,
+  next_in float8,
+  completed_since bigint,
+  failed_since bigint
+)
+language plpgsql
+stable
+security definer
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+#variable_conflict use_column
+declare
+  v_flows text[] := pgflow._granted_flows('flow_activity');
+  v_runs uuid[] := '{}';
+  v_some uuid[];
+  v_queue text;
+  v_table text;
+begin
+  flow_slugs := array(
+    select f.slug from unnest(flow_slugs) f (slug) where coalesce(f.slug = any (v_flows), true)
+  );
+  for v_queue in select distinct s.queue_name from pgflow.steps s where s.flow_slug = any (flow_slugs) loop
+    v_table := pgmq.format_table_name(v_queue, 'q');
+    continue when to_regclass(format('pgmq.%I', v_table)) is null;
+    execute format(
+      $sql$
+      select array_agg(distinct t.run_id)
+      from pgmq.%I q
+      join pgflow.step_tasks t on t.queue_name = $1 and t.message_id = q.msg_id
+      where q.vt > clock_timestamp()
+      $sql$,
+      v_table
+    ) into v_some using v_queue;
+    v_runs := v_runs || coalesce(v_some, '{}');
+  end loop;
+  v_runs := v_runs || array(select distinct g.run_id from pgflow.ranges g where g.worker_id is not null);
+  v_runs := array(
+    select r.run_id from pgflow.runs r
+    where r.run_id = any (v_runs) and r.status = 'started' and r.flow_slug = any (flow_slugs)
+  );
+  return query
+  with busy as (
+    select r.run_id, r.flow_slug, o.running, o.waiting, o.next_at,
+      (
+        select sum(ss.remaining_tasks) from pgflow.step_states ss
+        where ss.run_id = r.run_id and ss.status = 'started'
+      ) as remaining
+    from (
+      select o.run_id, sum(o.running) as running, sum(o.waiting) as waiting, min(o.next_at) as next_at
+      from pgflow._open_items(v_runs) o
+      group by o.run_id
+    ) o
+    join pgflow.runs r on r.run_id = o.run_id
+  )
+  select f.slug,
+    count(*) filter (where b.running > 0),
+    count(*) filter (where b.running = 0 and b.waiting > 0 and b.waiting = b.remaining),
+    coalesce(sum(b.running), 0)::bigint, coalesce(sum(b.waiting), 0)::bigint,
+    greatest(extract(epoch from min(b.next_at) - clock_timestamp()), 0)::float8,
+    (
+      select count(*) from pgflow.runs r
+      where r.flow_slug = f.slug and r.started_at >= since and r.status = 'completed'
+    ),
+    (
+      select count(*) from pgflow.runs r
+      where r.flow_slug = f.slug and r.started_at >= since and r.status = 'failed'
+    )
+  from unnest(flow_slugs) with ordinality f (slug, n)
+  left join busy b on b.flow_slug = f.slug
+  group by f.slug, f.n
+  order by f.n;
+end;
+$$;
