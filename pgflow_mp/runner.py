@@ -14,15 +14,14 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from pgflow_mp import redaction
 from pgflow_mp.client import adopting, feeding_items, keyed_runs
 from pgflow_mp.client.reuse import reuse_of
+from pgflow_mp.client.state import open_state
 from pgflow_mp.client.typed_outputs import whole_output
-from pgflow_mp.db import connection, engine, loads, recovery, schema
+from pgflow_mp.db import engine, loads, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import tasks
 from pgflow_mp.db.starting import start_once
-from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunNotFound, WaitTimeout
 from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
@@ -41,26 +40,6 @@ from pgflow_mp.worker.worker import Worker
 FAILURES_SHOWN = 20
 _NOTHING_DONE = WorkerReport(Ending.RUN_ENDED, Stats(), 0.0, 0, None, 0, 0)
 BY_OPERATOR = "stopped by an operator (its worker was deprecated)"
-
-
-@contextlib.contextmanager
-def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> Iterator[StateDatabase]:
-    """The database to use: ``dsn``, else the environment's, else the embedded server, which ends with us.
-
-    The embedded server gets the schema installed, and what a worker that was killed there held is
-    freed at once: where we are the first to start the server, no other worker is alive. ``data_dir`` asks
-    for the embedded server whatever the environment says.
-    """
-    found = connection.discover_dsn(dsn) if dsn is not None or data_dir is None else None
-    if found is not None:
-        yield StateDatabase(found, redaction.redact(found) or "the server of the libpq environment", None)
-        return
-    with EmbeddedServer(data_dir) as server:
-        with connection.connect(server.dsn) as conn:
-            schema.install(conn)
-            if not server.attached:
-                recovery.free_tasks_of_all_workers(conn)
-        yield StateDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server.data_dir)
 
 
 def execute(

@@ -17,7 +17,6 @@ from pgflow_mp import Flow
 from pgflow_mp.client import Client, Run
 from pgflow_mp.db import engine, wire
 from pgflow_mp.errors import (
-    ConfigError,
     DatabaseUnavailable,
     FlowNotFound,
     InputError,
@@ -286,20 +285,12 @@ def test_results_of_a_step_that_still_runs_are_those_that_are_there(dsn: str, cl
     assert list(client.indexed_results(run_id, "double")) == [(1, 7)]
 
 
-def test_without_a_database_the_client_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("PGFLOW_DATABASE_URL", "DATABASE_URL", "PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE"):
-        monkeypatch.delenv(name, raising=False)
-    with pytest.raises(ConfigError, match="no database") as caught:
-        Client()
-    assert "from pgflow_mp.embedded.server import EmbeddedServer" in caught.value.hint
-
-
 def test_a_server_that_only_reads_answers_and_starts_nothing(
     dsn: str, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a standby does, until it is promoted: that is waited for."""
     run = client.start_flow("chain", [1])
-    monkeypatch.setattr("pgflow_mp.client.client._RETRY_FOR", 0.3)
+    monkeypatch.setattr("pgflow_mp.client.calls.RETRY_FOR", 0.3)
     with Client(make_conninfo(dsn, options="-c default_transaction_read_only=on")) as reader:
         found = reader.get_run(run.run_id)
         assert found is not None

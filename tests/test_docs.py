@@ -29,6 +29,7 @@ BOOKS = [page for page in PAGES if page.parent.name == "contract" or page.name =
 
 LONG = (
     "changing.md",
+    "client.md",
     "failures.md",
     "flows.md",
     "items.md",

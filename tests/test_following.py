@@ -16,6 +16,7 @@ from tcp_proxy import TcpProxy
 from worker_harness import adapted, compiled, settings, start, threaded
 
 from pgflow_mp.client.following import Follower
+from pgflow_mp.client.waiting import Deadline
 from pgflow_mp.db import engine
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import finished
@@ -107,7 +108,7 @@ def test_what_is_not_there_and_what_takes_too_long(dsn: str) -> None:
         with pytest.raises(FlowNotFound, match=r'Step "acts" does not exist in flow "mischief"'):
             Follower(keeper, run_id, "acts")
         with pytest.raises(WaitTimeout):
-            next(drawn(Follower(keeper, run_id, "act", deadline=time.monotonic() + 0.2)))
+            next(drawn(Follower(keeper, run_id, "act", deadline=Deadline(0.2, "it"))))
 
 
 def test_sets_of_indexes_are_as_few_intervals_as_there_are() -> None:

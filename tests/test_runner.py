@@ -19,13 +19,14 @@ import pytest
 from database_server import DatabaseServer
 from worker_harness import FLOWS, Tasks, eventually, kill, output, start
 
+from pgflow_mp.client.state import open_state
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.results import typed_output
 from pgflow_mp.loading.finding import Target, load_flows
 from pgflow_mp.observe.observer import NullObserver
 from pgflow_mp.run_request import RunRequest
-from pgflow_mp.runner import execute, open_state, resume, run
+from pgflow_mp.runner import execute, resume, run
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,8 @@ def test_after_a_kill_of_everything_the_next_start_takes_over_at_once(tmp_path: 
             from pgflow_mp.loading.finding import Target
             from pgflow_mp.observe.observer import NullObserver
             from pgflow_mp.run_request import RunRequest
-            from pgflow_mp.runner import execute, open_state
+            from pgflow_mp.client.state import open_state
+            from pgflow_mp.runner import execute
             if __name__ == "__main__":
                 with open_state(None, sys.argv[1]) as database:
                     print(database.dsn, flush=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pgflow_mp.client.client import Client
-from pgflow_mp.client.run_handles import Run, Step
+from pgflow_mp.client.event_feed import Event
+from pgflow_mp.client.run_handles import Run
+from pgflow_mp.client.step_handles import Step
 from pgflow_mp.flows.finished_item import FinishedItem
 
-__all__ = ["Client", "FinishedItem", "Run", "Step"]
+__all__ = ["Client", "Event", "FinishedItem", "Run", "Step"]

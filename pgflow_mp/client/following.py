@@ -10,38 +10,29 @@ A look at the database goes by what is new, not by the size of the map.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Iterator
-from typing import Final, TypeVar
+from typing import Final
 
-import psycopg
-
-from pgflow_mp.client.run_handles import check_step
-from pgflow_mp.db import connection
-from pgflow_mp.db.engine import Connection, RunRow
-from pgflow_mp.db.hints import Hints
-from pgflow_mp.db.keeper import Keeper, first_line
+from pgflow_mp.client.run_handles import Run
+from pgflow_mp.client.step_handles import check_step
+from pgflow_mp.client.waiting import GROWTH, PAUSES, Deadline, Rounds, Waiter, called, rounds_here
+from pgflow_mp.db.engine import RunRow
+from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import finished, runs
 from pgflow_mp.db.reads.finished import END, EndedItems, IndexSet
 from pgflow_mp.db.reads.runs import StepRow
-from pgflow_mp.errors import DatabaseUnavailable, RunNotFound, WaitTimeout
+from pgflow_mp.errors import RunNotFound
 
-PAUSES: Final = (0.05, 1.0)
-"""Seconds between looks: after one that found something, and the longest."""
-_GROWTH: Final = 1.5
 _OVER: Final = ("completed", "failed", "skipped")
-
-T = TypeVar("T")
 
 
 class Follower:
     """Iterates over what ends of a step, some stretches of items at a time, until there is no more to come.
 
     That is when the step is over, or its run is; with ``to_the_end`` when the run is. ``ordered``: in the
-    order of indexes, else as they end. ``inputs``: whether they are wanted. ``deadline`` is as of
-    time.monotonic(); once it has passed WaitTimeout is raised. ``run`` and ``step`` are as they were last.
-    ``check`` is called before each wait, and may raise. Raises RunNotFound, FlowNotFound, and
-    DatabaseUnavailable where the keeper gives up.
+    order of indexes, else as they end. ``inputs``: whether they are wanted. Once the ``deadline`` has passed,
+    WaitTimeout is raised. ``run`` and ``step`` are as they were last. ``check`` is called before each pause,
+    and may raise. Raises RunNotFound, FlowNotFound, and DatabaseUnavailable where the keeper gives up.
     """
 
     def __init__(
@@ -53,7 +44,7 @@ class Follower:
         inputs: bool = False,
         ordered: bool = False,
         to_the_end: bool = False,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
         check: Callable[[], object] | None = None,
     ) -> None:
         self._keeper = keeper
@@ -62,19 +53,22 @@ class Follower:
         self._inputs = inputs
         self._ordered = ordered
         self._to_the_end = to_the_end
-        self._deadline = deadline
+        self._deadline = deadline or Deadline(None, "")
         self._check = check
         self._had = IndexSet()
         self._far = 0
         """Where to look besides the beginning, if that takes several looks."""
         self._blocked = False
         """In order: whether the next item has not ended, as of the last look."""
-        self._hints: tuple[Connection, Hints] | None = None
         self.run: RunRow
         self.step: StepRow
         self._refresh()
 
     def __iter__(self) -> Iterator[list[EndedItems]]:
+        return rounds_here(self.rounds(), Waiter(self._keeper, [self._run_id]))
+
+    def rounds(self) -> Rounds[list[EndedItems]]:
+        """The same, for whoever waits otherwise."""
         pause = PAUSES[0]
         while True:
             over = self._refresh()
@@ -86,12 +80,12 @@ class Follower:
                 return
             if self._check is not None:
                 self._check()
-            pause = PAUSES[0] if found else min(PAUSES[1], _GROWTH * pause)
-            self._wait(pause)
+            pause = PAUSES[0] if found else min(PAUSES[1], GROWTH * pause)
+            yield self._deadline.pause(pause)
 
     def _refresh(self) -> bool:
         """Read run and step; whether nothing more will end of it."""
-        view = self._call(lambda conn: runs.run_view(conn, self._run_id))
+        view = called(self._keeper, lambda conn: runs.run_view(conn, self._run_id))
         if view is None:
             raise RunNotFound(f"Run not found: {self._run_id}")
         steps = {row.step_slug: row for row in view[1]}
@@ -150,42 +144,17 @@ class Follower:
         return stretch._replace(spans=tuple(spans)) if spans else None
 
     def _look(self, gaps: list[tuple[int, int]]) -> tuple[list[EndedItems], int]:
-        return self._call(
-            lambda conn: finished.look(conn, self._run_id, self._slug, gaps, inputs=self._inputs)
+        return called(
+            self._keeper,
+            lambda conn: finished.look(conn, self._run_id, self._slug, gaps, inputs=self._inputs),
         )
 
-    def _call(self, work: Callable[[Connection], T]) -> T:
-        try:
-            return self._keeper.call(work)
-        except psycopg.Error as error:
-            if not connection.is_transient(error):
-                raise
-            raise DatabaseUnavailable(
-                f"the database could not be used: {first_line(error)}",
-                hint="Look at the server and the network. What was recorded is not lost.",
-            ) from error
 
-    def _wait(self, pause: float) -> None:
-        """Wait for that long, or less if there is an event of the run: it may have ended."""
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                raise WaitTimeout(f"Timeout waiting for run {self._run_id} to reach status 'completed'")
-            pause = min(pause, left)
-        until = time.monotonic() + PAUSES[0]
-        try:
-            self._listen().wait(pause)
-        except (psycopg.Error, OSError) as error:
-            self._hints = None
-            if not self._keeper.passes(error):
-                raise
-            self._keeper.lost(error)
-        if (early := until - time.monotonic()) > 0:  # whoever may log in may send events, as many as it likes
-            time.sleep(early)
-
-    def _listen(self) -> Hints:
-        conn = self._keeper.connection()
-        if self._hints is None or self._hints[0] is not conn:
-            run = self._run_id.encode()
-            self._hints = conn, Hints(conn, "pgflow_events", lambda text: b"" if run in text else None)
-        return self._hints[1]
+def item_rounds(
+    keeper: Keeper, run: Run, step: str, deadline: Deadline, *, ordered: bool = False
+) -> Rounds[list[EndedItems]]:
+    """Rounds of the items of a step that end, with their inputs; at last RunFailed if the run has failed."""
+    follower = Follower(keeper, run.run_id, step, inputs=True, ordered=ordered, deadline=deadline)
+    yield from follower.rounds()
+    if follower.run.status == "failed" and run.refresh().status == "failed":
+        raise run.failure()

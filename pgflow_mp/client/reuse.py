@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 
-from pgflow_mp.client.run_handles import check_step
+from pgflow_mp.client.step_handles import check_step
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.errors import InputError
 from pgflow_mp.flows import items

@@ -2,90 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from pgflow_mp.client.retried import Indexes, Retry
+from pgflow_mp.client.step_handles import UNKNOWN_ERROR, Step, StepMap, check_status, step_of
+from pgflow_mp.client.waiting import Deadline, Rounds, until
 from pgflow_mp.db import run_keys
 from pgflow_mp.db.engine import RunRow
 from pgflow_mp.db.reads import documents, runs
-from pgflow_mp.db.reads.runs import StepRow
-from pgflow_mp.errors import FlowNotFound, InputError, RunFailed, RunNotFound, WaitTimeout
+from pgflow_mp.errors import RunFailed, RunNotFound
 from pgflow_mp.observe import grouping
 from pgflow_mp.observe.reports import FailureGroup
 
 if TYPE_CHECKING:
     from pgflow_mp.client.client import Client
     from pgflow_mp.flows.finished_item import FinishedItem
-
-RunStatus = Literal["started", "completed", "failed"]
-WaitedFor = Literal["started", "completed", "failed", "skipped"]
-StepStatus = Literal["created", "started", "completed", "failed", "skipped"]
-
-UNKNOWN_ERROR: Final = "Unknown error"
-_STEP_RANK: Final = {"created": 0, "started": 1, "completed": 2, "failed": 3, "skipped": 4}
-
-
-@dataclass(slots=True)
-class Step:
-    """A step of a run, as of its run's last refresh. Task counts are None while they are not known."""
-
-    slug: str
-    step_type: str
-    status: StepStatus
-    initial_tasks: int | None
-    remaining_tasks: int | None
-    error: str | None
-    skip_reason: str | None
-    started_at: datetime | None
-    completed_at: datetime | None
-    failed_at: datetime | None
-    skipped_at: datetime | None
-    _run: Run = field(repr=False)
-    _output: tuple[Any] | None = field(default=None, repr=False)
-
-    @property
-    def output(self) -> Any:
-        """The step's output, read when it is first asked for; None unless it is completed."""
-        if self.status != "completed":
-            return None
-        if self._output is None:
-            client, run_id, slug = self._run._client, self._run.run_id, self.slug
-            raw = client._call(lambda conn: documents.step_output(conn, run_id, slug), long=True)
-            if raw is None and self.step_type == "map":  # too large for one document
-                self._output = (client._map_output(run_id, slug),)
-            else:
-                self._output = (None if raw is None else msgspec.json.decode(raw),)
-        return self._output[0]
-
-    def wait(self, status: WaitedFor = "completed", timeout: float = 300.0) -> Step:
-        """Wait until the step has this status; returns it as it is then.
-
-        Raises RunFailed at once if it can no longer have it, WaitTimeout after ``timeout`` seconds, and
-        InputError for a status that no step can be waited to have.
-        """
-        _check_status(status, get_args(WaitedFor), "step")
-        run, slug, wanted = self._run, self.slug, _STEP_RANK[status]
-
-        def look() -> bool:
-            now = run.refresh().steps[slug]
-            return now.status == status or _STEP_RANK[now.status] > max(wanted, 1) or run.status == "failed"
-
-        if not run._client._wait(look, run.run_id, timeout):
-            raise WaitTimeout(f"Timeout waiting for step {slug} to reach status '{status}'")
-        step = run.steps[slug]
-        if step.status == status or (status == "started" and _STEP_RANK[step.status] in (2, 3)):
-            return step
-        reason = step.error or step.skip_reason or run.error or f"it is {step.status}"
-        raise RunFailed(
-            f"Step {slug} of run {run.run_id} cannot reach status '{status}': {reason}", run_id=run.run_id
-        )
 
 
 class Run:
@@ -194,7 +129,7 @@ class Run:
         """The steps by slug in definition order. An unknown slug raises FlowNotFound."""
         if self._steps is None:
             self.refresh()
-        return _StepMap(self._steps or {}, self.flow_slug)
+        return StepMap(self._steps or {}, self.flow_slug)
 
     def refresh(self) -> Run:
         """Read the run's present state; returns the run itself. Raises RunNotFound if it was deleted."""
@@ -206,38 +141,43 @@ class Run:
         self._row, rows = view
         known, self._steps = self._steps or {}, {}
         for row in rows:
-            self._steps[row.step_slug] = self._step(row, known.get(row.step_slug))
+            self._steps[row.step_slug] = step_of(self, row, known.get(row.step_slug))
         return self
 
-    def wait(self, timeout: float = 300.0, status: Literal["completed", "failed"] = "completed") -> Run:
+    def wait(
+        self, timeout: float | None = 300.0, status: Literal["completed", "failed"] = "completed"
+    ) -> Run:
         """Wait until the run has this status; returns the run itself.
 
         Raises RunFailed as soon as a run that should complete fails (or the other way round),
-        WaitTimeout after ``timeout`` seconds, and InputError for another status.
+        WaitTimeout after ``timeout`` seconds (None: never), and InputError for another status.
         """
-        _check_status(status, ("completed", "failed"), "run")
+        self._client._await(self._waiting(status, timeout), self.run_id)
+        return self
+
+    def _waiting(self, status: Literal["completed", "failed"], timeout: float | None) -> Rounds[None]:
+        """Rounds that end when the run has this status; they raise what ``wait`` does."""
+        check_status(status, ("completed", "failed"), "run")
+        deadline = Deadline(timeout, f"run {self.run_id} to reach status '{status}'")
 
         def look() -> bool:
             return self._client._found(self.run_id) != "started"
 
-        deadline = time.monotonic() + timeout
         while self.status != "completed":  # as far as we know; a failed run may have been retried meanwhile
-            if not self._client._wait(look, self.run_id, deadline - time.monotonic()):
-                raise WaitTimeout(f"Timeout waiting for run {self.run_id} to reach status '{status}'")
+            yield from until(look, deadline)
             if self.refresh().status != "failed":
                 continue
             if status == "failed":
-                return self
+                return
             failure = self.failure()
             if self.refresh().status == "failed":
                 raise failure
-        if status == "completed":
-            return self
-        raise RunFailed(
-            f"Run {self.run_id} is completed and cannot reach status 'failed'", run_id=self.run_id
-        )
+        if status != "completed":
+            raise RunFailed(
+                f"Run {self.run_id} is completed and cannot reach status 'failed'", run_id=self.run_id
+            )
 
-    def result(self, timeout: float = 300.0) -> Any:
+    def result(self, timeout: float | None = 300.0) -> Any:
         """Wait for the run's output and return it; raises like :meth:`wait`."""
         return self.wait(timeout).output
 
@@ -255,7 +195,7 @@ class Run:
         failed or was cancelled; WaitTimeout after ``timeout`` seconds, and FlowNotFound for an unknown step.
         Lost connections are opened again.
         """
-        return self._client._as_completed(self, step, ordered, timeout)
+        return self._client.as_completed(self, step, ordered=ordered, timeout=timeout)
 
     def failures(self, step: str | None = None, *, error: str | None = None) -> list[FailureGroup]:
         """The failed items in groups of alike errors, as :meth:`Client.failures` has them."""
@@ -293,55 +233,3 @@ class Run:
             return RunFailed(where + (self.error or UNKNOWN_ERROR), run_id=self.run_id)
         more = f" ({count} items failed)" if count > 1 else ""
         return RunFailed(f"{where}{failed[0].named}: {failed[0].error}{more}", run_id=self.run_id)
-
-    def _step(self, row: StepRow, before: Step | None) -> Step:
-        """The step of a row. Its output is kept where it cannot have changed."""
-        same = before is not None and (before.status, before.completed_at) == (row.status, row.completed_at)
-        return Step(
-            row.step_slug,
-            row.step_type,
-            row.status,  # type: ignore[arg-type]
-            row.initial_tasks,
-            row.remaining_tasks,
-            row.error_message or (UNKNOWN_ERROR if row.status == "failed" else None),
-            row.skip_reason,
-            row.started_at,
-            row.completed_at,
-            row.failed_at,
-            row.skipped_at,
-            self,
-            before._output if same and before is not None else None,
-        )
-
-
-class _StepMap(Mapping[str, Step]):
-    def __init__(self, steps: dict[str, Step], flow_slug: str) -> None:
-        self._steps = MappingProxyType(steps)
-        self._flow_slug = flow_slug
-
-    def __getitem__(self, slug: str) -> Step:
-        check_step(self._steps, slug, self._flow_slug)
-        return self._steps[slug]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._steps)
-
-    def __len__(self) -> int:
-        return len(self._steps)
-
-    def __contains__(self, slug: object) -> bool:
-        return slug in self._steps
-
-
-def check_step(known: Collection[str], slug: str, flow_slug: str) -> None:
-    """Raise FlowNotFound unless the step is ``known``."""
-    if slug not in known:
-        raise FlowNotFound(
-            f'Step "{slug}" does not exist in flow "{flow_slug}"', hint=f"Steps there: {', '.join(known)}."
-        )
-
-
-def _check_status(status: str, known: tuple[str, ...], what: str) -> None:
-    if status not in known:
-        text = f"No {what} can be waited for to reach status {status!r}"
-        raise InputError(text, hint=f"There are {', '.join(known)}.")

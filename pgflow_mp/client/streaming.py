@@ -18,6 +18,7 @@ from pgflow_mp import runner
 from pgflow_mp.client import feeding_items
 from pgflow_mp.client.finished_items import finished_items
 from pgflow_mp.client.following import Follower
+from pgflow_mp.client.state import open_state
 from pgflow_mp.db import engine, pruning, schema
 from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.errors import DatabaseError, FlowNotFound, InputError, PgflowError
@@ -126,7 +127,7 @@ def _imap(
     def decode(outputs: bytes) -> Any:
         return typed_leaf(flow, slug, outputs)
 
-    with runner.open_state(dsn, data_dir) as database:
+    with open_state(dsn, data_dir) as database:
         mode = str(request.settings.get("compile", "check"))
         feeding_items.load_for(database.dsn, flow, items, run_id, mode)
         background = _Background(flow, database, request, observer, keep=keep)

@@ -32,6 +32,7 @@ _READER: Final = (
     "failure_lines",
     "failed_items",
     "list_pauses",
+    "run_events",
     "run_reuses",
     "run_of_key",
     "keys_of_runs",

@@ -26,6 +26,7 @@ _VARIABLE: Final = "PGFLOW_MP_IMPORTING"
 _HERE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 
 _is_lane = False
+_database: str | None = None
 _Start = Callable[[threading.Thread], None]
 
 
@@ -123,10 +124,18 @@ def _present() -> list[_Doing]:
     return [*_inherited_doing(), *_of_thread.doing]
 
 
-def become_lane() -> None:
-    """From here on this process, with all of its threads, imports and executes handlers, nothing else."""
-    global _is_lane
-    _is_lane = True
+def become_lane(database: str | None = None) -> None:
+    """From here on this process, with all of its threads, imports and executes handlers, nothing else.
+
+    ``database`` is the connection string of the worker's.
+    """
+    global _is_lane, _database
+    _is_lane, _database = True, database
+
+
+def database() -> str | None:
+    """The connection string of the worker's database, in a lane; None elsewhere."""
+    return _database
 
 
 def is_inside() -> bool:

@@ -19,7 +19,8 @@ declare
     'get_run_with_states', 'recent_runs', 'run_progress', 'run_results', 'run_heads', 'run_input', 'run_output',
     'step_output', 'run_leaves', 'run_results_page', 'item', 'run_reuses', 'run_of_key', 'keys_of_runs',
     'run_failures', 'run_tallies', 'output_page', 'finished_items', 'failure_lines', 'failed_items', 'list_pauses',
-    'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity'
+    'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity',
+    'run_events'
   ];
 begin
   if access not in ('reader', 'starter', 'operator', 'worker', 'client') then
@@ -108,6 +109,7 @@ begin
     from (
       values
         ('run_heads', 'run_progress'),
+        ('run_events', 'run_progress'),
         ('flow_queues', 'flow_options'),
         ('steps_added', 'flow_options'),
         ('add_new_steps', 'retry_failed_tasks'),

@@ -36,7 +36,15 @@ from pg_proc p
 where p.pronamespace = 'pgflow'::regnamespace and has_function_privilege(%s, p.oid, 'execute')
 order by 1
 """
-READING = {"flow_options", "get_run_with_states", "recent_runs", "run_progress", "run_results", "run_heads"}
+READING = {
+    "flow_options",
+    "get_run_with_states",
+    "recent_runs",
+    "run_progress",
+    "run_results",
+    "run_heads",
+    "run_events",
+}
 READING |= {"watched_workers", "task_input", "paged_input", "output_page", "flow_queues"}
 READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_ranges"}  # no map in ranges here
 READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from pgflow_mp import FlowDefinitionError
+from pgflow_mp.client.state import open_state
 from pgflow_mp.executors.lanes import roster
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.run_request import RunRequest
-from pgflow_mp.runner import execute, open_state
+from pgflow_mp.runner import execute
 
 FLOW = """
 import os

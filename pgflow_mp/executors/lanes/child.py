@@ -47,7 +47,7 @@ def begin(setup: bytes, files: SlotFiles) -> None:
     os.environ.update(cpus.thread_environment(orders.threads))
     started = time.perf_counter()
     hello = Hello([], "", "", 0.0, preloaded.before_fork, preloaded.why_not)
-    reentry.become_lane()
+    reentry.become_lane(orders.dsn)
     listening.begin()
     try:
         flows = preloaded.load(orders)

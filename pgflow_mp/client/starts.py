@@ -1,0 +1,79 @@
+"""The methods of a client that start runs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import Any
+
+from pgflow_mp.client import feeding_items, keyed_runs
+from pgflow_mp.client.calls import Calls, new_id
+from pgflow_mp.client.reuse import reuse_of
+from pgflow_mp.client.run_handles import Run
+from pgflow_mp.db.starting import start_once
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading import reentry
+from pgflow_mp.values.inputs import encode_input
+
+
+class Starts(Calls):
+    """Starting runs."""
+
+    def start_flow(
+        self,
+        slug: str,
+        input: Any,
+        run_id: str | None = None,
+        *,
+        priority: int = 0,
+        key: str | None = None,
+        from_run: str | None = None,
+        reuse: Sequence[str] = (),
+    ) -> Run:
+        """Start a run with ``input``, anything that a handler could return.
+
+        Among the runs of a flow, those of the highest ``priority`` are worked on first. With a
+        ``run_id`` of your own, or a ``key``, a name among the runs of the flow, starting twice starts once;
+        the run is answered as it is. Raises FlowNotFound, InputError, also where the run of the key was
+        given another input. What ``from_run``, an earlier run, has finished of the steps in ``reuse`` is
+        taken instead of done again where the input is the same.
+        """
+        reentry.refuse("start_flow()", in_handlers=False)
+        encoded, taken = encode_input(input), reuse_of(slug, from_run, reuse, key)
+        keyed_runs.check_name(key, run_id)
+        wanted = new_id(run_id)
+        if key is not None:
+            found = self._call(
+                lambda conn: keyed_runs.start_value(conn, slug, encoded, key, priority=priority), long=True
+            )
+            return self._handle(found.run)
+        row = self._call(
+            lambda conn: start_once(conn, slug, encoded, wanted, priority=priority, reuse=taken), long=True
+        )
+        return self._handle(row)
+
+    def start(
+        self,
+        flow: Flow | str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        priority: int = 0,
+        key: str | None = None,
+        from_run: str | None = None,
+        reuse: Sequence[str] = (),
+    ) -> Run:
+        """Start a run over ``items``, of which there may be any number: an iterable, or an async iterator.
+
+        They are drawn and stored page by page, in constant memory, and nobody sees them before all are there.
+        ``params`` is what other steps read as the run's input. Otherwise like :meth:`start_flow`; raises what
+        drawing the items raises, too, and then nothing was started. Where there is a run with the ``key``,
+        they are drawn to be compared.
+        """
+        reentry.refuse("start()", in_handlers=False)
+        keyed_runs.check_name(key, run_id)
+        wanted, taken = new_id(run_id), reuse_of(flow, from_run, reuse, key)
+        encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
+        with self._another() as keeper:
+            found = feeding_items.start_with(keeper, flow, items, encoded, wanted, priority, key, taken)
+            return self._handle(found.run)
