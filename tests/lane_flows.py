@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import faulthandler
 import io
 import json
 import multiprocessing
 import os
 import resource
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -257,6 +261,57 @@ def keep(megabytes: int) -> int:
     return len(_kept)
 
 
+def take_sigurg(seconds: float) -> None:
+    signal.signal(signal.SIGURG, lambda *_: None)
+    time.sleep(seconds)
+
+
+def block_sigurg(seconds: float) -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGURG})
+    time.sleep(seconds)
+
+
+def use_faulthandler(path: str) -> None:
+    """All of it."""
+    with open(path, "w") as file:
+        faulthandler.disable()
+        faulthandler.enable(file)
+        faulthandler.register(signal.SIGUSR1, file, chain=True)
+        faulthandler.dump_traceback_later(0.05, repeat=True, file=file)
+        time.sleep(0.5)
+        faulthandler.cancel_dump_traceback_later()
+
+
+def dive(depth: int) -> None:
+    if depth:
+        dive(depth - 1)
+    time.sleep(60)
+
+
+def wait_in_many_ways(_: Any) -> list[float]:
+    """Half a second each: asleep, for a file, for a lock, for an answer, for a program; how long it was."""
+    reader, writer = os.pipe()
+    ours, theirs = socket.socketpair()
+    ours.settimeout(0.5)
+    times = []
+    for wait in (
+        lambda: time.sleep(0.5),
+        lambda: select.select([reader], [], [], 0.5),
+        lambda: threading.Event().wait(0.5),
+        lambda: ours.recv(1),
+        lambda: subprocess.run(["sleep", "0.5"], check=True),
+    ):
+        began = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            wait()
+        times.append(time.monotonic() - began)
+    for fd in (reader, writer):
+        os.close(fd)
+    ours.close()
+    theirs.close()
+    return times
+
+
 def raise_interrupt(_: Any) -> None:
     raise KeyboardInterrupt
 
@@ -271,6 +326,11 @@ ACTIONS: dict[str, Callable[[Any], Any]] = {
     "kill_self": lambda number: os.kill(os.getpid(), number),
     "overflow": _overflow,
     "interrupt": raise_interrupt,
+    "take_sigurg": take_sigurg,
+    "block_sigurg": block_sigurg,
+    "use_faulthandler": use_faulthandler,
+    "dive": dive,
+    "wait_in_many_ways": wait_in_many_ways,
     "spin": spin,
     "spin_in_c": spin_in_c,
     "ignore_sigterm": ignore_sigterm,

@@ -23,9 +23,9 @@ from pgflow_mp import logs, streams
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.execution import describe, error_text
-from pgflow_mp.executors.lanes import descriptors, lifeline, listening, preloaded
+from pgflow_mp.executors.lanes import descriptors, lifeline, listening, preloaded, stack_dumps
 from pgflow_mp.executors.lanes.executing import Lane, OwnSlot
-from pgflow_mp.executors.lanes.slots import SlotFiles
+from pgflow_mp.executors.lanes.slots import CONTROL_SIZE, SlotFiles
 from pgflow_mp.executors.lanes.surroundings import Surroundings
 from pgflow_mp.executors.messages import Hello, Setup, encode
 from pgflow_mp.loading import reentry
@@ -89,6 +89,7 @@ def _set_up_process(files: SlotFiles) -> None:
         faulthandler.enable(files.trace.fd, all_threads=False)
         # A task that is terminated over its timeout leaves a note of where it was.
         faulthandler.register(lifeline.TERMINATE, files.trace.fd, all_threads=False, chain=True)
+        stack_dumps.listen(files.control.fd, CONTROL_SIZE)
     streams.forgive()  # what a handler prints never decides about its item
     own: tuple[Any, ...] = (sys.stdout, sys.stderr)
     for stream in own:

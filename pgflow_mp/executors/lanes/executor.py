@@ -10,6 +10,7 @@ from pgflow_mp.executors.lanes.pool import LanePool
 from pgflow_mp.executors.lanes.watchdog import Watchdog
 from pgflow_mp.executors.messages import AnyChunk, FlowInfo, Setup
 from pgflow_mp.executors.protocol import ALL_ABILITIES, Limits, OnEvent
+from pgflow_mp.executors.stacks import LaneStack
 from pgflow_mp.executors.verdicts import KillReason
 
 
@@ -68,6 +69,9 @@ class LaneExecutor:
 
     def abort(self) -> None:
         self.pool.abort()
+
+    def stacks(self, wait: float) -> list[LaneStack]:
+        return self.pool.stacks(wait)
 
 
 def lanes(setup: Setup, limits: Limits, on_event: OnEvent) -> LaneExecutor:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from pgflow_mp.executors.lanes import stack_dumps
 from pgflow_mp.executors.lanes.listening import original
 
 _signal: Final[Any] = importlib.import_module("_signal")  # as signal, but makes no enums of what it tells
@@ -61,6 +62,8 @@ class Kernel:
             for number, before, found in zip(self._numbers, self._handlers, now, strict=True):
                 if before is not None and before != found:
                     self._set_signal(number, before)
+                    if number == stack_dumps.ASK:
+                        stack_dumps.listen_again()
         if self._look_at_umask() != self._mode:
             self._umask(self._mode)
         if self._look_at_wakeup() != self._fd:

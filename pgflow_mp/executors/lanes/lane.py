@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from pgflow_mp.executors import verdicts
 from pgflow_mp.executors.decoded_pages import PagesSent
@@ -34,6 +34,7 @@ from pgflow_mp.executors.messages import AnyChunk, StartTrouble, decode_hello, e
 from pgflow_mp.executors.verdicts import KillReason
 
 ENDING_GRACE: Final = 10.0  # seconds for what on_start functions have to do when their process leaves
+Seen = TypeVar("Seen")
 _EARLY: Final = 0.3  # seconds without a report after which outcomes of a running chunk are reported
 
 
@@ -112,8 +113,12 @@ class LaneProcess:
     @property
     def starting(self) -> Starting | None:
         """The on_start function that it runs."""
+        return self.look(lambda slot: slot.start_note.read())
+
+    def look(self, at: Callable[[SlotReader], Seen]) -> Seen | None:
+        """What ``at`` tells of its shared memory; None once it is gone."""
         with self.lock:
-            return None if self._state.closed or self._state.dead else self._slot.start_note.read()
+            return None if self._state.closed or self._state.dead else at(self._slot)
 
     def serves(self, flow: str) -> bool:
         """Whether it has started this flow, and can run its items."""

@@ -18,8 +18,10 @@ from pgflow_mp.executors.lanes import descriptors
 from pgflow_mp.executors.lanes.hooks import RunningItem
 from pgflow_mp.executors.lanes.nursery import Nursery
 from pgflow_mp.executors.lanes.roster import LEAVE_GRACE, Roster, Terms
+from pgflow_mp.executors.lanes.stack_dumps import stacks_of
 from pgflow_mp.executors.lanes.start_note import Starting
 from pgflow_mp.executors.messages import LOAD_TIMEOUT, AnyChunk, FlowInfo, Setup
+from pgflow_mp.executors.stacks import LaneStack
 from pgflow_mp.executors.verdicts import KillReason
 
 
@@ -173,6 +175,10 @@ class LanePool:
             LaneStatus(process.lane, process.generation, process.pid, process.finished, process.busy)
             for process in self._roster.up(retiring=retiring)
         ]
+
+    def stacks(self, wait: float) -> list[LaneStack]:
+        """Where the code of every lane is, within ``wait`` seconds. From any thread."""
+        return stacks_of(self._roster.processes(), wait)
 
     @property
     def server_pid(self) -> int | None:

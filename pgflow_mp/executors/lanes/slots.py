@@ -21,6 +21,7 @@ from multiprocessing import reduction
 from multiprocessing.context import get_spawning_popen
 from typing import Any, Final
 
+from pgflow_mp.executors.lanes.stack_dumps import StackFile
 from pgflow_mp.executors.lanes.start_note import StartNote
 
 BUFFERS: Final = 2
@@ -258,6 +259,7 @@ class SlotReader:
         self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
         self._words = memoryview(self._page).cast("Q")
         self.start_note = StartNote(self._page, self._words, _fence)
+        self.stack = StackFile(files.control.fd, CONTROL_SIZE)
 
     def take(self, ordinal: int, count: int, length: int) -> Taken | None:
         """What chunk ``ordinal`` has beyond ``count`` items (``length`` bytes); None for nothing."""
