@@ -43,6 +43,7 @@ _READER: Final = (
     "list_workers",
     "list_flows",
     "flow_activity",
+    "flow_settings",
 )
 _STARTER: Final = (
     "start_flow_with_states",

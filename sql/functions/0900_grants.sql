@@ -20,7 +20,8 @@ declare
     'step_output', 'run_leaves', 'run_results_page', 'item', 'run_reuses', 'run_of_key', 'keys_of_runs',
     'run_failures', 'run_tallies', 'output_page', 'finished_items', 'failure_lines', 'failed_items', 'list_pauses',
     'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity',
-    'run_events'
+    'run_events',
+    'flow_settings'
   ];
 begin
   if access not in ('reader', 'starter', 'operator', 'worker', 'client') then
@@ -137,6 +138,7 @@ begin
         ('list_workers', 'recent_runs'),
         ('list_flows', 'recent_runs'),
         ('flow_activity', 'recent_runs'),
+        ('flow_settings', 'recent_runs'),
         ('tag_run', 'start_run'),
         ('watched_workers', 'recover_dead_workers'),
         ('recover_workers', 'recover_dead_workers'),

@@ -5,17 +5,49 @@ from __future__ import annotations
 import random
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
-from pgflow_mp.observe.drawings.dag import StepNode, dag
+from pgflow_mp.db.reads.lists import Setting
+from pgflow_mp.observe.drawings.dag import conditions_of, dag
 from pgflow_mp.observe.drawings.histogram import TimeBucket, histogram, quantile
 from pgflow_mp.observe.drawings.layout import BOX_HEIGHT, BOX_WIDTH, arrange
 from pgflow_mp.observe.drawings.palette import KNOWN_STATES, STYLE
 from pgflow_mp.observe.drawings.svg import seconds, ticks
 from pgflow_mp.observe.drawings.timeline import MOST_ROWS, LaneSpan, timeline
 from pgflow_mp.observe.drawings.trend import Curve, trend
+from pgflow_mp.observe.run_reports import ItemCounts, StepReport
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def step_of(slug: str, parents: Sequence[str] = (), state: Any = "pending", **counts: int) -> StepReport:
+    """A step, a map where ``counts`` are given; skip reasons and errors are its slug."""
+    return StepReport(
+        step_slug=slug,
+        step_type="map" if counts else "single",
+        depends_on=[*parents],
+        status="started",
+        state=state,
+        storage=None,
+        initial_tasks=counts.get("items"),
+        remaining_tasks=None,
+        failed_tasks=0,
+        cancelled_tasks=0,
+        skipped_tasks=0,
+        counts=ItemCounts(**counts),
+        next_retry=None,
+        workers=1,
+        error_message=slug,
+        skip_reason=slug if state == "skipped" else None,
+        started_at=NOW if counts else None,
+        finished_at=None,
+        seconds=None,
+    )
+
 
 HOSTILE = "</text></svg><script>alert(1)</script>\" onload='x' & \x00\x1b[31m\ud800 \u202e"
 
@@ -30,9 +62,8 @@ def texts(drawn: str, name: str) -> list[str]:
 
 
 def hostile_drawings() -> Iterator[str]:
-    yield dag(
-        [StepNode(HOSTILE, (), HOSTILE, condition=HOSTILE, note=HOSTILE)], HOSTILE, lambda slug: f"/{slug}"
-    )
+    step = step_of(HOSTILE, (), "skipped", items=3)
+    yield dag([step], HOSTILE, conditions={HOSTILE: HOSTILE}, link=lambda slug: f"/{slug}")
     yield timeline(
         [LaneSpan(HOSTILE, 0, HOSTILE, 0, 1, failed=1), LaneSpan("b", 1, "s", 0, 1)], 0, 1, HOSTILE
     )
@@ -103,36 +134,65 @@ def test_boxes_lie_apart_below_their_parents_and_no_edge_passes_through_one(
 
 
 def test_steps_in_a_circle_or_of_unknown_parents_are_drawn_all_the_same() -> None:
-    drawn = dag([StepNode("a", ("b",)), StepNode("b", ("a",)), StepNode("c", ("gone",))])
+    drawn = dag([step_of("a", ["b"]), step_of("b", ["a"]), step_of("c", ["gone"])])
     assert {"a", "b", "c"} <= set(texts(drawn, "text"))
 
 
 def test_a_step_tells_its_state_counts_and_condition() -> None:
     long = "parse_every_document_that_was_fetched"
     steps = [
-        StepNode("fetch", state="completed", items=1, completed=1),
-        StepNode(long, ("fetch",), "running", True, 1_000, 900, 12, 8, 40),
-        StepNode("rare", ("fetch",), "skipped", condition="only if input contains de"),
+        step_of("fetch", (), "completed"),
+        step_of(
+            long,
+            ["fetch"],
+            "running",
+            items=1_000,
+            completed=900,
+            failed=12,
+            tolerated=3,
+            running=8,
+            waiting=80,
+        ),
+        step_of("rare", ["fetch"], "skipped"),
+        step_of("last", [long], "completed_with_failures", items=20, completed=18, failed=2, tolerated=2),
     ]
-    drawn = dag(steps, link=lambda slug: f"/steps/{slug}")
-    told = "running; 1,000 items; 900 completed; 12 failed; 8 running; 40 waiting for a retry; after fetch"
-    assert f"{long}: {told}" in texts(drawn, "title")
-    assert "only if input contains de" in texts(drawn, "title")
-    assert texts(drawn, "desc") == ["3 steps: 1 completed, 1 running, 1 skipped"]
-    shown = [each for each in texts(drawn, "text") if each.startswith("parse")]
-    assert shown == ["parse_eve…s_fetched"]
-    assert [each.get("href") for each in parsed(drawn).iter("a")] == [f"/steps/{each.slug}" for each in steps]
+    conditions = conditions_of(
+        [
+            Setting(None, "timeout", "3 s"),
+            Setting("rare", "when", '{"lang": "de"}'),
+            Setting("rare", "unless", '{"x": 1}'),
+            Setting("rare", "when_unmet", "skip-cascade"),
+            Setting("last", "when_unmet", "skip"),
+        ]
+    )
+    drawn = dag(steps, conditions=conditions, link=lambda slug: f"/steps/{slug}")
+    told = (
+        "1,000 items; 900 completed; 12 failed (3 tolerated); 8 running; 80 waiting for a retry; after fetch"
+    )
+    assert f"{long}: running; {told}" in texts(drawn, "title")
+    met = 'its input has {"lang": "de"} and has not {"x": 1}'
+    rule = f"runs if {met}, else is skipped with all that depends on it"
+    assert conditions == {"rare": rule}
+    assert rule in texts(drawn, "title")
+    assert "rare: skipped; after fetch; " + rule + "; skip reason: rare" in texts(drawn, "title")
+    said = "4 steps: 1 completed, 1 running, 1 skipped, 1 completed with failures"
+    assert texts(drawn, "desc") == [said]
+    shown = texts(drawn, "text")
+    assert "parse_eve…s_fetched" in shown
+    assert {"12 failed · 1k", "2 failed · 20"} <= set(shown)
+    assert [each.get("href") for each in parsed(drawn).iter("a")] == [
+        f"/steps/{each.step_slug}" for each in steps
+    ]
 
 
 def test_bars_never_leave_their_box() -> None:
-    drawn = dag(
-        [StepNode("a", (), "running", True, 10, 9, 9, 9, 9), StepNode("b", (), "x", True, 10**9, 1, 1, 1, 1)]
-    )
-    for each in parsed(drawn).iter("g"):
+    much = step_of("a", (), "running", items=10, completed=9, failed=9, running=9, waiting=9)
+    little = step_of("b", (), "running", items=10**9, completed=1, failed=1, running=1, waiting=1)
+    for each in parsed(dag([much, little])).iter("g"):
         box = next(one for one in each.iter("rect") if one.get("class") == "box")
         right = float(box.get("x", "")) + float(box.get("width", ""))
         assert all(
-            float(one.get("x", "")) + float(one.get("width", "")) <= right for one in each.iter("rect")
+            float(one.get("x", "")) + float(one.get("width", "")) <= right + 0.2 for one in each.iter("rect")
         )
 
 
@@ -219,5 +279,5 @@ def test_the_style_has_every_colour_in_both_modes_and_loads_nothing() -> None:
     assert len(blocks) == 4
     assert all(used <= set(re.findall(r"(--pgd-\w+):", block)) for block in blocks)
     assert not re.search(r"url\(|@import|</", STYLE)
-    assert all(f"is-{state}" in dag([StepNode("a", (), state)]) for state in KNOWN_STATES)
-    assert "is-other" in dag([StepNode("a", (), "weird state")])
+    assert all(f"is-{state}" in dag([step_of("a", (), state)]) for state in KNOWN_STATES)
+    assert "is-other" in dag([step_of("a", (), "weird state")])

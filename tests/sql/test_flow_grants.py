@@ -55,7 +55,7 @@ NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prun
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
 READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run"}  # nothing is paused
 READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
-READING |= {"flow_activity"}
+READING |= {"flow_activity", "flow_settings"}
 NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]

@@ -120,6 +120,14 @@ class FlowActivity(NamedTuple):
     failed_since: int
 
 
+class Setting(NamedTuple):
+    """What an option of a flow (``step_slug`` is None) or of one of its steps is set to, in words."""
+
+    step_slug: str | None
+    option: str
+    value: str
+
+
 Mark = tuple[datetime, str]
 """Where a page begins: behind the row of this time and id."""
 
@@ -207,3 +215,9 @@ def flow_activity(conn: Connection, slugs: Sequence[str], since: datetime) -> di
         "select * from pgflow.flow_activity(%s::text[], %s::timestamptz)", ([*slugs], since), binary=True
     ).fetchall()
     return {row[0]: FlowActivity._make(row) for row in rows}
+
+
+def flow_settings(conn: Connection, slug: str) -> list[Setting]:
+    """All that is set for a flow and its steps; of steps also ``when``, ``unless``, ``when_unmet``."""
+    rows = conn.execute("select * from pgflow.flow_settings(%s)", (slug,), binary=True).fetchall()
+    return [Setting._make(row) for row in rows]

@@ -7,24 +7,15 @@ and Ito, which people who do not see all colours can tell apart; states have wor
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, get_args
+
+from pgflow_mp.observe.run_reports import StepState
 
 HUES: Final = 8
 """Different colours of steps: ``pgd-hue0`` and so on."""
 
-KNOWN_STATES: Final = (
-    "created",
-    "queued",
-    "started",
-    "running",
-    "waiting",
-    "completed",
-    "tolerated",
-    "failed",
-    "skipped",
-    "cancelled",
-    "paused",
-)
+KNOWN_STATES: Final = get_args(StepState)
+"""Each has a class: ``is-running`` and so on."""
 
 _LIGHT: Final = """
   --pgd-ink: #1f2937; --pgd-faint: #6b7280; --pgd-line: #d1d5db; --pgd-box: #ffffff; --pgd-track: #e5e7eb;
@@ -57,8 +48,8 @@ _RULES: Final = """
 .pgd .wait { fill: var(--pgd-wait); } .pgd .fail { fill: var(--pgd-fail); }
 .pgd .condition { fill: var(--pgd-box); stroke: var(--pgd-wait); stroke-width: 1.5; }
 .pgd .is-completed .box { stroke: var(--pgd-done); }
-.pgd .is-started .box, .pgd .is-running .box { stroke: var(--pgd-run); stroke-width: 2.5; }
-.pgd .is-waiting .box, .pgd .is-tolerated .box, .pgd .is-paused .box
+.pgd .is-running .box { stroke: var(--pgd-run); stroke-width: 2.5; }
+.pgd .is-waiting .box, .pgd .is-paused .box, .pgd .is-completed_with_failures .box
   { stroke: var(--pgd-wait); stroke-width: 2; }
 .pgd .is-failed .box { stroke: var(--pgd-fail); stroke-width: 2.5; }
 .pgd .is-skipped .box, .pgd .is-cancelled .box { stroke-dasharray: 5 4; }
