@@ -44,6 +44,12 @@ class ConfigError(PgflowError):
     exit_code = 2
 
 
+class ExecutorGone(PgflowError):
+    """What runs the items is lost: nothing is, what ran was handed back and can be gone on with."""
+
+    exit_code = 75
+
+
 class FlowDefinitionError(PgflowError, ValueError):
     """A flow or step is defined wrongly (contract: worker section 6)."""
 

@@ -23,8 +23,7 @@ from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import tasks
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunNotFound, WaitTimeout
-from pgflow_mp.executors.futures import factory
-from pgflow_mp.executors.lanes.executor import lanes
+from pgflow_mp.executors.choosing import factory
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.finding import target_for
@@ -89,7 +88,7 @@ def execute(
 
     deadline = None if request.timeout is None else time.monotonic() + request.timeout
     until = None if deadline is None else lambda: time.monotonic() > deadline
-    make = lanes if request.executor is None else factory(request.executor, settings.workers)
+    make = factory(request.executor, settings.workers)
     while True:
         worker = Worker(settings, observer=observer, executor=make)
         if serving is not None:

@@ -79,10 +79,11 @@ def database_choice(args: argparse.Namespace) -> DatabaseChoice:
 
 @dataclass(frozen=True, slots=True)
 class WorkOptions:
-    """How a worker is to work: fields of WorkerSettings, and how progress is shown."""
+    """How a worker is to work: fields of WorkerSettings, how progress is shown, and what runs the items."""
 
     settings: Mapping[str, Any]
     progress: str
+    executor: str = "lanes"
 
     @property
     def processes(self) -> int:
@@ -102,6 +103,7 @@ class WorkOptions:
 
 def work_options(args: argparse.Namespace) -> WorkOptions:
     """What ``add_work`` has found. Raises ConfigError for combinations that make no sense."""
+    from pgflow_mp.executors import choosing
     from pgflow_mp.executors.lanes import descriptors
     from pgflow_mp.worker.settings import WorkerSettings
 
@@ -116,8 +118,11 @@ def work_options(args: argparse.Namespace) -> WorkOptions:
     except ConfigError as error:
         text = re.sub(r"\b[a-z]+(?:_[a-z]+)+\b", lambda name: "--" + name[0].replace("_", "-"), str(error))
         raise ConfigError(text, hint=error.hint) from None
-    descriptors.check(settings.lanes)
-    return WorkOptions(options, args.progress)
+    if args.executor == "lanes":
+        descriptors.check(settings.lanes)
+    else:
+        choosing.check_word(args.executor)
+    return WorkOptions(options, args.progress, args.executor)
 
 
 @dataclass(frozen=True, slots=True)

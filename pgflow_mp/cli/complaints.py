@@ -30,7 +30,7 @@ exit status:
   3    trouble with the database
   124  run: --timeout was over before the run ended; it can be resumed
   70   a bug in this program
-  75   run: an operator stopped it (its worker was deprecated); it can be resumed
+  75   run: an operator stopped it (its worker was deprecated), or the executor is lost; it can be resumed
   130  stopped by Ctrl-C (143: by SIGTERM); an unfinished run can be resumed"""
 
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

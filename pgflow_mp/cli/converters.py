@@ -49,6 +49,14 @@ def workers(text: str) -> int | None:
     return value
 
 
+def executor(text: str) -> str:
+    """A word for an executor; whether it is there is found out later."""
+    word = text.strip()
+    if not re.fullmatch(r"[a-z]+(://\S+)?", word):
+        raise argparse.ArgumentTypeError(f"{text!r} is no executor like lanes or threads")
+    return word
+
+
 def modules(text: str) -> tuple[str, ...]:
     """Names of modules, separated by commas; "none" is none."""
     names = tuple(name for part in text.split(",") if (name := part.strip()))

@@ -249,6 +249,7 @@ def _work(
         timeout=order.timeout,
         priority=order.priority,
         reuse=reuse,
+        executor=order.work.executor,
         settings={**order.work.settings, "artifacts_beside": beside(database.server)},
     )
     with watching(order.work, title, begin, names_flows=False, preliminary=flow.slug) as (observer, heard):

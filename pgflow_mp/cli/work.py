@@ -42,6 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     targets = resolve_app(args.target)
     flows = [flow.slug for flow in preflight.look_at(targets)]
     with open_database(choice, workers=options.processes) as database:
+        from pgflow_mp.executors.choosing import factory
         from pgflow_mp.worker.settings import WorkerSettings
         from pgflow_mp.worker.stats import Ending
         from pgflow_mp.worker.worker import Worker
@@ -54,26 +55,29 @@ def execute(args: argparse.Namespace) -> int:
             artifacts_beside=beside(database.server),
             **options.settings,
         )
-        banner = _banner(flows, targets, settings.lanes, database.place)
+        banner = _banner(flows, targets, options.executor, settings.lanes, database.place)
         title = f"worker for {len(flows)} flows" if len(flows) > 1 else f"worker for {flows[0]}"
         title += f", {database.place}"
         with watching(options, title, banner, names_flows=len(flows) > 1) as (observer, heard):
-            report = Worker(settings, observer=observer).run()
+            make = factory(options.executor, settings.workers)
+            report = Worker(settings, observer=observer, executor=make).run()
     logger.info("%s", _goodbye(report))
     if heard.numbers[:1] == [signal.SIGTERM] and report.ending is not Ending.FORCED:
         return 0
     return heard.exit_code if heard.numbers else 0
 
 
-def _banner(flows: list[str], targets: list[Target], lanes: int, place: str) -> str:
+def _banner(flows: list[str], targets: list[Target], executor: str, lanes: int, place: str) -> str:
     from pgflow_mp.observe.text import plural
+    from pgflow_mp.redaction import redact
 
     source = targets[0].source
     if source == "examples":
         where = "the bundled examples, as no other flows were named"
     else:
         where = str(targets[0]) if source == "argument" else source
-    return f"{plural(lanes, 'worker')} for {', '.join(flows)} (from {where}) on {place}; Ctrl-C stops"
+    who = plural(lanes, "worker") if executor == "lanes" else f"executor {redact(executor)}"
+    return f"{who} for {', '.join(flows)} (from {where}) on {place}; Ctrl-C stops"
 
 
 def _goodbye(report: WorkerReport) -> str:

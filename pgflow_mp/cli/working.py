@@ -36,6 +36,16 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         },
     ),
     (
+        ("--executor",),
+        "PGFLOW_EXECUTOR",
+        {
+            "convert": converters.executor,
+            "default": "lanes",
+            "metavar": "WHAT",
+            "help": "what runs your code: lanes (the default), i.e. processes of its own; threads; inline",
+        },
+    ),
+    (
         ("--batch-size",),
         "PGFLOW_BATCH_SIZE",
         {

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import messages
@@ -146,3 +147,11 @@ class ExecutorLost:
 
     error: str
     hint: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExecutorSaid:
+    """Something for people to know, e.g. that an engine has no worker at the moment."""
+
+    level: Literal["info", "warn"]
+    text: str

@@ -1,120 +1,104 @@
-"""Any ``concurrent.futures.Executor`` in the place of lanes: its threads or processes run the chunks.
+"""Chunks run in the places of an engine that calls functions: a pool of the standard library, Dask, Ray, MPI.
 
-It is the caller's: it is neither shut down nor killed by us, so a time limit cannot be enforced, and what
-runs at a stop runs to its end unseen. Where a *function that makes* one is given, one that breaks is made
-anew, and the item that broke it is cornered: what was in flight runs again alone, in halves, until the
-culprit is by itself; that one is charged with a crash.
+Nothing is said of a chunk before its call has ended. Where a process dies its chunk runs once more; where it
+dies again, or all of the engine with it, the item that is to blame is cornered: parts run again, in halves,
+alone where neighbours can be taken along, until the culprit is by itself; that one is charged with a crash.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Future
-from concurrent.futures import Executor as Pool
-from typing import Final, TypeVar
+from concurrent.futures import CancelledError, Future
+from typing import Final
 
-from pgflow_mp.errors import ConfigError, OnStartFailed, PgflowError
-from pgflow_mp.executors import remote, verdicts
-from pgflow_mp.executors.chunk_flights import ChunkFlight, FlightPart
-from pgflow_mp.executors.cpus import available_cpus
+from pgflow_mp.errors import OnStartFailed
+from pgflow_mp.executors import code_identity, remote, verdicts
+from pgflow_mp.executors.call_engines import CallEngine, CallFault
+from pgflow_mp.executors.chunk_flights import FlightPart, Flights
 from pgflow_mp.executors.endings import Endings, endings_of
-from pgflow_mp.executors.events import Cause, ExecutorLost, LaneDied, LaneFailedToStart, LaneReady
+from pgflow_mp.executors.events import (
+    Cause,
+    ExecutorLost,
+    ExecutorSaid,
+    LaneDied,
+    LaneFailedToStart,
+    LaneReady,
+)
+from pgflow_mp.executors.greeting import greet
 from pgflow_mp.executors.messages import (
     LOAD_TIMEOUT,
     AnyChunk,
     FlowInfo,
+    Remark,
+    RunLimits,
     Setup,
     StartTrouble,
-    decode_hello,
+    decode_remark,
     encode,
     trouble_in,
 )
-from pgflow_mp.executors.protocol import IN_FLIGHT, Abilities, ExecutorFactory, Limits, OnEvent
+from pgflow_mp.executors.protocol import OnEvent
 from pgflow_mp.executors.start_failures import HINT, StartFailures
 
-T = TypeVar("T")
-
 _LAST_WAIT: Final = 0.02
+_MOST_HOSTS: Final = 5  # machines that an item may lose before it is taken for the reason
+_AGAIN: Final = "Give a function that makes the executor: then it is made anew, and the culprit found."
+_RESUME: Final = "What ran was handed back: start it again, then run --resume goes on where it was."
 
-
-class InlinePool(Pool):
-    """Runs what is submitted at once, in the calling thread."""
-
-    def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
-        """Run ``fn`` and return its finished future."""
-        future: Future[T] = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except BaseException as error:  # noqa: BLE001 - as the futures of the standard library do
-            future.set_exception(error)
-        return future
+_Answer = tuple[bytes, bytes]
 
 
 class FuturesExecutor:
-    """``Executor`` over a pool of the standard library's interface. ``again`` makes another one."""
+    """``Executor`` over an CallEngine; ``most``: lanes that are used at most (None: all)."""
 
-    abilities: Final = Abilities()
     paused: Final = False
 
     def __init__(
         self,
         setup: Setup,
         on_event: OnEvent,
-        pool: Pool,
-        capacity: int,
+        engine: CallEngine,
         *,
-        again: Callable[[], Pool] | None = None,
-        name: str | None = None,
+        most: int | None = None,
+        max_memory: int | None = None,
         load_timeout: float = LOAD_TIMEOUT,
     ) -> None:
-        if capacity < 1:
-            raise ConfigError(f"an executor needs at least one lane, not {capacity}")
-        self.name = name or type(pool).__name__
-        self.capacity = capacity
-        self._setup = encode(setup)
+        self.name = engine.name
+        self.abilities = engine.abilities
+        self._engine = engine
+        self._most = most
+        self._max_memory = max_memory
+        self._orders = setup
         self._on_event = on_event
         self._load_timeout = load_timeout
-        self._pool = pool
-        self._again = again
-        self._lock = threading.RLock()
+        self._flights = Flights()
+        self._lock = self._flights.lock
         self._start_failures = StartFailures()
         self._retry_at = 0.0
-        self._flights: dict[int, ChunkFlight] = {}
-        self._running: dict[Future[bytes], FlightPart] = {}
-        self._suspects: deque[FlightPart] = deque()
+        self._running: dict[Future[_Answer], FlightPart] = {}
         self._closed = False  # takes nothing more
         self._lost = False
         self._stopped = False  # reports nothing more
-        self._stopping = remote.stopping[self._setup] = threading.Event()
+        self._stopping = threading.Event()
+        self._setup = b""
+        self._use(encode(setup))
 
     # -- start -------------------------------------------------------------------------------------
 
     def start(self) -> list[FlowInfo]:
-        """Load the target in one of the pool's places. Raises PgflowError if that fails."""
+        """Load the target in one of the engine's places. Raises PgflowError if that fails."""
         began = time.monotonic()
         try:
-            hello = decode_hello(self._pool.submit(remote.hello, self._setup).result(self._load_timeout))
-        except TimeoutError:
+            self._engine.open(self._say, self._load_timeout)
+            flows, orders = greet(self._engine, self._orders, self._load_timeout)
+            self._use(encode(orders))
+        except BaseException:
             self.abort()
-            raise PgflowError(
-                f"executor {self.name} has not loaded the flow within {self._load_timeout:g} s",
-                hint="Has it any worker? Is the module quick to import? --load-timeout allows it more time.",
-            ) from None
-        except Exception as error:
-            self.abort()
-            raise PgflowError(
-                f"executor {self.name} cannot run anything: {type(error).__name__}: {error}",
-                hint="It must be open, and its workers must be able to import pgflow_mp.",
-            ) from error
-        if hello.error:
-            self.abort()
-            raise PgflowError(hello.error, hint=hello.hint)
-        for lane in range(self.capacity):
-            self._on_event(LaneReady(lane, 0, 0, time.monotonic() - began))
-        return hello.flows
+            raise
+        self._on_event(LaneReady(0, 0, 0, time.monotonic() - began))
+        return flows
 
     # -- work --------------------------------------------------------------------------------------
 
@@ -122,39 +106,50 @@ class FuturesExecutor:
     def in_flight(self) -> int:
         return len(self._flights)
 
+    @property
+    def capacity(self) -> int:
+        return max(1, self._lanes())
+
     def rooms(self) -> list[tuple[int, int]]:
+        lanes = self._lanes()
         with self._lock:
             if not self._takes_more():
                 return []
-            held = [0] * self.capacity
-            for flight in self._flights.values():
-                held[flight.lane] += 1
-            return [(lane, IN_FLIGHT - count) for lane, count in enumerate(held) if count < IN_FLIGHT]
+            return self._flights.rooms(lanes)
 
     def submit(self, lane: int, chunk: AnyChunk, timeouts: Sequence[float | None] = ()) -> bool:
         with self._lock:
-            held = sum(flight.lane == lane for flight in self._flights.values())
-            if not self._takes_more() or held >= IN_FLIGHT or not 0 <= lane < self.capacity:
+            if not self._takes_more() or not 0 <= lane < self._lanes():
                 return False
-            flight = self._flights[chunk.seq] = ChunkFlight(lane, chunk)
-            part = FlightPart(flight, 0, chunk.size)
-            flight.parts.add(part)
+            part = self._flights.take(lane, chunk, timeouts)
+        if part is None:
+            return False
         self._send(part)
         return True
 
     def tick(self, now: float) -> None:
-        """Go on with the search for a culprit."""
+        """Send again what was lost, go on with the search for a culprit, look whether the engine is there."""
         with self._lock:
-            if not self._suspects or self._running or self._closed:
-                return
-            part = self._suspects.popleft()
-        self._send(part)
+            parts = [] if self._closed else self._flights.next_ones(busy=bool(self._running))
+        for part in parts:
+            self._send(part)
+        if not self._lost and (trouble := self._engine.trouble()):
+            self._lose(trouble, _RESUME)
 
     def relieve(self, after: float) -> bool:
         return False
 
     def cancel(self, unwanted: Callable[[int, int], bool]) -> None:
-        """Nothing that runs can be ended."""
+        """End, or take back before it begins, what is unwanted as a whole."""
+        with self._lock:
+            running = list(self._running.items())
+        for future, part in running:
+            seq = part.flight.chunk.seq
+            if all(unwanted(seq, position) for position in range(part.first, part.end)):
+                if self.abilities.kill:
+                    self._engine.end(future, self._setup, seq)
+                elif self._engine.cancels:
+                    future.cancel()
 
     # -- stop --------------------------------------------------------------------------------------
 
@@ -163,13 +158,19 @@ class FuturesExecutor:
 
     def quiesce(self) -> None:
         with self._lock:
+            if self._closed and self._stopping.is_set():
+                return
             self._closed = True
             self._stopping.set()
-            waiting, suspects = list(self._running), list(self._suspects)
-            self._suspects.clear()
-        for future in waiting:
-            future.cancel()
-        for part in suspects:
+            waiting = list(self._running)
+            kept = [*self._flights.again, *self._flights.suspects]
+            self._flights.again.clear()
+            self._flights.suspects.clear()
+        if self._engine.cancels:
+            for future in waiting:
+                future.cancel()
+        self._engine.tell_all(remote.stop, self._setup)
+        for part in kept:
             self._not_run(part)
 
     def stop(self, grace: float) -> bool:
@@ -186,59 +187,105 @@ class FuturesExecutor:
             return
         self.quiesce()
         with self._lock:
-            for part in [part for flight in self._flights.values() for part in flight.parts]:
-                self._not_run(part)
-            self._stopped = True
+            left = [(future, part.flight.chunk.seq) for future, part in self._running.items()]
+        for part in self._flights.parts():
+            self._not_run(part)
+        self._stopped = True
+        if self.abilities.kill:
+            for future, seq in left:
+                self._engine.end(future, self._setup, seq)
+        self._engine.tell_all(remote.forget, self._setup)
         remote.forget(self._setup)
-        if self._again is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)  # we made it
+        self._engine.close()
 
     # -- internals ---------------------------------------------------------------------------------
+
+    def _use(self, setup: bytes) -> None:
+        """These are the orders that go along with chunks; where this process runs any, it sees the stop."""
+        remote.stopping.pop(self._setup, None)
+        self._setup = setup
+        remote.stopping[setup] = self._stopping
+
+    def _say(self, level: str, text: str) -> None:
+        self._on_event(ExecutorSaid("warn" if level == "warn" else "info", f"executor {self.name}: {text}"))
+
+    def _lanes(self) -> int:
+        places = self._engine.places
+        return places if self._most is None else min(places, self._most)
 
     def _takes_more(self) -> bool:
         if time.monotonic() < self._retry_at:  # an on_start function has failed
             return False
-        return not (self._closed or self._suspects or any(part.alone for part in self._running.values()))
+        return not (
+            self._closed or self._flights.suspects or any(part.alone for part in self._running.values())
+        )
 
     def _send(self, part: FlightPart) -> None:
-        pool, began = self._pool, time.monotonic()
+        began, generation, limits = time.monotonic(), self._engine.generation, b""
+        if self.abilities.kill:
+            limits = encode(RunLimits(list(part.flight.timeouts), self._max_memory, self._engine.leave))
         try:
-            future = pool.submit(remote.run_chunk, self._setup, encode(part.chunk))
+            future = self._engine.submit(remote.run_chunk, self._setup, encode(part.chunk), limits)
         except Exception as error:  # noqa: BLE001 - broken, shut down, or whatever an engine raises
-            self._failed(part, error, pool)
+            self._failed(part, error, generation)
             return
         with self._lock:
             self._running[future] = part
-        future.add_done_callback(lambda done: self._on_done(done, pool, began))
+        future.add_done_callback(lambda done: self._on_done(done, generation, began))
 
-    def _on_done(self, done: Future[bytes], pool: Pool, began: float) -> None:
+    def _on_done(self, done: Future[_Answer], generation: int, began: float) -> None:
         with self._lock:
             part = self._running.pop(done)
         error = CancelledError() if done.cancelled() else done.exception()
-        if error is None:
-            answer, flow = done.result(), part.flight.chunk.flow
-            if (trouble := trouble_in(answer)) is not None:
-                self._not_started(part, trouble, began)
-                return
-            self._start_failures.started(flow)
-            endings = endings_of(part.flight.chunk)
-            endings.read_answer(answer, part.first, part.end - part.first)
-            self._report(part, endings)
+        if error is not None:
+            self._failed(part, error, generation)
+            return
+        answer, noted = done.result()
+        remark = decode_remark(noted) if noted else None
+        if remark is not None and remark.refused:
+            self._lose(remark.refused, code_identity.HINT)
+        elif remark is not None and remark.given_up is None:
+            self._retry(part)  # its process is about to be ended
+        elif (trouble := trouble_in(answer)) is not None:
+            self._not_started(part, trouble, began)
         else:
-            self._failed(part, error, pool)
+            self._start_failures.started(part.flight.chunk.flow)
+            endings = endings_of(part.flight.chunk)
+            endings.read_answer(answer, part.first, part.size)
+            if remark is not None:
+                self._gave_up(part, remark)
+            self._report(part, endings)
 
-    def _failed(self, part: FlightPart, error: BaseException, pool: Pool) -> None:
-        """Its place ended, or the pool has: whose fault it was is to be found out."""
-        broken = isinstance(error, BrokenExecutor | RuntimeError)
-        if self._closed or isinstance(error, CancelledError):
+    def _gave_up(self, part: FlightPart, remark: Remark) -> None:
+        """Its process ran something over its limits, or that nobody wants, and is of no use any more."""
+        position, count = remark.given_up or (0, 0)
+        cause, seq = Cause(remark.cause), part.flight.chunk.seq
+        several = (part.first + position, count) if count > 1 and cause is not Cause.CANCELLED else None
+        died = LaneDied(part.flight.lane, 0, cause, "given up", seq, None, "", suspects=several)
+        with self._lock:
+            if not self._stopped and part in part.flight.parts:
+                self._on_event(died)
+        if self._engine.leave is None:
+            self._engine.replace(remark.address)
+
+    def _failed(self, part: FlightPart, error: BaseException, generation: int) -> None:
+        """Its place ended, or the engine has: whose fault it was is to be found out."""
+        fault = self._engine.fault(error)
+        if self._closed or fault is CallFault.WITHDRAWN:
             self._not_run(part)
-        elif broken and not self._renewed(pool):
-            self._lose(error)
-            self._not_run(part)
-        elif part.alone and part.end - part.first == 1:
+        elif fault is CallFault.CODE:
+            self._lose(f"{type(error).__name__}: {error}", code_identity.HINT)
+        elif fault is CallFault.ENGINE and not self._renewed(generation):
+            self._lose(f"{type(error).__name__}: {error}", _AGAIN)
+        elif fault is CallFault.HOST and part.hosts < _MOST_HOSTS:
+            self._retry(part, hosts=1)
+        elif fault is not CallFault.ENGINE and not (part.losses or part.alone or self._engine.repeats):
+            self._retry(part, losses=1)
+        elif part.size == 1 and (part.alone or self._engine.isolates):
             self._charge(part, error)
         else:
-            self._suspect(part)
+            with self._lock:
+                self._flights.suspect(part, self._engine.isolates)
 
     def _not_started(self, part: FlightPart, trouble: StartTrouble, began: float) -> None:
         """Handed back, for another try some time later; for good after some rounds."""
@@ -254,39 +301,29 @@ class FuturesExecutor:
         fatal = OnStartFailed(trouble.text, hint=HINT) if hopeless else None
         self._on_event(LaneFailedToStart(lane, 0, error, HINT, delay, fatal))
 
-    def _renewed(self, broken: Pool) -> bool:
-        """Whether there is another pool in the place of one that is broken."""
-        with self._lock:
-            if self._again is None:
-                return False
-            if self._pool is broken:
-                broken.shutdown(wait=False)
-                try:
-                    self._pool = self._again()
-                except Exception as error:  # noqa: BLE001 - whatever the user's function raises
-                    self._lose(error)
-                    return False
-            return True
+    def _renewed(self, generation: int) -> bool:
+        try:
+            return self._engine.renew(generation)
+        except Exception as error:  # noqa: BLE001 - whatever the user's function raises
+            self._lose(f"{type(error).__name__}: {error}", _AGAIN)
+            return False
 
-    def _lose(self, error: BaseException) -> None:
+    def _lose(self, why: str, hint: str) -> None:
+        """It runs nothing more: what it has is handed back."""
         with self._lock:
             self._closed, lost, self._lost = True, self._lost, True
         if not lost:
-            hint = "Give a function that makes the executor: then it is made anew, and the culprit found."
-            text = f"executor {self.name} is broken: {type(error).__name__}: {error}"
-            self._on_event(ExecutorLost(text, hint))
+            self._on_event(ExecutorLost(f"executor {self.name} is broken: {why}", hint))
+        for part in self._flights.parts():
+            self._not_run(part)
 
-    def _suspect(self, part: FlightPart) -> None:
-        """Have it run alone; if it did, its halves."""
-        middle = (part.first + part.end) // 2 if part.alone else part.end
-        flight = part.flight
+    def _retry(self, part: FlightPart, *, losses: int = 0, hosts: int = 0) -> None:
+        """Have it run once more."""
         with self._lock:
-            flight.parts.discard(part)
-            for first, end in ((part.first, middle), (middle, part.end)):
-                if first < end:
-                    half = FlightPart(flight, first, end, alone=True)
-                    flight.parts.add(half)
-                    self._suspects.append(half)
+            if self._closed:
+                self._not_run(part)
+            else:
+                self._flights.retry(part, losses, hosts)
 
     def _charge(self, part: FlightPart, error: BaseException) -> None:
         flight, chunk = part.flight, part.flight.chunk
@@ -304,39 +341,10 @@ class FuturesExecutor:
         with self._lock:
             if self._stopped or part not in flight.parts:
                 return
-            flight.parts.discard(part)
-            if done := not flight.parts:
-                del self._flights[flight.chunk.seq]
+            done = self._flights.settle(part)
             self._on_event(endings.event(flight.lane, 0, done=done))
 
     def _not_run(self, part: FlightPart) -> None:
         endings = endings_of(part.flight.chunk)
         endings.add_not_run(part.first, part.end)
         self._report(part, endings)
-
-
-def factory(given: Pool | Callable[[], Pool] | str, capacity: int | None = None) -> ExecutorFactory:
-    """The ExecutorFactory for what a user gives as ``executor=``.
-
-    A concurrent.futures.Executor, a function that makes one, or ``"inline"``. ``capacity`` is the number of
-    its workers (None: what it says itself). Raises ConfigError for anything else.
-    """
-    if given == "inline":
-        return lambda setup, limits, on_event: FuturesExecutor(
-            setup, on_event, InlinePool(), 1, name="inline", load_timeout=limits.load_timeout
-        )
-    if not isinstance(given, Pool) and not callable(given):
-        raise ConfigError(
-            f"executor is a {type(given).__name__}, not a concurrent.futures.Executor: {given!r}",
-            hint='Give an Executor, a function that makes one, or "inline"; leave it out for lanes.',
-        )
-
-    def make(setup: Setup, limits: Limits, on_event: OnEvent) -> FuturesExecutor:
-        pool = given if isinstance(given, Pool) else given()
-        again = None if isinstance(given, Pool) else given
-        if not isinstance(pool, Pool):
-            raise ConfigError(f"executor made a {type(pool).__name__}, not a concurrent.futures.Executor")
-        workers = capacity or getattr(pool, "_max_workers", None) or available_cpus()
-        return FuturesExecutor(setup, on_event, pool, workers, again=again, load_timeout=limits.load_timeout)
-
-    return make

@@ -39,6 +39,8 @@ class Setup(Message):
     ``threads`` is the number of threads that numeric libraries may use per lane (0: leave them alone),
     ``open_files`` the soft limit of descriptors that handlers get (None: as it is). Artifacts are kept in
     ``artifacts``, else where their flow says, else in ``artifacts_beside``, under the ``installation``'s id.
+    ``code``: digests that modules must have where they are imported elsewhere (others may be any),
+    ``version`` of this package ("": any).
     """
 
     target: str
@@ -54,6 +56,16 @@ class Setup(Message):
     artifacts: str | None = None
     artifacts_beside: str | None = None
     installation: str = "local"
+    code: dict[str, str] = {}
+    version: str = ""
+
+
+class CodeFile(Message):
+    """A module of a flow, where it was imported from: ``digest`` is the SHA-256 of its file then, in hex."""
+
+    module: str
+    path: str
+    digest: str
 
 
 class Item(Message):
@@ -207,6 +219,7 @@ class Hello(Message):
     """A lane's first word: the flows it can run, or why it cannot.
 
     ``preloaded`` says whether the module was imported once for all lanes; if not, ``why_not`` says why.
+    From elsewhere it tells the ``version`` of this package there, on which ``host``, and the flows' ``code``.
     """
 
     flows: list[FlowInfo]
@@ -215,6 +228,35 @@ class Hello(Message):
     seconds: float
     preloaded: bool
     why_not: str
+    version: str = ""
+    host: str = ""
+    code: list[CodeFile] = []
+
+
+class RunLimits(Message):
+    """What a process of somebody else's keeps to while it runs a chunk: seconds per step, bytes of memory.
+
+    Once it has had to give an item up it is of no use: it leaves by itself after ``leave`` seconds (None: it
+    is ended by others).
+    """
+
+    timeouts: list[float | None]
+    max_memory: int | None = None
+    leave: float | None = None
+
+
+class Remark(Message):
+    """What a process says of itself, besides the outcomes of a chunk.
+
+    ``refused``: why it runs nothing at all: it has other code, or none. ``given_up`` (position, items): what
+    it was running when it gave up, ``cause`` why (a Cause); it is spoiled then, and to be ended. One item is
+    charged by its outcome, of several the halves are to be run. ``address`` is the engine's name for it.
+    """
+
+    refused: str = ""
+    given_up: tuple[int, int] | None = None
+    cause: str = ""
+    address: str = ""
 
 
 class StartTrouble(msgspec.Struct, gc=False):
@@ -231,6 +273,8 @@ encode: Final = msgspec.msgpack.Encoder().encode
 decode_chunk: Final = msgspec.msgpack.Decoder(AnyChunk).decode
 decode_outcome: Final = msgspec.msgpack.Decoder(Outcome).decode
 decode_outcomes: Final = msgspec.msgpack.Decoder(list[Outcome]).decode
+decode_remark: Final = msgspec.msgpack.Decoder(Remark).decode
+decode_limits: Final = msgspec.msgpack.Decoder(RunLimits).decode
 decode_hello: Final = msgspec.msgpack.Decoder(Hello).decode
 _decode_trouble: Final = msgspec.msgpack.Decoder(StartTrouble).decode
 

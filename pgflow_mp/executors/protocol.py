@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from pgflow_mp.executors.events import ExecutorLost, LaneEvent
+from pgflow_mp.executors.events import ExecutorLost, ExecutorSaid, LaneEvent
 from pgflow_mp.executors.messages import LOAD_TIMEOUT, AnyChunk, FlowInfo, Setup
 
-OnEvent = Callable[[LaneEvent | ExecutorLost], None]
+OnEvent = Callable[[LaneEvent | ExecutorLost | ExecutorSaid], None]
 """Told what happens; quick, and does not call back."""
 
 IN_FLIGHT: Final = 2

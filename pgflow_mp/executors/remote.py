@@ -7,32 +7,34 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 from multiprocessing import util
 from typing import Final
 
 import msgspec
 
 from pgflow_mp.errors import OnStartFailed, PgflowError
-from pgflow_mp.executors.bundles import Bundle, RangeBundle, TaskBundle, bounds_of, task_context
+from pgflow_mp.executors import code_identity, guarding
+from pgflow_mp.executors.chunk_runs import ChunkRun, RangeRun, TaskRun
 from pgflow_mp.executors.decoded_pages import Pages
-from pgflow_mp.executors.execution import Prepared, Runnable, artifact_roots, describe, error_text, flows_of
+from pgflow_mp.executors.events import Cause
+from pgflow_mp.executors.execution import Prepared, artifact_roots, describe, error_text, flows_of
 from pgflow_mp.executors.messages import (
-    Chunk,
+    AnyChunk,
     Hello,
-    Kind,
-    Outcome,
     RangeChunk,
+    Remark,
     Setup,
     StartTrouble,
     decode_chunk,
+    decode_limits,
     encode,
 )
-from pgflow_mp.flows.batching import run_batches
-from pgflow_mp.flows.context import Context, Runtime
+from pgflow_mp.flows.context import Runtime
 from pgflow_mp.loading import reentry
-from pgflow_mp.values import artifacts
 
 _FIRST: Final = 1000
+_MOST: Final = 8  # setups that a process keeps ready, those that are used last
 
 stopping: Final[dict[bytes, threading.Event]] = {}
 """By setup, the executors of this process that are being stopped: they see it where they run items, too."""
@@ -46,13 +48,21 @@ class Place:
 
     def __init__(self, setup: bytes) -> None:
         orders = msgspec.msgpack.decode(setup, type=Setup)
+        if orders.version not in ("", here := code_identity.own_version()):
+            place = code_identity.host()
+            raise code_identity.DifferentCode(code_identity.other_version(here, place, orders.version))
         self.flows = flows_of(orders)
+        if orders.code:
+            found = code_identity.code_of(self.flows.values())
+            if other := code_identity.differences(code_identity.host(), orders.code, found):
+                raise code_identity.DifferentCode(other)
         self._stopping = stopping.get(setup) or threading.Event()
         self._prepared = Prepared(self.flows)
         self._local = threading.local()
         self._lock = threading.Lock()
         self._starting = threading.Lock()
         self._users = 0
+        self._running: dict[int, ChunkRun] = {}
         self._over = False
         # A process of a pool leaves when its owner says so; then the same is to be done as by end().
         self._at_exit = util.Finalize(None, self._prepared.close, exitpriority=_FIRST)
@@ -63,23 +73,42 @@ class Place:
             artifacts=artifact_roots(orders, self.flows),
         )
 
-    def run(self, data: bytes) -> bytes:
+    def run(self, data: bytes, limits: bytes) -> tuple[bytes, bytes]:
         """Run an encoded chunk item by item; the encoded answer, with an outcome for each, in order.
 
-        Or a StartTrouble, with nothing run.
+        Or a StartTrouble, with nothing run. Besides, an encoded Remark, if there is one.
         """
         chunk = decode_chunk(data)
         with self._lock:
             self._users += 1
         try:
-            if (trouble := self._start(chunk.flow)) is not None:
-                return encode(trouble)
-            return self._run_range(chunk) if isinstance(chunk, RangeChunk) else self._run_tasks(chunk)
+            with reentry.executing():
+                trouble = self._start(chunk.flow)
+            if trouble is not None:
+                return encode(trouble), b""
+            run = self._run_of(chunk)
+            if not limits:
+                run.execute()
+                return run.answer(), b""
+            self._running[chunk.seq] = run
+            answer, remark = guarding.run(chunk, run, decode_limits(limits))
+            return answer, b"" if remark is None else encode(remark)
         finally:
-            artifacts.leave()
+            self._running.pop(chunk.seq, None)
             with self._lock:
                 self._users -= 1
             self._leave()
+
+    def give_up(self, seqs: Sequence[int]) -> None:
+        """End what runs of these chunks: nobody wants it."""
+        for seq in seqs:
+            if (run := self._running.get(seq)) is not None:
+                run.unwanted = True
+                run.changed.set()
+
+    def stop(self) -> None:
+        """Begin nothing more, and let handlers see it."""
+        self._stopping.set()
 
     def end(self) -> None:
         """Nothing is run here any more: what on_start functions have to do at the end is done by the last."""
@@ -104,75 +133,11 @@ class Place:
                     return StartTrouble(flow, str(error))
         return None
 
-    def _run_tasks(self, chunk: Chunk) -> bytes:
-        steps = [self._prepared.of(chunk.flow, step) for step in chunk.steps]
-        outcomes: list[Outcome] = []
-        for first, end in bounds_of(chunk, [step.batch for step in steps]):
-            step = steps[chunk.items[first].step]
-            if step.batch:
-                bundle = TaskBundle(chunk, step, first, end, self._runtime)
-                found, seconds = self._run_bundle(bundle)
-                outcomes += bundle.outcomes(first, found, seconds)
-                continue
-            for item in chunk.items[first:end]:
-                if self._stopping.is_set():
-                    break
-                context = task_context(chunk, item, item.input, self._runtime)
-                kind, body, spent = self._run_item(steps[item.step], item.input, item.flow_input, context)
-                outcomes.append(Outcome(len(outcomes), kind, body, spent))
-            if len(outcomes) < end:
-                break
-        outcomes += [Outcome(n, Kind.NOT_RUN, b"", 0.0) for n in range(len(outcomes), chunk.size)]
-        return encode(outcomes)
-
-    def _run_range(self, chunk: RangeChunk) -> bytes:
-        step = self._prepared.of(chunk.flow, chunk.step)
-        elements = self._pages_of_thread().elements(chunk)
-        bundle = RangeBundle(chunk, step, elements, self._runtime)
-        stream = bytearray()
-        seconds, ended = 0.0, 0
-        if step.batch:
-            found, spent = self._run_bundle(bundle)
-            stream += bundle.ended(0, found, spent)
-            seconds = spent * sum(kind == Kind.COMPLETED for kind, _ in found) / max(1, len(found))
-            ended = len(found)
-        else:
-            for element in elements:
-                if self._stopping.is_set():
-                    break
-                input = bytes(element)
-                kind, body, spent = self._run_item(step, input, None, bundle.context(ended, input))
-                stream += bundle.ended(ended, [(kind, body)], spent)
-                seconds += spent if kind == Kind.COMPLETED else 0.0
-                ended += 1
-        if ended < chunk.count:
-            stream += bundle.not_run(ended)
-        return encode((bytes(stream), seconds))
-
-    def _run_item(
-        self, step: Runnable, input: bytes, flow_input: bytes | None, context: Context
-    ) -> tuple[int, bytes, float]:
-        started = time.perf_counter()
-        try:
-            kind, body = step.execute(input, flow_input, context)
-        except BaseException as error:  # noqa: BLE001 - sys.exit(), KeyboardInterrupt and the like
-            kind, body = Kind.FAILED, error_text(error).encode("utf-8", "backslashreplace")
-        return kind, body, time.perf_counter() - started
-
-    def _run_bundle(self, bundle: Bundle) -> tuple[list[tuple[int, bytes]], float]:
-        """The outcomes of its items, as far as they ran, and the seconds of all of them."""
-        first, end = bundle.first, bundle.end
-        started = time.perf_counter()
-        found = run_batches(
-            bundle.step,
-            bundle.inputs(first, end),
-            bundle.indexes(first, end),
-            bundle.flow_input,
-            lambda low, input: bundle.context(first + low, input),
-            size=bundle.size,
-            stopped=self._stopping.is_set,
-        )
-        return found, time.perf_counter() - started
+    def _run_of(self, chunk: AnyChunk) -> ChunkRun:
+        stopped = self._stopping.is_set
+        if isinstance(chunk, RangeChunk):
+            return RangeRun(chunk, self._prepared, self._runtime, stopped, self._pages_of_thread())
+        return TaskRun(chunk, self._prepared, self._runtime, stopped)
 
     def _pages_of_thread(self) -> Pages:
         pages: Pages | None = getattr(self._local, "pages", None)
@@ -183,25 +148,45 @@ class Place:
 
 def _place(setup: bytes) -> Place:
     with _lock:
-        place = _places.get(setup)
+        place = _places.pop(setup, None)
         if place is None:
-            place = _places[setup] = Place(setup)
-        return place
+            place = Place(setup)
+        _places[setup] = place
+        old = [] if len(_places) <= _MOST else [_places.pop(next(iter(_places)))]
+    for other in old:
+        other.end()
+    return place
 
 
 def forget(setup: bytes) -> None:
-    """The executor of this process with this setup is over."""
+    """The executor with this setup is over, or will not be served here any more."""
     stopping.pop(setup, None)
-    if (place := _places.pop(setup, None)) is not None:
+    with _lock:
+        place = _places.pop(setup, None)
+    if place is not None:
         place.end()
+
+
+def stop(setup: bytes) -> None:
+    """The executor with this setup is being stopped."""
+    if (place := _places.get(setup)) is not None:
+        place.stop()
+
+
+def give_up(setup: bytes, seqs: Sequence[int]) -> None:
+    """Nobody wants these chunks of the executor with this setup."""
+    if (place := _places.get(setup)) is not None:
+        place.give_up(seqs)
 
 
 def hello(setup: bytes) -> bytes:
     """Load what an encoded Setup names; the encoded Hello."""
     started = time.perf_counter()
-    answer = Hello([], "", "", 0.0, False, "")
+    answer = Hello([], "", "", 0.0, False, "", host=code_identity.host())
     try:
-        answer.flows = [describe(flow) for flow in _place(setup).flows.values()]
+        flows = _place(setup).flows.values()
+        answer.flows = [describe(flow) for flow in flows]
+        answer.code = code_identity.code_of(flows)
     except PgflowError as error:
         answer.error, answer.hint = str(error), error.hint
     except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
@@ -212,7 +197,24 @@ def hello(setup: bytes) -> bytes:
     return encode(answer)
 
 
-def run_chunk(setup: bytes, data: bytes) -> bytes:
-    """Run an encoded chunk; the encoded list of its outcomes, of a RangeChunk (stream, seconds)."""
-    with reentry.executing():
-        return _place(setup).run(data)
+def version() -> tuple[str, str]:
+    """This package as it is here, and where that is. Of all functions here this one is never to change."""
+    return code_identity.own_version(), code_identity.host()
+
+
+def run_chunk(setup: bytes, data: bytes, limits: bytes = b"") -> tuple[bytes, bytes]:
+    """Run an encoded chunk: the encoded list of its outcomes, of a RangeChunk (stream, seconds).
+
+    ``limits``: encoded RunLimits, for a process that may be ended for the sake of an item. The second text is
+    an encoded Remark, if there is one.
+    """
+    try:
+        place = _place(setup)
+    except BaseException as error:  # noqa: BLE001 - user code may raise anything while it is imported
+        text = str(error) if isinstance(error, PgflowError) else error_text(error)
+        if not isinstance(error, code_identity.DifferentCode):
+            text = f"{code_identity.host()} cannot run the flow: {text}"
+        return b"", encode(Remark(refused=text))
+    if guarding.is_spoiled():
+        return b"", encode(Remark(cause=Cause.STALLED))
+    return place.run(data, limits)

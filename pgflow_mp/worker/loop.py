@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from pgflow_mp.errors import PgflowError
+from pgflow_mp.errors import ExecutorGone
 from pgflow_mp.executors.events import (
     ExecutorLost,
+    ExecutorSaid,
     LaneDied,
     LaneFailedToStart,
     LaneReady,
@@ -135,6 +136,7 @@ class Loop:
 
     def snapshot(self, now: float) -> None:
         """Show the observer where we are."""
+        self.progress.lanes = self.executor.capacity
         self._observer.on_progress(
             self.progress.snapshot(
                 now,
@@ -311,7 +313,8 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     LaneDied: lambda loop, event: loop.collector.lane_died(event),
     LaneReady: lambda loop, event: loop._observer.on_message("debug", event.text),
     LaneFailedToStart: Loop._on_lane_failed,
-    ExecutorLost: lambda loop, event: loop._fail(PgflowError(event.error, hint=event.hint)),
+    ExecutorLost: lambda loop, event: loop._fail(ExecutorGone(event.error, hint=event.hint)),
+    ExecutorSaid: lambda loop, event: loop._observer.on_message(event.level, event.text),
     inbox.Claimed: Loop._on_claimed,
     inbox.ClaimFailed: lambda loop, event: loop.supply.failed(event),
     inbox.ClaimLost: lambda loop, event: loop.supply.failed(event),

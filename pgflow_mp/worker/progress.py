@@ -105,7 +105,8 @@ class Progress:
     """Makes snapshots every half second."""
 
     def __init__(self, lanes: int) -> None:
-        self._lanes = lanes
+        self.lanes = lanes
+        """May change."""
         self._started = self._last = time.monotonic()
         self._busy = 0.0
         self._rates: dict[tuple[str, str], _Rate] = {}
@@ -137,14 +138,14 @@ class Progress:
         last snapshot was busy all the time.
         """
         occupied = len({flight.lane for flight in flights if flight.sent <= self._last})
-        spent = (busy - self._busy) / max(1e-6, (now - self._last) * self._lanes)
-        spent = max(spent, occupied / self._lanes)
+        spent = (busy - self._busy) / max(1e-6, (now - self._last) * self.lanes)
+        spent = max(spent, occupied / self.lanes)
         self._busy, self._last = busy, now
         steps = self._run_steps(now, counts) if self._seen else self._own_steps(now, counts)
         return ProgressSnapshot(
             tuple(steps),
             len({flight.lane for flight in flights}),
-            self._lanes,
+            self.lanes,
             max(0.0, min(1.0, spent)),
             queued,
             unsettled,

@@ -49,6 +49,16 @@ def test_what_a_handler_logs_is_in_the_format_of_the_worker_and_names_its_task(c
     assert "no more than that" not in done.err
 
 
+@pytest.mark.parametrize("word", ["threads", "inline"])
+def test_what_runs_the_items_is_chosen_by_a_word_and_says_what_it_cannot_do(cli: Cli, word: str) -> None:
+    done = cli("run", "simple", "--executor", word, "--progress", "plain")
+    assert done.code == 0, done
+    assert done.out.splitlines()[-1] == '  output    {"thirdStep": "32 + 10 = 42"}'
+    assert (
+        f"executor {word}: a step's timeout is not enforced, and cancelling waits for what runs" in done.err
+    )
+
+
 def test_an_example_runs_by_name_with_its_own_input(cli: Cli) -> None:
     done = cli("run", "simple")
     assert done.code == 0, done

@@ -80,7 +80,7 @@ def test_what_the_package_offers_is_there_once_it_is_asked_for() -> None:
 def test_what_is_wrapped_in_a_list_goes_on_below_its_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--help"]) == 0
     (last,) = re.findall(r"^  75   run: an operator .*\n(.*)", capsys.readouterr().out, re.MULTILINE)
-    assert last == "       resumed"
+    assert last == "       is lost; it can be resumed"
 
 
 @pytest.mark.parametrize("typed", ["python -m pgflow_mp x", "pip install x"])
@@ -121,6 +121,8 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "simple", "--workers"], ["--workers needs a value"]),
         (["--workers", "many"], ["--workers: 'many' is neither a number of at least 1 nor auto"]),
         (["--workers", "5000"], ["5000 is more than the 1024 processes"]),
+        (["--executor", "Dusk!"], ["--executor: 'Dusk!' is no executor like lanes or threads"]),
+        (["--executor", "dusk"], ["There is no executor 'dusk'", "lanes, threads, inline"]),
         (["--grace", "soon"], ["--grace: 'soon' is not a time like 30, 0.5, 10s or 5m"]),
         (["--max-memory-per-worker", "much"], ["'much' is not a size like 500MB or 2G"]),
         (["--compile", "never"], ["--compile: invalid choice: 'never'"]),

@@ -21,6 +21,7 @@ from lane_harness import FLOWS, chunk_of, eventually, outcomes_of, range_of
 
 from pgflow_mp.errors import ConfigError, OnStartFailed, PgflowError
 from pgflow_mp.executors import start_failures
+from pgflow_mp.executors.choosing import factory
 from pgflow_mp.executors.events import (
     Cause,
     ExecutorLost,
@@ -29,7 +30,6 @@ from pgflow_mp.executors.events import (
     Outcomes,
     RangeOutcomes,
 )
-from pgflow_mp.executors.futures import factory
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.messages import AnyChunk, Kind, Outcome, Setup
 from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
@@ -46,11 +46,12 @@ MAKERS: dict[str, Callable[[], ExecutorFactory]] = {
     "processes": lambda: factory(processes()),
     "remade processes": lambda: factory(processes),
     "threads": lambda: factory(ThreadPoolExecutor(2)),
+    "threads by word": lambda: factory("threads", 2),
     "inline": lambda: factory("inline"),
 }
 """A new executor needs a line here, and nothing else of this file."""
 CHUNKS: dict[str, Callable[..., AnyChunk]] = {"tasks": chunk_of, "ranges": range_of}
-ALIKE = ("processes", "threads")
+ALIKE = ("processes", "threads", "threads by word")
 """Those that differ from another one in nothing that concerns ranges."""
 AT_ONCE = ("inline",)
 """Those that have run a chunk when submit() returns."""
@@ -216,6 +217,14 @@ def test_an_abort_reports_everything_at_once(owner: Owner) -> None:
     assert all(kinds(owner.of(seq)) == [Kind.NOT_RUN, Kind.NOT_RUN] for seq in seqs)
 
 
+def test_what_waits_behind_a_long_item_goes_to_others(owner: Owner) -> None:
+    if owner.kind == "lanes":
+        pytest.skip("relieve() is theirs")
+    outcomes = owner.run(["echo", 0], ["sleep", 1.05], ["echo", 2], ["echo", 3])
+    assert kinds(outcomes) == [Kind.COMPLETED, Kind.COMPLETED, Kind.NOT_RUN, Kind.NOT_RUN]
+    assert "what waits behind a long item waits for it" in owner.executor.abilities.missing()
+
+
 def test_time_limits_are_kept_or_said_to_be_none(owner: Owner) -> None:
     (outcome,) = owner.run(["sleep", 0.6], timeout=0.2)
     if owner.executor.abilities.kill:
@@ -291,9 +300,9 @@ def test_handlers_see_the_stop_where_they_can() -> None:
 
 def test_what_is_no_executor_is_refused_with_words() -> None:
     with pytest.raises(ConfigError, match=r"executor is a int, not a concurrent\.futures\.Executor"):
-        factory(3)  # type: ignore[arg-type]
+        factory(3)
     with pytest.raises(ConfigError, match=r"executor made a int, not a concurrent\.futures\.Executor"):
-        factory(lambda: 3)(Setup(target=FLOWS), Limits(1), print)  # type: ignore[arg-type, return-value]
+        factory(lambda: 3)(Setup(target=FLOWS), Limits(1), print)
 
 
 def test_a_pool_that_is_shut_down_is_said_to_run_nothing() -> None:

@@ -1,0 +1,51 @@
+"""The first words with an engine: has it the code, which flows are there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+
+from pgflow_mp.errors import PgflowError
+from pgflow_mp.executors import code_identity, remote
+from pgflow_mp.executors.call_engines import CallEngine
+from pgflow_mp.executors.messages import FlowInfo, Setup, decode_hello, encode
+
+T = TypeVar("T")
+
+
+def greet(engine: CallEngine, orders: Setup, patience: float) -> tuple[list[FlowInfo], Setup]:
+    """The flows that it can run, and the orders to give it: with the code that each process has to have.
+
+    Raises DifferentCode, and PgflowError where it cannot run anything, within ``patience`` seconds.
+    """
+    if engine.far:
+        there, where = _call(engine, patience, remote.version)
+        if there != (here := code_identity.own_version()):
+            text = code_identity.other_version(there, where, here)
+            raise code_identity.DifferentCode(text, hint=code_identity.HINT)
+    hello = decode_hello(_call(engine, patience, remote.hello, encode(orders)))
+    if hello.error:
+        raise PgflowError(hello.error, hint=hello.hint)
+    if engine.far:
+        wanted = code_identity.digests_here(hello.code, orders)
+        if other := code_identity.differences(hello.host, wanted, hello.code):
+            raise code_identity.DifferentCode(other, hint=code_identity.HINT)
+        orders = msgspec.structs.replace(orders, code=wanted, version=code_identity.own_version())
+    return hello.flows, orders
+
+
+def _call(engine: CallEngine, patience: float, function: Callable[..., T], *args: Any) -> T:
+    try:
+        return engine.submit(function, *args).result(patience)
+    except TimeoutError:
+        raise PgflowError(
+            f"executor {engine.name} has not loaded the flow within {patience:g} s",
+            hint="Has it any worker? Is the module quick to import? --load-timeout allows it more time.",
+        ) from None
+    except Exception as error:
+        raise PgflowError(
+            f"executor {engine.name} cannot run anything: {type(error).__name__}: {error}",
+            hint="It must be open, and its workers must be able to import pgflow_mp.",
+        ) from error
