@@ -127,6 +127,12 @@ class RunNotFound(PgflowError):
     exit_code = 2
 
 
+class ScheduleNotFound(PgflowError):
+    """No schedule of this flow has this name."""
+
+    exit_code = 2
+
+
 class RunDeleted(PgflowError):
     """The run was deleted while it was being worked on: nothing of it is left, and nothing can be resumed."""
 

@@ -41,6 +41,7 @@ VERBS: Final = {
     "pause": Verb("pause", "let nothing more of a run or a flow be worked on, for now"),
     "resume": Verb("pause", "go on with a run or a flow that was paused"),
     "prune": Verb("prune", "remove runs that ended long ago"),
+    "schedule": Verb("schedule", "have runs started by the clock; list, pause, backfill them"),
     "replay": Verb("replay", "execute one item of a run again, here, to debug it"),
     "bench": Verb("bench", "measure throughput, efficiency and latency on this machine"),
     "compile": Verb("installing", "print the SQL that creates a flow"),
@@ -48,7 +49,7 @@ VERBS: Final = {
     "migrate": Verb("installing", "upgrade the pgflow schema of a database"),
 }
 DEFAULT: Final = "work"
-_PRINTING: Final = ("status", "failures", "results", "compile", "replay")
+_PRINTING: Final = ("status", "failures", "results", "compile", "replay", "schedule")
 """Commands whose purpose is what they print; for others it is a courtesy, and so is standard error always."""
 
 

@@ -44,6 +44,9 @@ _READER: Final = (
     "list_flows",
     "flow_activity",
     "flow_settings",
+    "schedules",
+    "schedule_input",
+    "schedule_times",
 )
 _STARTER: Final = (
     "start_flow_with_states",
@@ -57,6 +60,11 @@ _STARTER: Final = (
     "start_keyed_run",
     "start_keyed_load",
     "tag_run",
+    "set_schedule",
+    "pause_schedule",
+    "resume_schedule",
+    "delete_schedule",
+    "backfill_schedule",
 )
 _OPERATOR: Final = (
     "cancel_run",
@@ -101,6 +109,10 @@ _WORKER: Final = (
     "release_ranges",
     "installation_id",
     "use_artifact_store",
+    "fire_schedules",
+    "schedules_wait",
+    "schedules_to_plan",
+    "plan_schedule",
 )
 ACCESS: Final = {
     name: access

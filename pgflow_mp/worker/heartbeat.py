@@ -3,7 +3,7 @@
 Heartbeat: refreshes the worker's rows, extends the leases of what is held, listens for cancelled runs.
 Upkeep: takes over the tasks of dead workers, requeues stalled ones and fails those that stall too often, for
 the whole database, where this worker is the one that does it (contract: worker section 2, "stalled tasks");
-watches the served run, and those of which items are parked.
+has scheduled runs started; watches the served run, and those of which items are parked.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from pgflow_mp.worker.inbox import (
 )
 from pgflow_mp.worker.parking import Question
 from pgflow_mp.worker.pulse import PulseWatch
+from pgflow_mp.worker.scheduling import Scheduling
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.vigil import Vigil
 
@@ -237,6 +238,7 @@ class Upkeep(DatabaseThread):
         self._policies = policies
         self._policies_wanted = self._policies_told = 0
         self._vigil = Vigil()
+        self._scheduling = Scheduling(post)
         self._connected = False
         self._retired: list[str] = []
         self._questions: deque[Question] = deque()
@@ -285,8 +287,10 @@ class Upkeep(DatabaseThread):
             if now >= requeue:
                 self._requeue(conn)
                 requeue = _next(now, _REQUEUE_EVERY * seldom)
+            if now >= self._scheduling.due:
+                self._scheduling.tick(conn)
             self._keeper.worked()
-            due = min(recover, requeue, watch if self._run_id is not None else recover)
+            due = min(recover, requeue, self._scheduling.due, watch if self._run_id is not None else recover)
             self._wakeup.wait(due - time.monotonic())
 
     def _recover(self, conn: Connection, now: float) -> bool:

@@ -21,7 +21,8 @@ declare
     'run_failures', 'run_tallies', 'output_page', 'finished_items', 'failure_lines', 'failed_items', 'list_pauses',
     'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity',
     'run_events',
-    'flow_settings'
+    'flow_settings',
+    'schedules', 'schedule_input', 'schedule_times'
   ];
 begin
   if access not in ('reader', 'starter', 'operator', 'worker', 'client') then
@@ -31,7 +32,8 @@ begin
   if access <> 'reader' then
     v_names := v_names || array[
       'start_flow_with_states', 'start_run', 'open_load', 'add_pages', 'start_loaded_run', 'drop_load',
-      'start_run_from', 'start_loaded_run_from', 'start_keyed_run', 'start_keyed_load', 'tag_run'
+      'start_run_from', 'start_loaded_run_from', 'start_keyed_run', 'start_keyed_load', 'tag_run',
+      'set_schedule', 'pause_schedule', 'resume_schedule', 'delete_schedule', 'backfill_schedule'
     ];
   end if;
   if access = 'operator' then
@@ -47,7 +49,8 @@ begin
       'stop_workers',
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
       'retire_worker', 'report_parked', 'claim_work', 'range_pages', 'complete_ranges', 'fail_range_items',
-      'release_ranges', 'installation_id', 'use_artifact_store'
+      'release_ranges', 'installation_id', 'use_artifact_store',
+      'fire_schedules', 'schedules_wait', 'schedules_to_plan', 'plan_schedule'
     ];
   end if;
   if access = 'client' then
@@ -169,7 +172,19 @@ begin
         ('pause_flow', 'cancel_run'),
         ('resume_flow', 'cancel_run'),
         ('pause_run', 'cancel_run'),
-        ('resume_run', 'cancel_run')
+        ('resume_run', 'cancel_run'),
+        ('schedules', 'recent_runs'),
+        ('schedule_input', 'recent_runs'),
+        ('schedule_times', 'recent_runs'),
+        ('set_schedule', 'start_run'),
+        ('pause_schedule', 'start_run'),
+        ('resume_schedule', 'start_run'),
+        ('delete_schedule', 'start_run'),
+        ('backfill_schedule', 'start_run'),
+        ('fire_schedules', 'claim_tasks'),
+        ('schedules_wait', 'claim_tasks'),
+        ('schedules_to_plan', 'claim_tasks'),
+        ('plan_schedule', 'claim_tasks')
     ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier

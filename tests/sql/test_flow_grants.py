@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -61,11 +62,24 @@ NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses"}
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
+UPKEEP |= {"fire_schedules", "schedules_wait", "schedules_to_plan"}  # of the flows that the caller may use
 UPKEEP |= {"installation_id"}  # which is about no flow
+
+READING |= {"schedules", "schedule_input", "schedule_times", "resume_schedule"}  # which is not paused
 
 LOADING = {"open_load", "add_pages", "start_loaded_run", "start_keyed_load", "drop_load"}
 LOADING |= {"start_loaded_run_from"}
 """What is about a run that is yet to be started: see the test of loads."""
+
+
+SCHEDULE = """
+with made as (
+  insert into pgflow.schedules (flow_slug, name, cron, time_zone, input, owner_id)
+  values (%s, 'n', '* * * * *', 'UTC', '[]', 10) returning schedule_id
+)
+insert into pgflow.schedule_times
+select schedule_id, date_trunc('hour', now() - interval '1 hour'), 'x' from made
+"""
 
 
 @contextmanager
@@ -85,6 +99,7 @@ def limited(db: Db) -> Db:
         run = start(db, slug, [1, 2, 3])
         db.do("insert into pgflow.artifact_stores values (%s, '/old')", slug)
         db.do("insert into pgflow.run_keys values (%s, 'k', %s, '0')", slug, run)
+        db.do(SCHEDULE, slug)
     db.do("select pgflow.grant_access(%s, 'operator', array['a'])", ROLE)
     db.do("select pgflow.grant_access(%s, 'worker', flows => array['a'])", ROLE)
     for access in ("operator", "worker"):
@@ -100,6 +115,8 @@ def run_of(db: Db, slug: str) -> uuid.UUID:
 def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
     """Arguments by name, such that every function finds something of this run, and of its workers."""
     ids = [t.message_id for t in tasks(db, run)]
+    due = db.row("select schedule_id, planned_until from pgflow.schedules where flow_slug = %s", slug)
+    minute = datetime.now(UTC).replace(second=0, microsecond=0)
     return {
         "flow_slug": slug, "queue_name": slug, "run_id": run, "run_ids": [run], "step_slug": "m",
         "worker_id": THEIRS, "worker_ids": [THEIRS], "msg_ids": ids, "task_indexes": [0], "task_index": 0,
@@ -118,6 +135,10 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "since": "2020-01-01", "until": None, "tag": None, "tags": ["theirs"],
         "statuses": None, "before_at": None, "before_id": None, "after": "a" if slug == "b" else "",
         "alive_only": True,
+        "max_runs": 9, "name": "n", "cron": "@daily", "time_zone": "UTC", "missed": "all", "due_as": None,
+        "problem": None,
+        "times": [minute - timedelta(minutes=1), minute + timedelta(hours=1)], "local_times": ["x", "y"],
+        "schedule_id": due.schedule_id, "revision": 1, "planned_until": due.planned_until, "is_planned": True,
     }  # fmt: skip
 
 
@@ -152,6 +173,11 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "stores": db.column("select url from pgflow.artifact_stores where flow_slug = 'b' order by 1"),
         "pauses": db.column("select to_jsonb(p) from pgflow.pauses p where flow_slug = 'b'"),
         "tags": db.column("select tag from pgflow.run_tags where run_id = %s", run),
+        "schedules": db.column("select to_jsonb(s) from pgflow.schedules s where flow_slug = 'b'"),
+        "times": db.column(
+            "select to_jsonb(t) from pgflow.schedule_times t join pgflow.schedules s using (schedule_id) "
+            "where flow_slug = 'b' order by due_at"
+        ),
         "keys": db.column("select to_jsonb(k) from pgflow.run_keys k where run_id = %s", run),
     }
 
@@ -177,7 +203,7 @@ def test_no_granted_function_touches_or_shows_another_flow(limited: Db, state: s
             with acting(limited):
                 state_, rows = call(limited, function, attempt)
             shown = json.dumps(rows, default=str)
-            assert state_ in ("", "42501"), function.signature
+            assert state_ in ("", "42501", "PF009"), function.signature
             assert str(run) not in shown, function.signature
             assert str(THEIRS) not in shown, function.signature
             if attempt is known and function.name not in UPKEEP:

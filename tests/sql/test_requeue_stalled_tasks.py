@@ -506,7 +506,8 @@ def test_installing_where_pg_cron_is_schedules_the_job(empty_dsn: str) -> None:
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         conn.execute(CRON.encode())
         schema.install(conn)
-        found = conn.execute("select jobname, schedule from cron.job").fetchall()
+        query = "select jobname, schedule from cron.job where jobname = %s"
+        found = conn.execute(query, (JOB,)).fetchall()
     assert found == [(JOB, "15 seconds")]
 
 
