@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
-from uuid import UUID
 
 from pgflow_mp.cli.parser import command
 from pgflow_mp.errors import FlowNotFound, RunNotFound
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 _FOR_GOOD: Final = ("InputMismatch: ", "OutputError: ", "pgflow_mp.errors.PermanentError")
 """How errors begin that come again as long as the code and what it looks at stay as they are."""
-_CANDIDATES: Final = 5
 
 
 def resume_command(flow: str | None, run_id: str, *words: str) -> str:
@@ -40,38 +37,11 @@ def retry_advice(errors: Iterable[str], unmet: str | None) -> str:
     return "After a correction, try what failed again" if known and all(known) else "Try what failed again"
 
 
-def _dashed(text: str) -> str:
-    """The beginning of an id as it is written, also where it was given without dashes."""
-    text = text.strip().lower()
-    if not re.fullmatch("[0-9a-f]{9,}", text):
-        return text
-    parts = (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
-    return "-".join(part for part in parts if part)
-
-
 def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
     """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
-    from pgflow_mp.db import engine
     from pgflow_mp.db.reads import runs
 
-    run_id: str | None = None
-    try:
-        run_id = str(UUID(text))
-    except ValueError:
-        found = runs.find_runs(conn, _dashed(text), _CANDIDATES + 1) if text.strip() else []
-        if len(found) > 1:
-            more = ", ..." if len(found) > _CANDIDATES else ""
-            raise RunNotFound(
-                f"{text!r} begins the ids of several runs",
-                hint="They are: " + ", ".join(found[:_CANDIDATES]) + more,
-            ) from None
-        run_id = found[0] if found else None
-    run = engine.get_run(conn, run_id) if run_id else None
-    if run is None:
-        raise RunNotFound(
-            f"There is no run {text} in this database", hint=f"List the runs: {command('status')}"
-        )
-    return run
+    return runs.the_run(conn, text, hint=f"List the runs: {command('status')}")
 
 
 def not_here(run: RunRow, slugs: Iterable[str], hint: str = "") -> FlowNotFound:

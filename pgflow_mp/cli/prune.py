@@ -12,7 +12,6 @@ from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
-from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection
@@ -44,6 +43,7 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Remove them, and say how many there were."""
     from pgflow_mp.cli.connecting import beside, never_used, open_database
+    from pgflow_mp.db.reads.runs import check_flow
     from pgflow_mp.observe.text import plural
     from pgflow_mp.worker.artifact_removal import Removal, remove_leftovers, unreachable_text
 
@@ -55,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
     if not never_used(choice):
         with open_database(choice) as database, database.connect() as conn:
             if args.flow is not None:
-                _check_flow(conn, args.flow)
+                check_flow(conn, args.flow)
             flows = None if args.flow is None else [args.flow]
             runs, rows = _prune(conn, args.keep, flows)
             files = remove_leftovers(conn, flows, beside(database.server))
@@ -79,28 +79,16 @@ def execute(args: argparse.Namespace) -> int:
     return OK
 
 
-def _check_flow(conn: Connection, slug: str) -> None:
-    """Refuse a flow that the database does not know, where our role may look."""
-    import psycopg
-
-    from pgflow_mp.db.reads.runs import known_flows
-
-    try:
-        known = known_flows(conn)
-    except psycopg.errors.InsufficientPrivilege:
-        return
-    if slug not in known:
-        raise FlowNotFound(f'There is no flow "{slug}" in this database', hint=f"It has {', '.join(known)}.")
-
-
 def _prune(conn: Connection, keep: float, flows: list[str] | None) -> tuple[int, int]:
-    from pgflow_mp.db.pruning import prune_some
+    from pgflow_mp.db.pruning import Pruned, prune
 
-    runs = rows = 0
     tell = time.monotonic() + _TELL_EVERY
-    while not (pruned := prune_some(conn, keep, flows)).done:
-        runs, rows = runs + pruned.runs, rows + pruned.rows
+
+    def progress(so_far: Pruned) -> None:
+        nonlocal tell
         if time.monotonic() > tell:
-            logger.info("removed %s runs and %s rows so far", f"{runs:,}", f"{rows:,}")
+            logger.info("removed %s runs and %s rows so far", f"{so_far.runs:,}", f"{so_far.rows:,}")
             tell = time.monotonic() + _TELL_EVERY
-    return runs, rows
+
+    done = prune(conn, keep, flows, progress=progress)
+    return done.runs, done.rows

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Collection, Iterator
+from datetime import datetime
+from typing import Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -11,9 +13,17 @@ from pgflow_mp.client.calls import Calls, as_uuid
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import documents
-from pgflow_mp.observe import grouping
+from pgflow_mp.db.reads import documents, runs
+from pgflow_mp.errors import InputError, RunNotFound
+from pgflow_mp.observe import grouping, read_reports
 from pgflow_mp.observe.reports import FailureGroup
+from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
+from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
+
+ItemStatus = Literal["queued", "started", "completed", "failed", "cancelled", "skipped"]
+_PAGE: Final = 500
+
+T = TypeVar("T", bound=str)
 
 
 class Asking(Calls):
@@ -24,6 +34,103 @@ class Asking(Calls):
         wanted = as_uuid(run_id)
         row = self._call(lambda conn: engine.get_run(conn, wanted)) if wanted is not None else None
         return self._handle(row) if row is not None else None
+
+    def run(self, run_id: str) -> Run:
+        """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
+        return self._handle(self._call(lambda conn: runs.the_run(conn, run_id)))
+
+    def runs(
+        self,
+        limit: int = 50,
+        *,
+        flow: str | None = None,
+        states: RunState | Collection[RunState] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        after: RunReport | None = None,
+    ) -> list[RunReport]:
+        """Runs, newest first, ``limit`` of them: of a flow, in these states, with a tag, with a key.
+
+        ``states`` are queued, running, waiting, paused, completed, completed_with_failures, failed,
+        cancelled. ``since`` and ``until`` (exclusive) are about when they were started; without a time zone
+        they are local time. ``after``, the last of one page, begins the next. Raises InputError.
+        """
+        wanted = _states(states)
+        mark = None if after is None else read_reports.mark_of(after)
+        first, end = _aware(since), _aware(until)
+        return self._call(
+            lambda conn: read_reports.read_runs(
+                conn, limit, flow=flow, states=wanted, since=first, until=end, tag=tag, key=key, before=mark
+            )
+        )
+
+    def report(self, run: Run | str) -> RunDetails:
+        """All that is told of a run: its state, its numbers, its steps. Raises RunNotFound."""
+        wanted = as_uuid(run.run_id if isinstance(run, Run) else run)
+        found = None
+        if wanted is not None:
+            found = self._call(lambda conn: read_reports.read_run(conn, wanted))
+        if found is None:
+            raise RunNotFound(f"Run not found: {run}")
+        return found
+
+    def steps(self, run: Run | str) -> list[StepReport]:
+        """The steps of a run in definition order, with their states and numbers. Raises RunNotFound."""
+        return self.report(run).steps
+
+    def items(
+        self,
+        run: Run | str,
+        step: str,
+        *,
+        statuses: ItemStatus | Collection[ItemStatus] | None = None,
+        start: int = 0,
+        limit: int | None = None,
+        chars: int = 200,
+    ) -> Iterator[ItemReport]:
+        """Items of a step in the order of their indexes, streamed; any number.
+
+        From index ``start`` on, at most ``limit``; with ``statuses`` (queued, started, completed, failed,
+        cancelled, skipped) only those. Inputs and outputs are JSON, shortened to so many ``chars``. Raises
+        RunNotFound, InputError, and FlowNotFound for a step that the run does not have.
+        """
+        run_id, wanted = self._id(run), _item_statuses(statuses)
+        self._check_step(run_id, step)
+
+        def page(at: int, count: int) -> list[ItemReport]:
+            return self._call(
+                lambda conn: read_reports.read_items(
+                    conn, run_id, step, count, start=at, statuses=wanted, chars=chars
+                )
+            )
+
+        def pages() -> Iterator[ItemReport]:
+            at, left = start, sys.maxsize if limit is None else limit
+            while left > 0:
+                found = page(at, count := min(left, _PAGE))
+                yield from found
+                if len(found) < count:
+                    return
+                at, left = found[-1].index + 1, left - count
+
+        return pages()
+
+    def workers(self, *, alive_only: bool = True) -> list[WorkerInfo]:
+        """Workers and what they do, those with the last sign of life first; also such as have ended."""
+        return self._call(lambda conn: read_reports.read_workers(conn, alive_only=alive_only))
+
+    def flows(self) -> list[FlowReport]:
+        """Flows by their slugs, and how their runs are."""
+
+        def read(conn: Connection) -> list[FlowReport]:
+            found: list[FlowReport] = []
+            while page := read_reports.read_flows(conn, _PAGE, after=found[-1].flow_slug if found else ""):
+                found += page
+            return found
+
+        return self._call(read)
 
     def results(self, run: Run | str, step: str) -> Iterator[Any]:
         """Outputs of a step's completed tasks in index order, streamed; any size.
@@ -61,3 +168,26 @@ class Asking(Calls):
         with self._another() as keeper:
             for index, raw in documents.iter_results(keeper.connection(), run_id, step):
                 yield index, None if raw is None else msgspec.json.decode(raw)
+
+
+def _states(given: RunState | Collection[RunState] | None) -> list[RunState] | None:
+    return _chosen(given, get_args(RunState), "state of a run")
+
+
+def _item_statuses(given: ItemStatus | Collection[ItemStatus] | None) -> list[ItemStatus] | None:
+    return _chosen(given, get_args(ItemStatus), "status of an item")
+
+
+def _chosen(given: T | Collection[T] | None, known: tuple[T, ...], what: str) -> list[T] | None:
+    """Those that are named, if any. Raises InputError for what there is not."""
+    if given is None:
+        return None
+    chosen = [given] if isinstance(given, str) else [*given]
+    for each in chosen:
+        if each not in known:
+            raise InputError(f"{each!r} is no {what}", hint=f"There are {', '.join(known)}.")
+    return chosen
+
+
+def _aware(time: datetime | None) -> datetime | None:
+    return time if time is None or time.tzinfo is not None else time.astimezone()

@@ -9,8 +9,10 @@ from pgflow_mp.client.calls import Calls
 from pgflow_mp.client.event_feed import Event, EventLog, Events, event_rounds
 from pgflow_mp.client.finished_items import finished_items
 from pgflow_mp.client.following import item_rounds
+from pgflow_mp.client.progressing import RunProgress, progress_rounds
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.client.waiting import Deadline
+from pgflow_mp.errors import InputError
 from pgflow_mp.flows.finished_item import FinishedItem
 
 
@@ -75,6 +77,28 @@ class Waits(Calls):
                 yield event
 
         return Events(log, found())
+
+    def progress(
+        self,
+        run: Run | str,
+        *,
+        step: str | None = None,
+        interval: float = 0.5,
+        timeout: float | None = None,
+    ) -> Iterator[RunProgress]:
+        """How far a run, or one step of it, is: now, every ``interval`` seconds or so, and at its end.
+
+        Something to hang a bar on. It reads counters, so it costs the same for any number of items. Does not
+        raise for a run that fails: ``status`` says it. Raises RunNotFound, FlowNotFound for a step that the
+        run does not have, and WaitTimeout after ``timeout`` seconds.
+        """
+        run_id = self._id(run)
+        if step is not None:
+            self._check_step(run_id, step)
+        if not interval > 0:
+            raise InputError(f"interval must be more than 0 seconds, not {interval}")
+        deadline = Deadline(timeout, f"run {run_id} to reach status 'completed'")
+        return self._here(lambda keeper: progress_rounds(keeper, run_id, step, interval, deadline), run_id)
 
     def _event_log(self, runs: Run | str | Iterable[Run | str], since: str | None) -> EventLog:
         wanted = [runs] if isinstance(runs, Run | str) else list(runs)

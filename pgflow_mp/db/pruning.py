@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.errors import FlowNotFound
 
 _WAIT: Final = 0.05  # seconds
 _PATIENCE: Final = 60  # calls in a row that find nothing that is not locked
@@ -32,6 +33,21 @@ def prune_some(conn: Connection, keep: float, flows: Sequence[str] | None = None
     return Pruned._make(row or (0, 0, True))
 
 
+def prune(
+    conn: Connection,
+    keep: float,
+    flows: Sequence[str] | None = None,
+    *,
+    progress: Callable[[Pruned], object] = lambda _so_far: None,
+) -> Pruned:
+    """Let go of all of it; ``progress`` hears what was removed so far, between transactions."""
+    runs = rows = 0
+    while not (some := prune_some(conn, keep, flows)).done:
+        runs, rows = runs + some.runs, rows + some.rows
+        progress(Pruned(runs, rows, False))
+    return Pruned(runs, rows, True)
+
+
 def may_prune(conn: Connection) -> bool:
     """Whether our role may."""
     row = conn.execute(
@@ -54,3 +70,14 @@ def remove_run(conn: Connection, run_id: str) -> None:
         idle = 0 if row[0] else idle + 1
         if idle > 2:  # as many calls that remove nothing are about the run itself, and its end
             time.sleep(_WAIT)
+
+
+def delete_flow(conn: Connection, slug: str) -> None:
+    """Let go of a flow with all its runs, whether they have ended or not. For the schema's owner.
+
+    Raises FlowNotFound.
+    """
+    known = conn.execute("select flow_slug from pgflow.flows where flow_slug = %s", (slug,)).fetchone()
+    if known is None:
+        raise FlowNotFound(f'There is no flow "{slug}" in this database')
+    conn.execute("select pgflow.delete_flow_and_data(%s)", (slug,))

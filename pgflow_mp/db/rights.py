@@ -79,6 +79,7 @@ _OPERATOR: Final = (
     "resume_flow",
     "pause_run",
     "resume_run",
+    "drain_workers",
 )
 _WORKER: Final = (
     "flow_options",

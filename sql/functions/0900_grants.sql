@@ -39,7 +39,8 @@ begin
   if access = 'operator' then
     v_names := v_names || array[
       'cancel_run', 'retry_failed_tasks', 'retry_items', 'add_new_steps', 'prune_runs', 'remove_run',
-      'installation_id', 'known_artifact_stores', 'gone_runs', 'pause_flow', 'resume_flow', 'pause_run', 'resume_run'
+      'installation_id', 'known_artifact_stores', 'gone_runs', 'pause_flow', 'resume_flow', 'pause_run', 'resume_run',
+      'drain_workers'
     ];
   end if;
   if access = 'worker' then
@@ -173,6 +174,7 @@ begin
         ('resume_flow', 'cancel_run'),
         ('pause_run', 'cancel_run'),
         ('resume_run', 'cancel_run'),
+        ('drain_workers', 'cancel_run'),
         ('schedules', 'recent_runs'),
         ('schedule_input', 'recent_runs'),
         ('schedule_times', 'recent_runs'),

@@ -134,7 +134,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "source_run": run, "steps": ["m"], "reads_input": None,
         "since": "2020-01-01", "until": None, "tag": None, "tags": ["theirs"],
         "statuses": None, "before_at": None, "before_id": None, "after": "a" if slug == "b" else "",
-        "alive_only": True,
+        "alive_only": True, "worker": str(THEIRS),
         "max_runs": 9, "name": "n", "cron": "@daily", "time_zone": "UTC", "missed": "all", "due_as": None,
         "problem": None,
         "times": [minute - timedelta(minutes=1), minute + timedelta(hours=1)], "local_times": ["x", "y"],

@@ -5,13 +5,17 @@ Everybody with any access but "client" may, each of their flows; what says so ne
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from pgflow_mp.db import rights
+import psycopg
+
+from pgflow_mp.db import engine, rights
 from pgflow_mp.db.engine import RUN_COLUMNS, Connection, RunRow
+from pgflow_mp.errors import FlowNotFound, RunNotFound
 
 
 class RecentRun(NamedTuple):
@@ -63,6 +67,7 @@ left join lateral pgflow.run_progress(r.run_id) with ordinality s on true
 order by s.ordinality
 """
 _HEAD_COLUMNS: Final = len(RunRow._fields)
+_CANDIDATES: Final = 5
 
 
 def run_heads(conn: Connection, run_ids: Collection[str]) -> list[RunRow]:
@@ -99,9 +104,48 @@ def find_runs(conn: Connection, prefix: str, limit: int = 5) -> list[str]:
     return [row[0] for row in rows]
 
 
+def the_run(conn: Connection, text: str, *, hint: str = "") -> RunRow:
+    """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
+    run_id: str | None = None
+    try:
+        run_id = str(UUID(text))
+    except ValueError:
+        found = find_runs(conn, _dashed(text), _CANDIDATES + 1) if text.strip() else []
+        if len(found) > 1:
+            more = ", ..." if len(found) > _CANDIDATES else ""
+            raise RunNotFound(
+                f"{text!r} begins the ids of several runs",
+                hint="They are: " + ", ".join(found[:_CANDIDATES]) + more,
+            ) from None
+        run_id = found[0] if found else None
+    run = engine.get_run(conn, run_id) if run_id else None
+    if run is None:
+        raise RunNotFound(f"There is no run {text} in this database", hint=hint)
+    return run
+
+
+def _dashed(text: str) -> str:
+    """The beginning of an id as it is written, also where it was given without dashes."""
+    text = text.strip().lower()
+    if not re.fullmatch("[0-9a-f]{9,}", text):
+        return text
+    parts = (text[:8], text[8:12], text[12:16], text[16:20], text[20:])
+    return "-".join(part for part in parts if part)
+
+
 def known_flows(conn: Connection) -> list[str]:
     """Slugs of all flows that the database knows. For the owner, and with the access "client"."""
     return [row[0] for row in conn.execute("select flow_slug from pgflow.flows order by 1").fetchall()]
+
+
+def check_flow(conn: Connection, slug: str) -> None:
+    """Raise FlowNotFound for a flow that the database does not know, where our role may look."""
+    try:
+        known = known_flows(conn)
+    except psycopg.errors.InsufficientPrivilege:
+        return
+    if slug not in known:
+        raise FlowNotFound(f'There is no flow "{slug}" in this database', hint=f"It has {', '.join(known)}.")
 
 
 def unfinished_runs(
