@@ -15,13 +15,14 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "pgflow_mp"
 API = "pgflow_mp"
 """The package itself: its __init__ holds the public names and nothing else."""
-BASE = {"errors", "redaction", "logs", "libpq", "streams", "paths"}
+BASE = {"errors", "redaction", "logs", "libpq", "streams", "paths", "time_buckets"}
 ALLOWED = {
     "errors": set[str](),
     "redaction": set[str](),
     "libpq": set[str](),
     "streams": set[str](),
     "paths": set[str](),
+    "time_buckets": set[str](),
     "logs": {"redaction"},
     "values": BASE,
     "io": BASE | {"values"},

@@ -47,6 +47,10 @@ _READER: Final = (
     "schedules",
     "schedule_input",
     "schedule_times",
+    "worker_processes",
+    "item_times",
+    "slowest_items",
+    "run_spans",
 )
 _STARTER: Final = (
     "start_flow_with_states",
@@ -114,6 +118,7 @@ _WORKER: Final = (
     "schedules_wait",
     "schedules_to_plan",
     "plan_schedule",
+    "report_worker",
 )
 ACCESS: Final = {
     name: access

@@ -18,6 +18,7 @@ from pgflow_mp.executors.decoded_pages import Pages
 from pgflow_mp.executors.endings import frame
 from pgflow_mp.executors.execution import Prepared, Runnable, error_text
 from pgflow_mp.executors.messages import Chunk, Kind, Outcome, RangeChunk, encode
+from pgflow_mp.executors.tallies import Tally
 from pgflow_mp.flows.batching import run_batches
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.loading import reentry
@@ -189,6 +190,7 @@ class RangeRun(ChunkRun):
         self._bundle = RangeBundle(chunk, self._step, self._elements, runtime)
         self._stream = bytearray()
         self._seconds, self._count = 0.0, 0
+        self._tally = Tally()
 
     @property
     def _ended(self) -> int:
@@ -198,8 +200,7 @@ class RangeRun(ChunkRun):
         bundle, step = self._bundle, self._step
         if step.batch:
             for _, found, spent in self._batches(bundle, 0):
-                completed = sum(kind == Kind.COMPLETED for kind, _ in found)
-                if not self._add(found, spent, spent * completed / max(1, len(found))):
+                if not self._add(found, spent):
                     return
         else:
             for position, element in enumerate(self._elements):
@@ -208,17 +209,19 @@ class RangeRun(ChunkRun):
                 self.running = BegunItems(position, position + 1, 0)
                 input = bytes(element)
                 kind, body, spent = run_item(step, input, None, bundle.context(position, input))
-                if not self._add([(kind, body)], spent, spent if kind == Kind.COMPLETED else 0.0):
+                if not self._add([(kind, body)], spent):
                     return
 
-    def _add(self, found: list[tuple[int, bytes]], spent: float, seconds: float) -> bool:
+    def _add(self, found: list[tuple[int, bytes]], spent: float) -> bool:
         with self._lock:
             if self._taken:
                 return False
             if found:
+                completed, share = sum(kind == Kind.COMPLETED for kind, _ in found), spent / len(found)
                 self._stream += self._bundle.ended(self._count, found, spent)
-            self._count += len(found)
-            self._seconds += seconds
+                self._tally.name(self._count, share, completed)
+                self._count += len(found)
+                self._seconds += share * completed
             return True
 
     def _answer(self, failed: Outcome | None) -> bytes:
@@ -228,7 +231,7 @@ class RangeRun(ChunkRun):
             ended += 1
         if ended < self._chunk.count:
             stream += self._bundle.not_run(ended)
-        return encode((stream, self._seconds))
+        return encode((stream, self._seconds, self._tally.counts, self._tally.slowest))
 
 
 def run_item(

@@ -22,6 +22,7 @@ from pgflow_mp.executors.messages import (
     decode_outcomes,
     encode,
 )
+from pgflow_mp.executors.tallies import Tally
 
 _MARK: Final = b"\0"
 _HEAD: Final = 9
@@ -38,6 +39,8 @@ class Endings(ABC):
 
     def __init__(self, seq: int) -> None:
         self.seq = seq
+        self.tally: Tally | None = None
+        """How long items of a range took that completed."""
 
     @abstractmethod
     def __bool__(self) -> bool:
@@ -120,8 +123,9 @@ class RangeEndings(Endings):
             self.pieces.append(Piece(first, count, data[:-1]))
 
     def read_answer(self, data: bytes, first: int, count: int) -> None:
-        stream, seconds = decode_answer(data)
+        stream, seconds, counts, slowest = decode_answer(data)
         self.seconds += seconds
+        self.tally = Tally(counts, [(spent, position + first) for spent, position in slowest])
         self._walk(stream, first, first + count, first + count, first)
 
     def _walk(self, data: bytes, position: int, last: int, end: int, shift: int) -> None:
@@ -160,12 +164,22 @@ class RangeEndings(Endings):
 
     def event(self, lane: int, generation: int, *, done: bool) -> LaneEvent:
         return RangeOutcomes(
-            lane, generation, self.seq, self.pieces, self.exceptions, self.not_run, self.seconds, done
+            lane,
+            generation,
+            self.seq,
+            self.pieces,
+            self.exceptions,
+            self.not_run,
+            self.seconds,
+            done,
+            self.tally,
         )
 
 
-decode_answer: Final = msgspec.msgpack.Decoder(tuple[bytes, float]).decode
-"""(stream, seconds) of a RangeChunk that ran in one piece."""
+decode_answer: Final = msgspec.msgpack.Decoder(
+    tuple[bytes, float, dict[int, int], list[tuple[float, int]]]
+).decode
+"""(stream, seconds, and those of a Tally) of a RangeChunk that ran in one piece."""
 
 
 def endings_of(chunk: AnyChunk) -> Endings:

@@ -15,6 +15,7 @@ from typing import Literal
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import messages
+from pgflow_mp.executors.tallies import Tally
 
 
 class Cause(StrEnum):
@@ -102,7 +103,8 @@ class RangeOutcomes(LaneEvent):
     """Items of RangeChunk ``seq`` that ended, each list in the order of positions.
 
     ``exceptions`` are those that failed. ``not_run`` are stretches (position, count) that are handed back
-    without a charge. ``seconds`` is what the completed items of this report took together.
+    without a charge. ``seconds`` is what the completed items of this report took together, ``tally`` how
+    long each of them; None where nothing is known.
     """
 
     seq: int
@@ -111,6 +113,7 @@ class RangeOutcomes(LaneEvent):
     not_run: list[tuple[int, int]]
     seconds: float
     done: bool
+    tally: Tally | None = None
 
     @property
     def completed(self) -> int:

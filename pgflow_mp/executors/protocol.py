@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from pgflow_mp.executors.events import ExecutorLost, ExecutorSaid, LaneEvent
 from pgflow_mp.executors.messages import LOAD_TIMEOUT, AnyChunk, FlowInfo, Setup
@@ -115,6 +115,28 @@ class Executor(Protocol):
 
     def abort(self) -> None:
         """``stop`` without waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaneNow:
+    """A lane that is up: its process, and the item that runs there, at ``position`` of chunk ``seq``.
+
+    ``since`` is time.monotonic(). All three are None where none runs.
+    """
+
+    lane: int
+    pid: int
+    seq: int | None = None
+    position: int | None = None
+    since: float | None = None
+
+
+@runtime_checkable
+class TellsLanes(Protocol):
+    """An Executor may do this, too; of one that does not, what lanes do is what they were given."""
+
+    def lanes_now(self) -> Sequence[LaneNow]:
+        """What the lanes do; quick. Called from the thread that calls everything else."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ def version() -> tuple[str, str]:
 
 
 def run_chunk(setup: bytes, data: bytes, limits: bytes = b"") -> tuple[bytes, bytes]:
-    """Run an encoded chunk: the encoded list of its outcomes, of a RangeChunk (stream, seconds).
+    """Run an encoded chunk: the encoded list of its outcomes, of a RangeChunk what ``decode_answer`` has.
 
     ``limits``: encoded RunLimits, for a process that may be ended for the sake of an item. The second text is
     an encoded Remark, if there is one.

@@ -12,7 +12,7 @@ from typing import Final
 from uuid import UUID
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import lists, worked
+from pgflow_mp.db.reads import lists, recorded, worked
 from pgflow_mp.db.reads.lists import ItemEntry, Mark, RunEntry, StepEntry, WorkerEntry
 from pgflow_mp.db.reads.worked import Span
 from pgflow_mp.observe.run_reports import (
@@ -27,7 +27,8 @@ from pgflow_mp.observe.run_reports import (
     StepState,
     total,
 )
-from pgflow_mp.observe.worker_reports import FlowReport, WorkerCondition, WorkerInfo
+from pgflow_mp.observe.worker_infos import worker_info
+from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
 
 PAGE: Final = 50
 _SOUGHT: Final = 200
@@ -111,10 +112,13 @@ def read_items(
 def read_workers(conn: Connection, *, alive_only: bool = True, limit: int = 1000) -> list[WorkerInfo]:
     """Workers, those with the last sign of life first; at most so many rows that they registered are read."""
     processes: dict[tuple[str, str], list[WorkerEntry]] = {}
-    for entry in lists.list_workers(conn, limit, alive_only=alive_only):
-        whose = "" if ":" in entry.name else entry.worker_id  # the usual name is a process's own
-        processes.setdefault((entry.name, whose), []).append(entry)
-    return [_worker(entries) for entries in processes.values()]
+    registered = lists.list_workers(conn, limit, alive_only=alive_only)
+    told = recorded.worker_processes(conn, [entry.worker_id for entry in registered]) if registered else {}
+    for entry in registered:
+        process = told.get(entry.worker_id)
+        key = (entry.name, "" if ":" in entry.name else entry.worker_id)  # the usual name is a process's own
+        processes.setdefault(key if process is None else ("", process.process_id), []).append(entry)
+    return [worker_info(entries, told.get(entries[0].worker_id)) for entries in processes.values()]
 
 
 def read_flows(conn: Connection, limit: int = 200, *, after: str = "") -> list[FlowReport]:
@@ -303,26 +307,4 @@ def _item(entry: ItemEntry, step_failed: bool) -> ItemReport:
         next_retry=entry.next_in,
         input=entry.input,
         output=entry.output,
-    )
-
-
-def _worker(entries: list[WorkerEntry]) -> WorkerInfo:
-    alive = [entry for entry in entries if entry.is_alive]
-    state: WorkerCondition = "idle"
-    if not alive:
-        stopped = all(entry.stopped_at is not None and entry.died_at is None for entry in entries)
-        state = "stopped" if stopped else "dead"
-    elif any(entry.is_deprecated for entry in alive):
-        state = "draining"
-    ends = [entry.stopped_at for entry in entries if entry.stopped_at is not None]
-    return WorkerInfo(
-        name=entries[0].name,
-        state=state,
-        worker_ids=[entry.worker_id for entry in entries],
-        flows=sorted({entry.flow_slug for entry in entries if entry.flow_slug is not None}),
-        queues=sorted({entry.queue_name for entry in entries}),
-        started_at=min(entry.started_at for entry in entries),
-        last_seen_at=max(entry.last_heartbeat_at for entry in entries),
-        stopped_at=max(ends) if ends and not alive else None,
-        version=entries[0].version,
     )

@@ -34,7 +34,10 @@ class LaneReport(msgspec.Struct, frozen=True, kw_only=True):
 class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A worker: one process, registered once for each of its queues.
 
-    What it did not tell the database is None: host, pid, ... of workers in other languages.
+    What it did not tell the database is None: host, pid, ... of workers in other languages. From
+    ``busy_lanes`` on it is as it was at ``told_at``: ``utilisation`` (0..1) of its lanes' time, ``cpu`` in
+    CPUs and ``rss`` in bytes of all its processes; ``claimed`` items are in its hands, of ``unsettled`` ones
+    the end is not recorded yet.
     """
 
     name: str
@@ -50,6 +53,12 @@ class WorkerInfo(msgspec.Struct, frozen=True, kw_only=True):
     pid: int | None = None
     executor: str | None = None
     labels: list[str] = []
+    lane_count: int | None = None
+    told_at: datetime | None = None
+    busy_lanes: int | None = None
+    utilisation: float | None = None
+    claimed: int | None = None
+    unsettled: int | None = None
     cpu: float | None = None
     rss: int | None = None
     lanes: list[LaneReport] | None = None

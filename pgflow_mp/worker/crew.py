@@ -16,6 +16,7 @@ from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.heartbeat import Heartbeat, Upkeep
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.pulse import Pulse, PulseWatch
+from pgflow_mp.worker.reporting import Reporter, WorkerFacts
 from pgflow_mp.worker.retention import Retention
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
@@ -54,10 +55,12 @@ def hire(
     dispatcher: Dispatcher,
     run_id: str | None,
     policies: Callable[[Connection], Policies],
+    facts: WorkerFacts | None = None,
 ) -> Crew:
     """A crew for a worker of these flows; not started yet. ``run_id`` is the run to watch, if any.
 
-    ``steps`` are those whose work is ours, by flow; ``policies`` reads their retry options.
+    ``steps`` are those whose work is ours, by flow; ``policies`` reads their retry options. ``facts`` are
+    what the database is told of us; None: it is told nothing.
     """
     served = list(steps)
     claimer = Claimer(
@@ -87,7 +90,14 @@ def hire(
             ),
             watch=PulseWatch((pulse, settler.pulse), settings.dead_after / 3),
         ),
-        Upkeep(settings.dsn, post, run_id=run_id, worker_ids=beating, policies=policies),
+        Upkeep(
+            settings.dsn,
+            post,
+            run_id=run_id,
+            reporter=None if facts is None else Reporter(facts, beating),
+            worker_ids=beating,
+            policies=policies,
+        ),
         None
         if settings.keep is None
         else Retention(

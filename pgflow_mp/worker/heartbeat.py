@@ -37,9 +37,11 @@ from pgflow_mp.worker.inbox import (
 )
 from pgflow_mp.worker.parking import Question
 from pgflow_mp.worker.pulse import PulseWatch
+from pgflow_mp.worker.reporting import Reporter
 from pgflow_mp.worker.scheduling import Scheduling
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.vigil import Vigil
+from pgflow_mp.worker.work_record import WorkReport
 
 _log: Final = logging.getLogger("pgflow_mp")
 
@@ -217,8 +219,9 @@ class Upkeep(DatabaseThread):
     """What one worker does for the database, and the looks at the runs that this worker asks about.
 
     ``worker_ids`` are our own, which we never take for dead; ``policies`` reads the options of our steps.
-    Threads: retire(), ask() and ask_policies() are for others. What they append to, this thread alone takes
-    from.
+    ``reporter`` passes on what the work record has to tell.
+    Threads: retire(), ask(), ask_policies(), is_behind() and tell() are for others. What they append to, this
+    thread alone takes from.
     """
 
     who = "upkeep"
@@ -229,11 +232,13 @@ class Upkeep(DatabaseThread):
         post: Callable[[Any], None],
         *,
         run_id: str | None,
+        reporter: Reporter | None = None,
         worker_ids: Callable[[], Sequence[str]] = tuple,
         policies: Callable[[Connection], Policies] = lambda _conn: {},
     ) -> None:
         super().__init__(dsn, post)
         self._run_id = run_id
+        self._reporter = reporter
         self._worker_ids = worker_ids
         self._policies = policies
         self._policies_wanted = self._policies_told = 0
@@ -252,6 +257,16 @@ class Upkeep(DatabaseThread):
         """Have the retry options of our steps told by a PoliciesSeen."""
         self._policies_wanted += 1
         self.wake()
+
+    def is_behind(self) -> bool:
+        """Whether reports of our work wait to be told."""
+        return self._reporter is None or self._reporter.full()
+
+    def tell(self, report: WorkReport) -> None:
+        """Have the database told of our work."""
+        if self._reporter is not None:
+            self._reporter.add(report)
+            self.wake()
 
     def ask(self, question: Question) -> None:
         """Have it answered by a ParkedSeen."""
@@ -277,6 +292,8 @@ class Upkeep(DatabaseThread):
                 left = parked.report_parked(conn, self._worker_ids(), question.held)
                 self._post(ParkedSeen(question.number, question.runs, left))
                 self._questions.popleft()
+            if self._reporter is not None:
+                self._reporter.tell(conn)
             if self._run_id is not None and now >= watch:
                 self._watch(conn, self._run_id)
                 watch = _next(now, _WATCH_EVERY)
@@ -292,6 +309,8 @@ class Upkeep(DatabaseThread):
             self._keeper.worked()
             due = min(recover, requeue, self._scheduling.due, watch if self._run_id is not None else recover)
             self._wakeup.wait(due - time.monotonic())
+        if self._reporter is not None:
+            self._reporter.tell(conn)
 
     def _recover(self, conn: Connection, now: float) -> bool:
         """Take over from the dead. True if we are the upkeeper: of those alive, ours is the first id.

@@ -31,7 +31,9 @@ from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.stats import Ending, Stats
 from pgflow_mp.worker.supply import Supply
+from pgflow_mp.worker.telling import Telling
 from pgflow_mp.worker.unwanted import Unwanted
+from pgflow_mp.worker.work_record import WorkRecord
 
 TICK: Final = 0.1
 GLANCE: Final = 0.02  # seconds, while a lane has nothing to do and another holds more than it runs
@@ -55,14 +57,17 @@ class Loop:
         observer: SafeObserver,
         stats: Stats,
         course: Course,
+        record: WorkRecord | None = None,
     ) -> None:
         self.executor, self.crew, self.course = executor, crew, course
         self.identities, self.dispatcher = identities, dispatcher
         self.supply = Supply(settings, queues, executor, dispatcher, identities, crew.claimer)
         self.settler = crew.settler
+        record = record or WorkRecord(executor.capacity, time.monotonic())
         self.collector = Collector(
-            dispatcher, crew, stats, observer, policies, self._hand_back, settings.crash_budget
+            dispatcher, crew, stats, observer, policies, self._hand_back, settings.crash_budget, record
         )
+        self.telling = Telling(record, crew.upkeep, executor, dispatcher, crew.settler, stats)
         self.progress = Progress(executor.capacity)
         self._events = events
         self._observer = observer
@@ -117,6 +122,7 @@ class Loop:
         """What has to be looked at now and then."""
         self.executor.tick(now)
         self._connection.tick(now)
+        self.telling.tick(now)
         if self.executor.paused != self._braked:
             self._braked = self.executor.paused
             text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"
@@ -260,6 +266,8 @@ class Loop:
             if not call.failures:
                 self._stats.done += result.accepted
             over = result.run_status != "started"
+            if over:
+                self.telling.record.hurry()
             if over or result.step_status != "started":
                 self.unwanted.drop(call.run, None if over else call.step)
             elif call.lost:

@@ -27,6 +27,7 @@ from pgflow_mp.worker.retries import Retries
 from pgflow_mp.worker.settle import MIDST
 from pgflow_mp.worker.startup import Policies, StepPolicy
 from pgflow_mp.worker.stats import Stats
+from pgflow_mp.worker.work_record import WorkRecord
 
 _ONE_LOSS: Final = 0.2  # seconds within which lanes that lost their parent lost the same one
 
@@ -50,8 +51,10 @@ class Collector:
         policies: Policies,
         hand_back: Callable[[AnyBatch, Sequence[Stretch], int], None],
         crash_budget: int,
+        record: WorkRecord | None = None,
     ) -> None:
         self._dispatcher = dispatcher
+        self._record = record = record or WorkRecord(1, time.monotonic())
         self._settler = crew.settler
         self._stats = stats
         self._observer = observer
@@ -65,7 +68,7 @@ class Collector:
         self._lost: set[int] = set()  # lanes, with the parent that went last
         self.parking = Parking()
         self.retries = Retries()
-        self.ranges = RangeCollector(dispatcher, crew.settler, stats, self, self.give_back)
+        self.ranges = RangeCollector(dispatcher, crew.settler, stats, self, self.give_back, record)
         self.steps: dict[tuple[str, str], list[int]] = {}
         """Items by (flow, step): [completed, failed for good]."""
 
@@ -78,8 +81,12 @@ class Collector:
             return
         if event.done:
             del self._dispatcher.flights[event.seq]
-        if not event.outcomes:
-            return
+        if event.outcomes:
+            self._some_ended(flight, event)
+        if event.done:
+            self._record.spans.ended(flight, time.monotonic())
+
+    def _some_ended(self, flight: Flight, event: Outcomes) -> None:
         chunk, batch = cast(Chunk, flight.chunk), cast(Batch, flight.batch)
         if self.corner:
             self.corner.ended(flight, event.outcomes)
@@ -88,18 +95,19 @@ class Collector:
             and len(chunk.steps) == 1
             and not any(outcome.kind for outcome in event.outcomes)
         ):
-            self._all_completed(chunk, batch, event.outcomes)
+            self._all_completed(flight, chunk, batch, event.outcomes)
         else:
             self._mixed(flight, chunk, batch, event.outcomes)
         self._finish(flight, event.outcomes)
 
-    def _all_completed(self, chunk: Chunk, batch: Batch, outcomes: list[Outcome]) -> None:
+    def _all_completed(self, flight: Flight, chunk: Chunk, batch: Batch, outcomes: list[Outcome]) -> None:
         """Completed items of one step of one run: the path of nearly all items."""
         items = chunk.items
         if len(outcomes) != len(items):
             items = [items[outcome.position] for outcome in outcomes]
         bodies = [outcome.body for outcome in outcomes]
-        seconds = sum([outcome.seconds for outcome in outcomes])
+        times = [outcome.seconds for outcome in outcomes]
+        seconds = sum(times)
         group = Group(
             chunk.runs[0],
             chunk.steps[0],
@@ -113,6 +121,7 @@ class Collector:
         size = sum(map(len, bodies))
         self._dispatcher.times.observe(chunk.flow, chunk.steps[0], seconds, len(outcomes), size)
         self._stats.busy += seconds
+        self._record.completed(flight, chunk.runs[0], chunk.steps[0], times, group.indexes, time.monotonic())
         self.count(chunk.flow, chunk.steps[0], 0, len(outcomes))
         self._settler.add([group], size, MIDST)
 
@@ -120,7 +129,7 @@ class Collector:
         groups: dict[tuple[int, int, bool], Group] = {}
         times: dict[int, list[float]] = {}
         back: list[int] = []
-        size = 0
+        size, now, record = 0, time.monotonic(), self._record
         for outcome in outcomes:
             item = chunk.items[outcome.position]
             if outcome.kind == Kind.NOT_RUN:
@@ -142,8 +151,10 @@ class Collector:
                 group.permanent.append(permanent)
                 given = partial(input_of, item)
                 self.note_failure(chunk.flow, group.run, group.step, item, outcome, permanent, given)
+                record.failed(flight, group.run, group.step, item.index, outcome.seconds, now)
             else:
                 self.count(chunk.flow, group.step, 0, 1)
+                record.completed(flight, group.run, group.step, [outcome.seconds], [item.index], now)
             spent = times.setdefault(item.step, [0.0, 0.0])
             spent[0] += outcome.seconds
             spent[1] += 1
@@ -200,6 +211,8 @@ class Collector:
         self.corner.clear((run, step, item.index))
         self._dispatcher.times.observe(batch.flow, step, outcome.seconds, 1)
         self._stats.busy += outcome.seconds
+        self._record.failed(flight, run, step, item.index, outcome.seconds, time.monotonic())
+        self._record.spans.died(flight)
         charged = Parked(batch, position, item, run, step, outcome)
         if event.cause.is_crash:
             self._stats.crashed += 1

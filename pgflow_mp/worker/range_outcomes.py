@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast
@@ -16,6 +17,7 @@ from pgflow_mp.worker.range_groups import RangeFailures, RangeGroup, RangePart
 from pgflow_mp.worker.ranges import OVERHEAD, RangeBatch
 from pgflow_mp.worker.settle import MIDST, Settler
 from pgflow_mp.worker.stats import Stats
+from pgflow_mp.worker.work_record import WorkRecord
 
 
 class _Bookkeeper(Protocol):
@@ -47,12 +49,14 @@ class RangeCollector:
         stats: Stats,
         book: _Bookkeeper,
         give_back: Callable[[Flight, list[Stretch]], None],
+        record: WorkRecord,
     ) -> None:
         self._dispatcher = dispatcher
         self._settler = settler
         self._stats = stats
         self._book = book
         self._give_back = give_back
+        self._record = record
 
     def pageless(self, batch: RangeBatch) -> None:
         """Leased items cannot be run: somebody has deleted their elements."""
@@ -75,10 +79,15 @@ class RangeCollector:
         if event.done:
             del self._dispatcher.flights[event.seq]
         batch = cast(RangeBatch, flight.batch)
+        now = time.monotonic()
         if event.pieces:
-            self._completed(flight, batch, event)
+            self._completed(flight, batch, event, now)
         if event.exceptions:
-            self._failed(flight, batch, event.exceptions)
+            self._failed(flight, batch, event.exceptions, now)
+        if event.tally is not None:
+            self._record.chunk_tally(batch.run, batch.step, batch.first + flight.start, event.tally, now)
+        if event.done:
+            self._record.spans.ended(flight, now)
         back = [(flight.start + position, flight.start + position + n) for position, n in event.not_run]
         if back:
             self._stats.handed_back += sum(end - first for first, end in back)
@@ -92,7 +101,7 @@ class RangeCollector:
         for first, end in back:
             self._dispatcher.finish(batch, first, end - 1)
 
-    def _completed(self, flight: Flight, batch: RangeBatch, event: RangeOutcomes) -> None:
+    def _completed(self, flight: Flight, batch: RangeBatch, event: RangeOutcomes, now: float) -> None:
         base = batch.first + flight.start
         lease, lease_no = batch.held.number, batch.lease_no
         parts = [
@@ -105,10 +114,12 @@ class RangeCollector:
                 self._book.corner.cleared(batch.run, batch.step, part.first, part.first + part.count)
         self._dispatcher.times.observe(batch.flow, batch.step, event.seconds, items, size, OVERHEAD)
         self._stats.busy += event.seconds
+        first = base + event.pieces[0].position
+        self._record.tallied(flight, batch.run, batch.step, first, items, event.seconds, now)
         self._book.count(batch.flow, batch.step, 0, items)
         self._settler.add([RangeGroup(batch.run, batch.step, batch.worker_id, parts)], size, MIDST)
 
-    def _failed(self, flight: Flight, batch: RangeBatch, outcomes: list[Outcome]) -> None:
+    def _failed(self, flight: Flight, batch: RangeBatch, outcomes: list[Outcome], now: float) -> None:
         group = RangeFailures(batch.run, batch.step, batch.worker_id)
         for outcome in outcomes:
             position, permanent = flight.start + outcome.position, outcome.kind == Kind.FAILED_FOR_GOOD
@@ -117,6 +128,7 @@ class RangeCollector:
             given = partial(batch.input, position)
             self._book.note_failure(batch.flow, batch.run, batch.step, item, outcome, permanent, given)
             group.merge(batch.failed(position, outcome.body, permanent))
+            self._record.failed(flight, batch.run, batch.step, item.index, outcome.seconds, now)
         seconds = sum(outcome.seconds for outcome in outcomes)
         self._dispatcher.times.observe(batch.flow, batch.step, seconds, len(outcomes))
         self._stats.busy += seconds

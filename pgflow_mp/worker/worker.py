@@ -32,8 +32,10 @@ from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.loop import TICK, Loop
 from pgflow_mp.worker.progress import SafeObserver
+from pgflow_mp.worker.reporting import facts_of
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition
 from pgflow_mp.worker.stats import Ending, Stats, WorkerReport
+from pgflow_mp.worker.work_record import WorkRecord
 
 _FORCED_SETTLE: Final = 3.0  # seconds to record what is finished when stopping at once
 _LEAST_SETTLE: Final = 10.0  # ... and when stopping in order
@@ -159,12 +161,16 @@ class Worker:
         if course.stop_requests:
             raise _Interrupted
         identities = Identities({name: flow for flow, names in queues.items() for name in names})
+        record = WorkRecord(self._executor.capacity, time.monotonic())
+        facts = facts_of(record.process_id, self._executor, [info.slug for info in flows])
         batches = {(flow.slug, step.slug): step.batch for flow in flows for step in flow.steps if step.batch}
         dispatcher = Dispatcher(ItemTimes(batches))
         self._loop = Loop(
             settings,
             self._executor,
-            hire(settings, self._events.put, steps, identities, dispatcher, course.run_id, read_policies),
+            hire(
+                settings, self._events.put, steps, identities, dispatcher, course.run_id, read_policies, facts
+            ),
             identities,
             dispatcher,
             policies,
@@ -173,6 +179,7 @@ class Worker:
             observer=self._observer,
             stats=self.stats,
             course=course,
+            record=record,
         )
         if run is not None:
             self._loop.progress.flow = run.flow_slug
@@ -229,6 +236,8 @@ class Worker:
         loop.collector.hand_back_parked()
         limit = _FORCED_SETTLE if forced else max(_LEAST_SETTLE, deadline - time.monotonic())
         self._close_settler(loop, limit)
+        loop.take_all_events()
+        loop.telling.finish(time.monotonic())
         for watcher in loop.crew.watchers:
             watcher.stop()
         for thread in (loop.crew.claimer, *loop.crew.watchers):

@@ -115,6 +115,15 @@ begin
     return;
   end if;
 
+  delete from pgflow.lane_spans s
+  where s.ctid = any (array(
+    select o.ctid from pgflow.lane_spans o where o.run_id = _remove_leavings.run_id limit max_rows
+  ));
+  get diagnostics removed = row_count;
+  if removed > 0 then
+    return;
+  end if;
+
   select g.removed, g.bytes into removed, bytes
   from pgflow._remove_pages(_remove_leavings.run_id, null, max_rows, max_bytes) g;
   if removed = 0
@@ -140,6 +149,9 @@ begin
   delete from pgflow.pages p
   using pgflow.leavings l
   where l.flow_slug = _drop_leavings.flow_slug and p.run_id = l.run_id;
+  delete from pgflow.lane_spans s
+  using pgflow.leavings l
+  where l.flow_slug = _drop_leavings.flow_slug and s.run_id = l.run_id;
   delete from pgflow.leavings l where l.flow_slug = _drop_leavings.flow_slug;
 end;
 $$;

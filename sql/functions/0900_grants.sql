@@ -22,7 +22,8 @@ declare
     'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity',
     'run_events',
     'flow_settings',
-    'schedules', 'schedule_input', 'schedule_times'
+    'schedules', 'schedule_input', 'schedule_times',
+    'worker_processes', 'item_times', 'slowest_items', 'run_spans'
   ];
 begin
   if access not in ('reader', 'starter', 'operator', 'worker', 'client') then
@@ -51,7 +52,8 @@ begin
       'requeue_stalled_tasks', 'fail_stalled_tasks', 'recover_dead_workers', 'watched_workers', 'recover_workers',
       'retire_worker', 'report_parked', 'claim_work', 'range_pages', 'complete_ranges', 'fail_range_items',
       'release_ranges', 'installation_id', 'use_artifact_store',
-      'fire_schedules', 'schedules_wait', 'schedules_to_plan', 'plan_schedule'
+      'fire_schedules', 'schedules_wait', 'schedules_to_plan', 'plan_schedule',
+      'report_worker'
     ];
   end if;
   if access = 'client' then
@@ -186,7 +188,12 @@ begin
         ('fire_schedules', 'claim_tasks'),
         ('schedules_wait', 'claim_tasks'),
         ('schedules_to_plan', 'claim_tasks'),
-        ('plan_schedule', 'claim_tasks')
+        ('plan_schedule', 'claim_tasks'),
+        ('worker_processes', 'run_progress'),
+        ('item_times', 'run_progress'),
+        ('slowest_items', 'run_progress'),
+        ('run_spans', 'run_progress'),
+        ('report_worker', 'claim_tasks')
     ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier

@@ -51,15 +51,16 @@ READING |= {"range_pages", "complete_ranges", "fail_range_items", "release_range
 READING |= {"run_input", "run_output", "step_output", "run_leaves", "run_results_page", "item"}
 READING |= {"run_failures", "run_tallies", "finished_items"}
 READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here has the key
-READING |= {"known_artifact_stores"}
+READING |= {"known_artifact_stores", "worker_processes", "item_times", "slowest_items", "run_spans"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
 READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run"}  # nothing is paused
 READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
 READING |= {"flow_activity", "flow_settings"}
 NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses"}
+NOTHING_YET |= {"item_times", "slowest_items", "run_spans", "worker_processes"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
-NOTHING: list[list[Any]] = [[], [None], [""], [0], [{"runs": 0, "removed": 0, "is_done": True}]]
+NOTHING: list[list[Any]] = [[], [None], [""], [0], [False], [{"runs": 0, "removed": 0, "is_done": True}]]
 UPKEEP = {"requeue_stalled_tasks", "fail_stalled_tasks", "recover_dead_workers", "recover_workers"}
 """What looks after the tasks of all flows by the clock, whoever calls it: no caller can tell it which."""
 UPKEEP |= {"fire_schedules", "schedules_wait", "schedules_to_plan"}  # of the flows that the caller may use
@@ -139,6 +140,11 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "problem": None,
         "times": [minute - timedelta(minutes=1), minute + timedelta(hours=1)], "local_times": ["x", "y"],
         "schedule_id": due.schedule_id, "revision": 1, "planned_until": due.planned_until, "is_planned": True,
+        "process_id": THEIRS, "report_no": 9, "about": {"host": "h", "flows": [slug]}, "state": {"lanes": 1},
+        "timed": [{"run": str(run), "step": "m", "items": 1, "failed": 0, "seconds": 1, "counts": [1],
+                   "indexes": [0], "slowest": [1], "age": 1}],
+        "spans": [{"run": str(run), "step": "m", "lane": 0, "index": 0, "items": 1, "failed": 0,
+                   "outcome": "completed", "seconds": 1, "start": 2, "end": 1}],
     }  # fmt: skip
 
 
@@ -179,6 +185,9 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
             "where flow_slug = 'b' order by due_at"
         ),
         "keys": db.column("select to_jsonb(k) from pgflow.run_keys k where run_id = %s", run),
+        "processes": db.column("select to_jsonb(p) from pgflow.worker_processes p"),
+        "item times": db.column("select to_jsonb(t) from pgflow.step_times t where run_id = %s", run),
+        "spans": db.column("select to_jsonb(s) from pgflow.lane_spans s where run_id = %s", run),
     }
 
 

@@ -174,12 +174,14 @@ class Lane:
             return
         output, renew = step.quick_output, step.wants_context
         start, complete, new_context = slot.start, slot.complete, self._new_context
-        is_changed = surroundings.is_changed
+        is_changed, tally = surroundings.is_changed, slot.tally
         context = range_context(chunk, 0, b"null", self._runtime)
         began = told = started = now_ns()  # less what items took that failed, so that spent is ended - began
+        first = 0  # of those that are not in the tally yet, which began at told
         for position, element in enumerate(elements):
             if not start(position, started):
                 slot.spend(started - began)
+                tally.add(position - first, started - told)
                 rest = frame(Outcome(position, Kind.NOT_RUN, b"", 0.0))
                 slot.finish(rest, chunk.count - position)
                 return
@@ -193,10 +195,12 @@ class Lane:
                 seconds = (now_ns() - started) / 1e9
                 kind, body = _failure(step, error, chunk.first_index + position)
                 slot.spend(started - began)
+                tally.add(position - first, started - told)
                 self._publish_failure(Outcome(position, kind, body, seconds))
                 is_changed, ended = surroundings.is_changed, now_ns()
                 began += ended - started
-                started = ended
+                told = started = ended
+                first = position + 1
                 continue
             if self._is_copy:
                 os._exit(0)
@@ -207,8 +211,13 @@ class Lane:
                 changed = True
             fine = not changed or surroundings.after_item((ended - started) / 1e9, False)
             if changed or ended - told > _LONG:
-                told = ended
                 slot.spend(ended - began)
+                if ended - started > _LONG:
+                    tally.add(position - first, started - told)
+                    tally.name(position, ended - started)
+                else:
+                    tally.add(position + 1 - first, ended - told)
+                told, first = ended, position + 1
             try:
                 complete(body)
             except NO_ROOM as error:
@@ -220,7 +229,9 @@ class Lane:
             if changed:
                 is_changed, started = surroundings.is_changed, now_ns()
                 began += started - ended
+                told = started
         slot.spend(started - began)
+        tally.add(chunk.count - first, started - told)
 
     def _publish_failure(self, outcome: Outcome) -> None:
         """Of an item of a range."""
@@ -258,6 +269,8 @@ class Lane:
             if found:
                 total += spent * completed // len(found)
                 slot.spend(total)
+                if completed:
+                    slot.tally.name(low, spent // len(found), completed)
                 self._publish_batch(bundle, low, found, spent / 1e9)
             else:
                 waiting += halves(low, high)

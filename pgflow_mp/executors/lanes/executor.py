@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -9,7 +10,7 @@ from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.lanes.pool import LanePool
 from pgflow_mp.executors.lanes.watchdog import Watchdog
 from pgflow_mp.executors.messages import AnyChunk, FlowInfo, Setup
-from pgflow_mp.executors.protocol import ALL_ABILITIES, Limits, OnEvent
+from pgflow_mp.executors.protocol import ALL_ABILITIES, LaneNow, Limits, OnEvent
 from pgflow_mp.executors.stacks import LaneStack
 from pgflow_mp.executors.verdicts import KillReason
 
@@ -72,6 +73,13 @@ class LaneExecutor:
 
     def stacks(self, wait: float) -> list[LaneStack]:
         return self.pool.stacks(wait)
+
+    def lanes_now(self) -> list[LaneNow]:
+        found = {status.lane: LaneNow(status.lane, status.pid) for status in self.pool.lanes()}
+        now = time.monotonic()
+        for item in self.pool.running():
+            found[item.lane] = LaneNow(item.lane, item.pid, item.seq, item.target[1], now - item.elapsed)
+        return list(found.values())
 
 
 def lanes(setup: Setup, limits: Limits, on_event: OnEvent) -> LaneExecutor:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pgflow_mp.executors import verdicts
 from pgflow_mp.executors.endings import Endings, endings_of
 from pgflow_mp.executors.lanes.slots import Running, SlotReader
-from pgflow_mp.executors.messages import AnyChunk, Kind, Outcome
+from pgflow_mp.executors.lanes.tally_words import TallyReader
+from pgflow_mp.executors.messages import AnyChunk, Kind, Outcome, RangeChunk
 from pgflow_mp.executors.protocol import IN_FLIGHT
 
 _IN_SIGHT: Final = 0.02  # seconds in which a store of ours has surely reached the child
@@ -31,6 +32,7 @@ class HeldChunk:
     length: int = 0
     spent: int = 0
     end: int = 0
+    tally: TallyReader = field(default_factory=TallyReader)
 
     def __post_init__(self) -> None:
         self.end = self.chunk.size
@@ -43,6 +45,8 @@ class HeldChunk:
             seconds = (taken.spent - self.spent) / 1e9
             endings.read(taken.data, self.count, taken.count - self.count, self.end, seconds)
             self.count, self.length, self.spent = taken.count, taken.length, taken.spent
+            if isinstance(self.chunk, RangeChunk):
+                endings.tally = slot.tally(self.ordinal, self.tally)
         return endings
 
     def give_up(self, endings: Endings, error: BaseException | None) -> None:

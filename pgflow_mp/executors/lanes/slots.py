@@ -23,6 +23,8 @@ from typing import Any, Final
 
 from pgflow_mp.executors.lanes.stack_dumps import StackFile
 from pgflow_mp.executors.lanes.start_note import StartNote
+from pgflow_mp.executors.lanes.tally_words import TallyReader, TallyWriter
+from pgflow_mp.executors.tallies import Tally
 
 BUFFERS: Final = 2
 CONTROL_SIZE: Final = 4096
@@ -118,6 +120,7 @@ class SlotWriter:
         self._page = mmap.mmap(files.control.fd, CONTROL_SIZE)
         self._words = memoryview(self._page).cast("Q")
         self.start_note = StartNote(self._page, self._words, _fence)
+        self.tally = TallyWriter(self._words)
         self._buffer = 0
         self._map = self._maps[0]
         self._ordinal = 0
@@ -138,6 +141,7 @@ class SlotWriter:
         self._map = self._maps[buffer]
         self._room = len(self._map)
         words[self._filled] = words[self._spent] = 0
+        self.tally.begin(buffer)
         words[_WIDTH] = 1
         _fence()
         words[_BUFFER_CHUNK + buffer] = ordinal
@@ -278,6 +282,13 @@ class SlotReader:
             self._maps[buffer] = mmap.mmap(self._files.buffers[buffer].fd, self._files.buffers[buffer].size())
         data = self._maps[buffer][length:new_length]
         return Taken(data, new_count, new_length, words[_BUFFER_SPENT + buffer])
+
+    def tally(self, ordinal: int, reader: TallyReader) -> Tally | None:
+        """How long items of chunk ``ordinal`` took, of a range, since its ``reader`` was last asked."""
+        buffer = ordinal % BUFFERS
+        if self._words[_BUFFER_CHUNK + buffer] != ordinal:
+            return None
+        return reader.take(self._words, buffer)
 
     def running(self) -> Running | None:
         """The item being executed, None between items: one may be announced yet that has ended."""
