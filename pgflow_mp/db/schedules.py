@@ -1,4 +1,4 @@
-"""Schedules: runs that are started by the clock (sql/functions/0670 to 0674).
+"""Schedules: runs that are started by the clock (sql/functions/0680 to 0684).
 
 The times of a schedule are computed by who knows its cron line, and kept ahead of time; the server starts
 what is due by its own clock, each time once.

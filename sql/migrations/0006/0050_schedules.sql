@@ -1,4 +1,4 @@
--- Runs that are to be started by the clock (functions/0670_schedules.sql). Their times are computed ahead by whoever
+-- Runs that are to be started by the clock (functions/0680_schedules.sql). Their times are computed ahead by whoever
 -- reads cron lines, a bounded number of them, and kept until they are due: the database alone then starts what is due.
 -- owner_id is the role that made the schedule last: its rights are asked for again at every start. No key leads to
 -- flows: a flow may be dropped and made again, and what cannot start meanwhile is told. problem is why no more times

@@ -1,4 +1,4 @@
--- Ours: schedules are made and changed here; functions/0672_fire_schedules.sql starts what is due.
+-- Ours: schedules are made and changed here; functions/0682_fire_schedules.sql starts what is due.
 --
 -- Who may start runs of a flow may schedule them. A schedule is changed by the role that made it, its members, and
 -- whoever may cancel runs of its flow (access "operator"); who sets it anew is its owner from then on.
