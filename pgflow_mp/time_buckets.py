@@ -1,6 +1,6 @@
 """How times of items are counted: in buckets, eight for each power of ten from a microsecond on.
 
-The edges are stated here and, the same, in ``pgflow.time_bucket_edge`` (sql/functions/0670_item_times.sql).
+The edges are stated here and, the same, in ``pgflow.time_bucket_edge`` (sql/functions/0690_item_times.sql).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Telling the database what a worker is and does (sql/functions/0672_report_worker.sql)."""
+"""Telling the database what a worker is and does (sql/functions/0692_report_worker.sql)."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from pgflow_mp import __version__
 from pgflow_mp.db.reads import recorded
 from pgflow_mp.executors.choosing import factory
 from pgflow_mp.observe.read_reports import read_workers
+from pgflow_mp.observe.read_work import read_spans, read_step_times
 from pgflow_mp.observe.worker_reports import LaneReport, WorkerInfo
 from pgflow_mp.worker import work_record
 from pgflow_mp.worker.worker import Worker
@@ -31,14 +32,15 @@ def test_sums_of_times_and_spans_are_the_attempts_of_a_run(dsn: str, storage: st
     _, report = serve(dsn, "mischief", run)
     assert (report.stats.done, report.stats.retried) == (500, 1)
     with adapted(dsn) as conn:
-        (times,) = recorded.item_times(conn, run)
-        slowest = recorded.slowest_items(conn, run)
-        spans = recorded.run_spans(conn, run)
-    assert (times.step_slug, times.processes, times.items, times.failed) == ("act", 1, 501, 1)
-    assert sum(times.counts) == 501
+        (times,) = read_step_times(conn, run)
+        spans = read_spans(conn, run)
+    slowest = times.slowest
+    assert (times.step_slug, times.workers, times.attempts, times.failed) == ("act", 1, 501, 1)
+    assert sum(times.counts) == sum(bucket.items for bucket in times.buckets) == 501
+    assert times.p50 <= times.p90 <= times.p99 <= slowest[0].seconds
     assert times.seconds == pytest.approx(report.stats.busy)
     assert sum(times.counts[42:]) >= 1  # 0.18 s and more
-    assert (slowest[0].item_index, 0.2 <= slowest[0].seconds < 1.0) == (20, True)
+    assert (slowest[0].index, 0.2 <= slowest[0].seconds < 1.0) == (20, True)
     assert sum(span.items for span in spans) == 501
     assert sum(span.failed for span in spans) == 1
     assert {span.outcome for span in spans} == {"completed", "failed"}
@@ -47,7 +49,8 @@ def test_sums_of_times_and_spans_are_the_attempts_of_a_run(dsn: str, storage: st
     for lane in (0, 1):
         own = [span for span in spans if span.lane == lane]
         assert all(a.ended_at <= b.started_at for a, b in pairwise(own))
-    assert {(span.host, span.pid) for span in spans} == {(socket.gethostname(), os.getpid())}
+    assert {span.worker for span in spans} == {f"{socket.gethostname()}:{os.getpid()}"}
+    assert sum(span.drawn().items for span in spans) == 501
 
 
 def workers(dsn: str) -> list[WorkerInfo]:

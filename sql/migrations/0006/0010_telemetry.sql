@@ -1,5 +1,5 @@
 -- What workers tell of themselves and of the time that items take. No foreign keys: what belongs to a run or to a
--- worker goes with it by triggers (functions/0676_telemetry_removal.sql).
+-- worker goes with it by triggers (functions/0696_telemetry_removal.sql).
 
 -- One row for each process of a worker, which may have several ids in pgflow.workers: one for each queue that it
 -- reads, and new ones for those that it gave up. role_name: who told of it, and may go on to. report_no: the last
