@@ -26,12 +26,12 @@ from pgflow_mp.db.rights import ACCESS
 DOCS = ROOT / "docs"
 CLI = text_of(DOCS / "cli.md")
 OURS = [README, *(page for page in PAGES if page.parent.name != "contract")]
-EXEMPT = ("-h,", "--version", "--failed")
+EXEMPT = ("-h,", "--help-all", "--version", "--failed")
 """Options that say what to do rather than how: a variable for them would make no sense."""
 
 
 class Option(NamedTuple):
-    """An option of a command as its --help tells it, in one line."""
+    """An option of a command as its --help-all tells it, in one line."""
 
     flag: str
     variable: str
@@ -40,10 +40,10 @@ class Option(NamedTuple):
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
-    """The --help of every command."""
+    """The --help-all of every command."""
     started = {
         verb: subprocess.Popen(
-            [sys.executable, "-m", "pgflow_mp", verb, "--help"],
+            [sys.executable, "-m", "pgflow_mp", verb, "--help-all"],
             env={**os.environ, "COLUMNS": "100"},
             stdout=subprocess.PIPE,
             text=True,
@@ -54,7 +54,7 @@ def helps() -> dict[str, str]:
 
 
 def told(text: str) -> Iterator[str]:
-    """The options of a --help, each in one line."""
+    """The options of a --help-all, each in one line."""
     for part in re.split(r"\n(?=  (?:-\w(?: \w+)?, )?--)", text.partition("options:")[2])[1:]:
         yield " ".join(part.partition("\n\n")[0].split())
 
@@ -96,7 +96,7 @@ def test_the_defaults_of_options_are_those_that_their_help_tells(helps: dict[str
 
 @pytest.mark.parametrize("page", OURS, ids=name_of)
 def test_every_option_that_a_page_names_exists(page: Path, helps: dict[str, str]) -> None:
-    ours = {"--help", *re.findall(r"--[a-z][\w-]+", "".join(helps.values()))}
+    ours = {"--help", "--help-all", *re.findall(r"--[a-z][\w-]+", "".join(helps.values()))}
     commands = [line for _, block in blocks(page) for line in block.splitlines() if " -m pgflow_mp " in line]
     named = set(re.findall(r"(?<![\w-])--[a-z][\w-]*\w", prose_of(page) + "\n".join(commands)))
     assert named - ours - {"--no"} == set()

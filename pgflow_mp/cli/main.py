@@ -47,6 +47,9 @@ VERBS: Final = {
     "compile": Verb("installing", "print the SQL that creates a flow"),
     "install": Verb("installing", "install the pgflow schema into a database"),
     "migrate": Verb("installing", "upgrade the pgflow schema of a database"),
+    "db": Verb("database", "the database itself: its address, a psql in it, its size"),
+    "doctor": Verb("doctoring", "look for what is wrong or will go wrong: here, in the database, in a flow"),
+    "completion": Verb("completing", "print what completes commands and options in bash, zsh or fish"),
 }
 DEFAULT: Final = "work"
 _PRINTING: Final = ("status", "failures", "results", "compile", "replay", "schedule")
@@ -72,9 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     reentry.refuse("the command line of pgflow_mp")
+    if arguments == ["help"]:
+        from pgflow_mp.cli import helping
+
+        print(helping.commands(VERBS), end="")
+        return 0
     verb, rest = _split(arguments)
     module = _module(verb)
-    args = _parser(verb, module).parse(rest)
+    args = _parser(verb, module, named=verb in arguments).parse(rest)
     from pgflow_mp import logs
 
     logs.set_up(args.log_level, args.log_format)
@@ -97,11 +105,12 @@ def _module(verb: str) -> ModuleType:
     return importlib.import_module(f"pgflow_mp.cli.{VERBS[verb].module}")
 
 
-def _parser(verb: str, module: ModuleType) -> Parser:
+def _parser(verb: str, module: ModuleType, *, named: bool = True) -> Parser:
     default = verb == DEFAULT
     parser = Parser(
+        brief=_page if named else _overview,
         prog=program() if default else f"{program()} {verb}",
-        description=_overview() if default else None,
+        description="Run tasks as they come, for every flow of the app." if default else None,
         epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"pgflow_mp {__version__}")
@@ -111,16 +120,16 @@ def _parser(verb: str, module: ModuleType) -> Parser:
     return parser
 
 
-def _overview() -> str:
-    lines = [
-        "Durable, CPU-heavy batch work in Python on nothing but PostgreSQL.",
-        "",
-        "commands:",
-        *(f"  {name:<9} {verb.help}" for name, verb in VERBS.items()),
-        "",
-        f"{program()} COMMAND --help tells more; without COMMAND it works:",
-    ]
-    return "\n".join(lines)
+def _page(parser: Parser) -> str:
+    from pgflow_mp.cli import helping
+
+    return helping.page(parser)
+
+
+def _overview(_parser: Parser) -> str:
+    from pgflow_mp.cli import helping
+
+    return helping.overview(VERBS)
 
 
 def _split(arguments: list[str]) -> tuple[str, list[str]]:

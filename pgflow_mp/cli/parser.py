@@ -36,12 +36,24 @@ class Twin:
 
 
 class Parser(argparse.ArgumentParser):
-    """An ArgumentParser whose options have twins, and that raises UsageError instead of exiting."""
+    """An ArgumentParser whose options have twins, and that raises UsageError instead of exiting.
 
-    def __init__(self, **options: Any) -> None:
+    ``passes_on``: what the words behind ``--`` are called, which are another program's.
+    """
+
+    def __init__(self, *, brief: Callable[[Parser], str] | None = None, **options: Any) -> None:
         options.setdefault("formatter_class", _Formatter)
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, add_help=False, **options)
         self.twins: list[Twin] = []
+        self.passes_on: str | None = None
+        self.add_argument(
+            "-h",
+            "--help",
+            action=_Help,
+            text=brief or Parser.format_help,
+            help="show the options that matter",
+        )
+        self.add_argument("--help-all", action=_Help, text=Parser.format_help, help="show all of this")
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(_in_words(message, self), hint=f"See {self.prog} --help.")
@@ -78,7 +90,13 @@ class Parser(argparse.ArgumentParser):
         ``given`` of the result holds the options that came from the command line. Raises UsageError
         and, naming the variable, ConfigError.
         """
+        passed_on: list[str] = []
+        if self.passes_on is not None and "--" in arguments:
+            at = arguments.index("--")
+            arguments, passed_on = arguments[:at], arguments[at + 1 :]
         found = self.parse_args(arguments)
+        if self.passes_on is not None:
+            setattr(found, self.passes_on, passed_on)
         found.given = {twin.dest for twin in self.twins if hasattr(found, twin.dest)}
         for twin in self.twins:
             if twin.dest not in found.given:
@@ -94,6 +112,19 @@ class Parser(argparse.ArgumentParser):
             for flag in action.option_strings
             if not isinstance(action, argparse.BooleanOptionalAction)
         }
+
+
+class _Help(argparse.Action):
+    """Prints a ``text`` that is made of the parser, and ends the program."""
+
+    def __init__(self, *, text: Callable[[Parser], str], **options: Any) -> None:
+        super().__init__(default=argparse.SUPPRESS, nargs=0, **options)
+        self._text = text
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        assert isinstance(parser, Parser)  # noqa: S101 - options are those of such parsers only
+        parser._print_message(self._text(parser), sys.stdout)
+        parser.exit()
 
 
 def _from_environment(twin: Twin, env: Mapping[str, str]) -> Any:

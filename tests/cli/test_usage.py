@@ -36,7 +36,7 @@ def said(capsys: pytest.CaptureFixture[str]) -> str:
 def test_help_fits_the_screen_and_names_a_variable_for_every_option(
     verb: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([verb, "--help"] if verb else ["--help"]) == 0
+    assert main([verb, "--help-all"] if verb else ["--help-all"]) == 0
     text = capsys.readouterr().out
     assert max(map(len, text.splitlines())) <= 80
     assert "exit status:" in text
@@ -45,20 +45,13 @@ def test_help_fits_the_screen_and_names_a_variable_for_every_option(
         assert f"[env: {twin.variable}" in text
     named = {action.dest for action in parser._actions if action.option_strings}
     # retry --failed is a part of the command rather than a choice.
-    assert named - {twin.dest for twin in parser.twins} - {"failed"} == {"help", "version"}
-
-
-def test_the_overview_lists_all_commands(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["help"]) == 0
-    text = capsys.readouterr().out
-    for name, verb in VERBS.items():
-        assert f"  {name:<9} {verb.help}" in text
+    assert named - {twin.dest for twin in parser.twins} - {"failed"} == {"help", "help_all", "version"}
 
 
 def test_help_imports_neither_driver_nor_screen_nor_what_flows_are_made_of(tmp_path: Path) -> None:
     code = (
         "import sys; from pgflow_mp.cli.main import VERBS, main\n"
-        "for verb in VERBS: main([verb, '--help'])\n"
+        "for verb in VERBS: main([verb, '--help']); main([verb, '--help-all'])\n"
         "main(['--version'])\n"
         "names = ('psycopg', 'rich', 'psutil', 'multiprocessing', 'msgspec', 'csv', 'pyarrow')\n"
         "print([name for name in names if name in sys.modules])"
@@ -78,7 +71,7 @@ def test_what_the_package_offers_is_there_once_it_is_asked_for() -> None:
 
 
 def test_what_is_wrapped_in_a_list_goes_on_below_its_text(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--help"]) == 0
+    assert main(["status", "--help-all"]) == 0
     (last,) = re.findall(r"^  75   run: an operator .*\n(.*)", capsys.readouterr().out, re.MULTILINE)
     assert last == "       is lost; it can be resumed"
 
