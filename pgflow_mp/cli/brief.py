@@ -152,6 +152,23 @@ BRIEFS: Final[dict[str, Brief]] = {
         ("install --dsn postgresql://user@host/database", "install --print > schema.sql"),
         {"--print": "print the SQL instead, for somebody else to run"} | _WHERE,
     ),
+    "schedule": Brief(
+        (
+            "schedule report.py --cron '0 3 * * *' --time-zone Europe/Berlin",
+            "schedule backfill report 2026-11-01..2026-11-25",
+        ),
+        {
+            "--cron": "when: minute, hour, day, month, weekday; @daily, ...",
+            "--time-zone": "whose clock that is (UTC)",
+            "--input": "of its runs: JSON text, a file, or -",
+            "--due-as": "the time it is for, as a member of its input",
+            "--missed": "times that no worker saw: once, all, skip",
+            "--as": "its name, if a flow has several",
+            "--dry-run": "only show the next times",
+        }
+        | _JSON
+        | _WHERE,
+    ),
     "db": Brief(
         ("db psql", "db size", "db dsn"),
         {"--json": "print JSON (size)"} | _WHERE,

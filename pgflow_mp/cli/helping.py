@@ -26,7 +26,9 @@ _FIRST: Final = (
 def page(parser: Parser) -> str:
     """What --help says of a command. Its verb is the parser's default for ``verb``."""
     brief = BRIEFS.get(parser.get_default("verb"), Brief((), {}))
-    lines = textwrap.wrap(" ".join(parser.format_usage().split()), WIDTH, subsequent_indent="  ")
+    lines = []
+    for usage in parser.format_usage().strip().splitlines():
+        lines += textwrap.wrap(usage, WIDTH, subsequent_indent="  ")
     for paragraph in (parser.description or "").split("\n\n"):
         lines += ["", *textwrap.wrap(" ".join(paragraph.split()), WIDTH)]
     lines.append("")

@@ -34,9 +34,7 @@ def configure(parser: Parser, verb: str) -> None:
         f"       {parser.prog} backfill SCHEDULE FROM..TO"
     )
     parser.description = (
-        "Have runs started by the clock, by any worker of the database. SCHEDULE is FLOW, or FLOW/NAME.\n\n"
-        "  schedule report.py --cron '0 3 * * *' --time-zone Europe/Berlin\n"
-        "  schedule backfill report 2026-11-01..2026-11-25"
+        "Have runs started by the clock, by any worker of the database. SCHEDULE is FLOW, or FLOW/NAME."
     )
     parser.add_argument(
         "words", nargs="*", metavar="WORD", help="a flow to schedule, or one of the actions above"
