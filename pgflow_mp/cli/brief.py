@@ -154,7 +154,7 @@ BRIEFS: Final[dict[str, Brief]] = {
     ),
     "schedule": Brief(
         (
-            "schedule report.py --cron '0 3 * * *' --time-zone Europe/Berlin",
+            "schedule report.py --cron '0 3 * * *' --due-as day",
             "schedule backfill report 2026-11-01..2026-11-25",
         ),
         {
