@@ -38,8 +38,8 @@ class RunRequest:
     a uuid; one that exists already is gone on with, whatever its input. ``key``: a name in its place, for
     :func:`pgflow_mp.run`. With ``resume`` it has to exist; if it has failed, what failed is tried again with
     ``retry``. ``timeout``: seconds after which it is left, in order. Among the runs of a flow, those of the
-    highest ``priority`` are worked on first. ``executor`` is as of :func:`pgflow_mp.run`; ``settings`` are
-    fields of WorkerSettings.
+    highest ``priority`` are worked on first; a run that is started has these ``tags``. ``executor`` is as of
+    :func:`pgflow_mp.run`; ``settings`` are fields of WorkerSettings.
     """
 
     target: Target
@@ -52,6 +52,7 @@ class RunRequest:
     retry: bool = False
     timeout: float | None = None
     priority: int = 0
+    tags: tuple[str, ...] = ()
     reuse: Reuse | None = None
     executor: Pool | Callable[[], Pool] | str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)

@@ -21,6 +21,7 @@ from pgflow_mp.client.typed_outputs import whole_output
 from pgflow_mp.db import engine, loads, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import tasks
+from pgflow_mp.db.run_tags import check_tags
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunNotFound, WaitTimeout
 from pgflow_mp.executors.choosing import factory
@@ -70,13 +71,11 @@ def execute(
     def begin(conn: engine.Connection) -> str:
         nonlocal started
         if not request.resume:
+            how: dict[str, Any] = {name: getattr(request, name) for name in ("priority", "tags", "reuse")}
             if request.loaded:
-                loads.start_loaded_once(
-                    conn, wanted, request.input, priority=request.priority, reuse=request.reuse
-                )
+                loads.start_loaded_once(conn, wanted, request.input, **how)
             else:
-                input = b"{}" if request.input is None else request.input
-                start_once(conn, flow_slug, input, wanted, priority=request.priority, reuse=request.reuse)
+                start_once(conn, flow_slug, b"{}" if request.input is None else request.input, wanted, **how)
             started = True
         elif request.retry and known == "failed" == engine.run_status(conn, wanted):
             queued = engine.retry_failed_tasks(conn, wanted)
@@ -184,6 +183,7 @@ def run(
     run_id: str | None = None,
     key: str | None = None,
     priority: int = 0,
+    tags: Sequence[str] = (),
     from_run: str | None = None,
     reuse: Sequence[str] = (),
     observer: Observer | None = None,
@@ -197,10 +197,10 @@ def run(
     could return. An iterator, generator or async iterator is loaded item by item in constant memory where the
     flow's maps are all that reads it; with ``params``, which other steps then read as the run's input, any
     iterable is. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
-    shared, runs of the highest ``priority`` are worked on first. The run of a ``key``, a name among the runs
-    of the flow, is started once: with the same input it is gone on with, or read, as by :func:`resume`.
-    What ``from_run``, the id of an earlier run, has finished of the steps in ``reuse`` is taken instead of
-    done again, item by item where the input is the same.
+    shared, runs of the highest ``priority`` are worked on first; by its ``tags`` a run is found again. That
+    of a ``key``, a name among the runs of the flow, is started once: with the same input it is gone on with,
+    or read, as by :func:`resume`. What ``from_run``, the id of an earlier run, has finished of the steps in
+    ``reuse`` is taken instead of done again, item by item where the input is the same.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
     that makes one, or ``"inline"`` (executors/futures.py). ``settings`` are further fields of WorkerSettings,
     such as ``preload`` and ``load_timeout``. Raises InputError, RunFailed with step, index and error of the
@@ -228,6 +228,7 @@ def run(
         key=key,
         timeout=timeout,
         priority=priority,
+        tags=check_tags(tags),
         reuse=taken,
         executor=executor,
         settings=settings,
@@ -313,6 +314,7 @@ def _of_key(dsn: str, flow: Flow, request: RunRequest, items: Any, mode: str) ->
         request.input or b"{}",
         drawn=request.loaded,
         priority=request.priority,
+        tags=request.tags,
         mode=mode,
     )
     return replace(request, run_id=found.run.run_id, resume=True, loaded=False)

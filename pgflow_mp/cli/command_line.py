@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgflow_mp.cli.input_options import InputChoice, agree, parameter
 from pgflow_mp.cli.parser import UsageError, program
 from pgflow_mp.cli.reuse_options import ReuseChoice, choose
+from pgflow_mp.cli.tag_options import tag_choice
 from pgflow_mp.cli.wanted_items import ENDED, WantedItems
 from pgflow_mp.errors import ConfigError, InputError
 
@@ -150,6 +151,7 @@ class RunOrder:
     key: str | None = None
     follow: bool = False
     reuse: ReuseChoice | None = None
+    tags: tuple[str, ...] = ()
 
 
 def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrder:
@@ -171,10 +173,10 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
             f"Which flow? {program()} run FLOW",
             hint=f"FLOW is path.py, module:flow or an example: {', '.join(bundled_examples())}.",
         )
-    if resume is not None and (feeds := {"input", "sql", "set"} & args.given):
+    if resume is not None and (feeds := {"input", "sql", "set", "tag"} & args.given):
         raise UsageError(
             f"--resume and --{min(feeds)} exclude each other",
-            hint="A run keeps the input that it was started with.",
+            hint="A run keeps the input and the tags that it was started with.",
         )
     if resume is not None and reuse is not None:
         raise UsageError("--resume and --from-run exclude each other", hint="--from-run is for a new run.")
@@ -206,6 +208,7 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         key,
         args.follow,
         reuse,
+        tag_choice(args.tag) if resume is None else (),
     )
 
 

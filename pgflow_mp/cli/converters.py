@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from datetime import datetime, timedelta
 from typing import Final
 
 _UNITS: Final = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -92,6 +93,20 @@ def age(text: str) -> float:
     if (value := float(match[1]) * _AGES[match[2]]) > _OLDEST:
         raise argparse.ArgumentTypeError(f"{text!r} is more than a hundred years")
     return value
+
+
+def moment(text: str) -> datetime:
+    """A time: how long ago (2h, 3d), or a date, with or without a time and its zone; else our own zone."""
+    try:
+        return datetime.now().astimezone() - timedelta(seconds=age(text))
+    except argparse.ArgumentTypeError:
+        pass
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither how long ago, like 2h or 3d, nor a date like 2026-11-26 or 2026-11-26T14:30"
+        ) from None
 
 
 def integer(text: str) -> int:

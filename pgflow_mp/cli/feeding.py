@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
@@ -97,7 +97,14 @@ class Feed:
             return loads.load(keeper, flow_slug, self.source.batches(), run_id, progress=bar)
 
     def start(
-        self, dsn: str, flow_slug: str, *, priority: int, key: str | None, reuse: Reuse | None = None
+        self,
+        dsn: str,
+        flow_slug: str,
+        *,
+        priority: int,
+        tags: Sequence[str],
+        key: str | None,
+        reuse: Reuse | None = None,
     ) -> Keyed:
         """Load all items and start their run, or find the one of the key. Raises InputError, as above too."""
         from pgflow_mp.client import keyed_runs
@@ -110,6 +117,7 @@ class Feed:
                 self.params,
                 str(uuid.uuid4()),
                 priority=priority,
+                tags=tags,
                 key=key,
                 reuse=reuse,
                 progress=bar,

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 from pgflow_mp.cli.converters import integer
 from pgflow_mp.cli.parser import Parser, UsageError
+from pgflow_mp.cli.tag_options import add_tags
 
 _FORMATS: Final = ("json", "jsonl", "csv", "tsv", "parquet", "arrow", "lines", "paths")
 _NAME: Final = re.compile(r"[^=\s]+")
 
 
 def add_input(parser: Parser) -> None:
-    """--input and how it is to be read, --sql, --set, --priority."""
+    """--input and how it is to be read, --sql, --set, --key, --tag, --priority."""
     parser.option(
         "--input",
         "-i",
@@ -97,6 +98,7 @@ def add_input(parser: Parser) -> None:
         help="a name for the run, among those of its flow: with the same input it is started once, and found "
         "again after that",
     )
+    add_tags(parser, "a label for the run, to find it by (runs --tag TAG); several times")
     parser.option(
         "--priority",
         env="PGFLOW_PRIORITY",

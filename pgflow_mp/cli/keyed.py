@@ -35,6 +35,7 @@ class KeyedStart:
     given: RunInput | Feed | InputError
     was_given: bool
     priority: int
+    tags: tuple[str, ...]
     compile: Callable[[], None]
     compile_anyway: bool = False
 
@@ -55,9 +56,11 @@ class KeyedStart:
         if known is None and not self.compile_anyway:
             self.compile()
         if isinstance(self.given, Feed):
-            return self.given.start(dsn, self.flow_slug, priority=self.priority, key=self.key)
+            return self.given.start(dsn, self.flow_slug, priority=self.priority, tags=self.tags, key=self.key)
         json = self.given.json
-        return keyed_runs.start_value(conn, self.flow_slug, json, self.key, priority=self.priority)
+        return keyed_runs.start_value(
+            conn, self.flow_slug, json, self.key, priority=self.priority, tags=self.tags
+        )
 
 
 def prepare(

@@ -34,6 +34,9 @@ VERBS: Final = {
     "run": Verb("run", "start one run and execute it here to its end"),
     "start": Verb("start", "start a run and leave the work to the workers"),
     "status": Verb("status", "show recent runs, or one of them"),
+    "runs": Verb("run_list", "list runs by flow, status, time, tag"),
+    "workers": Verb("worker_list", "list workers and what they do"),
+    "flows": Verb("flow_list", "list flows, how their runs are, and who serves them"),
     "failures": Verb("failing", "show what failed in a run: groups of alike errors, items, inputs"),
     "results": Verb("fetching", "write the results of a run or a step to a file"),
     "retry": Verb("retry", "try failed items again, and compute again what followed from them"),
@@ -52,7 +55,17 @@ VERBS: Final = {
     "completion": Verb("completing", "print what completes commands and options in bash, zsh or fish"),
 }
 DEFAULT: Final = "work"
-_PRINTING: Final = ("status", "failures", "results", "compile", "replay", "schedule")
+_PRINTING: Final = (
+    "status",
+    "runs",
+    "workers",
+    "flows",
+    "failures",
+    "results",
+    "compile",
+    "replay",
+    "schedule",
+)
 """Commands whose purpose is what they print; for others it is a courtesy, and so is standard error always."""
 
 

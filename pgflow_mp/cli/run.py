@@ -203,6 +203,7 @@ def _of_key(job: Job, flow: FlowFacts, key: str, database: OpenDatabase) -> tupl
             job.given,
             is_given(order.input),
             order.priority,
+            order.tags,
             lambda: compile_flow(conn, flow, how),
             how == "recreate",
         ).start(conn, database.dsn)
@@ -248,6 +249,7 @@ def _work(
         retry=not is_new,
         timeout=order.timeout,
         priority=order.priority,
+        tags=order.tags,
         reuse=reuse,
         executor=order.work.executor,
         settings={**order.work.settings, "artifacts_beside": beside(database.server)},

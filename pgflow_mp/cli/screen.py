@@ -8,7 +8,17 @@ from rich.console import Console
 from rich.text import Text
 
 _UNSEEN: Final = 200
-STYLES: Final = {"completed": "green", "failed": "red", "started": "cyan"}
+STYLES: Final = {
+    "completed": "green",
+    "completed_with_failures": "yellow",
+    "failed": "red",
+    "started": "cyan",
+    "running": "cyan",
+    "waiting": "yellow",
+    "paused": "magenta",
+    "dead": "red",
+    "draining": "yellow",
+}
 
 
 def console(stream: IO[str] | None = None) -> Console:
@@ -22,6 +32,11 @@ def console(stream: IO[str] | None = None) -> Console:
 def styled(status: str) -> str:
     """A status in its colour, as markup."""
     return f"[{STYLES.get(status, 'dim')}]{status}[/]"
+
+
+def paint(text: str, state: str) -> Text:
+    """A text in the colour of a state."""
+    return Text(text, style=STYLES.get(state, "dim"), no_wrap=True)
 
 
 def print_line(screen: Console, *parts: str | tuple[str, str] | Text) -> None:

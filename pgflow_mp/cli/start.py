@@ -12,6 +12,7 @@ from pgflow_mp.cli.command_line import database_choice, input_choice, reuse_choi
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.reuse_options import add_reuse
+from pgflow_mp.cli.tag_options import tag_choice
 from pgflow_mp.cli.taking import check_steps, find_reuse
 from pgflow_mp.errors import FlowNotFound, InputError
 
@@ -56,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.values.inputs import RunInput
 
     choice, choice_of_database = input_choice(args), database_choice(args)
-    taken = reuse_choice(args)
+    taken, tags = reuse_choice(args), tag_choice(args.tag)
     flow: FlowFacts | None = None
     feed: RunInput | feeding.Feed | InputError | None = None
     missing: Exception | None = None
@@ -84,7 +85,7 @@ def execute(args: argparse.Namespace) -> int:
         if args.key is not None:
             again = args.compile == "recreate" or flow is None
             given_one = keyed.is_given(choice)
-            job = keyed.KeyedStart(slug, args.key, feed, given_one, args.priority, known, again)
+            job = keyed.KeyedStart(slug, args.key, feed, given_one, args.priority, tags, known, again)
             found = job.start(conn, database.dsn)
             run_id, is_new, status = str(found.run.run_id), found.is_new, found.run.status
         else:
@@ -92,11 +93,13 @@ def execute(args: argparse.Namespace) -> int:
             is_new, status = True, "started"
             reuse = find_reuse(conn, taken, flow)
             if isinstance(feed, feeding.Feed):
-                run = feed.start(database.dsn, slug, priority=args.priority, key=None, reuse=reuse).run
+                run = feed.start(
+                    database.dsn, slug, priority=args.priority, tags=tags, key=None, reuse=reuse
+                ).run
                 run_id = str(run.run_id)
             else:
                 assert isinstance(feed, RunInput)  # noqa: S101 - errors are for runs with a key
-                run_id = _start(conn, slug, feed.json, args.priority, database.place, reuse)
+                run_id = _start(conn, slug, feed.json, args.priority, tags, database.place, reuse)
         reused = [] if taken is None else reusing.reused(conn, run_id)
         place = database.place
     for each in reused:
@@ -124,18 +127,24 @@ def _start(
     slug: str,
     input: bytes,
     priority: int,
+    tags: tuple[str, ...],
     place: str,
     reuse: Reuse | None,
 ) -> str:
     import psycopg
 
-    from pgflow_mp.db import engine
+    from pgflow_mp.db import engine, run_tags
     from pgflow_mp.db.starting import start_once
 
     if reuse is not None:
-        return str(start_once(conn, slug, input, str(uuid.uuid4()), priority=priority, reuse=reuse).run_id)
+        return str(
+            start_once(conn, slug, input, str(uuid.uuid4()), priority=priority, tags=tags, reuse=reuse).run_id
+        )
     try:
-        return engine.start_flow(conn, slug, input, priority=priority)
+        with run_tags.tagging(conn, tags) as tag:
+            run_id = engine.start_flow(conn, slug, input, priority=priority)
+            tag(run_id)
+        return run_id
     except psycopg.errors.ForeignKeyViolation:
         raise FlowNotFound(
             f"There is no flow '{slug}' in {place}",

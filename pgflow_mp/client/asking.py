@@ -59,10 +59,10 @@ class Asking(Calls):
         """
         wanted = _states(states)
         mark = None if after is None else read_reports.mark_of(after)
-        first, end = _aware(since), _aware(until)
+        first, end, tags = _aware(since), _aware(until), () if tag is None else (tag,)
         return self._call(
             lambda conn: read_reports.read_runs(
-                conn, limit, flow=flow, states=wanted, since=first, until=end, tag=tag, key=key, before=mark
+                conn, limit, flow=flow, states=wanted, since=first, until=end, tags=tags, key=key, before=mark
             )
         )
 

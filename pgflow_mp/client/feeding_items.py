@@ -98,7 +98,16 @@ def load_for(
 
 
 def start_keyed(
-    dsn: str, flow: Flow, key: str, items: Any, input: bytes, *, drawn: bool, priority: int, mode: str
+    dsn: str,
+    flow: Flow,
+    key: str,
+    items: Any,
+    input: bytes,
+    *,
+    drawn: bool,
+    priority: int,
+    tags: Sequence[str] = (),
+    mode: str,
 ) -> Keyed:
     """Start a run of the flow with this key, or find it, for :func:`pgflow_mp.run`.
 
@@ -110,9 +119,9 @@ def start_keyed(
         if mode == "recreate" or run_keys.holder(conn, flow.slug, key) is None:
             keyed_runs.ensure_flow(conn, flow, mode)
         if drawn:
-            return start_with(keeper, flow, items, input, str(uuid.uuid4()), priority, key)
+            return start_with(keeper, flow, items, input, str(uuid.uuid4()), priority, key, tags=tags)
         return keeper.call(
-            lambda conn: keyed_runs.start_value(conn, flow.slug, input, key, priority=priority)
+            lambda conn: keyed_runs.start_value(conn, flow.slug, input, key, priority=priority, tags=tags)
         )
 
 
@@ -125,13 +134,15 @@ def start_with(
     priority: int,
     key: str | None = None,
     reuse: Reuse | None = None,
+    *,
+    tags: Sequence[str] = (),
 ) -> Keyed:
     """Load items, and start their run; one of this id, or key, that there is is answered as it is."""
     nulls = isinstance(flow, Flow) and flow.nulls
     slug = flow if isinstance(flow, str) else flow.slug
     batches = Items(items, nulls=nulls).batches()
     return keyed_runs.load_and_start(
-        keeper, slug, batches, params, run_id, priority=priority, key=key, reuse=reuse
+        keeper, slug, batches, params, run_id, priority=priority, tags=tags, key=key, reuse=reuse
     )
 
 

@@ -7,13 +7,13 @@ only where nobody has the key yet.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import msgspec
 import psycopg
 
-from pgflow_mp.db import connection, definitions, engine, loads, patience, run_keys
+from pgflow_mp.db import connection, definitions, engine, loads, patience, run_keys, run_tags
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reusing import Reuse
@@ -61,6 +61,7 @@ def load_and_start(
     run_id: str,
     *,
     priority: int = 0,
+    tags: Sequence[str] = (),
     key: str | None = None,
     reuse: Reuse | None = None,
     progress: Callable[[int], Any] = nothing_heard,
@@ -72,6 +73,7 @@ def load_and_start(
     whose run was given something else; of what was loaded nothing stays then.
     """
     check_priority(priority)
+    tags = run_tags.check_tags(tags)
     conn = keeper.connection()
     if key is not None:
         digest = ItemsDigest(params)
@@ -97,9 +99,11 @@ def load_and_start(
     def start(conn: Connection) -> Keyed:
         patience.limit(conn, None)  # millions of items take their time
         if key is None:
-            return Keyed(loads.start_loaded_once(conn, run_id, params, priority=priority, reuse=reuse), True)
+            return Keyed(
+                loads.start_loaded_once(conn, run_id, params, priority=priority, tags=tags, reuse=reuse), True
+            )
         made = digest.digest()
-        return run_keys.start_keyed_load(conn, slug, key, run_id, made, params, priority=priority)
+        return run_keys.start_keyed_load(conn, slug, key, run_id, made, params, priority=priority, tags=tags)
 
     with contextlib.ExitStack() as undo:
         undo.callback(loads.drop_with, keeper, run_id)
@@ -113,11 +117,14 @@ def load_and_start(
     return keyed
 
 
-def start_value(conn: Connection, slug: str, input: bytes, key: str, *, priority: int = 0) -> Keyed:
+def start_value(
+    conn: Connection, slug: str, input: bytes, key: str, *, priority: int = 0, tags: Sequence[str] = ()
+) -> Keyed:
     """Start a run with an input of one value, raw JSON, or find that of the key. Raises InputError."""
     check_priority(priority)
+    tags = run_tags.check_tags(tags)
     patience.limit(conn, None)
-    return run_keys.start_keyed(conn, slug, key, input, digest_of(input), priority=priority)
+    return run_keys.start_keyed(conn, slug, key, input, digest_of(input), priority=priority, tags=tags)
 
 
 def _existing(conn: Connection, run_id: str) -> engine.RunRow:

@@ -25,17 +25,18 @@ class Starts(Calls):
         run_id: str | None = None,
         *,
         priority: int = 0,
+        tags: Sequence[str] = (),
         key: str | None = None,
         from_run: str | None = None,
         reuse: Sequence[str] = (),
     ) -> Run:
         """Start a run with ``input``, anything that a handler could return.
 
-        Among the runs of a flow, those of the highest ``priority`` are worked on first. With a
-        ``run_id`` of your own, or a ``key``, a name among the runs of the flow, starting twice starts once;
-        the run is answered as it is. Raises FlowNotFound, InputError, also where the run of the key was
-        given another input. What ``from_run``, an earlier run, has finished of the steps in ``reuse`` is
-        taken instead of done again where the input is the same.
+        Among the runs of a flow, those of the highest ``priority`` are worked on first; by its ``tags`` a run
+        is found again. With a ``run_id`` of your own, or a ``key``, a name among the runs of the flow,
+        starting twice starts once; the run is answered as it is. Raises FlowNotFound, InputError, also where
+        the run of the key was given another input. What ``from_run``, an earlier run, has finished of the
+        steps in ``reuse`` is taken instead of done again where the input is the same.
         """
         reentry.refuse("start_flow()", in_handlers=False)
         encoded, taken = encode_input(input), reuse_of(slug, from_run, reuse, key)
@@ -43,11 +44,13 @@ class Starts(Calls):
         wanted = new_id(run_id)
         if key is not None:
             found = self._call(
-                lambda conn: keyed_runs.start_value(conn, slug, encoded, key, priority=priority), long=True
+                lambda conn: keyed_runs.start_value(conn, slug, encoded, key, priority=priority, tags=tags),
+                long=True,
             )
             return self._handle(found.run)
         row = self._call(
-            lambda conn: start_once(conn, slug, encoded, wanted, priority=priority, reuse=taken), long=True
+            lambda conn: start_once(conn, slug, encoded, wanted, priority=priority, tags=tags, reuse=taken),
+            long=True,
         )
         return self._handle(row)
 
@@ -59,6 +62,7 @@ class Starts(Calls):
         params: Mapping[str, Any] | None = None,
         run_id: str | None = None,
         priority: int = 0,
+        tags: Sequence[str] = (),
         key: str | None = None,
         from_run: str | None = None,
         reuse: Sequence[str] = (),
@@ -75,5 +79,7 @@ class Starts(Calls):
         wanted, taken = new_id(run_id), reuse_of(flow, from_run, reuse, key)
         encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
         with self._another() as keeper:
-            found = feeding_items.start_with(keeper, flow, items, encoded, wanted, priority, key, taken)
+            found = feeding_items.start_with(
+                keeper, flow, items, encoded, wanted, priority, key, taken, tags=tags
+            )
             return self._handle(found.run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import threading
-from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +21,7 @@ from pgflow_mp.client.following import Follower
 from pgflow_mp.client.state import open_state
 from pgflow_mp.db import engine, pruning, schema
 from pgflow_mp.db.keeper import Keeper, first_line
+from pgflow_mp.db.run_tags import check_tags
 from pgflow_mp.errors import DatabaseError, FlowNotFound, InputError, PgflowError
 from pgflow_mp.flows import items as uses
 from pgflow_mp.flows.finished_item import FinishedItem
@@ -55,6 +56,7 @@ def imap(
     params: Mapping[str, Any] | None = None,
     run_id: str | None = None,
     priority: int = 0,
+    tags: Sequence[str] = (),
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
     **settings: Any,
@@ -77,6 +79,7 @@ def imap(
         run_id=wanted,
         timeout=timeout,
         priority=priority,
+        tags=check_tags(tags),
         executor=executor,
         settings=settings,
     )

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple, Protocol, cast
 
 import psycopg
 
-from pgflow_mp.db import connection, definitions, engine, patience, reusing
+from pgflow_mp.db import connection, definitions, engine, patience, reusing, run_tags
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.keeper import Keeper, Stopped, first_line
@@ -121,7 +121,13 @@ def drop_with(keeper: Keeper, run_id: str) -> None:
 
 
 def start_loaded_once(
-    conn: Connection, run_id: str, params: bytes | None, *, priority: int = 0, reuse: Reuse | None = None
+    conn: Connection,
+    run_id: str,
+    params: bytes | None,
+    *,
+    priority: int = 0,
+    tags: Sequence[str] = (),
+    reuse: Reuse | None = None,
 ) -> RunRow:
     """Start the run of a load, or find that it was started. Raises InputError.
 
@@ -130,13 +136,15 @@ def start_loaded_once(
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
-            if reuse is not None:
-                reusing.start_loaded(conn, run_id, params, reuse, priority=priority)
-            else:
-                conn.execute(
-                    "select pgflow.start_loaded_run(%s::uuid, %s, %s)",
-                    (run_id, None if params is None else RawJson(params), priority),
-                )
+            with run_tags.tagging(conn, tags) as tag:
+                if reuse is not None:
+                    reusing.start_loaded(conn, run_id, params, reuse, priority=priority)
+                else:
+                    conn.execute(
+                        "select pgflow.start_loaded_run(%s::uuid, %s, %s)",
+                        (run_id, None if params is None else RawJson(params), priority),
+                    )
+                tag(run_id)
         except psycopg.Error as error:
             if connection.is_transient(error):
                 raise

@@ -6,12 +6,12 @@ was given is compared by a digest, 32 bytes that its starter makes of it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple, cast
 
 import psycopg
 
-from pgflow_mp.db import connection, definitions, engine, rights
+from pgflow_mp.db import connection, definitions, engine, rights, run_tags
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.loads import NO_LOAD
 from pgflow_mp.db.wire import RawJson
@@ -59,7 +59,14 @@ def holder(conn: Connection, flow_slug: str, key: str) -> KeyHolder | None:
 
 
 def start_keyed(
-    conn: Connection, flow_slug: str, key: str, input: bytes, digest: bytes, *, priority: int = 0
+    conn: Connection,
+    flow_slug: str,
+    key: str,
+    input: bytes,
+    digest: bytes,
+    *,
+    priority: int = 0,
+    tags: Sequence[str] = (),
 ) -> Keyed:
     """Start a run with this key and input (raw JSON), or find the one that has it and was given the same.
 
@@ -70,6 +77,7 @@ def start_keyed(
         flow_slug,
         "select run_id, is_new from pgflow.start_keyed_run(%s, %s, %s, %s, %s)",
         (flow_slug, key, RawJson(input), digest, priority),
+        tags,
     )
 
 
@@ -82,6 +90,7 @@ def start_keyed_load(
     params: bytes,
     *,
     priority: int = 0,
+    tags: Sequence[str] = (),
 ) -> Keyed:
     """The same of items that were loaded as ``load_id``, which are dropped if there is such a run already.
 
@@ -99,6 +108,7 @@ def start_keyed_load(
                 flow_slug,
                 "select run_id, is_new from pgflow.start_keyed_load(%s::uuid, %s, %s, %s, %s)",
                 (load_id, key, digest, RawJson(params), priority),
+                tags,
             )
         except InputError as error:  # the last try may have got through while this one waited
             cause = error.__cause__
@@ -137,9 +147,15 @@ def _run(conn: Connection, run_id: str) -> RunRow:
     return row
 
 
-def _started(conn: Connection, flow_slug: str, query: str, arguments: tuple[Any, ...]) -> Keyed:
+def _started(
+    conn: Connection, flow_slug: str, query: str, arguments: tuple[Any, ...], tags: Sequence[str]
+) -> Keyed:
     try:
-        row = conn.execute(query.encode(), arguments).fetchone()
+        with run_tags.tagging(conn, tags) as tag:
+            row = conn.execute(query.encode(), arguments).fetchone()
+            run_id, is_new = cast("tuple[Any, ...]", row)
+            if is_new:
+                tag(run_id)
     except psycopg.errors.ForeignKeyViolation:
         raise definitions.no_flow(flow_slug) from None
     except psycopg.errors.InsufficientPrivilege:
@@ -151,5 +167,4 @@ def _started(conn: Connection, flow_slug: str, query: str, arguments: tuple[Any,
         if error.sqlstate == _OTHER:
             raise InputError(text, hint=error.diag.message_hint or "") from None
         raise InputError(f"Flow '{flow_slug}' cannot be started: {text}") from error
-    run_id, is_new = cast("tuple[Any, ...]", row)
     return Keyed(_run(conn, str(run_id)), bool(is_new))

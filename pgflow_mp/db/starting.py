@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import psycopg
 
-from pgflow_mp.db import connection, definitions, engine, reusing
+from pgflow_mp.db import connection, definitions, engine, reusing, run_tags
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.errors import InputError, RunNotFound
@@ -23,22 +25,26 @@ def start_once(
     run_id: str,
     *,
     priority: int = 0,
+    tags: Sequence[str] = (),
     reuse: Reuse | None = None,
 ) -> RunRow:
     """Start a run with this id (a uuid) and input (raw JSON), or find the one that was started before.
 
     Among the runs of a flow, those of the highest ``priority`` are worked on first; ``reuse`` is what it
-    takes from an earlier one. Raises FlowNotFound,
-    and InputError for an input that the flow cannot take and for the id of a run of another flow.
+    takes from an earlier one. One that is started has these ``tags``. Raises FlowNotFound, and InputError for
+    an input that the flow cannot take and for the id of a run of another flow.
     """
     check_priority(priority)
+    tags = run_tags.check_tags(tags)
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
-            if reuse is None:
-                engine.start_flow(conn, flow_slug, input, run_id, priority=priority)
-            else:
-                reusing.start(conn, flow_slug, input, run_id, reuse, priority=priority)
+            with run_tags.tagging(conn, tags) as tag:
+                if reuse is None:
+                    engine.start_flow(conn, flow_slug, input, run_id, priority=priority)
+                else:
+                    reusing.start(conn, flow_slug, input, run_id, reuse, priority=priority)
+                tag(run_id)
         except psycopg.errors.UniqueViolation:  # somebody was quicker
             pass
         except psycopg.errors.ForeignKeyViolation:

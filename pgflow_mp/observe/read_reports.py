@@ -43,11 +43,11 @@ def read_runs(
     states: Collection[RunState] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    tag: str | None = None,
+    tags: Sequence[str] = (),
     key: str | None = None,
     before: Mark | None = None,
 ) -> list[RunReport]:
-    """``limit`` runs, newest first, behind ``before``: of a flow, in these states, with a tag, with a key.
+    """``limit`` runs, newest first, behind ``before``: of a flow, in these states, with these tags and key.
 
     ``since`` and ``until`` (exclusive) are about when they were started.
     """
@@ -62,7 +62,7 @@ def read_runs(
             statuses=statuses,
             since=since,
             until=until,
-            tag=tag,
+            tags=tags,
             key=key,
             before=before,
         )

@@ -192,6 +192,20 @@ as $$
   order by s.step_index;
 $$;
 
+-- The first and the last id that begins so, with or without dashes; NULL where none can.
+create or replace function pgflow._id_bound(id_prefix text, filler text)
+returns uuid
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select case
+    when id_prefix ~* '^[0-9a-f-]{1,36}$' and length(replace(id_prefix, '-', '')) between 1 and 32
+      then rpad(replace(lower(id_prefix), '-', ''), 32, filler)::uuid
+  end;
+$$;
+
 -- The runs that were started last, newest first, of one flow or all, with ids that begin with id_prefix.
 -- Items are tasks of the steps that are under way or over.
 create or replace function pgflow.recent_runs(
@@ -219,7 +233,11 @@ as $$
     from pgflow.runs
     where (recent_runs.flow_slug is null or runs.flow_slug = recent_runs.flow_slug)
       and coalesce(runs.flow_slug = any ((select pgflow._granted_flows('recent_runs'))::text[]), true)
-      and (recent_runs.id_prefix = '' or starts_with(runs.run_id::text, lower(recent_runs.id_prefix)))
+      and (
+        recent_runs.id_prefix = ''
+        or runs.run_id >= pgflow._id_bound(recent_runs.id_prefix, '0')
+        and runs.run_id <= pgflow._id_bound(recent_runs.id_prefix, 'f')
+      )
     order by runs.started_at desc, runs.run_id
     limit recent_runs.max_rows
   ) r

@@ -1,13 +1,37 @@
 -- Ours: runs as reports tell them (pgflow_mp/observe/run_reports.py), page by page; and their tags.
 
+-- What is known of a run besides its row.
+create or replace function pgflow._run_marks(run_id uuid, flow_slug text, status text, failed_at timestamptz)
+returns table (priority int, run_key text, run_tags text[], is_cancelled boolean, is_paused boolean)
+language sql
+stable
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+  select
+    coalesce((select p.priority from pgflow.run_priorities p where p.run_id = _run_marks.run_id), 0),
+    (select k.key from pgflow.run_keys k where k.run_id = _run_marks.run_id),
+    array(select t.tag from pgflow.run_tags t where t.run_id = _run_marks.run_id order by t.tag),
+    _run_marks.failed_at is not null
+      and exists (
+        select 1 from pgflow.cancelled_runs c
+        where c.run_id = _run_marks.run_id and c.cancelled_at = _run_marks.failed_at
+      ),
+    _run_marks.status = 'started'
+      and exists (
+        select 1 from pgflow.pauses z
+        where z.run_id = _run_marks.run_id or (z.flow_slug = _run_marks.flow_slug and z.run_id is null)
+      );
+$$;
+
 -- Runs, newest first, at most so many: of one flow, of these statuses, started from since on and before until, with
--- this tag, with this key; all behind the run that was started at before_at and has the id before_id.
+-- these tags, with this key; all behind the run that was started at before_at and has the id before_id.
 create or replace function pgflow.list_runs(
   flow_slug text default null,
   statuses text[] default null,
   since timestamptz default null,
   until timestamptz default null,
-  tag text default null,
+  tags text[] default null,
   key text default null,
   before_at timestamptz default null,
   before_id uuid default null,
@@ -23,7 +47,7 @@ returns table (
   failed_at timestamptz,
   priority int,
   run_key text,
-  tags text[],
+  run_tags text[],
   is_cancelled boolean,
   is_paused boolean
 )
@@ -32,36 +56,56 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
   v_flows text[] := pgflow._granted_flows('list_runs');
+  v_from text := 'pgflow.runs r';
+  v_order text := 'r';
+  v_where text := '';
 begin
-  return query
-  select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at,
-    coalesce(p.priority, 0), k.key,
-    array(select t.tag from pgflow.run_tags t where t.run_id = r.run_id order by t.tag),
-    r.failed_at is not null and r.failed_at is not distinct from c.cancelled_at,
-    r.status = 'started' and exists (
-      select 1 from pgflow.pauses z
-      where z.run_id = r.run_id or (z.flow_slug = r.flow_slug and z.run_id is null)
-    )
-  from pgflow.runs r
-  left join pgflow.run_priorities p on p.run_id = r.run_id
-  left join pgflow.run_keys k on k.run_id = r.run_id
-  left join pgflow.cancelled_runs c on c.run_id = r.run_id
-  where (list_runs.flow_slug is null or r.flow_slug = list_runs.flow_slug)
-    and coalesce(r.flow_slug = any (v_flows), true)
-    and (statuses is null or r.status = any (statuses))
-    and (since is null or r.started_at >= since)
-    and (until is null or r.started_at < until)
-    and (before_at is null or (r.started_at, r.run_id) < (before_at, before_id))
-    and (list_runs.tag is null or exists (
-      select 1 from pgflow.run_tags t where t.run_id = r.run_id and t.tag = list_runs.tag
-    ))
-    and (list_runs.key is null or k.key = list_runs.key)
-  order by r.started_at desc, r.run_id desc
-  limit max_rows;
+  -- Each filter has its text where it is wanted only, so that the plan is the one for it: the newest of one tag, of
+  -- one key, of one flow, or of all, in the order of an index.
+  if cardinality(list_runs.tags) > 0 then
+    v_from := 'pgflow.run_tags g join pgflow.runs r on r.run_id = g.run_id';
+    v_order := 'g';
+    v_where := ' and g.tag = ($5)[1]';
+    if cardinality(list_runs.tags) > 1 then
+      v_where := v_where
+        || ' and $5 <@ array(select t.tag from pgflow.run_tags t where t.run_id = r.run_id)';
+    end if;
+  end if;
+  if list_runs.key is not null then
+    v_where := v_where || ' and r.run_id in (select k.run_id from pgflow.run_keys k where k.key = $6)';
+  end if;
+  v_where := v_where
+    || case when list_runs.flow_slug is not null then ' and r.flow_slug = $1' else '' end
+    || case when statuses is not null then ' and r.status = any ($2)' else '' end
+    || case when since is not null then format(' and %s.started_at >= $3', v_order) else '' end
+    || case when until is not null then format(' and %s.started_at < $4', v_order) else '' end
+    || case
+         when before_at is not null then format(' and (%1$s.started_at, %1$s.run_id) < ($7, $8)', v_order)
+         else ''
+       end
+    || case when v_flows is not null then ' and r.flow_slug = any ($9)' else '' end;
+  return query execute format(
+    $sql$
+    select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at, d.*
+    from (
+      select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at
+      from %s
+      where true %s
+      order by %3$s.started_at desc, %3$s.run_id desc
+      limit $10
+    ) r
+    cross join lateral pgflow._run_marks(r.run_id, r.flow_slug, r.status, r.failed_at) d
+    order by r.started_at desc, r.run_id desc
+    $sql$,
+    v_from, v_where, v_order
+  ) using list_runs.flow_slug, statuses, since, until, list_runs.tags, list_runs.key, before_at, before_id, v_flows,
+    max_rows;
 end;
 $$;
 
@@ -77,7 +121,7 @@ returns table (
   failed_at timestamptz,
   priority int,
   run_key text,
-  tags text[],
+  run_tags text[],
   is_cancelled boolean,
   is_paused boolean
 )
@@ -86,18 +130,9 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at,
-    coalesce(p.priority, 0), k.key,
-    array(select t.tag from pgflow.run_tags t where t.run_id = r.run_id order by t.tag),
-    r.failed_at is not null and r.failed_at is not distinct from c.cancelled_at,
-    r.status = 'started' and exists (
-      select 1 from pgflow.pauses z
-      where z.run_id = r.run_id or (z.flow_slug = r.flow_slug and z.run_id is null)
-    )
+  select r.run_id, r.flow_slug, r.status, r.remaining_steps, r.started_at, r.completed_at, r.failed_at, d.*
   from pgflow.runs r
-  left join pgflow.run_priorities p on p.run_id = r.run_id
-  left join pgflow.run_keys k on k.run_id = r.run_id
-  left join pgflow.cancelled_runs c on c.run_id = r.run_id
+  cross join lateral pgflow._run_marks(r.run_id, r.flow_slug, r.status, r.failed_at) d
   where r.run_id = run_report.run_id
     and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_report'))::text[]), true);
 $$;

@@ -56,7 +56,7 @@ NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prun
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
 READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run"}  # nothing is paused
 READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
-READING |= {"flow_activity", "flow_settings"}
+READING |= {"flow_activity", "flow_settings", "tag_run"}  # each run here has the tag
 NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses"}
 NOTHING_YET |= {"item_times", "slowest_items", "run_spans", "worker_processes"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
@@ -99,6 +99,7 @@ def limited(db: Db) -> Db:
         flow(db, slug, map_step("m"), "s", max_attempts=1)
         run = start(db, slug, [1, 2, 3])
         db.do("insert into pgflow.artifact_stores values (%s, '/old')", slug)
+        db.do("insert into pgflow.run_tags values (%s, 'theirs', now())", run)
         db.do("insert into pgflow.run_keys values (%s, 'k', %s, '0')", slug, run)
         db.do(SCHEDULE, slug)
     db.do("select pgflow.grant_access(%s, 'operator', array['a'])", ROLE)
@@ -133,7 +134,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
         "error_texts": None, "dry_run": False, "url": "/new", "containing": "e", "max_chars": 9,
         "source_run": run, "steps": ["m"], "reads_input": None,
-        "since": "2020-01-01", "until": None, "tag": None, "tags": ["theirs"],
+        "since": "2020-01-01", "until": None, "tags": ["theirs"],
         "statuses": None, "before_at": None, "before_id": None, "after": "a" if slug == "b" else "",
         "alive_only": True, "worker": str(THEIRS),
         "max_runs": 9, "name": "n", "cron": "@daily", "time_zone": "UTC", "missed": "all", "due_as": None,

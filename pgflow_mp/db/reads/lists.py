@@ -140,16 +140,16 @@ def list_runs(
     statuses: Sequence[str] | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-    tag: str | None = None,
+    tags: Sequence[str] = (),
     key: str | None = None,
     before: Mark | None = None,
 ) -> list[RunEntry]:
     """``limit`` runs, newest first, behind ``before``: of one flow, of these statuses of ``pgflow.runs``."""
     at, run_id = before or (None, None)
     rows = conn.execute(
-        "select * from pgflow.list_runs(%s, %s::text[], %s::timestamptz, %s::timestamptz, %s, %s, "
+        "select * from pgflow.list_runs(%s, %s::text[], %s::timestamptz, %s::timestamptz, %s::text[], %s, "
         "%s::timestamptz, %s::uuid, %s::int)",
-        (flow, None if statuses is None else [*statuses], since, until, tag, key, at, run_id, limit),
+        (flow, None if statuses is None else [*statuses], since, until, [*tags], key, at, run_id, limit),
         binary=True,
     ).fetchall()
     return [RunEntry._make((str(row[0]), *row[1:])) for row in rows]

@@ -1,0 +1,86 @@
+"""How runs, steps and workers are, in words, for whoever shows them to people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from pgflow_mp.observe.run_reports import ItemCounts, RunReport, RunState, StepReport
+from pgflow_mp.observe.text import duration, plural
+from pgflow_mp.observe.worker_reports import FlowReport
+
+OPEN: Final[tuple[RunState, ...]] = ("queued", "running", "waiting", "paused")
+"""States of runs that have not ended."""
+
+
+def words(state: str) -> str:
+    """A state as it is written: "completed with failures"."""
+    return state.replace("_", " ")
+
+
+def state_of_run(run: RunReport) -> str:
+    """In a few words, for a column of a list: "queued, no worker", "waiting, 12 s", "completed, 3 failed"."""
+    if run.state == "completed_with_failures":
+        return f"completed, {run.counts.failed:,} failed"
+    if run.state == "waiting" and run.next_retry is not None:
+        return f"waiting, {duration(run.next_retry)}"
+    if run.unserved and run.state in ("queued", "waiting"):
+        return f"{run.state}, no worker"
+    return run.state
+
+
+def sentence_of_run(run: RunReport) -> str:
+    """What a run that has not ended does, or waits for; nothing of one that has."""
+    if run.state not in OPEN:
+        return ""
+    parts = [_open(run.counts, run.next_retry)]
+    if run.state == "paused":
+        parts.insert(0, "paused")
+    if run.unserved:
+        parts.append(no_worker(run.unserved))
+    return "; ".join(part for part in parts if part)
+
+
+def no_worker(steps: Sequence[str]) -> str:
+    """That nobody takes items of these steps."""
+    named = ", ".join(steps[:3]) + (", ..." if len(steps) > 3 else "")
+    return f"no worker serves {named}"
+
+
+def remark_on_step(step: StepReport) -> str:
+    """What there is to say of a step besides how many of its items are done."""
+    counts, parts = step.counts, []
+    if step.status == "started" and (now := _open(counts, step.next_retry, queued=False)):
+        parts.append(now)
+    if counts.tolerated:
+        parts.append(f"{counts.tolerated:,} failed, tolerated")
+    elif counts.failed > 1:
+        parts.append(f"{counts.failed:,} failed")
+    if counts.cancelled:
+        parts.append(f"{counts.cancelled:,} cancelled")
+    if counts.skipped:
+        parts.append(f"{counts.skipped:,} skipped")
+    reason = step.error_message if step.status == "failed" else step.skip_reason
+    if reason:
+        parts.append(reason.partition("\n")[0])
+    return "; ".join(parts)
+
+
+def queue_of_flow(flow: FlowReport) -> str:
+    """That runs of a flow wait for a worker that there is not; nothing where they do not."""
+    waiting = flow.queued_runs + flow.waiting_runs
+    if not waiting or not flow.unserved or flow.paused:
+        return ""
+    return f"{plural(waiting, 'run')} queued, {no_worker(flow.unserved)}"
+
+
+def _open(counts: ItemCounts, next_retry: float | None, *, queued: bool = True) -> str:
+    parts = []
+    if counts.running:
+        parts.append(f"{counts.running:,} running")
+    if counts.queued and queued:
+        parts.append(f"{counts.queued:,} queued")
+    if counts.waiting:
+        when = "" if next_retry is None else f" (next in {duration(next_retry)})"
+        parts.append(f"{counts.waiting:,} waiting for a retry{when}")
+    return ", ".join(parts)
