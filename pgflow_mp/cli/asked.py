@@ -157,21 +157,29 @@ def _results(step: str, name: str, flow: FlowFacts) -> Asked:
 
 def check_place(option: str, name: str, format: str | None, choose: str) -> str | None:
     """The format of a file that can be written, None if nothing tells it. Raises InputError."""
+    if name == "-" or Path(name).is_dir():
+        check_writable(option, name)
+        return format
+    found = check_format(name, format, option, choose)
+    check_writable(option, name)
+    return found
+
+
+def check_writable(option: str, name: str) -> None:
+    """Raise InputError for a file that cannot be written, or standard output (``-``) where it is closed."""
     if name == "-":
         if streams.was_closed(1):
             raise InputError(f"{option} - is standard output, which is closed", hint="Name a file.")
-        return format
+        return
     path = Path(name)
     if path.is_dir():
         raise InputError(f"{option} {path} is a directory", hint="Name a file in it.")
-    found = check_format(name, format, option, choose)
     if not path.parent.is_dir():
         raise InputError(f"{option} {path}: there is no directory {path.parent}", hint="Create it first.")
     is_device = path.exists() and not path.is_file()  # or a pipe: nothing is made beside it
     places = [place for place in (path, path.parent) if place.exists() and not (is_device and place != path)]
     if not all(os.access(place, os.W_OK) for place in places):
         raise InputError(f"{option} {path} cannot be written: permission denied")
-    return found
 
 
 def unwritable(error: OSError, hint: str = "") -> PgflowError:

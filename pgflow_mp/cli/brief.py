@@ -86,6 +86,10 @@ BRIEFS: Final[dict[str, Brief]] = {
         | _JSON
         | _WHERE,
     ),
+    "report": Brief(
+        ("report RUN_ID --output report.html", "report RUN_ID > report.html"),
+        {"--output": "the HTML file, which is replaced once it is whole"} | _WHERE,
+    ),
     "results": Brief(
         (
             "results RUN_ID --output out.jsonl",

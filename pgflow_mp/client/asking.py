@@ -12,6 +12,8 @@ import msgspec
 from pgflow_mp.client.calls import Calls, as_uuid
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import engine
+from pgflow_mp.db.connection import parse
+from pgflow_mp.db.connection_errors import location
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.errors import InputError, RunNotFound
@@ -75,6 +77,22 @@ class Asking(Calls):
         if found is None:
             raise RunNotFound(f"Run not found: {run}")
         return found
+
+    def html_report(self, run: Run | str) -> str:
+        """The report of a run as one HTML page that needs nothing else, as ``report`` writes it.
+
+        Raises RunNotFound.
+        """
+        from pgflow_mp.observe import run_html
+
+        wanted = as_uuid(run.run_id if isinstance(run, Run) else run)
+        found = None
+        if wanted is not None:
+            place = f"PostgreSQL at {location(parse(self._dsn()))}"
+            found = self._call(lambda conn: run_html.gather(conn, wanted, place), long=True)
+        if found is None:
+            raise RunNotFound(f"Run not found: {run}")
+        return run_html.write(found)
 
     def steps(self, run: Run | str) -> list[StepReport]:
         """The steps of a run in definition order, with their states and numbers. Raises RunNotFound."""

@@ -7,9 +7,11 @@ is asked once per process whether it may read them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Final, TypeVar
 
 import psycopg
+from psycopg.pq import TransactionStatus
 
 T = TypeVar("T")
 
@@ -142,12 +144,14 @@ def read(
 ) -> T:
     """What ``from_tables`` returns, or ``by_functions`` where the role may not read tables.
 
-    The connection is in autocommit mode: a refused statement must not spoil a transaction.
+    In a transaction a refused statement spoils no more than itself.
     """
     who = (conn.info.user, conn.info.host, conn.info.port, conn.info.dbname)
     if who not in _restricted:
+        inside = conn.info.transaction_status != TransactionStatus.IDLE
         try:
-            return from_tables(conn)
+            with conn.transaction() if inside else nullcontext():
+                return from_tables(conn)
         except psycopg.errors.InsufficientPrivilege:
             _restricted.add(who)
     return by_functions(conn)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Final
 from uuid import UUID
 
@@ -18,7 +19,8 @@ def read_step_times(conn: Connection, run_id: str | UUID, *, slowest: int = SLOW
     """Of the steps of a run, in their order, of which any attempt has ended; each with its slowest items."""
     reports = []
     for row in recorded.item_times(conn, run_id):
-        slow = recorded.slowest_items(conn, run_id, row.step_slug, slowest)
+        slow = recorded.slowest_items(conn, run_id, row.step_slug, max(1, slowest))
+        longest = slow[0].seconds if slow else inf
         reports.append(
             StepTimesReport(
                 step_slug=row.step_slug,
@@ -27,11 +29,11 @@ def read_step_times(conn: Connection, run_id: str | UUID, *, slowest: int = SLOW
                 failed=row.failed,
                 seconds=row.seconds,
                 mean=row.seconds / max(1, row.items),
-                p50=quantile(row.counts, 0.5) or 0.0,
-                p90=quantile(row.counts, 0.9) or 0.0,
-                p99=quantile(row.counts, 0.99) or 0.0,
+                p50=min(longest, quantile(row.counts, 0.5) or 0.0),
+                p90=min(longest, quantile(row.counts, 0.9) or 0.0),
+                p99=min(longest, quantile(row.counts, 0.99) or 0.0),
                 counts=row.counts,
-                slowest=[_slow(item) for item in slow],
+                slowest=[_slow(item) for item in slow[:slowest]],
                 first_at=row.first_at,
                 last_at=row.last_at,
             )

@@ -6,10 +6,6 @@ from datetime import datetime
 
 import msgspec
 
-from pgflow_mp.observe.drawings.histogram import TimeBucket
-from pgflow_mp.observe.drawings.timeline import LaneSpan
-from pgflow_mp.time_buckets import BUCKETS, edge
-
 
 class SlowItem(msgspec.Struct, frozen=True, kw_only=True):
     """An item and its slowest attempt."""
@@ -42,15 +38,6 @@ class StepTimesReport(msgspec.Struct, frozen=True, kw_only=True):
     first_at: datetime
     last_at: datetime
 
-    @property
-    def buckets(self) -> list[TimeBucket]:
-        """Those that hold any, to be drawn."""
-        return [
-            TimeBucket(edge(n) if n else 0.0, edge(min(n + 1, BUCKETS)), count)
-            for n, count in enumerate(self.counts)
-            if count
-        ]
-
 
 class SpanReport(msgspec.Struct, frozen=True, kw_only=True):
     """What a lane of a ``worker`` (host:pid) did from ``started_at`` to ``ended_at``: a chunk, or several.
@@ -69,9 +56,3 @@ class SpanReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     started_at: datetime
     ended_at: datetime
-
-    def drawn(self) -> LaneSpan:
-        """For a timeline of seconds since 1970."""
-        begin, end = self.started_at.timestamp(), self.ended_at.timestamp()
-        busy = min(1.0, self.seconds / (end - begin)) if end > begin else None
-        return LaneSpan(self.worker, self.lane, self.step_slug, begin, end, self.items, self.failed, busy)

@@ -136,7 +136,7 @@ begin
     ss.status, ss.initial_tasks, ss.remaining_tasks,
     c.completed, coalesce(e.failed, ss.failed_tasks), coalesce(o.running, 0), coalesce(o.waiting, 0),
     coalesce(e.cancelled, 0), coalesce(e.skipped, 0), coalesce(a.attempts, 0),
-    greatest(extract(epoch from o.next_at - clock_timestamp()), 0)::float8,
+    case when o.next_at is not null then greatest(extract(epoch from o.next_at - clock_timestamp()), 0)::float8 end,
     coalesce(case when coalesce(m.run_id is not null, y.storage = 'ranges') then v.ours else v.workers end, 0),
     ss.error_message, ss.skip_reason, ss.started_at,
     coalesce(ss.completed_at, ss.failed_at, ss.skipped_at)

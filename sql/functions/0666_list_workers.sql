@@ -182,7 +182,9 @@ begin
     count(*) filter (where b.running > 0),
     count(*) filter (where b.running = 0 and b.waiting > 0 and b.waiting = b.remaining),
     coalesce(sum(b.running), 0)::bigint, coalesce(sum(b.waiting), 0)::bigint,
-    greatest(extract(epoch from min(b.next_at) - clock_timestamp()), 0)::float8,
+    case
+      when min(b.next_at) is not null then greatest(extract(epoch from min(b.next_at) - clock_timestamp()), 0)::float8
+    end,
     (
       select count(*) from pgflow.runs r
       where r.flow_slug = f.slug and r.started_at >= since and r.status = 'completed'

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from cli_harness import Cli, finish
+from html_pages import Page, number
 from worker_harness import eventually
 
 from pgflow_mp import Client
@@ -95,6 +96,11 @@ def test_all_who_count_failures_count_the_same(cli: Cli, storage: str) -> None:
     assert Counter(item["step"] for item in told["items"]) == expected
     with Client(cli.dsn) as client:
         groups = client.failures(run_id)
+        page = Page(client.html_report(run_id))
+    rows = {row["step"]: row for row in page.rows("Items of each step")}
+    assert {slug: number(rows[slug]["failed"]) for slug in expected} == dict(expected)
+    assert number(rows["all"]["failed"]) == total
+    assert f"{total} items in {len(groups)} groups of alike errors" in page.text
     assert sum(group.items for group in groups) == total
     assert [(group.error, group.items) for group in groups] == [
         (group["error"], group["items"]) for group in told["groups"]

@@ -6,20 +6,22 @@ import random
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from pgflow_mp.db.reads.lists import Setting
 from pgflow_mp.observe.drawings.dag import conditions_of, dag
-from pgflow_mp.observe.drawings.histogram import TimeBucket, histogram, quantile
+from pgflow_mp.observe.drawings.histogram import histogram
 from pgflow_mp.observe.drawings.layout import BOX_HEIGHT, BOX_WIDTH, arrange
 from pgflow_mp.observe.drawings.palette import KNOWN_STATES, STYLE
 from pgflow_mp.observe.drawings.svg import seconds, ticks
-from pgflow_mp.observe.drawings.timeline import MOST_ROWS, LaneSpan, timeline
+from pgflow_mp.observe.drawings.timeline import MOST_ROWS, timeline
 from pgflow_mp.observe.drawings.trend import Curve, trend
 from pgflow_mp.observe.run_reports import ItemCounts, StepReport
+from pgflow_mp.observe.work_reports import SpanReport
+from pgflow_mp.time_buckets import bucket_of
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
@@ -49,6 +51,43 @@ def step_of(slug: str, parents: Sequence[str] = (), state: Any = "pending", **co
     )
 
 
+def after(seconds: float) -> datetime:
+    return NOW + timedelta(seconds=seconds)
+
+
+def span_of(
+    worker: str,
+    lane: int,
+    step: str,
+    begin: float,
+    end: float,
+    items: int = 1,
+    failed: int = 0,
+    busy: float = 1,
+) -> SpanReport:
+    """What a lane did between two times after NOW, in ``busy`` of which its handlers ran."""
+    return SpanReport(
+        worker=worker,
+        lane=lane,
+        step_slug=step,
+        first_index=0,
+        items=items,
+        failed=failed,
+        outcome="failed" if failed else "completed",
+        seconds=(end - begin) * busy,
+        started_at=after(begin),
+        ended_at=after(end),
+    )
+
+
+def counts_of(times: dict[float, int]) -> list[int]:
+    """How many items took how long, by bucket."""
+    counts = [0] * 88
+    for time, items in times.items():
+        counts[bucket_of(time)] += items
+    return counts
+
+
 HOSTILE = "</text></svg><script>alert(1)</script>\" onload='x' & \x00\x1b[31m\ud800 \u202e"
 
 
@@ -64,10 +103,9 @@ def texts(drawn: str, name: str) -> list[str]:
 def hostile_drawings() -> Iterator[str]:
     step = step_of(HOSTILE, (), "skipped", items=3)
     yield dag([step], HOSTILE, conditions={HOSTILE: HOSTILE}, link=lambda slug: f"/{slug}")
-    yield timeline(
-        [LaneSpan(HOSTILE, 0, HOSTILE, 0, 1, failed=1), LaneSpan("b", 1, "s", 0, 1)], 0, 1, HOSTILE
-    )
-    yield histogram([TimeBucket(1, 2, 3)], name=HOSTILE)
+    spans = [span_of(HOSTILE, 0, HOSTILE, 0, 1, failed=1), span_of("w", 1, "s", 0, 1)]
+    yield timeline(spans, NOW, after(1), HOSTILE)
+    yield histogram(counts_of({1.5: 3}), name=HOSTILE, what=HOSTILE)
     yield trend([Curve(HOSTILE, [(0, 1), (1, 2)])], name=HOSTILE, limit=(3, HOSTILE))
 
 
@@ -88,8 +126,9 @@ def test_names_in_drawings_are_text_and_nothing_else(number: int) -> None:
 
 def test_what_there_is_nothing_of_is_said() -> None:
     assert "no steps" in dag([])
-    assert "no item has ended" in histogram([TimeBucket(1, 2, 0)])
-    for drawn in (timeline([], 0, 1), timeline([LaneSpan("w", 0, "s", 0, 1)], 5, 9), trend([], name="x")):
+    assert "no item has ended" in histogram(counts_of({}))
+    early = timeline([span_of("w", 0, "s", 0, 1)], after(5), after(9))
+    for drawn in (timeline([], NOW, after(1)), early, trend([], name="x")):
         assert "nothing was recorded" in texts(drawn, "text")
 
 
@@ -196,66 +235,62 @@ def test_bars_never_leave_their_box() -> None:
         )
 
 
-def spans(workers: int, lanes: int, each: int) -> Iterator[LaneSpan]:
+def spans(workers: int, lanes: int, each: int) -> Iterator[SpanReport]:
     chosen = random.Random(1)
     for worker in range(workers):
         for lane in range(lanes):
             for place in range(each):
                 begin = 100 * place / each
                 step = f"step{chosen.randrange(12)}"
-                yield LaneSpan(f"host-{worker}:1", lane, step, begin, begin + 90 / each, 2, place % 50 == 0)
+                yield span_of(f"host-{worker}:1", lane, step, begin, begin + 90 / each, 2, place % 50 == 0)
 
 
 def test_a_hundred_thousand_spans_are_a_drawing_of_bounded_size() -> None:
-    drawn = timeline(spans(100, 10, 100), 0, 100)
+    drawn = timeline(spans(100, 10, 100), NOW, after(100))
     assert len(drawn) < 300_000
     rows = [each.text for each in parsed(drawn).iter("text") if "end" in (each.get("class") or "")]
     assert len([each for each in rows if each and "host" in each]) == MOST_ROWS - 1
     assert rows.index("host-9:1") < rows.index("host-10:1")
     assert "53 other workers" in rows
-    assert texts(drawn, "desc") == [
-        "1000 lanes over 1.67 min, 200,000 items of 12 steps".replace("1000", "1,000")
-    ]
+    assert texts(drawn, "desc") == ["1,000 lanes over 1.67 min, 200,000 items of 12 steps"]
 
 
 def test_a_lane_s_row_tells_how_busy_it_was() -> None:
     two = [
-        LaneSpan("w", 0, "a", 0, 5),
-        LaneSpan("w", 0, "b", 5, 10, 4, failed=2),
-        LaneSpan("w", 1, "a", 0, 2.5),
+        span_of("w", 0, "a", 0, 5),
+        span_of("w", 0, "b", 5, 10, 4, failed=2),
+        span_of("w", 1, "a", 0, 2.5),
     ]
-    told = texts(timeline(two, 0, 10), "title")
+    told = texts(timeline(two, NOW, after(10)), "title")
     assert "lane 0: 5 items, busy 100%, 2 failures" in told
     assert "lane 1: 1 item, busy 25%" in told
-    half = timeline([LaneSpan("w", 0, "a", 0, 10, busy=0.5)], 0, 10)
+    half = timeline([span_of("w", 0, "a", 0, 10, busy=0.5)], NOW, after(10))
     assert "lane 0: 1 item, busy 50%" in texts(half, "title")
     assert "full2" in half
 
 
-def test_quantiles_lie_where_the_items_are() -> None:
-    buckets = [TimeBucket(0.001, 0.002, 98), TimeBucket(1, 2, 1), TimeBucket(10, 20, 1)]
-    assert 0.001 < quantile(buckets, 0.5) < 0.002
-    assert 1 <= quantile(buckets, 0.99) <= 2
-    assert quantile(buckets, 1.0) == pytest.approx(20)
-    with pytest.raises(ValueError, match="max"):
-        quantile([], 0.5)
+def test_workers_whose_names_differ_in_their_midst_have_rows_of_their_own() -> None:
+    two = [span_of(f"a-host-with-a-long-{name}-name.example.org", 0, "a", 0, 1) for name in ("good", "bad")]
+    told = texts(timeline(two, NOW, after(1)), "title")
+    assert len([each for each in told if "lane 0: 1 item" in each]) == 2
 
 
 def test_a_histogram_shows_the_single_item_in_the_tail() -> None:
-    drawn = histogram([TimeBucket(0.001, 0.002, 1_000_000), TimeBucket(10, 20, 1)], slowest=12.5)
+    drawn = histogram(counts_of({0.0015: 1_000_000, 12.5: 1}), slowest=12.5)
     bars = list(parsed(drawn).iter("rect"))
     assert [each.get("class") for each in bars] == ["bar", "bar tail"]
     assert float(bars[1].get("height", "")) >= 1.5
-    assert "10 s to 20 s: 1 item" in texts(drawn, "title")
+    assert "10 s to 13.3 s: 1 item" in texts(drawn, "title")
     assert "slowest 12.5 s; 1 item beyond p99" in texts(drawn, "text")
 
 
-@pytest.mark.parametrize("low", [0.0, 1e-7, 0.003, 2.0, 4000.0, 3e6])
-def test_any_times_fit_the_histogram(low: float) -> None:
-    drawn = parsed(histogram([TimeBucket(low, low * 1.2 or 1e-6, 7)]))
-    marks = [each.text or "" for each in drawn.iter("text")]
-    assert any(each.startswith("p50") for each in marks)
-    assert all(0 <= float(each.get("x", "-1")) <= 640 for each in drawn.iter("text"))
+@pytest.mark.parametrize("time", [0.0, 1e-7, 0.003, 2.0, 4000.0, 3e6])
+def test_any_times_fit_the_histogram(time: float) -> None:
+    for slowest in (None, time):
+        drawn = parsed(histogram(counts_of({time: 7}), slowest=slowest))
+        marks = [each.text or "" for each in drawn.iter("text")]
+        assert any(each.startswith("p50") for each in marks)
+        assert all(0 <= float(each.get("x", "-1")) <= 640 for each in drawn.iter("text"))
 
 
 def test_a_curve_has_gaps_where_nothing_is_known_and_a_bounded_number_of_points() -> None:

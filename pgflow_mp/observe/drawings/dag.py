@@ -149,6 +149,7 @@ def _bar(step: StepReport, left: float, top: float) -> list[str]:
 def _told(step: StepReport, condition: str) -> str:
     """All that is known of a step, for who points at it and for who has it read out."""
     told, now, items = [f"{step.step_slug}: {_state(step)}"], step.counts, _items(step)
+    tolerated = f" ({now.tolerated:,} tolerated)" if now.tolerated else ""
     if items is not None:
         told.append(plural(items, "item"))
     for many, word in (
@@ -161,7 +162,7 @@ def _told(step: StepReport, condition: str) -> str:
         (now.skipped, "skipped"),
     ):
         if many:
-            told.append(f"{many:,} {word}" + (f" ({now.tolerated:,} tolerated)" if word == "failed" else ""))
+            told.append(f"{many:,} {word}" + (tolerated if word == "failed" else ""))
     if step.depends_on:
         told.append("after " + ", ".join(step.depends_on))
     more = (condition, step.skip_reason and f"skip reason: {step.skip_reason}")

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from pgflow_mp.observe.drawings.svg import count, drawing, element, label, places, seconds, ticks, title
 from pgflow_mp.observe.text import plural
+from pgflow_mp.time_buckets import edge, quantile
 
 _WIDTH: Final = 640.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 18.0, 40.0, 190.0
@@ -15,45 +16,31 @@ _NAME: Final = 90.0
 """Pixels that the name of a mark needs."""
 
 
-class TimeBucket(NamedTuple):
-    """``items`` took at least ``low`` and less than ``high`` seconds; ``low`` may be 0."""
+class _Bar(NamedTuple):
+    """``items`` took at least ``low`` and less than ``high`` seconds."""
 
     low: float
     high: float
     items: int
 
 
-def quantile(buckets: Sequence[TimeBucket], share: float) -> float:
-    """The time within which ``share`` of the items ended, as buckets tell; ValueError without items."""
-    whole = sum(each.items for each in buckets)
-    wanted, before = share * whole, 0
-    for each in sorted(buckets):
-        if each.items and before + each.items >= wanted:
-            inside = (wanted - before) / each.items
-            low = each.low or each.high / 2
-            return float(low * (each.high / low) ** inside)
-        before += each.items
-    return max(each.high for each in buckets if each.items)
-
-
 def histogram(
-    buckets: Sequence[TimeBucket],
-    *,
-    p50: float | None = None,
-    p99: float | None = None,
-    slowest: float | None = None,
-    name: str = "Item times",
+    counts: Sequence[int], *, slowest: float | None = None, name: str = "Item times", what: str = "item"
 ) -> str:
-    """Draw the buckets, with marks at times that are known exactly, or as the buckets tell."""
-    filled = sorted(each for each in buckets if each.items > 0 and each.high > each.low >= 0)
+    """Draw the ``counts`` of each bucket of ``time_buckets``, of so many of ``what``."""
+    filled = [_Bar(edge(bucket), edge(bucket + 1), items) for bucket, items in enumerate(counts) if items > 0]
     if not filled:
         return drawing(
-            "histogram", 400, 40, name, "no item has ended", [label(8, 24, "no item has ended", "faint")]
+            "histogram",
+            400,
+            40,
+            name,
+            f"no {what} has ended",
+            [label(8, 24, f"no {what} has ended", "faint")],
         )
-    p50 = quantile(filled, 0.5) if p50 is None else p50
-    p99 = quantile(filled, 0.99) if p99 is None else p99
     slowest = filled[-1].high if slowest is None else slowest
-    low = math.log10(filled[0].low or filled[0].high / 2)
+    p50, p99 = (min(slowest, quantile(counts, share) or 0.0) for share in (0.5, 0.99))
+    low = math.log10(filled[0].low)
     high = math.log10(max(filled[-1].high, slowest))
     if high - low < 1:  # of times that are all alike a decade is shown
         low, high = (low + high - 1) / 2, (low + high + 1) / 2
@@ -73,9 +60,9 @@ def histogram(
     times = _round_times(low, high, _WIDTH - _LEFT - _RIGHT)
     parts += [label(x_of(time), _BOTTOM + 16, seconds(time), "faint mid") for time in times]
     for each in filled:
-        left, right = x_of(each.low or each.high / 2), x_of(each.high)
+        left, right = x_of(each.low), x_of(each.high)
         y = min(_y_of(each.items / levels[-1]), _BOTTOM - 1.5)  # a single item in a million is seen
-        told = f"{seconds(each.low)} to {seconds(each.high)}: {plural(each.items, 'item')}"
+        told = f"{seconds(each.low)} to {seconds(each.high)}: {plural(each.items, what)}"
         bar = element(
             "rect",
             title(told),
@@ -89,10 +76,10 @@ def histogram(
     whole = sum(each.items for each in filled)
     parts += _marks((x_of(p50), f"p50 {seconds(p50)}"), (x_of(p99), f"p99 {seconds(p99)}"))
     tail = sum(each.items for each in filled if each.low >= p99)
-    said = f"slowest {seconds(slowest)}" + (f"; {plural(tail, 'item')} beyond p99" if tail else "")
+    said = f"slowest {seconds(slowest)}" + (f"; {plural(tail, what)} beyond p99" if tail else "")
     parts.append(label(_WIDTH - _RIGHT, _BOTTOM + 34, said, "faint end"))
-    parts.append(label(_LEFT, _BOTTOM + 34, f"{plural(whole, 'item')}, time on a logarithmic axis", "faint"))
-    described = f"{plural(whole, 'item')}: p50 {seconds(p50)}, p99 {seconds(p99)}, {said}"
+    parts.append(label(_LEFT, _BOTTOM + 34, f"{plural(whole, what)}, time on a logarithmic axis", "faint"))
+    described = f"{plural(whole, what)}: p50 {seconds(p50)}, p99 {seconds(p99)}, {said}"
     return drawing("histogram", _WIDTH, _BOTTOM + 42, name, described, parts)
 
 

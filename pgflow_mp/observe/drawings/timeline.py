@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from datetime import datetime
+from typing import Final
 
 from pgflow_mp.observe.drawings.palette import HUES
 from pgflow_mp.observe.drawings.svg import drawing, element, label, places, seconds, time_ticks, title
 from pgflow_mp.observe.text import plural, shorten_middle
+from pgflow_mp.observe.work_reports import SpanReport
 
 MOST_ROWS: Final = 48
 _MOST_CELLS: Final = 18_000
@@ -22,23 +24,6 @@ _LEFT: Final = 150.0
 _WIDTH: Final = 960.0
 _LEVELS: Final = (0.25, 0.5, 0.8)
 """Shares of a column that is busy, up to which it is drawn in three fainter shades."""
-
-
-class LaneSpan(NamedTuple):
-    """A lane of a worker was busy with items of a step from ``begin`` to ``end``, in seconds of one clock.
-
-    ``items`` of them, ``failed`` of which did not end well. ``busy`` is the share of that time in which it
-    really was, where several spans have been put together; None for all of it.
-    """
-
-    worker: str
-    lane: int
-    step: str
-    begin: float
-    end: float
-    items: int = 1
-    failed: int = 0
-    busy: float | None = None
 
 
 class _Row:
@@ -53,52 +38,63 @@ class _Row:
         self.items = 0
 
 
-def timeline(spans: Iterable[LaneSpan], begin: float, end: float, name: str = "Lanes over time") -> str:
+def timeline(
+    spans: Iterable[SpanReport], begin: datetime, end: datetime, name: str = "Lanes over time"
+) -> str:
     """Draw what was done between ``begin`` and ``end``; what lies outside is cut off."""
-    kept = [each for each in spans if each.end >= begin and each.begin <= end]
+    kept = [each for each in spans if each.ended_at >= begin and each.started_at <= end]
     if not kept or end <= begin:
         return drawing(
             "timeline", 400, 40, name, "nothing was recorded", [label(8, 24, "nothing was recorded", "faint")]
         )
-    steps = list(dict.fromkeys(each.step for each in sorted(kept, key=lambda each: each.begin)))
+    steps = list(dict.fromkeys(each.step_slug for each in sorted(kept, key=lambda each: each.started_at)))
     names = _row_names(kept)
     rows = {each: _Row(each) for each in dict.fromkeys(names.values())}
     columns = min(int(_WIDTH - _LEFT - 10), max(120, _MOST_CELLS // len(rows)))
-    width = (end - begin) / columns
+    whole = (end - begin).total_seconds()
+    width = whole / columns
     hue_of = {step: number for number, step in enumerate(steps)}
     for each in kept:
-        _add(rows[names[each.worker, each.lane]], each, hue_of[each.step], begin, width, columns)
+        _add(rows[names[each.worker, each.lane]], each, hue_of[each.step_slug], begin, width, columns)
     tall = 16.0 if len(rows) <= 16 else 12.0
     top = 24.0 + 16 * -(-min(len(steps), HUES + 1) // 4)
     bottom = top + tall * len(rows)
-    parts = [*_legend(steps), *_axis(end - begin, top, bottom)]
+    parts = [*_legend(steps), *_axis(whole, top, bottom)]
     for number, row in enumerate(rows.values()):
-        parts += _draw(row, top + tall * number, tall, width, columns, end - begin)
+        parts += _draw(row, top + tall * number, tall, width, columns, whole)
     described = (
-        f"{plural(len({(each.worker, each.lane) for each in kept}), 'lane')} over {seconds(end - begin)}, "
+        f"{plural(len({(each.worker, each.lane) for each in kept}), 'lane')} over {seconds(whole)}, "
         f"{plural(sum(each.items for each in kept), 'item')} of {plural(len(steps), 'step')}"
     )
     return drawing("timeline", _WIDTH, bottom + 24, name, described, parts)
 
 
-def _row_names(spans: Sequence[LaneSpan]) -> dict[tuple[str, int], str]:
+def _row_names(spans: Sequence[SpanReport]) -> dict[tuple[str, int], str]:
     """The row of each lane: its own, its worker's, or that of all others."""
     lanes = sorted(
         {(each.worker, each.lane) for each in spans}, key=lambda each: (_natural(each[0]), each[1])
     )
     workers = list(dict.fromkeys(worker for worker, _ in lanes))
     if len(lanes) <= MOST_ROWS:
-        many = len(workers) > 1
+        named = _unlike(workers, 12)
         return {
-            (worker, lane): f"{shorten_middle(worker, 12)} lane {lane}" if many else f"lane {lane}"
+            (worker, lane): f"{named[worker]} lane {lane}" if len(workers) > 1 else f"lane {lane}"
             for worker, lane in lanes
         }
-    shown = workers if len(workers) <= MOST_ROWS else workers[: MOST_ROWS - 1]
-    named = {worker: shorten_middle(worker, 20) for worker in shown}
-    if len(set(named.values())) < len(named):
-        named = {worker: f"{number + 1}: {shorten_middle(worker, 15)}" for number, worker in enumerate(shown)}
-    others = plural(len(workers) - len(shown), "other worker")
+    named = _unlike(workers if len(workers) <= MOST_ROWS else workers[: MOST_ROWS - 1], 20)
+    others = plural(len(workers) - len(named), "other worker")
     return {(worker, lane): named.get(worker, others) for worker, lane in lanes}
+
+
+def _unlike(workers: Sequence[str], limit: int) -> dict[str, str]:
+    """Their names, shortened so that each has another one."""
+    named = {worker: shorten_middle(worker, limit) for worker in workers}
+    if len(set(named.values())) < len(named):
+        named = {
+            worker: f"{number}: {shorten_middle(worker, limit - 5)}"
+            for number, worker in enumerate(workers, 1)
+        }
+    return named
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -106,11 +102,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (0, part) for part in re.split(r"(\d{1,18})", name)]
 
 
-def _add(row: _Row, span: LaneSpan, step: int, begin: float, width: float, columns: int) -> None:
+def _add(row: _Row, span: SpanReport, step: int, begin: datetime, width: float, columns: int) -> None:
     row.lanes.add((span.worker, span.lane))
     row.items += span.items
-    first, last = max(0.0, (span.begin - begin) / width), min(float(columns), (span.end - begin) / width)
-    share = 1.0 if span.busy is None else min(1.0, max(0.0, span.busy))
+    start, stop = (span.started_at - begin).total_seconds(), (span.ended_at - begin).total_seconds()
+    share = 1.0 if stop <= start else min(1.0, max(0.0, span.seconds / (stop - start)))
+    first, last = max(0.0, start / width), min(float(columns), stop / width)
     for column in range(int(first), min(columns, int(last) + 1)):
         inside = min(last, column + 1.0) - max(first, float(column))
         if inside > 0:
