@@ -35,10 +35,8 @@ _SETTINGS: Final = (
     "threads",
     "preload",
     "load_timeout",
-    "heartbeat_interval",
-    "dead_after",
-    "keep",
-    "artifacts",
+    *("heartbeat_interval", "dead_after", "keep", "artifacts"),
+    *("metrics_port", "metrics_address", "traces"),
     "log_level",
     "log_format",
 )
@@ -106,6 +104,7 @@ def work_options(args: argparse.Namespace) -> WorkOptions:
     """What ``add_work`` has found. Raises ConfigError for combinations that make no sense."""
     from pgflow_mp.executors import choosing
     from pgflow_mp.executors.lanes import descriptors
+    from pgflow_mp.worker import monitoring
     from pgflow_mp.worker.settings import WorkerSettings
 
     if args.progress == "live" and not any(map(os.isatty, (1, 2))):
@@ -123,6 +122,7 @@ def work_options(args: argparse.Namespace) -> WorkOptions:
         descriptors.check(settings.lanes)
     else:
         choosing.check_word(args.executor)
+    monitoring.check(settings)
     return WorkOptions(options, args.progress, args.executor)
 
 

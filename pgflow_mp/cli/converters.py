@@ -116,6 +116,13 @@ def integer(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A TCP port; 0: any that is free."""
+    if not re.fullmatch(r"\s*\d{1,5}\s*", text, re.ASCII) or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port, a number up to 65535; 0: any that is free")
+    return int(text)
+
+
 def natural(text: str) -> int:
     """An integer that is not negative."""
     if not re.fullmatch(r"\s*\+?\d+\s*", text):

@@ -191,6 +191,32 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         },
     ),
     (
+        ("--metrics-port",),
+        "PGFLOW_METRICS_PORT",
+        {
+            "convert": converters.port,
+            "metavar": "PORT",
+            "help": "serve metrics for Prometheus, and health checks, at this port of this machine; 0: any",
+        },
+    ),
+    (
+        ("--metrics-address",),
+        "PGFLOW_METRICS_ADDRESS",
+        {
+            "default": "127.0.0.1",
+            "metavar": "ADDRESS",
+            "help": "where --metrics-port listens (127.0.0.1); 0.0.0.0 for other machines, too",
+        },
+    ),
+    (
+        ("--traces",),
+        "PGFLOW_TRACES",
+        {
+            "metavar": "WHERE",
+            "help": "spans of runs, steps and what lanes ran, for OpenTelemetry: otlp, or a file.jsonl",
+        },
+    ),
+    (
         ("--progress",),
         "PGFLOW_PROGRESS",
         {

@@ -267,7 +267,7 @@ class Loop:
                 self._stats.done += result.accepted
             over = result.run_status != "started"
             if over:
-                self.telling.record.hurry()
+                self.telling.record.hurry(call.run if result.accepted else None)
             if over or result.step_status != "started":
                 self.unwanted.drop(call.run, None if over else call.step)
             elif call.lost:

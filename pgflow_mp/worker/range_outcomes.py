@@ -85,7 +85,8 @@ class RangeCollector:
         if event.exceptions:
             self._failed(flight, batch, event.exceptions, now)
         if event.tally is not None:
-            self._record.chunk_tally(batch.run, batch.step, batch.first + flight.start, event.tally, now)
+            first = batch.first + flight.start
+            self._record.chunk_tally(flight, batch.run, batch.step, first, event.tally, now)
         if event.done:
             self._record.spans.ended(flight, now)
         back = [(flight.start + position, flight.start + position + n) for position, n in event.not_run]

@@ -25,6 +25,7 @@ _WHOLE: Final = frozenset(
         "poll_interval_ms",
         "max_memory_per_worker",
         "threads",
+        "metrics_port",
     )
 )
 _LARGEST: Final = 2**31 - 1
@@ -55,6 +56,8 @@ class WorkerSettings:
     imported once and shared by all lanes, and by those that replace them; "flow" stands for the targets
     themselves. What such a module makes when it is imported (random generators, temporary directories)
     is the same in every lane.
+    ``metrics_port`` (0: any that is free): metrics and health checks are served there, at
+    ``metrics_address``. ``traces``: "otlp", or a file of JSON lines, for OpenTelemetry's spans.
     """
 
     dsn: str
@@ -82,6 +85,9 @@ class WorkerSettings:
     keep: float | None = None
     artifacts: str | None = None
     artifacts_beside: str | None = None
+    metrics_port: int | None = None
+    metrics_address: str = "127.0.0.1"
+    traces: str | None = None
     log_level: str = "info"
     log_format: str = "text"
 
@@ -98,6 +104,7 @@ class WorkerSettings:
             "linger": 0,
             "claim_ahead": 0,
             "keep": 0,
+            "metrics_port": 0,
         }
         for name, minimum in least.items():
             value = self._number(name)

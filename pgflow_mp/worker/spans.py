@@ -37,6 +37,7 @@ class LaneStretch:
     failed: int = 0
     seconds: float = 0.0
     died: bool = False
+    flow: str = ""
 
     @property
     def outcome(self) -> SpanOutcome:
@@ -79,7 +80,7 @@ class LaneSpans:
             if part.run == run and part.step == step:
                 break
         else:
-            part = LaneStretch(run, step, flight.lane, index)
+            part = LaneStretch(run, step, flight.lane, index, flow=flight.batch.flow)
             parts.append(part)
         part.index = min(part.index, index)
         part.items += items

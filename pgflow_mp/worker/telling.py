@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from pgflow_mp.executors.protocol import Executor
@@ -40,16 +41,23 @@ class Telling:
         self._settler = settler
         self._stats = stats
         self._used = Utilisation(executor.capacity, stats.started)
+        self.also: Callable[[WorkReport], None] | None = None
+        """Who else is told, quickly and without fail."""
 
     def tick(self, now: float) -> None:
         """Tell what there is to tell, if it is time to."""
         if self.record.due(now) and not self._teller.is_behind():
             state = self._now(now) if self.record.wants_state(now) else None
-            self._teller.tell(self.record.take(now, state))
+            self._tell(self.record.take(now, state))
 
     def finish(self, now: float) -> None:
         """The worker stops: tell the rest."""
-        self._teller.tell(self.record.take(now, self._now(now), everything=True))
+        self._tell(self.record.take(now, self._now(now), everything=True))
+
+    def _tell(self, report: WorkReport) -> None:
+        self._teller.tell(report)
+        if self.also is not None:
+            self.also(report)
 
     def _now(self, now: float) -> WorkerNow:
         flights = list(self._dispatcher.flights.values())

@@ -38,6 +38,7 @@ class StepTimes:
     seconds: float = 0.0
     tally: Tally = field(default_factory=Tally)
     slowest: list[tuple[float, int]] = field(default_factory=list)
+    flow: str = ""
 
     def named(self, seconds: float, index: int) -> None:
         """It took so long."""
@@ -49,12 +50,16 @@ class StepTimes:
 
 @dataclass(frozen=True, slots=True)
 class WorkReport:
-    """What is told at once; ``number`` counts from 1, and the database takes each once."""
+    """What is told at once; ``number`` counts from 1, and the database takes each once.
+
+    ``ended``: runs that what we recorded brought to their end.
+    """
 
     number: int
     state: WorkerNow | None
     times: list[StepTimes]
     spans: list[LaneStretch]
+    ended: tuple[str, ...] = ()
 
 
 class WorkRecord:
@@ -70,6 +75,7 @@ class WorkRecord:
         self._number = 0
         self._told = self._state_told = now - STATE_EVERY
         self._hurried = False
+        self._ended: list[str] = []
 
     # -- what happens ------------------------------------------------------------------------------
 
@@ -77,7 +83,7 @@ class WorkRecord:
         self, flight: Flight, run: str, step: str, times: Sequence[float], indexes: Sequence[int], now: float
     ) -> None:
         """Items completed, each in its time."""
-        of, seconds = self._of(run, step, now), sum(times)
+        of, seconds = self._of(flight, run, step, now), sum(times)
         of.seconds += seconds
         of.tally.add_each(times)
         if len(of.slowest) < SLOWEST or max(times) > of.slowest[0][0]:
@@ -89,12 +95,12 @@ class WorkRecord:
         self, flight: Flight, run: str, step: str, first: int, items: int, s: float, now: float
     ) -> None:
         """So many items of a range completed, in ``s`` seconds together; chunk_tally() has their times."""
-        self._of(run, step, now).seconds += s
+        self._of(flight, run, step, now).seconds += s
         self.spans.ran(flight, run, step, first, items, 0, s)
 
-    def chunk_tally(self, run: str, step: str, first: int, tally: Tally, now: float) -> None:
+    def chunk_tally(self, flight: Flight, run: str, step: str, first: int, tally: Tally, now: float) -> None:
         """How long items of a chunk took, whose first one has the index ``first``."""
-        of = self._of(run, step, now)
+        of = self._of(flight, run, step, now)
         for bucket, count in tally.counts.items():
             of.tally.counts[bucket] = of.tally.counts.get(bucket, 0) + count
         known = {index for _, index in of.slowest}
@@ -104,33 +110,35 @@ class WorkRecord:
 
     def failed(self, flight: Flight, run: str, step: str, index: int, seconds: float, now: float) -> None:
         """An attempt failed."""
-        of = self._of(run, step, now)
+        of = self._of(flight, run, step, now)
         of.failed += 1
         of.seconds += seconds
         of.tally.add(seconds)
         of.named(seconds, index)
         self.spans.ran(flight, run, step, index, 1, 1, seconds)
 
-    def _of(self, run: str, step: str, now: float) -> StepTimes:
+    def _of(self, flight: Flight, run: str, step: str, now: float) -> StepTimes:
         times = self._times.get((run, step))
         if times is None:
             if len(self._times) >= _MOST_STEPS:
                 del self._times[next(iter(self._times))]
-            times = self._times[run, step] = StepTimes(run, step, now)
+            times = self._times[run, step] = StepTimes(run, step, now, flow=flight.batch.flow)
         return times
 
     # -- what is told ------------------------------------------------------------------------------
 
-    def hurry(self) -> None:
-        """A run is over: whoever looks at it now wants to see all of it."""
+    def hurry(self, ended: str | None = None) -> None:
+        """A run is over, by what we recorded if it is named: who looks at it now wants to see all of it."""
         self._hurried = True
+        if ended is not None:
+            self._ended.append(ended)
 
     def due(self, now: float) -> bool:
         """Whether there is something to be told now."""
         if now - self._state_told >= STATE_EVERY:
             return True
         waits = now - self._told >= (_SOON if self._hurried else EVERY)
-        return waits and bool(self._times or self.spans)
+        return waits and bool(self._times or self.spans or self._ended)
 
     def wants_state(self, now: float) -> bool:
         """Whether the next report is to tell how things are."""
@@ -145,4 +153,5 @@ class WorkRecord:
         times, self._times = list(self._times.values()), {}
         spans = self.spans.take(now, everything=everything or self._hurried)
         self._hurried = False
-        return WorkReport(self._number, state, times, spans)
+        ended, self._ended = tuple(self._ended), []
+        return WorkReport(self._number, state, times, spans, ended)

@@ -31,6 +31,7 @@ from pgflow_mp.worker.crew import hire
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.loop import TICK, Loop
+from pgflow_mp.worker.monitoring import Monitor
 from pgflow_mp.worker.progress import SafeObserver
 from pgflow_mp.worker.reporting import facts_of
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition
@@ -74,6 +75,7 @@ class Worker:
         self._course = Course()
         self._executor: Executor | None = None
         self._loop: Loop | None = None
+        self._monitor: Monitor | None = None
         self._may_interrupt = False
 
     def run(
@@ -132,6 +134,9 @@ class Worker:
 
     def _start(self, begin: Begin | None) -> Loop:
         settings, course = self.settings, self._course
+        self._monitor = monitor = Monitor(settings, self.stats, lambda: self.state)
+        if monitor.url is not None:
+            self._observer.on_message("info", f"metrics are at {monitor.url}")
         with self._interruptible(), startup.session(settings.dsn) as session:
             session.call(schema.check)
             if settings.keep is not None:
@@ -183,6 +188,7 @@ class Worker:
         )
         if run is not None:
             self._loop.progress.flow = run.flow_slug
+        monitor.follow(self._loop)
         self._to(WorkerState.RUNNING)
         self.stats.started = time.monotonic()
         self._loop.crew.start()
@@ -203,6 +209,8 @@ class Worker:
         finally:
             if self._executor is not None:
                 self._executor.abort()  # does nothing after an orderly stop
+            if self._monitor is not None:
+                self._monitor.close()
             self._to(WorkerState.STOPPED)
 
     def _stop_in_order(self, loop: Loop) -> tuple[int, int]:
