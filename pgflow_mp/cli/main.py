@@ -44,6 +44,7 @@ VERBS: Final = {
     "cancel": Verb("cancel", "end a run; what runs of it is stopped"),
     "pause": Verb("pause", "let nothing more of a run or a flow be worked on, for now"),
     "resume": Verb("pause", "go on with a run or a flow that was paused"),
+    "limits": Verb("limiting", "show and set how much of a flow is worked on at once, or a second"),
     "prune": Verb("prune", "remove runs that ended long ago"),
     "schedule": Verb("schedule", "have runs started by the clock; list, pause, backfill them"),
     "replay": Verb("replay", "execute one item of a run again, here, to debug it"),

@@ -78,6 +78,7 @@ def claim(
     known: Sequence[int] = (),
     sparing: bool = False,
     but_steps: Collection[str] = (),
+    usable: int | None = None,
 ) -> ClaimedWork:
     """Claim work as ``item_ranges.claim_work`` does; where an input cannot be had, tasks have none.
 
@@ -90,7 +91,7 @@ def claim(
             return ClaimedWork(tasks, [], [])
         qty = 0
     try:
-        work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease, but_steps)
+        work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease, but_steps, usable)
     except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
         raise
     except psycopg.Error as error:

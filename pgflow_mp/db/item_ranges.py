@@ -39,11 +39,21 @@ class ItemLease(NamedTuple):
 
 
 class ClaimedWork(NamedTuple):
-    """What a claim got. The pages are those that the leases need and that were not known."""
+    """What a claim got. The pages are those that the leases need and that were not known.
+
+    ``limited``: limits of the flow left some of it to later, and what they say of that.
+    """
 
     tasks: list[ClaimedTask]
     pages: list[ElementPage]
     leases: list[ItemLease]
+    limited: Limited | None = None
+
+
+class Limited(NamedTuple):
+    """Limits let no more through: in ``seconds`` a rate does again; None: once others are done."""
+
+    seconds: float | None
 
 
 class RangeCompletion(NamedTuple):
@@ -72,7 +82,7 @@ class RangeFailure(NamedTuple):
 
 _CLAIM: Final = (
     "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths, items "
-    "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int"
+    "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int, %s::text[], %s::int)"
 )
 _COMPLETE: Final = (
     "select accepted, rejected, step_status, run_status "
@@ -93,19 +103,19 @@ def claim_work(
     known: Sequence[int],
     lease: int | None = None,
     but_steps: Collection[str] = (),
+    usable: int | None = None,
 ) -> ClaimedWork:
     """Claim up to ``qty`` tasks, as engine.claim_tasks does, and up to ``items`` items of maps in ranges.
 
-    ``known``: ids of pages that need not be answered; ``but_steps``: steps of which nothing is wanted.
+    ``known``: ids of pages that need not be answered; ``but_steps``: steps of which nothing is wanted. Of a
+    flow with limits at most ``usable`` items are got, which could be worked on at once; None: a share.
     """
-    values: tuple[object, ...] = (flow_slug, worker_id, qty, items, Int8Array(known), lease)
-    if but_steps:
-        rows = conn.execute(_CLAIM + ", %s::text[])", (*values, list(but_steps)), binary=True).fetchall()
-    else:
-        rows = conn.execute(_CLAIM + ")", values, binary=True).fetchall()
+    values = (flow_slug, worker_id, qty, items, Int8Array(known), lease, list(but_steps) or None, usable)
     found = ClaimedWork([], [], [])
-    for row in rows:
-        if row[9] is None:
+    for row in conn.execute(_CLAIM, values, binary=True).fetchall():
+        if row[0] is None:
+            found = found._replace(limited=Limited(None if row[7] is None else row[7] / 1000))
+        elif row[9] is None:
             found.tasks.append(ClaimedTask(*row[:9]))
         elif row[3] is None:
             found.leases.append(ItemLease(row[0], row[1], row[2], row[9], row[4], row[7]))

@@ -34,6 +34,7 @@ _READER: Final = (
     "failure_lines",
     "failed_items",
     "list_pauses",
+    "list_limits",
     "run_events",
     "run_reuses",
     "run_of_key",
@@ -86,6 +87,8 @@ _OPERATOR: Final = (
     "pause_run",
     "resume_run",
     "drain_workers",
+    "set_limit",
+    "reset_limit",
 )
 _WORKER: Final = (
     "flow_options",

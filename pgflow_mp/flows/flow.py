@@ -21,8 +21,8 @@ from importlib import import_module
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypeVar, Unpack, overload
 
+from pgflow_mp.flows import limits, storage, validation
 from pgflow_mp.flows import on_start as starting
-from pgflow_mp.flows import storage, validation
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.options import FLOW
 from pgflow_mp.flows.options import names as option_names
@@ -41,9 +41,10 @@ class Flow:
     at least 3, default 60) hold for every step that does not set its own. ``queues="step"`` gives each
     step a queue of its own, named ``<flow>__<step>``, instead of one for all of them. ``storage`` holds for
     every map that does not set its own: "tasks" or "ranges" (docs/ranges.md). ``nan``: what NaN in a
-    result, or in the run's input, is: "error" or "null". ``former_slugs=True`` lets slugs
-    begin or end with an underscore or have two in a row, for a flow that a database has from before this was
-    refused. Raises FlowDefinitionError.
+    result, or in the run's input, is: "error" or "null". ``limit``, ``rate`` and ``burst`` hold for all
+    items of the flow together (docs/limits.md). ``former_slugs=True`` lets slugs begin or end with an
+    underscore or have two in a row, for a flow that a database has from before this was refused. Raises
+    FlowDefinitionError.
     """
 
     def __init__(
@@ -61,6 +62,8 @@ class Flow:
         known = ("queues", "former_slugs", *option_names(FLOW))
         validation.check_unknown([name for name in options if name not in known], known, where)
         self.options: Mapping[str, int] = MappingProxyType(validation.check_options(options, where))
+        self.limits = limits.check_limits(options, where)
+        """Limits of the flow as a whole, by the parameters of ``pgflow.define_limit``."""
         self._steps = Steps(
             self.slug,
             self.queues,

@@ -26,15 +26,15 @@ class OptionSpec:
 
     ``kinds`` are where it may be given: ``flow``, ``step``, ``array``, ``map``. ``group`` says what becomes
     of it: *integers* are passed to ``add_step`` (``create_flow``), *policy* goes to ``set_step_policy``,
-    *conditions* and *graph* have code of their own; *values* stay in Python. What has a
-    ``minimum`` is an integer, and is checked as one; what has ``choices`` is one of these texts. ``columns``
-    are the SQL parameters that it becomes, each with its key in the shape's ``options``. The rest is for
-    people.
+    *limits* to ``define_limit``, *conditions* and *graph* have code of their own; *values* stay in Python.
+    What has a ``minimum`` is an integer, and is checked as one; what has ``choices`` is one of these texts.
+    ``columns`` are the SQL parameters that it becomes, each with its key in the shape's ``options``. The rest
+    is for people.
     """
 
     name: str
     kinds: tuple[str, ...]
-    group: Literal["integers", "policy", "conditions", "graph", "values"]
+    group: Literal["integers", "policy", "limits", "conditions", "graph", "values"]
     takes: str
     default: str
     help: str
@@ -167,6 +167,36 @@ OPTIONS: Final = (
         "`True`",
         "whether a map over a map waits for all of its items, or begins with the first that are done",
         columns={"barrier": "barrier"},
+    ),
+    OptionSpec(
+        "limit",
+        (FLOW, *ANY_STEP),
+        "limits",
+        "at least 1",
+        "none",
+        "how many items all workers together may hold at once ([limits.md](limits.md)); that of a flow "
+        "is for the flow as a whole",
+        1,
+        {"at_once": "limit"},
+    ),
+    OptionSpec(
+        "rate",
+        (FLOW, *ANY_STEP),
+        "limits",
+        '`"100/s"`, `"30/min"`, `"1000/h"`',
+        "none",
+        "how many items may be handed to all workers together in such a time",
+        columns={"rate": "rate"},
+    ),
+    OptionSpec(
+        "burst",
+        (FLOW, *ANY_STEP),
+        "limits",
+        "at least 1",
+        "a tenth of a second's",
+        "how many of a rate may be handed out at one moment",
+        1,
+        {"burst": "burst"},
     ),
     OptionSpec(
         "nan",

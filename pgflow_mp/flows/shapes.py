@@ -19,8 +19,8 @@ def shape(flow: Flow) -> dict[str, Any]:
     result: dict[str, Any] = {
         "steps": [_step_shape(step, storages.get(step.slug)) for step in flow.steps.values()]
     }
-    if flow.options:
-        result["options"] = {KEYS[name]: value for name, value in flow.options.items()}
+    if options := {**flow.options, **flow.limits}:
+        result["options"] = {KEYS[name]: value for name, value in options.items()}
     return result
 
 
@@ -53,6 +53,11 @@ def to_sql(flow: Flow, *, whole: bool = False) -> str:
             arguments = [_text(flow.slug), _text(step.slug)]
             arguments += [f"{name} => {_literal(value)}" for name, value in policy.items()]
             statements.append(f"SELECT pgflow.set_step_policy({', '.join(arguments)});")
+    for names, limits in (((), flow.limits), *(((step.slug,), step.limits) for step in flow.steps.values())):
+        if limits:
+            arguments = [_text(flow.slug), *map(_text, names)]
+            arguments += [f"{name} => {_literal(value)}" for name, value in limits.items()]
+            statements.append(f"SELECT pgflow.define_limit({', '.join(arguments)});")
     return "\n".join(statements) + "\n"
 
 
@@ -66,7 +71,7 @@ def _step_shape(step: StepDefinition, storage: Storage | None) -> dict[str, Any]
         "requiredInputPattern": _pattern(step.when),
         "forbiddenInputPattern": _pattern(step.unless),
     }
-    options = {**step.options, **_policy(step, storage)}
+    options = {**step.options, **_policy(step, storage), **step.limits}
     if options:
         result["options"] = {KEYS[name]: value for name, value in options.items()}
     return result

@@ -10,7 +10,7 @@ from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypedDict, cast
 
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
-from pgflow_mp.flows import on_start, storage, validation
+from pgflow_mp.flows import limits, on_start, storage, validation
 from pgflow_mp.flows.binding import Argument, StepFacts, bind
 from pgflow_mp.flows.checks import check_annotations, check_nulls
 from pgflow_mp.flows.options import Nan, Storage
@@ -26,6 +26,9 @@ class _Options(TypedDict, total=False):
     base_delay: int | None
     timeout: int | None
     nan: Nan | None
+    limit: int | None
+    rate: str | float | None
+    burst: int | None
 
 
 class FlowOptions(_Options, total=False):
@@ -67,6 +70,7 @@ class StepDefinition:
     ``policy`` is a map's failure policy and its ``batch``, by the names of their SQL columns. ``storage`` is
     how the map asks to be stored, by itself or by its flow; None where neither says it. ``barrier``: it waits
     for all of its parent. ``nan``: what NaN in a result is. ``arguments`` say what the handler gets.
+    ``limits`` are by the parameters of define_limit.
     """
 
     slug: str
@@ -75,6 +79,7 @@ class StepDefinition:
     dependencies: tuple[str, ...]
     options: Mapping[str, int]
     policy: Mapping[str, int | float]
+    limits: Mapping[str, int | float]
     storage: Storage | None
     barrier: bool
     nan: Nan
@@ -173,6 +178,7 @@ def build_step(
         dependencies=parents,
         options=MappingProxyType(validation.check_options(options, where)),
         policy=MappingProxyType(policy),
+        limits=limits.check_limits(options, where),
         storage=stored or (steps.storage if kind == "map" else None),
         barrier=barrier,
         nan=nan,

@@ -40,6 +40,9 @@ _OTHER_NAMES: Final = {  # what people who know pgflow or another task queue typ
     "ifNot": "unless",
     "if_not": "unless",
     "array": "over",
+    "concurrency": "limit",
+    "max_concurrency": "limit",
+    "rate_limit": "rate",
     "retries": "max_attempts",
     "max_retries": "max_attempts",
     "name": "slug",
@@ -201,11 +204,11 @@ def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> N
     name = names[0]
     import difflib
 
+    owners = [f"{kind}s" for spec in OPTIONS if spec.name == name for kind in spec.kinds if kind != FLOW]
     close = difflib.get_close_matches(name, allowed, 1)
     guess = _OTHER_NAMES.get(name) or (close[0] if close else None)
-    hint = f"Did you mean {guess!r}? " if guess in allowed else ""
-    owners = [f"{kind}s" for spec in OPTIONS if spec.name == name for kind in spec.kinds if kind != FLOW]
-    hint = f"It is an option of {' and '.join(owners)}. " if owners and not hint else hint
+    hint = f"Did you mean {guess!r}? " if guess in allowed and not owners else ""
+    hint = f"It is an option of {' and '.join(owners)}. " if owners else hint
     raise FlowDefinitionError(
         f"{where} has no option '{name}'", hint=f"{hint}Options are {', '.join(allowed)}."
     )

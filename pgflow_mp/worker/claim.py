@@ -200,6 +200,7 @@ class Claimer(DatabaseThread):
                 known=[page.page_id for page in request.pages],
                 sparing=sparing,
                 but_steps=self._strangers.of(flow),
+                usable=request.usable,
             )
             is_made = True
             work = self._strangers.hand_back(conn, flow, worker_id, work)
@@ -250,6 +251,7 @@ class Claimer(DatabaseThread):
                 ranges.batches,
                 ranges.pages,
                 ranges.pageless,
+                work.limited,
             )
         )
 

@@ -263,6 +263,10 @@ class Dispatcher:
         """The flow whose turn it is."""
         return next((flow for flow in self._turn if any(batch.waiting for batch in self._queues[flow])), None)
 
+    def idle(self, lanes: int) -> int:
+        """How many of the lanes have nothing to do and nothing that waits for them."""
+        return max(0, lanes - len({flight.lane for flight in self.flights.values()}) - self.waiting())
+
     def is_starving(self, lanes: int) -> bool:
         """Whether one of the lanes has nothing to do and nothing waits for it."""
         flights = self.flights

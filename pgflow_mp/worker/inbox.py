@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pgflow_mp.db.claiming import Refused
 from pgflow_mp.db.engine import Settled, StepProgress
-from pgflow_mp.db.item_ranges import ElementPage
+from pgflow_mp.db.item_ranges import ElementPage, Limited
 from pgflow_mp.observe.observer import Level
 from pgflow_mp.worker.batches import Batch
 from pgflow_mp.worker.planner import ClaimRequest
@@ -22,7 +22,7 @@ class Claimed:
     ``condemned`` are tasks that are to be failed without being run.
     ``refused`` are tasks that were claimed, too, and that have no input.
     ``ranges`` are leases of items of maps in ranges, ``pages`` those that were read for them. Of the items of
-    ``pageless`` ones the elements are nowhere.
+    ``pageless`` ones the elements are nowhere. ``limited``: limits of the flow left some of it to later.
     """
 
     flow: str
@@ -36,6 +36,7 @@ class Claimed:
     ranges: Sequence[RangeBatch] = ()
     pages: Sequence[ElementPage] = ()
     pageless: Sequence[RangeBatch] = ()
+    limited: Limited | None = None
 
 
 @dataclass(frozen=True, slots=True)

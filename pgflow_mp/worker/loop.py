@@ -100,7 +100,7 @@ class Loop:
         if starving or self.dispatcher.run_emptied:
             self.dispatcher.run_emptied = False
             self.settler.flush()  # what is recorded may make the next work
-        return GLANCE if starving and self.executor.relieve(DEEPEST) else TICK
+        return self.supply.rest(GLANCE if starving and self.executor.relieve(DEEPEST) else TICK)
 
     def take_events(self, timeout: float) -> None:
         """Handle what has happened; waits up to ``timeout`` seconds for the first event."""

@@ -27,6 +27,8 @@ _RAMP: Final = 4  # a claim is at most this many times the largest one before it
 _RAMP_ITEMS: Final = 16  # ... of items in ranges, which are handed back at no cost
 _DOUBT: Final = (0.01, 0.1)  # seconds, shortest and longest, for which empty hints have no hint heeded
 _FORGET: Final = 10.0  # seconds after which an empty hint is forgotten
+_AT_ONCE: Final = 0.05  # seconds of work of a flow with limits that a lane may hold
+_LIMITED: Final = 5.0  # seconds for which a flow is taken for one whose limits matter
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Load:
     lane (None: unknown). ``lane_seconds``: until the lanes are through with what they hold, summed up,
     each one counted up to the horizon. ``held``: tasks without an outcome, of all flows, ``held_items`` of
     maps in ranges, and ``held_bytes`` of input that they keep in memory. ``batch``: items that a handler
-    takes at once, of late (0: one by one).
+    takes at once, of late (0: one by one). ``idle``: lanes that have nothing and for which nothing waits.
     """
 
     lanes: int
@@ -49,6 +51,7 @@ class Load:
     held_bytes: int = 0
     held_items: int = 0
     batch: int = 0
+    idle: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,8 @@ class _Place:
     announced: bool = False
     hinted: bool = False
     followed: bool = False  # the claim under way was made on a hint
+    limited_until: float = 0.0
+    rated: bool = False  # it is a rate that lets no more through before ``due``
 
 
 class ClaimPlanner:
@@ -106,6 +111,8 @@ class ClaimPlanner:
         hinted = place.hinted and now >= self._doubt_until
         if now < place.due and not place.announced and not hinted:
             return 0, 0
+        if now < place.limited_until and not self.usable(queue, load):
+            return 0, 0
         tasks, items = max(0, self._most(place, load)), max(0, self._most_items(place, load))
         if load.item_seconds is None:
             first = self._batch_size or max(self._first, load.batch * load.lanes)
@@ -120,6 +127,29 @@ class ClaimPlanner:
         if load.batch and self._batch_size is None:
             quantity = math.ceil(quantity / load.batch) * load.batch
         return min(quantity, tasks), min(quantity, items)
+
+    def usable(self, queue: str, load: Load) -> int:
+        """Items that the lanes could begin with at this moment, or in the next one if they are short.
+
+        What is held of a flow with limits, others could work on.
+        """
+        idle = load.idle * max(1, load.batch)
+        if not load.item_seconds or load.waiting_seconds is None:
+            return idle
+        short = load.lanes * _AT_ONCE - load.waiting_seconds - load.lane_seconds
+        return max(idle, int(short / load.item_seconds))
+
+    def limited(self, queue: str, seconds: float | None, now: float) -> None:
+        """The claim that came back last was cut by limits; their rate lets more through after ``seconds``."""
+        place = self._queues[queue]
+        place.limited_until = now + _LIMITED
+        if seconds is not None:
+            place.rated, place.pause, place.due = True, 0.0, now + seconds
+
+    def next_claim(self, now: float) -> float | None:
+        """In how many seconds a rate lets more through; None where none is waited for."""
+        waits = [place.due - now for place in self._queues.values() if place.rated and place.due > now]
+        return min(waits, default=None)
 
     def _most_items(self, place: _Place, load: Load) -> int:
         if load.waiting and load.held_bytes > MOST_HELD_BYTES:
@@ -145,7 +175,7 @@ class ClaimPlanner:
         """A claim is on its way: it may not see what is announced from now on."""
         place = self._queues[queue]
         place.followed = place.hinted and not place.announced
-        place.announced = place.hinted = False
+        place.announced = place.hinted = place.rated = False
 
     def claimed(
         self,
@@ -209,7 +239,8 @@ class ClaimPlanner:
     def dry(self, queue: str) -> bool:
         """Whether the last claim found less than it asked for, and nothing credible was said since."""
         place = self._queues[queue]
-        return place.pause > 0 and not place.announced and not (place.hinted and not self._doubt)
+        hinted = place.hinted and not self._doubt
+        return place.pause > 0 and not place.announced and not hinted and not place.rated
 
     def pause(self, queue: str) -> float:
         """The present pause between claims from a queue that has nothing, in seconds."""
@@ -220,7 +251,8 @@ class ClaimPlanner:
 class ClaimRequest:
     """A claim that the main loop wants, from the queue that ``worker_id`` is registered for.
 
-    Of ``quantity`` tasks and ``items`` of maps in ranges, whose ``pages`` we have.
+    Of ``quantity`` tasks and ``items`` of maps in ranges, whose ``pages`` we have; where the flow has limits,
+    of no more than are ``usable`` at once.
     """
 
     flow: str
@@ -229,3 +261,4 @@ class ClaimRequest:
     quantity: int
     items: int = 0
     pages: tuple[ElementPage, ...] = ()
+    usable: int | None = None

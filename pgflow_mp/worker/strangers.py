@@ -55,4 +55,5 @@ class Strangers:
             [task for task in work.tasks if task.step_slug in known],
             [page for page in work.pages if page.step_slug in known],
             [lease for lease in work.leases if lease.step_slug in known],
+            work.limited,
         )

@@ -72,11 +72,13 @@ class Supply:
                 held_bytes=dispatcher.held_bytes(),
                 held_items=held_items,
                 batch=dispatcher.times.recent_batch(flow),
+                idle=dispatcher.idle(self._executor.capacity),
             )
             tasks, items = planner.quantities(queue, load, now)
             if tasks or items:
                 worker_id, pages = self._identities.of(queue), self._pages.known(flow)
-                self._claiming = ClaimRequest(flow, queue, worker_id, tasks, items, pages)
+                usable = planner.usable(queue, load)
+                self._claiming = ClaimRequest(flow, queue, worker_id, tasks, items, pages, usable)
                 planner.asked(queue)
                 self._claimer.request(self._claiming)
                 return
@@ -114,7 +116,10 @@ class Supply:
             len({(batch.run, batch.step) for batch in event.ranges}),
         )
         asked = event.asked.quantity
-        self._planner.claimed(event.queue, asked, got, size, event.seconds, time.monotonic(), ranges)
+        now = time.monotonic()
+        self._planner.claimed(event.queue, asked, got, size, event.seconds, now, ranges)
+        if event.limited is not None:
+            self._planner.limited(event.queue, event.limited.seconds, now)
 
     def keep_pages(self, event: inbox.Claimed) -> None:
         """Keep the pages that a claim has read or needed, and those of what is held."""
@@ -141,6 +146,11 @@ class Supply:
             self._planner.hint(queue, time.monotonic())
 
     # -- state -------------------------------------------------------------------------------------
+
+    def rest(self, longest: float) -> float:
+        """Seconds, at most ``longest``, until there is something to claim by the rate of a flow."""
+        seconds = None if self._claiming is not None else self._planner.next_claim(time.monotonic())
+        return longest if seconds is None else min(longest, seconds)
 
     @property
     def dry(self) -> bool:

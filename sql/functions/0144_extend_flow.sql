@@ -214,6 +214,10 @@ begin
     )),
     true
   );
+  perform pgflow.define_limit(p_flow_slug, e.value ->> 'slug', l.at_once, l.rate, l.burst)
+  from jsonb_array_elements(p_shape -> 'steps') e
+  cross join lateral pgflow._limit_in(e.value) l
+  where e.value ->> 'slug' = any (p_added);
 
   update pgflow.steps s
   set required_input_pattern = c.required,

@@ -24,6 +24,18 @@ as $$
   select nullif(concat_ws(' or ', failures::text, trim_scale(share * 100) || ' %'), '');
 $$;
 
+-- What the code has said of the limit of a flow, or of a step of it, by the keys of the shape.
+create or replace function pgflow._coded_limit(p_flow_slug text, p_step_slug text)
+returns jsonb
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+  select jsonb_build_object('limit', l.coded_at_once, 'rate', l.coded_rate, 'burst', l.coded_burst)
+  from pgflow.limits l
+  where l.flow_slug = p_flow_slug and l.step_slug = coalesce(p_step_slug, '');
+$$;
+
 -- What each option is and should be, as people read it; null is not set. A step whose slug is null stands
 -- for the flow, whose defaults are those of create_flow. A storage that the code does not ask for stays.
 create or replace function pgflow._compare_flow_options(p_flow_slug text, p_shape jsonb)
@@ -37,6 +49,7 @@ as $$
     select null::text as step_slug, -1 as step_index, f.opt_max_attempts as attempts, f.opt_base_delay as delay,
       f.opt_timeout as timeout, null::int as start, null::text as tolerate, null::int as alike,
       null::text as storage, null::int as batch, null::text as barrier, false as is_map,
+      pgflow._coded_limit(f.flow_slug, null) as coded,
       '{"maxAttempts": 3, "baseDelay": 5, "timeout": 60}' || pgflow._set_options(p_shape) as options
     from pgflow.flows f
     where f.flow_slug = p_flow_slug
@@ -45,6 +58,7 @@ as $$
       s.opt_timeout, s.opt_start_delay, pgflow._tolerance_text(p.tolerated_failures, p.tolerated_share),
       p.stop_after_alike, case when s.step_type = 'map' then coalesce(p.storage, 'tasks') end, p.batch,
       case when s.step_type = 'map' then coalesce(p.barrier, true)::text end, s.step_type = 'map',
+      pgflow._coded_limit(s.flow_slug, s.step_slug),
       pgflow._set_options(e.value)
     from pgflow.steps s
     join jsonb_array_elements(p_shape -> 'steps') e on e.value ->> 'slug' = s.step_slug
@@ -63,7 +77,10 @@ as $$
       (6, 'stop_after_alike', c.alike::text, c.options ->> 'stopAfterAlike'),
       (7, 'storage', c.storage, coalesce(c.options ->> 'storage', c.storage)),
       (8, 'batch', c.batch::text, c.options ->> 'batch'),
-      (9, 'barrier', c.barrier, coalesce(c.options ->> 'barrier', case when c.is_map then 'true' end))
+      (9, 'barrier', c.barrier, coalesce(c.options ->> 'barrier', case when c.is_map then 'true' end)),
+      (10, 'limit', c.coded ->> 'limit', c.options ->> 'limit'),
+      (11, 'rate', (c.coded ->> 'rate')::float8 || '/s', (c.options ->> 'rate')::float8 || '/s'),
+      (12, 'burst', c.coded ->> 'burst', c.options ->> 'burst')
   ) v (place, option, was, wanted)
   order by c.step_index, v.place;
 $$;
@@ -128,6 +145,7 @@ begin
   from pgflow.step_policies p
   where p.flow_slug = apply_flow_options.flow_slug;
   perform pgflow._set_policies_from_shape(apply_flow_options.flow_slug, shape, false);
+  perform pgflow._define_limits_from_shape(apply_flow_options.flow_slug, shape);
   return v_changes;
 end;
 $$;

@@ -31,6 +31,9 @@ as $$
 #variable_conflict use_column
 declare
   v_mode text;
+  v_ids bigint[];
+  v_is_limited boolean;
+  v_part record;
 begin
   select f.queue_mode into v_mode from pgflow.flows f where f.flow_slug = start_tasks.flow_slug;
   if not found then
@@ -62,13 +65,18 @@ begin
             hint = 'Poll the queue recorded for this step and pass its exact canonical name and spelling.';
   end if;
 
+  v_ids := pgflow._without_paused(start_tasks.flow_slug, start_tasks.queue_name, start_tasks.msg_ids);
+  v_is_limited := pgflow._is_limited(start_tasks.flow_slug);
+  if v_is_limited then
+    select w.kept into v_ids
+    from pgflow._open_rooms(start_tasks.flow_slug, start_tasks.queue_name, null) o
+    cross join lateral pgflow._within_rooms(start_tasks.queue_name, v_ids, o.steps, o.rooms) w;
+  end if;
   return query
   with claimed as materialized (
     select c.*
     from pgflow._claim(
-      start_tasks.flow_slug,
-      pgflow._without_paused(start_tasks.flow_slug, start_tasks.queue_name, start_tasks.msg_ids),
-      start_tasks.worker_id, start_tasks.queue_name, start_tasks.step_slug
+      start_tasks.flow_slug, v_ids, start_tasks.worker_id, start_tasks.queue_name, start_tasks.step_slug
     ) c
   ), leased as materialized (
     select count(v.msg_id)::int as updated, coalesce(max(a.n), 0)::int as claimed
@@ -81,6 +89,11 @@ begin
   from leased l
   cross join claimed c
   where pgflow._all_leased(l.updated, l.claimed);
+  if v_is_limited then
+    select * into v_part
+    from pgflow._note_tasks(start_tasks.flow_slug, start_tasks.queue_name, start_tasks.worker_id, v_ids);
+    perform pgflow._use_rooms(start_tasks.flow_slug, v_part.steps, v_part.counts);
+  end if;
 end;
 $$;
 

@@ -27,6 +27,17 @@ begin
   perform pgflow._require_flow(function_name, _claim_next.flow_slug);
   select q.queue_name, q.step_slug into v_queue, v_step
   from pgflow._served_queue(_claim_next.flow_slug, _claim_next.worker_id) q;
+  if pgflow._is_limited(_claim_next.flow_slug) then
+    return query
+    select c.run_id, c.step_slug, c.task_index, c.msg_id, c.attempt, c.input, c.flow_input, c.timeout, c.deaths
+    from pgflow._claim_within_limits(
+      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, 0, null, lease_seconds, null, null,
+      case when not without_input then pgflow._claim_bytes() end, without_input
+    ) c
+    where c.run_id is not null
+    order by c.msg_id;
+    return;
+  end if;
   return query
   select c.*
   from pgflow._claim(

@@ -2,8 +2,8 @@
 
 -- Leases up to so many items from the flow's maps in ranges, or of one step, from 64 of them at most: those of the runs
 -- with the highest priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
--- passed over; only where nothing else of that priority is to be had they are waited for, one at a time and with
--- nothing leased yet, so that no two wait for each other. A worker that promised no signs of life, or was taken for
+-- passed over; only where nothing else of that priority is to be had a patient caller waits for them, one at a time and
+-- with nothing leased yet, so that no two wait for each other. A worker that promised no signs of life, or was taken for
 -- dead, gets nothing, and nobody anything of what is paused. Answers the ranges, and before them the pages that they
 -- lie in but for those in known.
 create or replace function pgflow._claim_ranges(
@@ -12,7 +12,8 @@ create or replace function pgflow._claim_ranges(
   worker_id uuid,
   items int,
   known bigint[],
-  but_steps text[] default null
+  but_steps text[] default null,
+  is_patient boolean default true
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -103,7 +104,7 @@ begin
       from pgflow._lease_from_map(
         _claim_ranges.flow_slug, v_locked_runs[i], v_locked_steps[i], null, _claim_ranges.worker_id,
         1 + (v_left - 1) / (v_maps - i + 1),
-        cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms',
+        is_patient and cardinality(v_ranges) = 0 and clock_timestamp() < v_begun_at + interval '500 ms',
         v_ranges, v_sources, v_left, v_bytes
       ) l;
     end loop;
@@ -136,15 +137,17 @@ end;
 $$;
 
 -- Claims up to qty tasks, as claim_tasks does, and up to so many items in ranges; nothing of but_steps, which the
--- worker does not know. See the type claimed_work.
+-- worker does not know. usable: how many items it could work on at this moment, for flows with limits, of which it gets
+-- no more (_open_rooms); a last row without a run tells of them (_claim_within_limits). See the type claimed_work.
 create or replace function pgflow.claim_work(
   flow_slug text,
   worker_id uuid,
   qty int,
   items int,
-  known bigint[] default '{}',
-  lease_seconds int default null,
-  but_steps text[] default null
+  known bigint[],
+  lease_seconds int,
+  but_steps text[],
+  usable int
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -163,6 +166,16 @@ begin
   perform pgflow._require_flow('claim_work', claim_work.flow_slug);
   select q.queue_name, q.step_slug into v_queue, v_step
   from pgflow._served_queue(claim_work.flow_slug, claim_work.worker_id) q;
+  if pgflow._is_limited(claim_work.flow_slug) then
+    return query
+    select c.*
+    from pgflow._claim_within_limits(
+      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, claim_work.items, known, lease_seconds,
+      but_steps, usable, pgflow._claim_bytes(), false
+    ) c;
+    return;
+  end if;
+
   return query
   select c.run_id, c.step_slug, c.task_index, null::int, c.msg_id, c.attempt, c.input, c.flow_input, c.timeout,
     c.deaths
@@ -187,6 +200,33 @@ begin
       claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known, but_steps
     ) c;
   end if;
+end;
+$$;
+
+-- The same for who does not tell what it could work on, such as workers of before.
+create or replace function pgflow.claim_work(
+  flow_slug text,
+  worker_id uuid,
+  qty int,
+  items int,
+  known bigint[] default '{}',
+  lease_seconds int default null,
+  but_steps text[] default null
+)
+returns setof pgflow.claimed_work
+language plpgsql
+security definer
+rows 100
+set search_path = pg_catalog, pg_temp
+set jit = off
+as $$
+begin
+  return query
+  select c.*
+  from pgflow.claim_work(
+    claim_work.flow_slug, claim_work.worker_id, qty, claim_work.items, known, lease_seconds, but_steps, null
+  ) c
+  where c.run_id is not null;
 end;
 $$;
 

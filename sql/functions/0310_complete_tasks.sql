@@ -147,6 +147,7 @@ begin
     perform pgflow._count_done(
       v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, cardinality(v_done), outputs[1]
     );
+    perform pgflow._tell_of_room(v_flow_slug);
   end if;
 
   return pgflow._settled(complete_tasks.run_id, complete_tasks.step_slug, task_indexes, v_done);

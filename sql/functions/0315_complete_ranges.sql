@@ -147,6 +147,7 @@ begin
     perform pgflow._count_done(
       v_map.flow_slug, complete_ranges.run_id, complete_ranges.step_slug, v_done, null
     );
+    perform pgflow._tell_of_room(v_map.flow_slug);
   end if;
   return (
     select row(v_done, v_rejected, ss.status, r.status)::pgflow.settled_tasks

@@ -220,6 +220,7 @@ begin
     elsif v_failed > 0 then
       perform pgflow._count_failed(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_failed, v_error);
     end if;
+    perform pgflow._tell_of_room(v_flow_slug);
   end if;
 
   return pgflow._settled(fail_tasks.run_id, fail_tasks.step_slug, task_indexes, v_done);

@@ -21,7 +21,7 @@ declare
     'run_failures', 'run_tallies', 'output_page', 'finished_items', 'failure_lines', 'failed_items', 'list_pauses',
     'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity',
     'run_events',
-    'flow_settings',
+    'flow_settings', 'list_limits',
     'schedules', 'schedule_input', 'schedule_times',
     'worker_processes', 'item_times', 'slowest_items', 'run_spans'
   ];
@@ -41,7 +41,7 @@ begin
     v_names := v_names || array[
       'cancel_run', 'retry_failed_tasks', 'retry_items', 'add_new_steps', 'prune_runs', 'remove_run',
       'installation_id', 'known_artifact_stores', 'gone_runs', 'pause_flow', 'resume_flow', 'pause_run', 'resume_run',
-      'drain_workers'
+      'drain_workers', 'set_limit', 'reset_limit'
     ];
   end if;
   if access = 'worker' then
@@ -193,7 +193,11 @@ begin
         ('item_times', 'run_progress'),
         ('slowest_items', 'run_progress'),
         ('run_spans', 'run_progress'),
-        ('report_worker', 'claim_tasks')
+        ('report_worker', 'claim_tasks'),
+        ('list_limits', 'run_results'),
+        ('set_limit', 'cancel_run'),
+        ('reset_limit', 'cancel_run'),
+        ('claim_work', 'claim_work') -- that with what could be worked on
     ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier

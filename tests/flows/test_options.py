@@ -53,6 +53,8 @@ def test_every_option_that_the_database_keeps_reaches_it(tx: psycopg.Connection[
         "where flow_slug = 'kept' and step_slug = 'items'"
     )
     assert tx.execute(query).fetchone() == (*(7,) * 7, "ranges", False)
+    query = "select at_once, rate, burst from pgflow.limits where (flow_slug, step_slug) = ('kept', 'items')"
+    assert tx.execute(query).fetchone() == (7, 7.0, 7)
     shape = flow.shape()["steps"][1]["options"]
     others = {"storage": "ranges", "barrier": False}
     assert shape == {KEYS[column]: 7 for column in KEYS if column != "tolerated_share"} | others
@@ -61,6 +63,7 @@ def test_every_option_that_the_database_keeps_reaches_it(tx: psycopg.Connection[
 
 def test_the_group_of_an_integer_says_which_function_of_the_database_takes_it() -> None:
     bounded = {spec.name: spec.group for spec in OPTIONS if spec.minimum is not None}
+    assert set(bounded.values()) == {"integers", "policy", "limits"}
     assert set(MINIMUM) == {name for name, group in bounded.items() if group == "integers"}
     assert set(POLICY_MINIMUM) == {name for name, group in bounded.items() if group == "policy"} != set()
 

@@ -54,10 +54,10 @@ READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here ha
 READING |= {"known_artifact_stores", "worker_processes", "item_times", "slowest_items", "run_spans"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
-READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run"}  # nothing is paused
+READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run", "reset_limit"}  # nothing is
 READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
 READING |= {"flow_activity", "flow_settings", "tag_run"}  # each run here has the tag
-NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses"}
+NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses", "list_limits"}
 NOTHING_YET |= {"item_times", "slowest_items", "run_spans", "worker_processes"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [False], [{"runs": 0, "removed": 0, "is_done": True}]]
@@ -132,6 +132,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {}, "but_steps": None,
         "key": "k", "input_hash": b"0",
         "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
+        "usable": 5, "at_once": 3, "rate": 2.0, "burst": 1,
         "error_texts": None, "dry_run": False, "url": "/new", "containing": "e", "max_chars": 9,
         "source_run": run, "steps": ["m"], "reads_input": None,
         "since": "2020-01-01", "until": None, "tags": ["theirs"],
@@ -178,6 +179,7 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "runs": db.column("select run_id from pgflow.runs where flow_slug = 'b'"),
         "parked": db.column("select to_jsonb(p) from pgflow.parked p where run_id = %s", run),
         "stores": db.column("select url from pgflow.artifact_stores where flow_slug = 'b' order by 1"),
+        "limits": db.column("select to_jsonb(l) from pgflow.limits l where flow_slug = 'b'"),
         "pauses": db.column("select to_jsonb(p) from pgflow.pauses p where flow_slug = 'b'"),
         "tags": db.column("select tag from pgflow.run_tags where run_id = %s", run),
         "schedules": db.column("select to_jsonb(s) from pgflow.schedules s where flow_slug = 'b'"),

@@ -61,14 +61,24 @@ def stored(db: Db) -> list[Any]:
             " where batch > 0 or num_nonnulls(tolerated_failures, tolerated_share) > 0"
             " order by 1"
         ),
+        db.rows("select step_slug, at_once, rate, burst, is_set from pgflow.limits order by 1"),
     ]
 
 
 PLAIN = shape()
 FULL = shape(
-    {"maxAttempts": 7, "baseDelay": 2, "timeout": 90},
+    {"maxAttempts": 7, "baseDelay": 2, "timeout": 90, "limit": 9},
     {"maxAttempts": 1, "baseDelay": 4, "timeout": 20, "startDelay": 6},
-    {"timeout": 3, "toleratedShare": 0.015, "stopAfterAlike": 20, "storage": "ranges", "batch": 256},
+    {
+        "timeout": 3,
+        "toleratedShare": 0.015,
+        "stopAfterAlike": 20,
+        "storage": "ranges",
+        "batch": 256,
+        "limit": 4,
+        "rate": 0.5,
+        "burst": 2,
+    },
 )
 COUNT = shape(
     None, {"startDelay": 0, "timeout": 60}, {"toleratedFailures": 1, "storage": "tasks", "batch": 8}
@@ -96,22 +106,30 @@ def test_every_change_is_told_with_what_was_and_what_is(db: Db) -> None:
         "max_attempts is now 7, was 3",
         "base_delay is now 2 s, was 5 s",
         "timeout is now 90 s, was 60 s",
+        "limit is now 9, was not set",
         'timeout of step "m" is now 3 s, was the flow\'s',
         'tolerate of step "m" is now 1.5 %, was not set',
         'stop_after_alike of step "m" is now 20, was not set',
         'storage of step "m" is now ranges, was tasks',
         'batch of step "m" is now 256, was not set',
+        'limit of step "m" is now 4, was not set',
+        'rate of step "m" is now 0.5/s, was not set',
+        'burst of step "m" is now 2, was not set',
         'max_attempts of step "s" is now 1, was the flow\'s',
         'base_delay of step "s" is now 4 s, was the flow\'s',
         'timeout of step "s" is now 20 s, was the flow\'s',
         'start_delay of step "s" is now 6 s, was not set',
     ]
     assert applied(db, COUNT)[3:] == [
+        "limit is now not set, was 9",
         'timeout of step "m" is now the flow\'s, was 3 s',
         'tolerate of step "m" is now 1, was 1.5 %',
         'stop_after_alike of step "m" is now not set, was 20',
         'storage of step "m" is now tasks, was ranges',
         'batch of step "m" is now 8, was 256',
+        'limit of step "m" is now not set, was 4',
+        'rate of step "m" is now not set, was 0.5/s',
+        'burst of step "m" is now not set, was 2',
         'max_attempts of step "s" is now the flow\'s, was 1',
         'base_delay of step "s" is now the flow\'s, was 4 s',
         'timeout of step "s" is now 60 s, was 20 s',
@@ -144,7 +162,7 @@ def test_nothing_is_applied_to_a_flow_of_another_shape(db: Db) -> None:
 def test_nothing_is_applied_to_a_flow_that_is_not_there(db: Db) -> None:
     assert applied(db, FULL) == []
     assert applied(db, Jsonb({"steps": []})) == []
-    assert stored(db) == [[], [], []]
+    assert stored(db) == [[], [], [], []]
 
 
 def test_other_flows_stay_as_they_are(db: Db) -> None:

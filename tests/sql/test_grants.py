@@ -28,6 +28,7 @@ LATER = (
     "pgflow.failure_lines(uuid, text, int, int, text)",
     "pgflow.failed_items(uuid, text, int, int, int, bigint)",
     "pgflow.list_pauses()",
+    "pgflow.list_limits(text)",
 )
 """Functions that were added to an access."""
 
