@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import secrets
 import sys
 from datetime import datetime
 from typing import IO, Any, Final, NamedTuple
@@ -121,6 +122,23 @@ def _made(where: str) -> tuple[Any, IO[str] | None]:
     return provider, file
 
 
+class _Ids:
+    """What the SDK asks for ids (its IdGenerator): those that are wanted, else random ones."""
+
+    trace: int | None = None
+    span: int | None = None
+
+    def generate_trace_id(self) -> int:
+        return self.trace or secrets.randbits(128) or 1
+
+    def generate_span_id(self) -> int:
+        return self.span or secrets.randbits(64) or 1
+
+    def is_trace_id_random(self) -> bool:
+        """Whether its last 56 bits are, as W3C has it."""
+        return True
+
+
 class RunTracer:
     """Makes spans. Raises ConfigError where they cannot go there. Threads: its owner's."""
 
@@ -132,21 +150,7 @@ class RunTracer:
         self._provider = provider
         self._worker = worker
         self._tracer = provider.get_tracer("pgflow_mp")
-        from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
-
-        class Ids(RandomIdGenerator):
-            """The ids that are asked for, else random ones."""
-
-            trace: int | None = None
-            span: int | None = None
-
-            def generate_trace_id(self) -> int:
-                return self.trace or super().generate_trace_id()
-
-            def generate_span_id(self) -> int:
-                return self.span or super().generate_span_id()
-
-        self._ids = self._tracer.id_generator = Ids()
+        self._ids = self._tracer.id_generator = _Ids()
 
     def ran(self, work: LaneWork) -> None:
         """What a lane did."""
