@@ -36,6 +36,8 @@ from pgflow_mp.errors import (
 
 if TYPE_CHECKING:
     from pgflow_mp.client import Client
+    from pgflow_mp.client.job_retries import Exponential, Fixed
+    from pgflow_mp.client.queue_worker import QueueWorker
     from pgflow_mp.flows.context import Context
     from pgflow_mp.flows.failures import Failed
     from pgflow_mp.flows.finished_item import FinishedItem
@@ -53,8 +55,10 @@ __all__ = [
     "Context",
     "DatabaseError",
     "DatabaseUnavailable",
+    "Exponential",
     "Failed",
     "FinishedItem",
+    "Fixed",
     "Flow",
     "FlowDefinitionError",
     "FlowNotFound",
@@ -63,6 +67,7 @@ __all__ = [
     "OnStartFailed",
     "PermanentError",
     "PgflowError",
+    "QueueWorker",
     "RunFailed",
     "RunNotFound",
     "SchemaError",
@@ -75,9 +80,12 @@ _LAZY = {
     "Artifact": "pgflow_mp.values.artifacts",
     "Client": "pgflow_mp.client",
     "Context": "pgflow_mp.flows.context",
+    "Exponential": "pgflow_mp.client.job_retries",
     "Failed": "pgflow_mp.flows.failures",
     "FinishedItem": "pgflow_mp.flows.finished_item",
+    "Fixed": "pgflow_mp.client.job_retries",
     "Flow": "pgflow_mp.flows.flow",
+    "QueueWorker": "pgflow_mp.client.queue_worker",
     "run": "pgflow_mp.runner",
 }
 

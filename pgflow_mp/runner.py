@@ -9,37 +9,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import psycopg
 
 from pgflow_mp.client import adopting, feeding_items, keyed_runs
+from pgflow_mp.client.endings_of_runs import summary_of, unfinished
+from pgflow_mp.client.placing import place_flow
 from pgflow_mp.client.reuse import reuse_of
+from pgflow_mp.client.showing import showing
 from pgflow_mp.client.state import open_state
 from pgflow_mp.client.typed_outputs import whole_output
 from pgflow_mp.db import engine, loads, schema
 from pgflow_mp.db.keeper import Keeper
-from pgflow_mp.db.reads import tasks
 from pgflow_mp.db.run_tags import check_tags
 from pgflow_mp.db.starting import start_once
-from pgflow_mp.errors import DatabaseError, InputError, RunDeleted, RunNotFound, WaitTimeout
+from pgflow_mp.errors import DatabaseError, InputError, RunNotFound
 from pgflow_mp.executors.choosing import factory
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
-from pgflow_mp.loading.finding import target_for
-from pgflow_mp.observe import grouping
 from pgflow_mp.observe.observer import Observer
-from pgflow_mp.observe.reports import FailedItem
 from pgflow_mp.observe.text import plural
-from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase, failure_of
+from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
 from pgflow_mp.worker.stats import Ending, Stats, WorkerReport
 from pgflow_mp.worker.worker import Worker
 
-FAILURES_SHOWN = 20
 _NOTHING_DONE = WorkerReport(Ending.RUN_ENDED, Stats(), 0.0, 0, None, 0, 0)
-BY_OPERATOR = "stopped by an operator (its worker was deprecated)"
 
 
 def execute(
@@ -65,7 +62,7 @@ def execute(
     wanted = str(uuid4()) if request.run_id is None else as_uuid(request.run_id)
     known = _known_status(database.dsn, wanted, flow_slug) if request.resume else None
     if known == "completed":
-        return _summary(database, wanted, flow_slug, _NOTHING_DONE)
+        return summary_of(database, wanted, flow_slug, _NOTHING_DONE)
     started = request.resume
 
     def begin(conn: engine.Connection) -> str:
@@ -99,7 +96,7 @@ def execute(
                 _drop_load(database.dsn, wanted)
         if not started:
             raise KeyboardInterrupt("interrupted before the run was started")
-        summary = _summary(database, wanted, flow_slug, report)
+        summary = summary_of(database, wanted, flow_slug, report)
         if summary.status != "started" or report.ending is not Ending.RUN_ENDED:
             return summary  # else it had failed, and was retried before we looked
 
@@ -128,47 +125,6 @@ def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
     return run.status
 
 
-def _summary(database: StateDatabase, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:
-    with Keeper(database.dsn) as keeper:
-        conn = keeper.begin()
-        known = engine.run_status(conn, run_id)
-        if known is None and report.ending is Ending.RUN_ENDED:
-            raise RunDeleted(run_id, flow_slug)
-        status = known or "started"
-        failures: list[FailedItem] = []
-        error, unmet = "", None
-        steps = engine.run_progress(conn, run_id)
-        failed = grouping.read_failures(conn, run_id, steps)  # also before we came
-        if failed.failed:
-            failures, _ = grouping.earliest(conn, run_id, FAILURES_SHOWN)
-        if status == "failed":
-            unmet = tasks.unmet_step(steps)
-            error = next((step.error_message for step in steps if step.error_message), "")
-            error = error if unmet is None else f'condition of step "{unmet}" not met'
-    return RunSummary(
-        run_id=run_id,
-        flow=flow_slug,
-        status=status,
-        interrupted=status == "started" and report.ending is not Ending.CONDITION,
-        timed_out=status == "started" and report.ending is Ending.CONDITION,
-        items=report.stats.done,
-        rate=report.rate,
-        wall=report.wall,
-        utilisation=report.utilisation,
-        lanes=report.lanes,
-        late=report.stats.late,
-        retried=report.stats.retried,
-        crashed=report.stats.crashed,
-        failures=failures,
-        failed=failed,
-        error=error,
-        unmet=unmet,
-        place=database.place,
-        data_dir=database.data_dir,
-        by_operator=status == "started" and report.ending is Ending.DEPRECATED,
-    )
-
-
 def run(
     flow: Flow,
     input: Any,
@@ -188,6 +144,8 @@ def run(
     reuse: Sequence[str] = (),
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
+    ship: Literal["cloudpickle"] | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Any:
     """Execute ``flow`` on ``input`` with all cores and return the run's output.
@@ -202,7 +160,9 @@ def run(
     or read, as by :func:`resume`. What ``from_run``, the id of an earlier run, has finished of the steps in
     ``reuse`` is taken instead of done again, item by item where the input is the same.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
-    that makes one, or ``"inline"`` (executors/futures.py). ``settings`` are further fields of WorkerSettings,
+    that makes one, or a word (executors/choosing.py). ``ship="cloudpickle"`` sends the flow to the processes,
+    which otherwise import it: for one that is defined in a notebook or at a prompt. With ``progress`` it is
+    seen how it goes, on standard error. ``settings`` are further fields of WorkerSettings,
     such as ``preload`` and ``load_timeout``. Raises InputError, RunFailed with step, index and error of the
     first failure, WaitTimeout after ``timeout`` seconds, and KeyboardInterrupt when interrupted; the run can
     then be resumed.
@@ -219,8 +179,9 @@ def run(
     if pages is not None:
         drawn, encoded = True, None
     wanted = str(uuid4()) if drawn and run_id is None else run_id
+    target, more = place_flow(flow, ship)
     request = RunRequest(
-        target_for(flow),
+        target,
         flow.slug,
         input=encoded,
         loaded=drawn,
@@ -231,9 +192,10 @@ def run(
         tags=check_tags(tags),
         reuse=taken,
         executor=executor,
-        settings=settings,
+        settings=settings | more,
     )
-    return _run(flow, request, dsn, data_dir, observer, input if drawn else None, pages)
+    with showing(observer, flow.slug, progress=progress) as watcher:
+        return _run(flow, request, dsn, data_dir, watcher, input if drawn else None, pages)
 
 
 def resume(
@@ -248,6 +210,8 @@ def resume(
     timeout: float | None = None,
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
+    ship: Literal["cloudpickle"] | None = None,
+    progress: bool = False,
     **settings: Any,
 ) -> Any:
     """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read.
@@ -256,16 +220,18 @@ def resume(
     """
     reentry.refuse("resume()")
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
+    target, more = place_flow(flow, ship)
     request = RunRequest(
-        target_for(flow),
+        target,
         flow.slug,
         run_id=run_id,
         resume=True,
         timeout=timeout,
         executor=executor,
-        settings=settings,
+        settings=settings | more,
     )
-    return _run(flow, request, dsn, data_dir, observer)
+    with showing(observer, flow.slug, progress=progress) as watcher:
+        return _run(flow, request, dsn, data_dir, watcher)
 
 
 def _run(
@@ -289,18 +255,6 @@ def _run(
         if summary.status == "completed":
             return whole_output(database.dsn, flow, summary.run_id)
     raise unfinished(flow, summary)
-
-
-def unfinished(flow: Flow, summary: RunSummary) -> BaseException:
-    """What ``run()`` raises for a run that has not completed."""
-    if summary.status == "failed":
-        return failure_of(summary)
-    hint = f"Go on with it: resume({flow.slug}, {summary.run_id!r})"
-    if summary.timed_out:
-        text = f"Timeout waiting for run {summary.run_id} to reach status 'completed'"
-        return WaitTimeout(text, hint=hint)
-    how = BY_OPERATOR if summary.by_operator else "interrupted"
-    return KeyboardInterrupt(f"Run {summary.run_id} was {how}. {hint}")
 
 
 def _of_key(dsn: str, flow: Flow, request: RunRequest, items: Any, mode: str) -> RunRequest:

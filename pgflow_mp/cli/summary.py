@@ -168,8 +168,8 @@ def _tell_failures(screen: Console, told: Told, done: RunSummary) -> None:
 
 
 def _lines(told: Told) -> list[tuple[str, str]]:
+    from pgflow_mp.client.endings_of_runs import BY_OPERATOR
     from pgflow_mp.observe.text import duration, percent, plural, rate, size
-    from pgflow_mp.runner import BY_OPERATOR
 
     lines: list[tuple[str, str]] = []
     if (done := told.done) is not None:

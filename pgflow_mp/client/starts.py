@@ -9,6 +9,7 @@ from pgflow_mp.client import feeding_items, keyed_runs
 from pgflow_mp.client.calls import Calls, new_id
 from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.run_handles import Run
+from pgflow_mp.db import jobs
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
@@ -16,7 +17,7 @@ from pgflow_mp.values.inputs import encode_input
 
 
 class Starts(Calls):
-    """Starting runs."""
+    """Starting runs, and plain background jobs."""
 
     def start_flow(
         self,
@@ -83,3 +84,23 @@ class Starts(Calls):
                 keeper, flow, items, encoded, wanted, priority, key, taken, tags=tags
             )
             return self._handle(found.run)
+
+    def enqueue(self, queue: str, payload: Any, *, delay: float = 0) -> int:
+        """Give a :class:`QueueWorker` a job; the id of its message. The queue is made if there is none.
+
+        ``payload`` is anything that a handler could return. The job is seen after ``delay`` seconds. Raises
+        InputError for the name of a queue that belongs to a flow.
+        """
+        return self.enqueue_many(queue, [payload], delay=delay)[0]
+
+    def enqueue_many(self, queue: str, payloads: Iterable[Any], *, delay: float = 0) -> list[int]:
+        """Like :meth:`enqueue` for many jobs, all or none of them, in one round trip."""
+        reentry.refuse("enqueue()", in_handlers=False)
+        name, encoded = jobs.check_queue(queue), [encode_input(payload) for payload in payloads]
+        wait = jobs.check_delay(delay)
+
+        def send(conn: Any) -> list[int]:
+            jobs.create_queue(conn, name)
+            return jobs.send(conn, name, encoded, wait)
+
+        return self._call(send, long=True)

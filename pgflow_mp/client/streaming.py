@@ -9,15 +9,17 @@ from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mappin
 from concurrent.futures import Executor as Pool
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 import psycopg
 
 from pgflow_mp import runner
 from pgflow_mp.client import feeding_items
+from pgflow_mp.client.endings_of_runs import unfinished
 from pgflow_mp.client.finished_items import finished_items
 from pgflow_mp.client.following import Follower
+from pgflow_mp.client.placing import place_flow
 from pgflow_mp.client.state import open_state
 from pgflow_mp.db import engine, pruning, schema
 from pgflow_mp.db.keeper import Keeper, first_line
@@ -28,7 +30,6 @@ from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.results import typed_leaf
 from pgflow_mp.loading import reentry
-from pgflow_mp.loading.finding import target_for
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
@@ -59,6 +60,7 @@ def imap(
     tags: Sequence[str] = (),
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
+    ship: Literal["cloudpickle"] | None = None,
     **settings: Any,
 ) -> Generator[FinishedItem, None, None]:
     """See :meth:`pgflow_mp.Flow.imap`."""
@@ -71,8 +73,9 @@ def imap(
         )
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
     wanted = str(uuid4()) if run_id is None else runner.as_uuid(run_id)
+    target, more = place_flow(flow, ship)
     request = RunRequest(
-        target_for(flow),
+        target,
         flow.slug,
         input=encode_input(params or {}),
         loaded=True,
@@ -81,7 +84,7 @@ def imap(
         priority=priority,
         tags=check_tags(tags),
         executor=executor,
-        settings=settings,
+        settings=settings | more,
     )
     request.worker_settings(dsn or "")  # refuses what makes no sense
     return _imap(flow, items, slug, request, dsn, data_dir, observer, ordered=ordered, keep=keep)
@@ -201,14 +204,14 @@ class _Background:
         if self._error is not None:
             raise self._error
         if self._summary is not None and self._summary.status == "started":
-            raise runner.unfinished(self._flow, self._summary)
+            raise unfinished(self._flow, self._summary)
 
     def finish(self) -> None:
         """Wait for the run's end, and raise what ``run()`` would."""
         self._thread.join()
         self.check()
         if self._summary is not None and self._summary.status == "failed":
-            raise runner.unfinished(self._flow, self._summary)
+            raise unfinished(self._flow, self._summary)
 
     def cancel(self) -> None:
         """End the run, which nobody wants any more, as failed; one that has ended stays as it is."""

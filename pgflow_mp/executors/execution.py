@@ -13,11 +13,11 @@ from pgflow_mp import paths
 from pgflow_mp.executors.messages import FlowInfo, Kind, Setup, StepInfo
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.checks import return_type
-from pgflow_mp.flows.context import Context
+from pgflow_mp.flows.context import JOBS, Context
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.on_start import ProcessValues
 from pgflow_mp.flows.shapes import definition
-from pgflow_mp.loading import finding
+from pgflow_mp.loading import finding, job_functions, shipping
 from pgflow_mp.values import artifacts
 
 _WORTH_TELLING: Final = 1.0  # seconds
@@ -83,6 +83,10 @@ class Loadable(Protocol):
     def sys_path(self) -> list[str]: ...
     @property
     def main_path(self) -> str | None: ...
+    @property
+    def job(self) -> bool: ...
+    @property
+    def shipped(self) -> bytes: ...
 
 
 def flows_of(target: Loadable, *, may_be_main: bool = False) -> dict[str, Flow]:
@@ -91,6 +95,11 @@ def flows_of(target: Loadable, *, may_be_main: bool = False) -> dict[str, Flow]:
     ``may_be_main``: this process is ours, and a file may become its ``__main__`` (see ``load_flows``).
     """
     paths.extend(target.sys_path)
+    if target.shipped:
+        flow = shipping.unpack(target.shipped)
+        return {JOBS if target.job else flow.slug: flow}
+    if target.job:
+        return {JOBS: job_functions.load(target.target, target.main_path)}
     return {
         flow.slug: flow
         for place in target.target.splitlines()

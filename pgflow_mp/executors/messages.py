@@ -40,7 +40,8 @@ class Setup(Message):
     ``open_files`` the soft limit of descriptors that handlers get (None: as it is). Artifacts are kept in
     ``artifacts``, else where their flow says, else in ``artifacts_beside``, under the ``installation``'s id.
     ``code``: digests that modules must have where they are imported elsewhere (others may be any),
-    ``version`` of this package ("": any).
+    ``version`` of this package ("": any). With ``job`` the target is a function for background jobs.
+    ``shipped`` is a flow itself, in the place of a target to import (loading/shipping.py).
     """
 
     target: str
@@ -58,6 +59,8 @@ class Setup(Message):
     installation: str = "local"
     code: dict[str, str] = {}
     version: str = ""
+    job: bool = False
+    shipped: bytes = b""
 
 
 class CodeFile(Message):

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 _CACHED_INPUTS: Final = 32
 _decode: Final[Decode] = msgspec.json.Decoder().decode
+JOBS: Final = "(queue)"
+"""Stands for the flow where plain background jobs are executed, which belong to none."""
+JobTimes = tuple[int, datetime, datetime]
+"""read_ct, enqueued_at and vt of a job's message: what a job has in the place of its flow's input."""
 
 
 class Shutdown(Protocol):
@@ -186,10 +190,12 @@ class Context(msgspec.Struct, eq=False):
 
     @property
     def flow_input(self) -> Any:
-        """The run's input. Raises RunNotFound if the run is gone.
+        """The run's input. Raises RunNotFound if the run is gone, PermanentError in a job, which has none.
 
         It is decoded once per run and process: tasks of one run share it, so do not change it.
         """
+        if self.flow_slug == JOBS:
+            raise PermanentError("A background job has no flow input; its payload is all that it is given")
         return self.runtime.flow_input(self.run_id, self.raw_flow_input)
 
     @property
@@ -210,13 +216,16 @@ class Context(msgspec.Struct, eq=False):
 
     @property
     def raw_message(self) -> RawMessage:
-        """The queue row of this task, read from the database.
+        """The queue row of this task, read from the database; of a background job as its worker read it.
 
         Raises PermanentError in an item of a map in ranges, which has none: its second attempt would have
         one, as a task, so that each item would fail once.
         """
         from psycopg import sql
 
+        if self.flow_slug == JOBS and self.raw_flow_input is not None:
+            read_ct, enqueued_at, vt = msgspec.json.decode(self.raw_flow_input, type=JobTimes)
+            return RawMessage(self.msg_id, read_ct, enqueued_at, vt, _decode(self.raw_input))
         if not self.msg_id:
             raise PermanentError(
                 f"{self.step_slug}[{self.task_index}] has no message of its own in the queue; a map whose"

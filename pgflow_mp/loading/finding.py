@@ -69,9 +69,9 @@ def target_for(flow: Flow) -> Target:
         )
     for name, namespace in _namespaces(flow):
         if any(value is flow for value in namespace.values()):
-            return _target_in(flow, name, namespace)
+            return target_in(flow.slug, name, namespace)
     if flow.file is None or flow.file.startswith("<"):
-        raise _not_in_a_file(flow)
+        raise _not_in_a_file(flow.slug)
     raise FlowNotFound(
         f'Flow "{flow.slug}" is no module-level variable of {flow.file}',
         hint="Worker processes import flows: assign it at the top level of a module.",
@@ -94,17 +94,21 @@ def _namespaces(flow: Flow) -> Iterator[tuple[str, dict[str, Any]]]:
             yield str(namespace.get("__name__")), namespace
 
 
-def _target_in(flow: Flow, name: str, namespace: dict[str, Any]) -> Target:
+def target_in(slug: str, name: str, namespace: dict[str, Any]) -> Target:
+    """The target of what has this slug, or name, in a module.
+
+    Raises FlowNotFound where that is in no file.
+    """
     spec, file = namespace.get("__spec__"), namespace.get("__file__")
     if not isinstance(file, str) or not _is_there(file):
-        raise _not_in_a_file(flow)
+        raise _not_in_a_file(slug)
     if name in ("__main__", "__mp_main__"):
         if spec is not None and spec.name not in ("__main__", "__mp_main__"):  # python -m package.module
-            return Target(module=spec.name, flow=flow.slug)
-        return Target(module="__main__", file=os.path.abspath(file), flow=flow.slug)
+            return Target(module=spec.name, flow=slug)
+        return Target(module="__main__", file=os.path.abspath(file), flow=slug)
     if spec is None or name.startswith(FILE_PREFIX) or name not in sys.modules:
-        return Target(file=os.path.abspath(file), flow=flow.slug)
-    return Target(module=name, flow=flow.slug)
+        return Target(file=os.path.abspath(file), flow=slug)
+    return Target(module=name, flow=slug)
 
 
 def _is_there(file: str) -> bool:
@@ -114,11 +118,12 @@ def _is_there(file: str) -> bool:
     return os.path.isfile(file)
 
 
-def _not_in_a_file(flow: Flow) -> FlowNotFound:
+def _not_in_a_file(slug: str) -> FlowNotFound:
     return FlowNotFound(
-        f'Flow "{flow.slug}" is defined in a notebook, at a prompt or on standard input; '
+        f"'{slug}' is defined in a notebook, at a prompt or on standard input; "
         "worker processes cannot import it",
-        hint="Put the flow and its handlers into a file, for example flows.py, and import it here.",
+        hint='Say ship="cloudpickle" in Python, then it is sent to them: pip install "pgflow-mp[notebook]". '
+        "Or put the flow and its functions into a file, for example flows.py, and import it here.",
     )
 
 

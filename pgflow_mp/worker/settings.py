@@ -38,7 +38,8 @@ class WorkerSettings:
     """Everything that can be set. Times are in seconds where the name does not say otherwise.
 
     ``targets`` are texts that pgflow_mp.loading understands; ``sys_path`` are directories that loading
-    them needs besides their own, ``main_path`` the script behind a target in ``__main__``. ``flows`` limits
+    them needs besides their own, ``main_path`` the script behind a target in ``__main__``. ``shipped`` is a
+    flow itself in their place (loading/shipping.py); with ``job`` the target is a function. ``flows`` limits
     the worker to these slugs. ``workers`` is the number of lanes (None: the CPUs this process may use);
     ``batch_size`` the quantity of every claim (None: measured). After an empty claim the next one
     follows in ``poll_interval_ms``, then twice that and so on up to ``max_poll_seconds``, unless the
@@ -65,6 +66,8 @@ class WorkerSettings:
     flows: tuple[str, ...] | None = None
     sys_path: tuple[str, ...] = ()
     main_path: str | None = None
+    shipped: bytes = b""
+    job: bool = False
     workers: int | None = None
     batch_size: int | None = None
     max_poll_seconds: float = 2.0
@@ -150,7 +153,7 @@ class WorkerSettings:
     def for_handlers(self) -> dict[str, Any]:
         """What handlers see as ctx.worker_config: everything but the connection string."""
         values = dataclasses.asdict(self)
-        del values["dsn"]
+        del values["dsn"], values["shipped"], values["job"]
         values.update(workers=self.lanes, name=self.worker_name)
         return values
 

@@ -40,7 +40,7 @@ Policies = Mapping[tuple[str, str], StepPolicy]
 
 def lane_setup(settings: WorkerSettings, installation: str = "local") -> Setup:
     """What lanes are told; ``installation`` is the database's id."""
-    targets = [Target.parse(text) for text in settings.targets]
+    targets = [] if settings.shipped else [Target.parse(text) for text in settings.targets]
     paths = [path for target in targets for path in target.sys_path]
     main = settings.main_path
     if main is None and any(target.module == "__main__" for target in targets):
@@ -58,6 +58,8 @@ def lane_setup(settings: WorkerSettings, installation: str = "local") -> Setup:
         artifacts=settings.artifacts,
         artifacts_beside=settings.artifacts_beside,
         installation=installation,
+        job=settings.job,
+        shipped=settings.shipped,
     )
 
 

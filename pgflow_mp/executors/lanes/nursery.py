@@ -111,7 +111,7 @@ class Nursery:
     def _preload(self, wanted: Sequence[str]) -> Preload:
         setup = self._setup
         return Preload(
-            setup.target if PRELOAD_FLOW in wanted else "",
+            setup.target if PRELOAD_FLOW in wanted and not (setup.job or setup.shipped) else "",
             setup.flows,
             setup.sys_path,
             setup.main_path,

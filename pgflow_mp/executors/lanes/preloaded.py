@@ -21,6 +21,8 @@ class Preload(Message):
     modules: list[str]
     argv: list[str]
     lifeline: str = ""  # a pipe that ends with the parent
+    job: bool = False
+    shipped: bytes = b""
 
 
 before_fork: bool = False
