@@ -14,10 +14,11 @@ from pathlib import Path
 from pgflow_mp.client.asking import Asking
 from pgflow_mp.client.starts import Starts
 from pgflow_mp.client.steering import Steering
+from pgflow_mp.client.timetable import Timetable
 from pgflow_mp.client.waits import Waits
 
 
-class Client(Starts, Asking, Waits, Steering):
+class Client(Starts, Asking, Waits, Steering, Timetable):
     """Starts runs that workers execute, follows and steers them, and tells what there is.
 
     ``dsn``: a connection string; None looks into PGFLOW_DATABASE_URL, DATABASE_URL and the libpq environment,

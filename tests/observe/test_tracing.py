@@ -97,7 +97,7 @@ def test_the_sdk_that_a_program_has_set_up_is_used() -> None:
         "assert 20 < len(set(runs)) < 80, len(set(runs))\n"
         "assert all(span.context.trace_id == tracing.trace_id(run) for span, run in zip(found, runs))\n"
         "with trace.get_tracer('mine').start_as_current_span('x') as mine: pass\n"
-        "assert mine.context.span_id\n"
+        "assert mine.get_span_context().span_id\n"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)
 

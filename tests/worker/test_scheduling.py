@@ -14,8 +14,10 @@ import pytest
 from pg_cluster import clusters
 from worker_harness import compiled, eventually, kill, process
 
+from pgflow_mp import Client, Flow, FlowNotFound, InputError
 from pgflow_mp.db import schedules, schema, wire
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.errors import ScheduleNotFound
 from pgflow_mp.worker.heartbeat import Upkeep
 from pgflow_mp.worker.inbox import Said
 
@@ -167,3 +169,32 @@ def test_a_server_that_is_killed_and_started_again_has_each_time_once() -> None:
                 time.sleep(0.2)
                 server.start()
             eventually(lambda: count(dsn) == (60, 60), 30)
+
+
+def test_a_client_schedules_and_steers(dsn: str) -> None:
+    compiled(dsn, "naps")
+    flow = Flow("fresh").step("only", len)
+    with Client(dsn) as client:
+        made = client.schedule(
+            "naps", "0 3 * * *", [0.0], time_zone="Europe/Berlin", missed="all", priority=3
+        )
+        assert (made.name, made.is_new) == ("default", True)
+        assert "T03:00+0" in made.next[0]
+        assert client.schedule(flow, "@hourly", {"a": 1}, name="hourly", due_as="at").flow == "fresh"
+        assert [(each.flow_slug, each.name) for each in client.schedules()] == [
+            ("fresh", "hourly"),
+            ("naps", "default"),
+        ]
+        assert client.backfill("naps", "2026-01-01..2026-01-03") == (3, 0)
+        assert client.backfill("naps", "2026-01-03..2026-01-04") == (1, 1)
+        assert client.pause_schedule("fresh/hourly") is True
+        assert client.resume_schedule("fresh") is True
+        client.delete_schedule("fresh")
+        with pytest.raises(ScheduleNotFound, match="There is no schedule fresh"):
+            client.pause_schedule("fresh")
+        with pytest.raises(FlowNotFound):
+            client.schedule("nowhere", "@daily")
+        for wrong in ({"cron": "x"}, {"time_zone": "x"}, {"missed": "x"}, {"name": "a b"}, {"due_as": "x"}):
+            arguments: dict[str, Any] = {"cron": "@daily", "input": [], **wrong}
+            with pytest.raises(InputError):
+                client.schedule("naps", **arguments)
