@@ -127,6 +127,21 @@ BRIEFS: Final[dict[str, Brief]] = {
         ("pause RUN_ID", "pause my_flow --reason maintenance"), {"--reason": "why"} | _JSON | _WHERE
     ),
     "resume": Brief(("resume RUN_ID", "resume my_flow"), _JSON | _WHERE),
+    "logs": Brief(
+        ("logs RUN_ID", "logs RUN_ID --follow --json"),
+        {
+            "--step": "only of this step",
+            "--follow": "go on until the run ends",
+            "--limit": "how many failed items to show (1000)",
+        }
+        | _JSON
+        | _WHERE,
+    ),
+    "drain": Brief(
+        ("drain my_flow", "drain box7:4711 --wait --timeout 5m"),
+        {"--wait": "until they have stopped", "--timeout": "not longer than so"} | _JSON | _WHERE,
+    ),
+    "delete": Brief(("delete RUN_ID", "delete my_flow --yes"), {"--yes": "do not ask"} | _JSON | _WHERE),
     "prune": Brief(
         ("prune --keep 30d", "prune --keep 12h --flow my_flow"),
         {"--keep": "how long runs that have ended stay: 30d, 12h", "--flow": "only runs of this flow"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 _FOR_GOOD: Final = ("InputMismatch: ", "OutputError: ", "pgflow_mp.errors.PermanentError")
 """How errors begin that come again as long as the code and what it looks at stay as they are."""
+_ID: Final = re.compile(r"[0-9a-fA-F-]+")
 
 
 def resume_command(flow: str | None, run_id: str, *words: str) -> str:
@@ -42,6 +44,18 @@ def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
     from pgflow_mp.db.reads import runs
 
     return runs.the_run(conn, text, hint=f"List the runs: {command('status')}")
+
+
+def run_or_none(conn: psycopg.Connection[tuple[Any, ...]], what: str) -> RunRow | None:
+    """The run whose id begins so, if any does; what looks like an id may be a flow's slug, too."""
+    if not _ID.fullmatch(what):
+        return None
+    try:
+        return find_run(conn, what)
+    except RunNotFound as error:
+        if "several" in str(error) or not what[:1].isalpha():
+            raise
+        return None
 
 
 def not_here(run: RunRow, slugs: Iterable[str], hint: str = "") -> FlowNotFound:

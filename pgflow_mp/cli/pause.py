@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
+from pgflow_mp.cli.known_runs import run_or_none
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
 
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection, RunRow
-
-_ID: Final = re.compile(r"[0-9a-fA-F-]+")
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -52,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
         )
     with open_database(choice, writes=True) as database, database.connect() as conn:
         wanted = _Wanted(args.verb == "pause", reason, args.json, database.options)
-        run = _run(conn, what)
+        run = run_or_none(conn, what)
         return _of_flow(wanted, conn, what) if run is None else _of_run(wanted, conn, run)
 
 
@@ -63,20 +61,6 @@ class _Wanted(NamedTuple):
     reason: str | None
     json: bool
     options: list[str]
-
-
-def _run(conn: Connection, what: str) -> RunRow | None:
-    """The run whose id begins so, if any does; what looks like an id may be a flow's slug, too."""
-    from pgflow_mp.cli.known_runs import find_run
-
-    if not _ID.fullmatch(what):
-        return None
-    try:
-        return find_run(conn, what)
-    except RunNotFound as error:
-        if "several" in str(error) or not what[:1].isalpha():
-            raise
-        return None
 
 
 def _of_run(wanted: _Wanted, conn: Connection, run: RunRow) -> int:

@@ -33,6 +33,7 @@ _READER: Final = (
     "finished_items",
     "failure_lines",
     "failed_items",
+    "failed_since",
     "list_pauses",
     "list_limits",
     "run_events",

@@ -20,7 +20,7 @@ declare
     'step_output', 'run_leaves', 'run_results_page', 'item', 'run_reuses', 'run_of_key', 'keys_of_runs',
     'run_failures', 'run_tallies', 'output_page', 'finished_items', 'failure_lines', 'failed_items', 'list_pauses',
     'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity',
-    'run_events',
+    'run_events', 'failed_since',
     'flow_settings', 'list_limits',
     'schedules', 'schedule_input', 'schedule_times',
     'worker_processes', 'item_times', 'slowest_items', 'run_spans'
@@ -137,6 +137,7 @@ begin
         ('remove_run', 'prune_runs'),
         ('failure_lines', 'run_results'),
         ('failed_items', 'run_results'),
+        ('failed_since', 'run_results'),
         ('list_runs', 'recent_runs'),
         ('run_report', 'recent_runs'),
         ('list_steps', 'recent_runs'),

@@ -54,10 +54,10 @@ READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here ha
 READING |= {"known_artifact_stores", "worker_processes", "item_times", "slowest_items", "run_spans"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
-READING |= {"failure_lines", "failed_items", "resume_flow", "resume_run", "reset_limit"}  # nothing is
+READING |= {"failed_since", "failure_lines", "failed_items", "resume_flow", "resume_run", "reset_limit"}  # nothing is
 READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
 READING |= {"flow_activity", "flow_settings", "tag_run"}  # each run here has the tag
-NOTHING_YET |= {"failure_lines", "failed_items", "list_pauses", "list_limits"}
+NOTHING_YET |= {"failed_since", "failure_lines", "failed_items", "list_pauses", "list_limits"}
 NOTHING_YET |= {"item_times", "slowest_items", "run_spans", "worker_processes"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [False], [{"runs": 0, "removed": 0, "is_done": True}]]
@@ -125,6 +125,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "input": [7], "outputs": ["1"], "error_messages": ["e"], "attempts": [1],
         "permanent": [True], "lease_seconds": 60, "qty": 5,
         "keep": "-1 hour", "flow_slugs": [slug], "item_index": 0,
+        "after_time": None, "after_step": None, "after_index": None,
         "id_prefix": "", "from_index": 0, "max_rows": 9, "max_bytes": 99,
         "priority": 3, "reason": "no", "function_name": "w", "dead_after": "1 hour",
         "last_seen": ["2020-01-01"], "mine": [THEIRS], "tasks": [1],

@@ -6,6 +6,7 @@ Everybody with any access but "client" may, each of their flows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
@@ -60,6 +61,29 @@ def failure_lines(
         if sum(row[2] for row in rows) < PAGE:
             return
         start = rows[0][4] + 1
+
+
+class FailedSince(NamedTuple):
+    """An item that failed for good, and when; ``error`` is how its error begins."""
+
+    step_slug: str
+    task_index: int
+    attempts: int
+    failed_at: datetime
+    error: str
+
+
+def failed_since(
+    conn: Connection, run_id: str | UUID, last: FailedSince | None = None, limit: int = 1000
+) -> list[FailedSince]:
+    """Failed items of a run in the order in which they failed: the first ones, or those after ``last``."""
+    place = (None, None, None) if last is None else (last.failed_at, last.step_slug, last.task_index)
+    rows = conn.execute(
+        "select step_slug, task_index, attempts, failed_at, error "
+        "from pgflow.failed_since(%s::uuid, %s::timestamptz, %s, %s::int, %s::int)",
+        (str(run_id), *place, limit),
+    ).fetchall()
+    return [FailedSince._make(row) for row in rows]
 
 
 def failed_rows(
