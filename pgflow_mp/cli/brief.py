@@ -127,6 +127,29 @@ BRIEFS: Final[dict[str, Brief]] = {
         ("pause RUN_ID", "pause my_flow --reason maintenance"), {"--reason": "why"} | _JSON | _WHERE
     ),
     "resume": Brief(("resume RUN_ID", "resume my_flow"), _JSON | _WHERE),
+    "runs": Brief(
+        (
+            "runs --flow my_flow --since 1d",
+            "runs --status failed,cancelled --tag nightly",
+            "runs --status open",
+        ),
+        {
+            "--flow": "only runs of this flow",
+            "--status": "open, ended, queued, running, failed, ...",
+            "--since": "started then or later: 2h, 3d, 2026-11-26",
+            "--until": "started before that",
+            "--tag": "only runs with this tag",
+            "--limit": "how many (20)",
+            "--before": "the next page, behind this run",
+        }
+        | _JSON
+        | _WHERE,
+    ),
+    "workers": Brief(
+        ("workers", "workers --flow my_flow --all"),
+        {"--all": "those, too, that stopped or died", "--flow": "only workers of this flow"} | _JSON | _WHERE,
+    ),
+    "flows": Brief(("flows", "flows --json"), {"--limit": "how many (200)"} | _JSON | _WHERE),
     "logs": Brief(
         ("logs RUN_ID", "logs RUN_ID --follow --json"),
         {
