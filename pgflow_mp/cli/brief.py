@@ -165,6 +165,21 @@ BRIEFS: Final[dict[str, Brief]] = {
         {"--wait": "until they have stopped", "--timeout": "not longer than so"} | _JSON | _WHERE,
     ),
     "delete": Brief(("delete RUN_ID", "delete my_flow --yes"), {"--yes": "do not ask"} | _JSON | _WHERE),
+    "limits": Brief(
+        (
+            "limits",
+            "limits my_flow --at-once 8",
+            "limits my_flow upload --rate 100/s",
+            "limits my_flow --reset",
+        ),
+        {
+            "--at-once": "how many items workers may hold at once, all together",
+            "--rate": "how many may be handed to them: 100/s, 30/min",
+            "--reset": "what the code of the flow says",
+        }
+        | _JSON
+        | _WHERE,
+    ),
     "prune": Brief(
         ("prune --keep 30d", "prune --keep 12h --flow my_flow"),
         {"--keep": "how long runs that have ended stay: 30d, 12h", "--flow": "only runs of this flow"}

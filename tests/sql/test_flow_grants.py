@@ -54,7 +54,14 @@ READING |= {"start_keyed_run", "run_of_key", "keys_of_runs"}  # each run here ha
 READING |= {"known_artifact_stores", "worker_processes", "item_times", "slowest_items", "run_spans"}
 NOTHING_YET = {"run_leaves", "run_failures", "range_pages", "output_page", "prune_runs"}
 NOTHING_YET |= {"run_reuses", "steps_added", "add_new_steps", "retry_items", "gone_runs"}
-READING |= {"failed_since", "failure_lines", "failed_items", "resume_flow", "resume_run", "reset_limit"}  # nothing is
+READING |= {
+    "failed_since",
+    "failure_lines",
+    "failed_items",
+    "resume_flow",
+    "resume_run",
+    "reset_limit",
+}  # nothing is
 READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
 READING |= {"flow_activity", "flow_settings", "tag_run"}  # each run here has the tag
 NOTHING_YET |= {"failed_since", "failure_lines", "failed_items", "list_pauses", "list_limits"}
