@@ -76,7 +76,9 @@ def look_into(wheel: Path) -> Iterator[str]:
             elif archive.read(packed) != source.read_bytes():
                 yield f"{packed} differs from {source.relative_to(ROOT)}"
         modules = [path for path in (ROOT / "pgflow_mp").rglob("*.py") if "_sql" not in path.parts]
-        for module in [*modules, ROOT / "pgflow_mp" / "py.typed"]:
+        web = ROOT / "pgflow_mp" / "web"
+        pages = [path for part in ("assets", "templates") for path in (web / part).rglob("*.*")]
+        for module in [*modules, *pages, ROOT / "pgflow_mp" / "py.typed"]:
             if (packed := module.relative_to(ROOT).as_posix()) not in names:
                 yield f"{packed} is missing"
         for name in sorted(names):

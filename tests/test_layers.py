@@ -50,8 +50,10 @@ ALLOWED = {
         "worker",
         "client",
         "bench",
+        "web",
         API,
     },
+    "web": BASE | {"db", "observe", API},
     API: {"errors", "paths", "values", "flows", "client"},
     "examples": {API},
 }

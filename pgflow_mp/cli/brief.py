@@ -226,6 +226,21 @@ BRIEFS: Final[dict[str, Brief]] = {
         | _JSON
         | _WHERE,
     ),
+    "serve": Brief(
+        (
+            "serve",
+            "serve --allow-actions --dsn postgresql://user@host/db",
+            "serve --host 0.0.0.0 --token auto",
+        ),
+        {
+            "--port": "where browsers find it (8470)",
+            "--host": "the address to listen at (127.0.0.1: this machine only)",
+            "--allow-actions": "cancel, retry, pause, delete on the page",
+            "--token": "what visitors have to show; auto makes one",
+            "--allowed-host": "a name of it behind a proxy",
+        }
+        | _WHERE,
+    ),
     "db": Brief(
         ("db psql", "db size", "db dsn"),
         {"--json": "print JSON (size)"} | _WHERE,

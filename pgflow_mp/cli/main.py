@@ -51,6 +51,7 @@ VERBS: Final = {
     "prune": Verb("prune", "remove runs that ended long ago"),
     "schedule": Verb("schedule", "have runs started by the clock; list, pause, backfill them"),
     "replay": Verb("replay", "execute one item of a run again, here, to debug it"),
+    "serve": Verb("serve", "serve a web page of what runs, waits and failed"),
     "bench": Verb("bench", "measure throughput, efficiency and latency on this machine"),
     "compile": Verb("installing", "print the SQL that creates a flow"),
     "install": Verb("installing", "install the pgflow schema into a database"),

@@ -114,6 +114,12 @@ def limit_locks(conn: psycopg.Connection[Any], seconds: float) -> None:
         conn.execute("select set_config('lock_timeout', %s, false)", (f"{round(1000 * seconds)}ms",))
 
 
+def read_only(conn: psycopg.Connection[Any]) -> None:
+    """Have the server refuse to change anything; not behind a pooler."""
+    if not (isinstance(conn, PatientConnection) and conn.pooled):
+        conn.execute("select set_config('default_transaction_read_only', 'on', false)")
+
+
 def limit(conn: psycopg.Connection[Any], silence: float | None) -> None:
     """Change how long a connection bears silence from now on."""
     if isinstance(conn, PatientConnection):

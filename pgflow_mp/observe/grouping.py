@@ -121,12 +121,16 @@ def iter_items(
     step: str | None = None,
     text: str | None = None,
     whole: int = 0,
+    start: int = 0,
 ) -> Iterator[FailedItem]:
-    """All of what :func:`read_failures` has counted, by step in index order, however many."""
+    """All of what :func:`read_failures` has counted, by step in index order, however many.
+
+    Of each step from index ``start`` on.
+    """
     for row in steps:
         if (step is not None and row.step_slug != step) or not may_have_failed(row):
             continue
-        for failed in reads.iter_failed_rows(conn, run_id, row.step_slug, glimpse.MOST, whole):
+        for failed in reads.iter_failed_rows(conn, run_id, row.step_slug, glimpse.MOST, whole, start):
             if text is None or text in failed.error:
                 yield _item(failed)
                 continue

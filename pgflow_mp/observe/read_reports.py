@@ -159,6 +159,20 @@ def read_flows(conn: Connection, limit: int = 200, *, after: str = "") -> list[F
     return reports
 
 
+def read_flow(conn: Connection, slug: str) -> FlowReport | None:
+    """One flow; None for an unknown one, or one that our role may not use."""
+    if not slug:
+        return None
+    before = slug[:-1] + chr(ord(slug[-1]) - 1) + "\x7f"  # by bytes, no slug lies between this and the slug
+    return next((flow for flow in read_flows(conn, 1, after=before) if flow.flow_slug == slug), None)
+
+
+def read_worker(conn: Connection, worker_id: str) -> WorkerInfo | None:
+    """The worker that has this id, alive or not; None if it is not among the latest thousand."""
+    workers = read_workers(conn, alive_only=False)
+    return next((worker for worker in workers if worker_id in worker.worker_ids), None)
+
+
 def _now(entry: RunEntry) -> datetime:
     return datetime.now(entry.started_at.tzinfo)
 

@@ -105,10 +105,10 @@ def failed_rows(
 
 
 def iter_failed_rows(
-    conn: Connection, run_id: str | UUID, step_slug: str, chars: int, whole: int = 0
+    conn: Connection, run_id: str | UUID, step_slug: str, chars: int, whole: int = 0, start: int = 0
 ) -> Iterator[FailedRow]:
-    """All failed items of a step in index order, page by page; else as :func:`failed_rows`."""
-    start, count = 0, _WHOLE_ITEMS if whole else _ITEMS
+    """All failed items of a step from index ``start`` on, page by page; else as :func:`failed_rows`."""
+    count = _WHOLE_ITEMS if whole else _ITEMS
     while True:
         rows = conn.execute(
             f"select %s, {_COLUMNS} "  # noqa: S608
