@@ -71,7 +71,7 @@ class _Json(logging.Formatter):
             entry["error"] = _clean(self.formatException(record.exc_info))
         fields = getattr(record, "fields", None)
         if isinstance(fields, dict):
-            entry |= fields
+            entry |= {name: _clean(each) if isinstance(each, str) else each for name, each in fields.items()}
         return json.dumps(entry, ensure_ascii=False, default=str)
 
 

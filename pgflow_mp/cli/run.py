@@ -254,7 +254,10 @@ def _work(
         executor=order.work.executor,
         settings={**order.work.settings, "artifacts_beside": beside(database.server)},
     )
-    with watching(order.work, title, begin, names_flows=False, preliminary=flow.slug) as (observer, heard):
+    with watching(order.work, title, begin, names_flows=False, preliminary=flow.slug, run_id=run_id) as (
+        observer,
+        heard,
+    ):
         others = _Others(flow.slug, run_id, observer, database.options)
 
         def begun(conn: Connection) -> None:
@@ -297,7 +300,9 @@ def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:
     steps: list[StepSnapshot] = []
     for row in rows:
         total, rate = row.initial_tasks, 0.0
-        count = 0 if total is None else total - (row.remaining_tasks or 0)
+        count = 0
+        if total is not None and row.status != "created":
+            count = total - (row.remaining_tasks or 0)
         if row.started_at is not None and row.finished_at is not None:
             rate = count / max(1e-3, (row.finished_at - row.started_at).total_seconds())
         steps.append(

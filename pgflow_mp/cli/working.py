@@ -231,13 +231,20 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
 
 @contextlib.contextmanager
 def watching(
-    options: WorkOptions, title: str, begin: str, *, names_flows: bool, preliminary: str | None = None
+    options: WorkOptions,
+    title: str,
+    begin: str,
+    *,
+    names_flows: bool,
+    preliminary: str | None = None,
+    run_id: str | None = None,
 ) -> Iterator[tuple[LiveObserver | PlainObserver, HeardSignals]]:
     """The observer that ``--progress`` asks for, and the signals that arrive meanwhile.
 
     ``title`` stands above a live picture, ``begin`` is logged otherwise; both once there is something to
     work on: a refusal may come before that. Until then ``preliminary`` stands above the picture. The
-    terminal is put right when the block ends. What a signal leads to is told at once.
+    terminal is put right when the block ends. ``run_id``: the run that is served. What a signal leads to is
+    told at once.
 
     ``auto`` is live on a terminal that can redraw lines, as long as the log is for people.
     """
@@ -252,9 +259,17 @@ def watching(
     if how == "live":
         from pgflow_mp.observe.live import LiveObserver
 
-        watcher = live = LiveObserver(title, preliminary=preliminary, names_flows=names_flows)
+        watcher = live = LiveObserver(
+            title, preliminary=preliminary, names_flows=names_flows, takes_keys=True
+        )
     else:
-        watcher = PlainObserver(names_flows=names_flows, quiet=how == "off", opening=begin)
+        watcher = PlainObserver(
+            names_flows=names_flows,
+            quiet=how == "off",
+            opening=begin,
+            own_run=run_id,
+            for_machines=not options.log_is_text,
+        )
 
     def react(number: int, times: int) -> None:
         again = "Ctrl-C again" if number == signal.SIGINT else "A second signal"

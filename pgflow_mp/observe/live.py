@@ -1,9 +1,10 @@
-"""Live progress on a terminal: a bar per step with rate and time left, lanes, failures, trouble."""
+"""Live progress on a terminal: steps, processes, failures, trouble; keys show more of it."""
 
 from __future__ import annotations
 
 import logging
-import re
+import os
+import signal
 import threading
 import time
 from typing import Final
@@ -11,41 +12,36 @@ from typing import Final
 from rich.cells import cell_len
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.spinner import Spinner
-from rich.table import Column, Table
 from rich.text import Text
 
-from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot, StepSnapshot
+from pgflow_mp.observe import live_keys
+from pgflow_mp.observe.failure_tally import FailureTally
+from pgflow_mp.observe.live_screen import KEYS, Scene, Trends, draw
+from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot, RunNote, Steer
 from pgflow_mp.observe.picture import Picture
 from pgflow_mp.observe.plain import failure_line, failure_lines
 from pgflow_mp.observe.terminal import TerminalTakeover
-from pgflow_mp.observe.text import clock, percent, rate, shorten, shorten_middle
+from pgflow_mp.observe.text import plural
 from pgflow_mp.redaction import printable
 
 logger = logging.getLogger("pgflow_mp")
 
-_REFRESH: Final = 8  # times a second
+_REFRESH: Final = 4  # times a second
 _FAILURES_SHOWN: Final = 10
 _STYLES: Final = {"error": "bold red", "warn": "yellow", "info": "", "debug": "dim"}
-_MARKS: Final = {
-    "created": ("·", "dim"),
-    "started": ("▸", "cyan"),
-    "completed": ("✓", "green"),
-    "failed": ("✗", "red"),
-    "skipped": ("-", "dim"),
-}
+_TURNS: Final = ("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏", "|/-\\")
 
 
 class LiveObserver:
     """Draws the latest snapshot a few times a second; messages and failures scroll by above it.
 
     ``title`` is the first line; ``preliminary`` stands there until there is something to work on.
-    ``names_flows``: name the flow with each step. Use close() before anything else is printed; the last
-    picture stays.
+    ``names_flows``: name the flow with each step. ``takes_keys``: those of ``live_screen.KEYS`` do what they
+    say, where standard input is a terminal. Use close() before anything else is printed; the last picture
+    stays.
 
     Threads: whoever is observed calls what an Observer has, from one thread; note() and close() are for any.
-    Another thread draws: what it reads is replaced as a whole.
+    Another thread draws, and a third one reads keys: what they read is replaced as a whole.
     """
 
     def __init__(
@@ -55,6 +51,7 @@ class LiveObserver:
         preliminary: str | None = None,
         names_flows: bool = False,
         console: Console | None = None,
+        takes_keys: bool = False,
     ) -> None:
         self._terminal = TerminalTakeover(self._print_foreign) if console is None else None
         if console is None:
@@ -65,13 +62,17 @@ class LiveObserver:
         self._final_title = title
         self._names_flows = names_flows
         self._snapshot: ProgressSnapshot | None = None
+        self._trends = Trends()
+        self._tally = FailureTally()
+        self._runs = self._failed_runs = 0
         self._state = "starting"
-        self._note = ""
+        self._note = self._panel = ""
         self._failures = 0
         self._began = time.monotonic()
         self._ended: float | None = None
-        self._spinner = Spinner("dots", style="cyan")
         self._lock = threading.Lock()
+        self._steer: Steer | None = None
+        self._keys: live_keys.Keys | None = None
         self._live = Live(
             console=self.console,
             get_renderable=self._render,
@@ -83,10 +84,16 @@ class LiveObserver:
         if self._terminal is not None:
             self._live._live_render = Picture(self.console, self._terminal.size)
         self._live.start()
+        if takes_keys:
+            self._keys = live_keys.listen(self._on_key)
 
     def open(self) -> None:
         """Show the title itself; the first state "running" does it, too."""
         self._title = self._final_title
+
+    def attach(self, steer: Steer) -> None:
+        """This is what keys steer."""
+        self._steer = steer
 
     def on_state(self, state: str) -> None:
         """Show the state in the last line."""
@@ -97,15 +104,23 @@ class LiveObserver:
     def on_progress(self, snapshot: ProgressSnapshot) -> None:
         """Keep it for the next picture."""
         self._snapshot = snapshot
+        self._trends.add(time.monotonic(), snapshot)
 
     def on_message(self, level: Level, text: str) -> None:
         """Print it above the picture."""
         if logger.isEnabledFor({"error": 40, "warn": 30, "info": 20, "debug": 10}[level]):
             self.console.print(Text(printable(text), style=_STYLES[level]))
 
+    def on_run(self, note: RunNote) -> None:
+        """Count it."""
+        if note.status != "started":
+            self._runs += 1
+            self._failed_runs += note.status != "completed"
+
     def on_failure(self, failure: FailedAttempt) -> None:
-        """Print the first failures above the picture."""
+        """Print the first failures above the picture, and count all of them in groups."""
         self._failures += 1
+        self._tally.add(failure)
         if self._failures > _FAILURES_SHOWN:
             return
         room, style = self.console.width - 1, "red" if failure.final else "yellow"
@@ -115,7 +130,8 @@ class LiveObserver:
         for line in lines:
             self.console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
         if self._failures == _FAILURES_SHOWN:
-            self.console.print(Text("Further failures are only counted.", style="dim"))
+            more = "f shows them in groups." if self._keys else ""
+            self.console.print(Text(f"Further failures are only counted. {more}".rstrip(), style="dim"))
 
     def note(self, text: str) -> None:
         """Show ``text`` in the last line from now on."""
@@ -123,6 +139,8 @@ class LiveObserver:
 
     def close(self) -> None:
         """Draw the last picture and give the terminal back."""
+        if self._keys is not None:
+            self._keys.close()
         with self._lock:
             if self._ended is None:
                 self._ended = time.monotonic()
@@ -130,106 +148,51 @@ class LiveObserver:
                 if self._terminal is not None:
                     self._terminal.close()
 
+    # -- keys --------------------------------------------------------------------------------------
+
+    def _on_key(self, key: str) -> None:
+        key = key.lower()
+        if key == "q":
+            if not self._note:
+                os.kill(os.getpid(), signal.SIGINT)  # all that Ctrl-C does
+        elif key == "p":
+            if self._steer is not None and self._snapshot is not None:
+                self._steer.pause(not self._snapshot.paused)
+        elif key in KEYS:
+            self._panel = "" if self._panel == key else key
+            self._live.refresh()
+        elif key == "\x1b":
+            self._panel = ""
+
+    # -- the picture -------------------------------------------------------------------------------
+
     def _print_foreign(self, line: str) -> None:
         """A line that somebody else printed: a handler, the log."""
         self.console.print(Text.from_ansi(line))
 
     def _render(self) -> RenderableType:
-        snapshot = self._snapshot
-        parts: list[RenderableType] = [Text(shorten(self._title, self.console.width - 1), style="bold")]
-        if snapshot is not None and snapshot.steps:
-            steps, hidden = _visible(snapshot.steps, max(3, self.console.height - 6))
-            parts.append(self._table(steps))
-            if hidden:
-                parts.append(Text(f"  ... {hidden} more steps", style="dim"))
-        if self._ended is None:
-            parts.append(self._status(snapshot))
-        return Group(*parts)
-
-    def _table(self, steps: list[StepSnapshot]) -> Table:
-        widest = max(12, self.console.width - 56)
-        names = [f"{s.flow}.{s.slug}" if self._names_flows else s.slug for s in steps]
-        names = [shorten_middle(name, widest) for name in names]
-        table = Table.grid(
-            Column(width=1),
-            Column(no_wrap=True, overflow="ellipsis"),
-            Column(ratio=1, min_width=8),
-            Column(justify="right", no_wrap=True),
-            Column(justify="right", no_wrap=True),
-            Column(justify="right", no_wrap=True),
-            Column(no_wrap=True),
-            padding=(0, 1),
-            expand=True,
+        now = time.monotonic()
+        is_plain = not (self.console.encoding or "").lower().startswith("utf")
+        turns = _TURNS[is_plain]
+        scene = Scene(
+            self._title,
+            self._snapshot,
+            now - self._began,
+            turns[int(now * _REFRESH) % len(turns)] if self._ended is None else "",
+            self._state,
+            self._note,
+            self._names_flows,
+            self._trends,
+            tuple(self._tally.groups()) if self._failures else (),
+            self._ended_runs(),
+            self._panel,
+            self._keys is not None,
+            is_plain,
         )
-        for name, step in zip(names, steps, strict=True):
-            mark, style = _MARKS.get(step.status, ("·", ""))
-            counts = f"{step.done:,}" if step.total is None else f"{step.done:,}/{step.total:,}"
-            running = step.status == "started"
-            table.add_row(
-                Text(mark, style=style),
-                Text(name, style="" if running else style),
-                _bar(step),
-                "" if step.status in ("created", "skipped") else counts,
-                percent(step.done, step.total) if step.total and running else "",
-                rate(step.rate) if step.rate > 0 and step.total != 1 else "",
-                _remark(step),
-            )
-        return table
+        return Group(*draw(scene, self.console.width, self.console.height))
 
-    def _status(self, snapshot: ProgressSnapshot | None) -> RenderableType:
-        elapsed = clock(time.monotonic() - self._began)
-        words = [elapsed]
-        if snapshot is not None:
-            words.append(f"{snapshot.lanes_busy}/{snapshot.lanes} workers busy")
-            words.append(f"used {snapshot.utilisation:.0%}")
-            if snapshot.queued:
-                words.append(f"{snapshot.queued:,} queued")
-            if snapshot.unsettled:
-                words.append(f"{snapshot.unsettled:,} to record")
-        line = Text(" · ".join(words), style="dim")
-        if snapshot is not None and snapshot.connection != "connected":
-            trouble = re.sub(r"cannot connect to \S+: ", "", snapshot.connection).partition(" (")[0]
-            line = Text(trouble, style="yellow")
-        elif self._note:
-            line.append(f" · {self._note}", style="yellow")
-        elif self._state != "running":
-            line.append(f" · {self._state}", style="yellow")
-        line.no_wrap, line.overflow = True, "ellipsis"
-        grid = Table.grid(padding=(0, 1))
-        grid.add_row(self._spinner, line)
-        return grid
-
-
-def _bar(step: StepSnapshot) -> RenderableType:
-    if step.status == "skipped":
-        return Text("skipped", style="dim")
-    if step.total is None:
-        return Text("")
-    total = max(step.total, 1)
-    done = total if step.status == "completed" else step.done
-    return ProgressBar(total=total, completed=done, complete_style="cyan", finished_style="green")
-
-
-def _remark(step: StepSnapshot) -> Text:
-    remark = Text()
-    if step.eta is not None and step.rate > 0 and step.status == "started":
-        remark.append(f"{clock(step.eta)} left")
-    if step.failed:
-        remark.append(" " if remark else "").append(f"{step.failed:,} failed", style="red")
-    return remark
-
-
-def _visible(steps: tuple[StepSnapshot, ...], room: int) -> tuple[list[StepSnapshot], int]:
-    """The steps that fit, in their order: those that move or failed first, then those to come."""
-    if len(steps) <= room:
-        return list(steps), 0
-    order = {"started": 1, "failed": 0, "created": 2}
-
-    def rank(number: int) -> tuple[int, int]:
-        step = steps[number]
-        moving = step.status == "started" and step.done > 0
-        return (0 if moving else order.get(step.status, 3)), number
-
-    ranked = sorted(range(len(steps)), key=rank)
-    chosen = sorted(ranked[: room - 1])
-    return [steps[number] for number in chosen], len(steps) - len(chosen)
+    def _ended_runs(self) -> str:
+        if not self._runs or not self._names_flows:
+            return ""
+        failed = f" ({self._failed_runs:,} failed)" if self._failed_runs else ""
+        return f"{plural(self._runs, 'run')} ended{failed}"

@@ -14,6 +14,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def brief(seconds: float) -> str:
+    """850 us, 1.2 ms, 340 ms, 3.2 s, 4:05: of an item."""
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    if seconds < 0.01:
+        return f"{seconds * 1e3:.1f} ms"
+    if seconds < 1:
+        return f"{seconds * 1e3:.0f} ms"
+    return duration(seconds)
+
+
 def clock(seconds: float) -> str:
     """0:04, 12:03, 2:03:04, for a number that is counted up or down."""
     minutes, rest = divmod(int(seconds), 60)
@@ -30,6 +41,13 @@ def rate(per_second: float) -> str:
     if per_second * 60 >= 0.95:
         return f"{per_second * 60:.1f}/min"
     return f"{per_second * 3600:.1f}/h"
+
+
+def waits(items: int, next_in: float | None) -> str:
+    """That so many wait for their next attempt, and for how long."""
+    if next_in is None:
+        return f"{items:,} wait"
+    return f"{items:,} wait, next in " + (f"{next_in:.0f} s" if next_in < 99.5 else clock(next_in))
 
 
 def plural(number: int, word: str) -> str:

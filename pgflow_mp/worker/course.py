@@ -18,6 +18,8 @@ class Course:
     ending: Ending | None = None
     error: BaseException | None = None
     stopping: bool = False
+    paused: bool = False
+    """Nothing more is claimed. Set from any thread."""
     _asked: deque[None] = field(default_factory=deque)
 
     def ask_to_stop(self) -> None:

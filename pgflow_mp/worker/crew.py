@@ -56,11 +56,13 @@ def hire(
     run_id: str | None,
     policies: Callable[[Connection], Policies],
     facts: WorkerFacts | None = None,
+    *,
+    details: bool = False,
 ) -> Crew:
     """A crew for a worker of these flows; not started yet. ``run_id`` is the run to watch, if any.
 
     ``steps`` are those whose work is ours, by flow; ``policies`` reads their retry options. ``facts`` are
-    what the database is told of us; None: it is told nothing.
+    what the database is told of us; None: it is told nothing. ``details``: somebody watches the run.
     """
     served = list(steps)
     claimer = Claimer(
@@ -94,6 +96,7 @@ def hire(
             settings.dsn,
             post,
             run_id=run_id,
+            details=details,
             reporter=None if facts is None else Reporter(facts, beating),
             worker_ids=beating,
             policies=policies,

@@ -31,13 +31,13 @@ from pgflow_mp.worker.inbox import (
     MapsOver,
     ParkedSeen,
     PoliciesSeen,
-    RunSeen,
     Said,
     TakenForDead,
 )
 from pgflow_mp.worker.parking import Question
 from pgflow_mp.worker.pulse import PulseWatch
 from pgflow_mp.worker.reporting import Reporter
+from pgflow_mp.worker.run_watch import RunWatch
 from pgflow_mp.worker.scheduling import Scheduling
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.vigil import Vigil
@@ -50,7 +50,6 @@ _RECOVER_EVERY: Final = 3.0
 _REQUEUE_EVERY: Final = 15.0
 _SUBSTITUTE: Final = 2.0  # times as long between rounds of those that are not the upkeeper
 _LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
-_WATCH_EVERY: Final = 0.5
 _LOOK_EVERY: Final = 0.5
 _LOOK_ANYHOW: Final = 3.0  # seconds between looks at the maps in ranges of which anything is held
 _MOST_RUNS: Final = 50  # runs whose steps are looked at
@@ -219,7 +218,7 @@ class Upkeep(DatabaseThread):
     """What one worker does for the database, and the looks at the runs that this worker asks about.
 
     ``worker_ids`` are our own, which we never take for dead; ``policies`` reads the options of our steps.
-    ``reporter`` passes on what the work record has to tell.
+    ``details``: more is told of the run. ``reporter`` passes on what the work record has to tell.
     Threads: retire(), ask(), ask_policies(), is_behind() and tell() are for others. What they append to, this
     thread alone takes from.
     """
@@ -232,12 +231,13 @@ class Upkeep(DatabaseThread):
         post: Callable[[Any], None],
         *,
         run_id: str | None,
+        details: bool = False,
         reporter: Reporter | None = None,
         worker_ids: Callable[[], Sequence[str]] = tuple,
         policies: Callable[[Connection], Policies] = lambda _conn: {},
     ) -> None:
         super().__init__(dsn, post)
-        self._run_id = run_id
+        self._run_watch = RunWatch(run_id, post, details=details)
         self._reporter = reporter
         self._worker_ids = worker_ids
         self._policies = policies
@@ -277,7 +277,7 @@ class Upkeep(DatabaseThread):
         seldom = _SUBSTITUTE
         now = time.monotonic()
         again, self._connected = self._connected, True
-        watch, recover, requeue = now, now, now + (_REQUEUE_EVERY if again else _REQUEUE_EVERY / 3)
+        recover, requeue = now, now + (_REQUEUE_EVERY if again else _REQUEUE_EVERY / 3)
         self._vigil.begin(now, again=again)
         while not self._stopping.is_set():
             now = time.monotonic()
@@ -294,9 +294,8 @@ class Upkeep(DatabaseThread):
                 self._questions.popleft()
             if self._reporter is not None:
                 self._reporter.tell(conn)
-            if self._run_id is not None and now >= watch:
-                self._watch(conn, self._run_id)
-                watch = _next(now, _WATCH_EVERY)
+            if now >= self._run_watch.due:
+                self._run_watch.tick(conn)
             if now >= recover:
                 seldom = 1.0 if self._recover(conn, now) else _SUBSTITUTE
                 recover = _next(now, _RECOVER_EVERY * seldom)
@@ -307,7 +306,7 @@ class Upkeep(DatabaseThread):
             if now >= self._scheduling.due:
                 self._scheduling.tick(conn)
             self._keeper.worked()
-            due = min(recover, requeue, self._scheduling.due, watch if self._run_id is not None else recover)
+            due = min(recover, requeue, self._scheduling.due, self._run_watch.due)
             self._wakeup.wait(due - time.monotonic())
         if self._reporter is not None:
             self._reporter.tell(conn)
@@ -330,13 +329,6 @@ class Upkeep(DatabaseThread):
             self._post(Said("warn", f"requeued {count} stalled tasks"))
         if count := recovery.fail_stalled_tasks(conn):
             self._post(Said("warn", f"gave up {count} tasks that stalled too often"))
-
-    def _watch(self, conn: Connection, run_id: str) -> None:
-        steps = engine.run_progress(conn, run_id)
-        status = engine.run_status(conn, run_id)
-        if status is None and conn.execute("select pg_is_in_recovery()").fetchone() == (True,):
-            return  # a standby that lags does not know it yet
-        self._post(RunSeen(run_id, status, steps))
 
 
 def _next(began: float, every: float) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pgflow_mp.db.claiming import Refused
 from pgflow_mp.db.engine import Settled, StepProgress
@@ -122,12 +122,26 @@ class Deprecated:
 
 
 @dataclass(frozen=True, slots=True)
+class OpenItems:
+    """Of a step: items in the hands of a worker, and those that wait for their next attempt.
+
+    ``due``: when the first of these is (time.monotonic). ``failed``: for good.
+    """
+
+    running: int
+    waiting: int
+    due: float | None
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class RunSeen:
-    """The state of the run that is being served."""
+    """The state of the run that is being served; ``open_items`` of steps a moment ago, if that is wanted."""
 
     run: str
     status: str | None
     steps: Sequence[StepProgress]
+    open_items: Mapping[str, OpenItems] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

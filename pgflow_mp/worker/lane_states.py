@@ -41,21 +41,21 @@ class WorkerNow:
 class Utilisation:
     """The share of the lanes' time in which handlers ran, between two looks."""
 
-    def __init__(self, lanes: int, now: float) -> None:
-        self._lanes = max(1, lanes)
+    def __init__(self, now: float) -> None:
         self._busy = 0.0
         self._last = now
 
-    def look(self, now: float, busy: float, flights: Collection[Flight]) -> float:
+    def look(self, now: float, busy: float, flights: Collection[Flight], lanes: int) -> float:
         """``busy``: seconds that handlers ran so far.
 
         What a lane runs is in it only once it has ended; one that has been at the same chunk since the last
         look was busy all the time.
         """
         occupied = len({flight.lane for flight in flights if flight.sent <= self._last})
-        spent = (busy - self._busy) / max(1e-6, (now - self._last) * self._lanes)
+        lanes = max(1, lanes)
+        spent = (busy - self._busy) / max(1e-6, (now - self._last) * lanes)
         self._busy, self._last = busy, now
-        return max(0.0, min(1.0, max(spent, occupied / self._lanes)))
+        return max(0.0, min(1.0, max(spent, occupied / lanes)))
 
 
 def look(executor: Executor, flights: Collection[Flight]) -> tuple[LaneLook, ...]:

@@ -26,8 +26,10 @@ from pgflow_mp.worker.crew import Crew
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.outcomes import Collector
-from pgflow_mp.worker.progress import ConnectionReport, Progress, SafeObserver
+from pgflow_mp.worker.progress import ConnectionReport, SafeObserver
+from pgflow_mp.worker.run_log import RunLog
 from pgflow_mp.worker.settings import WorkerSettings
+from pgflow_mp.worker.snapshots import Progress
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.stats import Ending, Stats
 from pgflow_mp.worker.supply import Supply
@@ -68,7 +70,8 @@ class Loop:
             dispatcher, crew, stats, observer, policies, self._hand_back, settings.crash_budget, record
         )
         self.telling = Telling(record, crew.upkeep, executor, dispatcher, crew.settler, stats)
-        self.progress = Progress(executor.capacity)
+        self.progress = Progress(executor, dispatcher, crew.settler, stats, record)
+        self._runs = RunLog(observer)
         self._events = events
         self._observer = observer
         self._stats = stats
@@ -94,7 +97,7 @@ class Loop:
     def instruct(self, now: float) -> float:
         """Tell everybody what to do next; how long to wait for events after it, in seconds."""
         self._dispatch(now)
-        if not self.settler.saturated:
+        if not (self.settler.saturated or self.course.paused):
             self.supply.claim(now, self.collector.parking.items)
         starving = self.dispatcher.is_starving(self.executor.capacity)
         if starving or self.dispatcher.run_emptied:
@@ -142,16 +145,13 @@ class Loop:
 
     def snapshot(self, now: float) -> None:
         """Show the observer where we are."""
-        self.progress.lanes = self.executor.capacity
         self._observer.on_progress(
             self.progress.snapshot(
                 now,
                 self.collector.steps,
-                flights=list(self.dispatcher.flights.values()),
-                busy=self._stats.busy,
-                queued=self.dispatcher.waiting(),
-                unsettled=self.settler.unsettled,
                 connection=self._connection.text,
+                retries=self.collector.retries.waiting(now),
+                paused=self.course.paused,
             )
         )
 
@@ -241,9 +241,11 @@ class Loop:
         if event.condemned is not None:  # failed without being run, last of their run
             self._accept(event.condemned, self.collector.condemned)
         if batch is not None:
+            self._runs.claimed(event.flow, batch.runs)
             self.unwanted.claimed(batch)
             self._accept(batch, self.dispatcher.add)
         for leased in event.ranges:
+            self._runs.claimed(event.flow, leased.runs)
             self._accept(leased, self.dispatcher.add)
         for leased in event.pageless:
             self._accept(leased, self.collector.ranges.pageless)
@@ -266,20 +268,24 @@ class Loop:
             if not call.failures:
                 self._stats.done += result.accepted
             over = result.run_status != "started"
+            flow = self.identities.flow_of(call.worker_id)
+            self._runs.settled(call.run, result.accepted, call.failures)
             if over:
                 self.telling.record.hurry(call.run if result.accepted else None)
+                self._runs.ended(call.run, flow, result.run_status or "deleted")
             if over or result.step_status != "started":
                 self.unwanted.drop(call.run, None if over else call.step)
             elif call.lost:
                 self.unwanted.refused(call)
             if over and call.run == self.course.run_id:
                 self._run_over(result.run_status)
-            elif not over and (flow := self.identities.flow_of(call.worker_id)) is not None:
+            elif not over and flow is not None:
                 self.supply.announce(flow)  # what follows may be there; the database's word comes later
 
     def _on_run_seen(self, event: inbox.RunSeen) -> None:
-        self.progress.seen(event.steps)
+        self.progress.seen(event.steps, event.open_items)
         if event.status != "started":
+            self._runs.ended(event.run, self.progress.flow, event.status or "deleted")
             self._run_over(event.status)
 
     def _on_parked_seen(self, event: inbox.ParkedSeen) -> None:

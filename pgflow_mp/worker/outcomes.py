@@ -307,7 +307,9 @@ class Collector:
             self._stats.retried += 1
             self.retries.add(flow, policy.base_delay, item.attempt, time.monotonic())
         text = outcome.body.decode("utf-8", "replace")
-        self._observer.on_failure(FailedAttempt(run, step, item.index, item.attempt, text, final, given))
+        self._observer.on_failure(
+            FailedAttempt(run, step, item.index, item.attempt, text, final, given, flow)
+        )
 
     def _policy(self, flow: str, step: str) -> StepPolicy:
         return self._policies.get((flow, step), StepPolicy())

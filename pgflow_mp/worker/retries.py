@@ -33,6 +33,10 @@ class Retries:
             due.add(heapq.heappop(self._due)[1])
         return due
 
+    def waiting(self, now: float) -> tuple[int, float | None]:
+        """How many are in their backoff, and in how many seconds the first of them is back."""
+        return len(self._due), max(0.0, self._due[0][0] - now) if self._due else None
+
     def over(self, flow: str, now: float) -> bool:
         """Whether no retry of this flow is to be waited for."""
         return now >= self._until.get(flow, 0.0)

@@ -40,7 +40,7 @@ class Telling:
         self._dispatcher = dispatcher
         self._settler = settler
         self._stats = stats
-        self._used = Utilisation(executor.capacity, stats.started)
+        self._used = Utilisation(stats.started)
         self.also: Callable[[WorkReport], None] | None = None
         """Who else is told, quickly and without fail."""
 
@@ -61,10 +61,11 @@ class Telling:
 
     def _now(self, now: float) -> WorkerNow:
         flights = list(self._dispatcher.flights.values())
+        capacity = self._executor.capacity
         return WorkerNow(
-            self._executor.capacity,
+            capacity,
             len({flight.lane for flight in flights}),
-            self._used.look(now, self._stats.busy, flights),
+            self._used.look(now, self._stats.busy, flights, capacity),
             self._dispatcher.held_items(),
             self._settler.unsettled,
             lane_states.look(self._executor, flights),

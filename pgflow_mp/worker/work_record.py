@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pgflow_mp.executors.tallies import Tally
+from pgflow_mp.time_buckets import BUCKETS, quantile
 from pgflow_mp.worker.batches import Flight
 from pgflow_mp.worker.lane_states import WorkerNow
 from pgflow_mp.worker.spans import LaneSpans, LaneStretch
@@ -72,6 +73,7 @@ class WorkRecord:
         self.process_id = str(uuid.uuid4())
         self.spans = LaneSpans(lanes)
         self._times: dict[tuple[str, str], StepTimes] = {}
+        self._totals: dict[tuple[str, str], list[int]] = {}
         self._number = 0
         self._told = self._state_told = now - STATE_EVERY
         self._hurried = False
@@ -125,6 +127,11 @@ class WorkRecord:
             times = self._times[run, step] = StepTimes(run, step, now, flow=flight.batch.flow)
         return times
 
+    def quantiles(self, flow: str, step: str) -> tuple[float | None, float | None]:
+        """The times of half of a step's items, and of 99 in 100, as far as they were told."""
+        counts = self._totals.get((flow, step), ())
+        return quantile(counts, 0.5), quantile(counts, 0.99)
+
     # -- what is told ------------------------------------------------------------------------------
 
     def hurry(self, ended: str | None = None) -> None:
@@ -151,6 +158,10 @@ class WorkRecord:
         if state is not None:
             self._state_told = now
         times, self._times = list(self._times.values()), {}
+        for each in times:
+            total = self._totals.setdefault((each.flow, each.step), [0] * BUCKETS)
+            for bucket, count in each.tally.counts.items():
+                total[bucket] += count
         spans = self.spans.take(now, everything=everything or self._hurried)
         self._hurried = False
         ended, self._ended = tuple(self._ended), []

@@ -77,6 +77,7 @@ class Worker:
         self._loop: Loop | None = None
         self._monitor: Monitor | None = None
         self._may_interrupt = False
+        self._observer.attach(self)
 
     def run(
         self,
@@ -122,6 +123,10 @@ class Worker:
             released,
             unsettled,
         )
+
+    def pause(self, paused: bool = True) -> None:
+        """Claim nothing more, or go on with it; what is claimed is done. From any thread."""
+        self._course.paused = paused
 
     def request_stop(self) -> None:
         """Stop in order; called a second time: at once. From any thread or signal handler."""
@@ -174,7 +179,15 @@ class Worker:
             settings,
             self._executor,
             hire(
-                settings, self._events.put, steps, identities, dispatcher, course.run_id, read_policies, facts
+                settings,
+                self._events.put,
+                steps,
+                identities,
+                dispatcher,
+                course.run_id,
+                read_policies,
+                facts,
+                details=self._observer.watching,
             ),
             identities,
             dispatcher,
@@ -187,7 +200,7 @@ class Worker:
             record=record,
         )
         if run is not None:
-            self._loop.progress.flow = run.flow_slug
+            self._loop.progress.flow, self._loop.progress.run = run.flow_slug, run_id
         monitor.follow(self._loop)
         self._to(WorkerState.RUNNING)
         self.stats.started = time.monotonic()

@@ -20,7 +20,7 @@ from pgflow_mp.db.reads.worked import Span
 from pgflow_mp.executors.lanes.lifeline import TERMINATE
 from pgflow_mp.executors.verdicts import describe_exit
 from pgflow_mp.observe.picture import Picture
-from pgflow_mp.worker.progress import Progress
+from pgflow_mp.worker.lane_states import Utilisation
 
 FLOW = """
 from pgflow_mp import Flow
@@ -93,21 +93,18 @@ def test_a_picture_in_a_narrower_terminal_leaves_nothing_of_the_wider_one_in_sig
     assert "\n" * 24 not in drawn()
 
 
-def snapshots(sent: float, *, busy: float = 0.0) -> Any:
-    progress = Progress(2)
+def used(sent: float, *, busy: float = 0.0) -> float:
     now = time.monotonic()
-    progress.snapshot(now, {}, flights=[], busy=0.0, queued=0, unsettled=0, connection="connected")
+    share = Utilisation(now - 1)
+    share.look(now, 0.0, [], 2)
     flight: Any = SimpleNamespace(lane=1, sent=now + sent)
-    return progress.snapshot(
-        now + 1, {}, flights=[flight], busy=busy, queued=0, unsettled=0, connection="connected"
-    )
+    return share.look(now + 1, busy, [flight], 2)
 
 
 def test_a_lane_that_is_at_one_item_all_the_time_is_no_idle_one() -> None:
-    assert snapshots(-5.0).utilisation == 0.5
-    assert snapshots(+0.9).utilisation == 0.0
-    assert snapshots(+0.9, busy=1.5).utilisation == 0.75
-    assert snapshots(-5.0).lanes_busy == 1
+    assert used(-5.0) == 0.5
+    assert used(+0.9) == 0.0
+    assert used(+0.9, busy=1.5) == 0.75
 
 
 def test_how_a_process_was_ended_has_no_number_that_means_nothing() -> None:

@@ -1,0 +1,63 @@
+"""Says when this worker begins to work on a run, and when that ends: one line each in its log."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from pgflow_mp.observe.observer import RunNote
+from pgflow_mp.worker.progress import SafeObserver
+
+_MOST: Final = 10_000
+"""Runs that are remembered; of earlier ones the end is told without what was done here."""
+
+
+@dataclass(slots=True)
+class _Known:
+    flow: str
+    since: float = field(default_factory=time.monotonic)
+    items: int = 0
+    failed: int = 0
+
+
+class RunLog:
+    """Tells the observer. Threads: the main loop's."""
+
+    def __init__(self, observer: SafeObserver) -> None:
+        self._observer = observer
+        self._known: dict[str, _Known] = {}
+        self._ended: dict[str, None] = {}
+
+    def claimed(self, flow: str, runs: Iterable[str]) -> None:
+        """Items of these runs are here."""
+        for run in runs:
+            if run not in self._known:
+                if len(self._known) >= _MOST:
+                    del self._known[next(iter(self._known))]
+                self._known[run] = _Known(flow)
+                self._ended.pop(run, None)
+                self._observer.on_run(RunNote(run, flow, "started"))
+
+    def settled(self, run: str, items: int, failures: bool) -> None:
+        """So many items are recorded, as failures of attempts or as results."""
+        if (known := self._known.get(run)) is not None:
+            if failures:
+                known.failed += items
+            else:
+                known.items += items
+
+    def ended(self, run: str, flow: str | None, status: str) -> None:
+        """It is over, which may be told several times."""
+        known = self._known.pop(run, None)
+        if known is None and (run in self._ended or flow is None):
+            return
+        if len(self._ended) >= _MOST:
+            del self._ended[next(iter(self._ended))]
+        self._ended[run] = None
+        if known is None:
+            self._observer.on_run(RunNote(run, flow or "", status))
+            return
+        seconds = time.monotonic() - known.since
+        self._observer.on_run(RunNote(run, known.flow, status, known.items, known.failed, seconds))
