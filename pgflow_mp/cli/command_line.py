@@ -35,7 +35,7 @@ _SETTINGS: Final = (
     "threads",
     "preload",
     "load_timeout",
-    *("heartbeat_interval", "dead_after", "keep", "artifacts"),
+    *("heartbeat_interval", "dead_after", "keep", "artifacts", "labels"),
     *("metrics_port", "metrics_address", "traces"),
     "log_level",
     "log_format",

@@ -69,6 +69,16 @@ def modules(text: str) -> tuple[str, ...]:
     return names
 
 
+def labels(text: str) -> tuple[str, ...]:
+    """Labels, separated by commas."""
+    from pgflow_mp.flows.labels import labels_of
+
+    try:
+        return labels_of(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def seconds(text: str) -> float:
     """A time that is not negative, in seconds or with a unit: 30, 0.5, 500ms, 10s, 5m, 2h."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|min|m|h|)\s*", text.lower())

@@ -46,6 +46,16 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
         },
     ),
     (
+        ("--labels",),
+        "PGFLOW_LABELS",
+        {
+            "convert": converters.labels,
+            "default": (),
+            "metavar": "LABELS",
+            "help": "what this worker has, for steps that require it: gpu,bigmem",
+        },
+    ),
+    (
         ("--batch-size",),
         "PGFLOW_BATCH_SIZE",
         {

@@ -205,12 +205,20 @@ def extend_tasks(
 
 
 def register_worker(
-    conn: Connection, worker_id: str, queue_name: str, function_name: str, dead_after: float | None = None
+    conn: Connection,
+    worker_id: str,
+    queue_name: str,
+    function_name: str,
+    dead_after: float | None = None,
+    labels: Sequence[str] = (),
 ) -> None:
-    """Write the worker's row. After ``dead_after`` seconds without a heartbeat its tasks are taken over."""
+    """Write the worker's row. After ``dead_after`` seconds without a heartbeat its tasks are taken over.
+
+    ``labels``: what it has, for steps that require it.
+    """
     conn.execute(
-        "select pgflow.register_worker(%s::uuid, %s, %s, make_interval(secs => %s::float8))",
-        (worker_id, queue_name, function_name, dead_after),
+        "select pgflow.register_worker(%s::uuid, %s, %s, make_interval(secs => %s::float8), %s::text[])",
+        (worker_id, queue_name, function_name, dead_after, [*labels]),
     )
 
 

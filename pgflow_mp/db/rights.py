@@ -36,6 +36,7 @@ _READER: Final = (
     "failed_since",
     "list_pauses",
     "list_limits",
+    "list_requirements",
     "run_events",
     "run_reuses",
     "run_of_key",

@@ -26,7 +26,8 @@ class OptionSpec:
 
     ``kinds`` are where it may be given: ``flow``, ``step``, ``array``, ``map``. ``group`` says what becomes
     of it: *integers* are passed to ``add_step`` (``create_flow``), *policy* goes to ``set_step_policy``,
-    *limits* to ``define_limit``, *conditions* and *graph* have code of their own; *values* stay in Python.
+    *limits* to ``define_limit``, *labels* to ``set_requirements``, *conditions* and *graph* have code of
+    their own; *values* stay in Python.
     What has a ``minimum`` is an integer, and is checked as one; what has ``choices`` is one of these texts.
     ``columns`` are the SQL parameters that it becomes, each with its key in the shape's ``options``. The rest
     is for people.
@@ -34,7 +35,7 @@ class OptionSpec:
 
     name: str
     kinds: tuple[str, ...]
-    group: Literal["integers", "policy", "limits", "conditions", "graph", "values"]
+    group: Literal["integers", "policy", "limits", "labels", "conditions", "graph", "values"]
     takes: str
     default: str
     help: str
@@ -197,6 +198,15 @@ OPTIONS: Final = (
         "how many of a rate may be handed out at one moment",
         1,
         {"burst": "burst"},
+    ),
+    OptionSpec(
+        "requires",
+        ANY_STEP,
+        "labels",
+        '`["gpu", "bigmem"]`',
+        "none",
+        "labels that a worker has to have to get items of the step ([limits.md](limits.md))",
+        columns={"labels": "requires"},
     ),
     OptionSpec(
         "nan",

@@ -58,6 +58,11 @@ def to_sql(flow: Flow, *, whole: bool = False) -> str:
             arguments = [_text(flow.slug), *map(_text, names)]
             arguments += [f"{name} => {_literal(value)}" for name, value in limits.items()]
             statements.append(f"SELECT pgflow.define_limit({', '.join(arguments)});")
+    for step in flow.steps.values():
+        if step.requires:
+            labels = f"ARRAY[{', '.join(map(_text, step.requires))}]"
+            arguments = [_text(flow.slug), _text(step.slug), labels]
+            statements.append(f"SELECT pgflow.set_requirements({', '.join(arguments)});")
     return "\n".join(statements) + "\n"
 
 
@@ -71,7 +76,9 @@ def _step_shape(step: StepDefinition, storage: Storage | None) -> dict[str, Any]
         "requiredInputPattern": _pattern(step.when),
         "forbiddenInputPattern": _pattern(step.unless),
     }
-    options = {**step.options, **_policy(step, storage), **step.limits}
+    options: dict[str, Any] = {**step.options, **_policy(step, storage), **step.limits}
+    if step.requires:
+        options["labels"] = list(step.requires)
     if options:
         result["options"] = {KEYS[name]: value for name, value in options.items()}
     return result

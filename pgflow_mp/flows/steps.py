@@ -44,6 +44,7 @@ class _AnyStepOptions(_Options, total=False):
     unless: Pattern | None
     when_unmet: Mode | None
     when_exhausted: Mode | None
+    requires: Iterable[str] | str | None
 
 
 class StepOptions(_AnyStepOptions, total=False):
@@ -70,7 +71,7 @@ class StepDefinition:
     ``policy`` is a map's failure policy and its ``batch``, by the names of their SQL columns. ``storage`` is
     how the map asks to be stored, by itself or by its flow; None where neither says it. ``barrier``: it waits
     for all of its parent. ``nan``: what NaN in a result is. ``arguments`` say what the handler gets.
-    ``limits`` are by the parameters of define_limit.
+    ``limits`` are by the parameters of define_limit. ``requires``: labels that a worker needs for it.
     """
 
     slug: str
@@ -80,6 +81,7 @@ class StepDefinition:
     options: Mapping[str, int]
     policy: Mapping[str, int | float]
     limits: Mapping[str, int | float]
+    requires: tuple[str, ...]
     storage: Storage | None
     barrier: bool
     nan: Nan
@@ -179,6 +181,7 @@ def build_step(
         options=MappingProxyType(validation.check_options(options, where)),
         policy=MappingProxyType(policy),
         limits=limits.check_limits(options, where),
+        requires=validation.check_requires(options.get("requires"), where),
         storage=stored or (steps.storage if kind == "map" else None),
         barrier=barrier,
         nan=nan,

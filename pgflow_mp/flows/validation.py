@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, cast
 
 from pgflow_mp.errors import ConfigError, FlowDefinitionError
+from pgflow_mp.flows.labels import labels_of
 from pgflow_mp.flows.options import FLOW, MINIMUM, NANS, OPTIONS, POLICY_MINIMUM, Nan
 from pgflow_mp.values.stores import normal_root
 
@@ -282,6 +283,16 @@ def check_nan(nan: object, where: str) -> Nan | None:
             hint="It says what NaN and Infinity in a result are: an error of the item, or null.",
         )
     return cast(Nan | None, nan)
+
+
+def check_requires(requires: object, where: str) -> tuple[str, ...]:
+    """Return the labels that a worker needs for a step."""
+    try:
+        return labels_of(requires)
+    except ValueError as error:
+        raise FlowDefinitionError(
+            f"requires of {where}: {error}", hint='For example requires=["gpu", "bigmem"].'
+        ) from None
 
 
 def check_artifacts(artifacts: object, where: str) -> str | None:

@@ -15,6 +15,7 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.reads import lists, recorded, worked
 from pgflow_mp.db.reads.lists import ItemEntry, Mark, RunEntry, StepEntry, WorkerEntry
 from pgflow_mp.db.reads.worked import Span
+from pgflow_mp.observe.lacking import explained
 from pgflow_mp.observe.run_reports import (
     STATUSES,
     ItemCounts,
@@ -84,7 +85,8 @@ def read_run(conn: Connection, run_id: str | UUID) -> RunDetails | None:
     if entry is None:
         return None
     steps = lists.list_steps(conn, [entry.run_id])[entry.run_id]
-    return _run(entry, steps, worked.worker_spans(conn, entry.started_at), _now(entry))
+    run = _run(entry, steps, worked.worker_spans(conn, entry.started_at), _now(entry))
+    return explained(conn, [run])[0]
 
 
 def read_items(
@@ -156,7 +158,7 @@ def read_flows(conn: Connection, limit: int = 200, *, after: str = "") -> list[F
                 paused=entry.is_paused,
             )
         )
-    return reports
+    return explained(conn, reports)
 
 
 def read_flow(conn: Connection, slug: str) -> FlowReport | None:
@@ -183,9 +185,13 @@ def _runs(conn: Connection, entries: list[RunEntry]) -> list[RunReport]:
     steps = lists.list_steps(conn, [entry.run_id for entry in entries])
     spans = worked.worker_spans(conn, min(entry.started_at for entry in entries))
     details = (_run(entry, steps[entry.run_id], spans, _now(entry)) for entry in entries)
-    return [
-        RunReport(**{name: getattr(each, name) for name in RunReport.__struct_fields__}) for each in details
-    ]
+    return explained(
+        conn,
+        [
+            RunReport(**{name: getattr(each, name) for name in RunReport.__struct_fields__})
+            for each in details
+        ],
+    )
 
 
 def _run(entry: RunEntry, steps: list[StepEntry], spans: list[Span], now: datetime) -> RunDetails:

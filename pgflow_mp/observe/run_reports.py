@@ -129,7 +129,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     """A run in a list, without its steps.
 
     ``status`` is that of ``pgflow.runs``, ``state`` what people mean. ``items`` and ``done`` are of the steps
-    that have started. ``unserved`` are steps with items that no worker alive takes.
+    that have started. ``unserved`` are steps with items that no worker alive takes; ``lacking`` has of those
+    among them that require anything of a worker the labels that it needs.
     """
 
     run_id: str
@@ -141,6 +142,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     counts: ItemCounts
     next_retry: float | None
     unserved: list[str]
+    lacking: dict[str, list[str]] = {}
     remaining_steps: int
     priority: int
     key: str | None

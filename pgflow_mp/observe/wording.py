@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pgflow_mp.observe.run_reports import ItemCounts, RunReport, RunState, StepReport
@@ -25,7 +25,8 @@ def state_of_run(run: RunReport) -> str:
     if run.state == "waiting" and run.next_retry is not None:
         return f"waiting, {duration(run.next_retry)}"
     if run.unserved and run.state in ("queued", "waiting"):
-        return f"{run.state}, no worker"
+        fit = " fit" if len(run.lacking) == len(run.unserved) else ""
+        return f"{run.state}, no{fit} worker"
     return run.state
 
 
@@ -37,14 +38,22 @@ def sentence_of_run(run: RunReport) -> str:
     if run.state == "paused":
         parts.insert(0, "paused")
     if run.unserved:
-        parts.append(no_worker(run.unserved))
+        parts.append(no_worker(run.unserved, run.lacking))
     return "; ".join(part for part in parts if part)
 
 
-def no_worker(steps: Sequence[str]) -> str:
-    """That nobody takes items of these steps."""
-    named = ", ".join(steps[:3]) + (", ..." if len(steps) > 3 else "")
-    return f"no worker serves {named}"
+def no_worker(steps: Sequence[str], lacking: Mapping[str, Sequence[str]]) -> str:
+    """That nobody takes items of these steps; ``lacking``: labels that a worker needs for some of them."""
+    parts = []
+    if others := [step for step in steps if step not in lacking]:
+        parts.append(f"no worker serves {_named(others)}")
+    if needy := [f"{step} requires ({', '.join(lacking[step])})" for step in steps if step in lacking]:
+        parts.append(f"no worker has what {_named(needy)}")
+    return "; ".join(parts)
+
+
+def _named(several: Sequence[str]) -> str:
+    return ", ".join(several[:3]) + (", ..." if len(several) > 3 else "")
 
 
 def remark_on_step(step: StepReport) -> str:
@@ -71,7 +80,7 @@ def queue_of_flow(flow: FlowReport) -> str:
     waiting = flow.queued_runs + flow.waiting_runs
     if not waiting or not flow.unserved or flow.paused:
         return ""
-    return f"{plural(waiting, 'run')} queued, {no_worker(flow.unserved)}"
+    return f"{plural(waiting, 'run')} queued, {no_worker(flow.unserved, flow.lacking)}"
 
 
 def _open(counts: ItemCounts, next_retry: float | None, *, queued: bool = True) -> str:

@@ -70,7 +70,8 @@ class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
     ``active_runs`` have not ended: ``running_runs`` with items in the hands of a worker, ``waiting_runs`` of
     which all waits for its next attempt, ``queued_runs`` all others. Items are those of active runs.
     ``completed_day`` and ``failed_day``: runs that were started within 24 hours and have ended so.
-    ``unserved``: steps that no worker alive takes items of.
+    ``unserved``: steps that no worker alive takes items of; ``lacking``: of those that require anything of a
+    worker the labels that it needs.
     """
 
     flow_slug: str
@@ -93,4 +94,5 @@ class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
     last_started_at: datetime | None
     workers: int
     unserved: list[str]
+    lacking: dict[str, list[str]] = {}
     paused: bool

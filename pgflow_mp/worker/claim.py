@@ -142,6 +142,7 @@ class Claimer(DatabaseThread):
         dead_after: float,
         lease: int | None,
         steps: Mapping[str, Collection[str]],
+        labels: Sequence[str] = (),
     ) -> None:
         super().__init__(dsn, post)
         self._flows = {flow.encode(): flow for flow in steps}
@@ -149,6 +150,7 @@ class Claimer(DatabaseThread):
         self._worker_name = worker_name
         self._dead_after = dead_after
         self._lease = lease
+        self._labels = labels
         self._registered: set[str] = set()
         self._queue_missed: set[str] = set()
         self._requests: deque[ClaimRequest] = deque()
@@ -258,7 +260,7 @@ class Claimer(DatabaseThread):
     def register(self, conn: Connection, worker_id: str, queue: str | None) -> None:
         """Write the row of a worker id, or write it again if somebody deleted it; not of one given up."""
         if queue is not None:
-            engine.register_worker(conn, worker_id, queue, self._worker_name, self._dead_after)
+            engine.register_worker(conn, worker_id, queue, self._worker_name, self._dead_after, self._labels)
 
     def _pass_on(self) -> None:
         if self._hints.read():

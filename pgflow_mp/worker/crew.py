@@ -72,6 +72,7 @@ def hire(
         dead_after=settings.dead_after,
         lease=settings.visibility_timeout,
         steps=steps,
+        labels=settings.labels,
     )
 
     def beating() -> Sequence[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.messages import LOAD_TIMEOUT
+from pgflow_mp.flows.labels import labels_of
 from pgflow_mp.values.stores import normal_root
 
 Compile = Literal["check", "extend", "skip", "recreate"]
@@ -58,7 +59,8 @@ class WorkerSettings:
     themselves. What such a module makes when it is imported (random generators, temporary directories)
     is the same in every lane.
     ``metrics_port`` (0: any that is free): metrics and health checks are served there, at
-    ``metrics_address``. ``traces``: "otlp", or a file of JSON lines, for OpenTelemetry's spans.
+    ``metrics_address``. ``labels``: what this worker has, for steps that require it.
+    ``traces``: "otlp", or a file of JSON lines, for OpenTelemetry's spans.
     """
 
     dsn: str
@@ -91,6 +93,7 @@ class WorkerSettings:
     metrics_port: int | None = None
     metrics_address: str = "127.0.0.1"
     traces: str | None = None
+    labels: tuple[str, ...] = ()
     log_level: str = "info"
     log_format: str = "text"
 
@@ -124,6 +127,10 @@ class WorkerSettings:
             )
         if self.artifacts is not None:
             object.__setattr__(self, "artifacts", normal_root(self.artifacts))
+        try:
+            object.__setattr__(self, "labels", labels_of(self.labels))
+        except ValueError as error:
+            raise ConfigError(f"labels: {error}") from None
         if not self.targets:
             raise ConfigError("a worker needs at least one target", hint="For example flows.py or app.flows.")
 

@@ -6,7 +6,7 @@ import contextlib
 import math
 import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -142,6 +142,20 @@ def compile_flows(conn: Connection, flows: list[FlowInfo], mode: Compile) -> lis
         if found.status != "extended":  # its notes say so, too
             lines.append(f"flow {info.slug}: {found.status}")
         lines += [f"flow {info.slug}: {text}" for text in found.notes]
+    return lines
+
+
+def not_for_us(flows: Iterable[FlowInfo], labels: Collection[str]) -> list[str]:
+    """Lines about steps that require what a worker with these ``labels`` does not have."""
+    lines: list[str] = []
+    for info in flows:
+        for step in msgspec.json.decode(info.shape)["steps"]:
+            lacking = set(step.get("options", {}).get("requires", ())).difference(labels)
+            if lacking:
+                lines.append(
+                    f'flow {info.slug}: step "{step["slug"]}" requires {", ".join(sorted(lacking))}, which '
+                    "this worker was not said to have (--labels): its items are left to others"
+                )
     return lines
 
 

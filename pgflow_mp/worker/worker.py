@@ -159,6 +159,8 @@ class Worker:
             session.call(lambda conn: startup.register_name(conn, settings.name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
                 self._observer.on_message("debug" if line.endswith("verified") else "info", line)
+            for line in startup.not_for_us(flows, settings.labels):
+                self._observer.on_message("warn", line)
             read_policies = functools.partial(startup.policies, flows=flows)
             policies = session.call(read_policies)
             queues = session.call(lambda conn: startup.queues(conn, flows))
@@ -172,7 +174,7 @@ class Worker:
             raise _Interrupted
         identities = Identities({name: flow for flow, names in queues.items() for name in names})
         record = WorkRecord(self._executor.capacity, time.monotonic())
-        facts = facts_of(record.process_id, self._executor, [info.slug for info in flows])
+        facts = facts_of(record.process_id, self._executor, [info.slug for info in flows], settings.labels)
         batches = {(flow.slug, step.slug): step.batch for flow in flows for step in flow.steps if step.batch}
         dispatcher = Dispatcher(ItemTimes(batches))
         self._loop = Loop(

@@ -92,6 +92,7 @@ begin
   end if;
   perform pgflow._set_policies_from_shape(p_flow_slug, p_shape, true);
   perform pgflow._define_limits_from_shape(p_flow_slug, p_shape);
+  perform pgflow._set_requirements_from_shape(p_flow_slug, p_shape);
 end;
 $$;
 

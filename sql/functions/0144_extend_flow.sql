@@ -214,6 +214,7 @@ begin
     )),
     true
   );
+  perform pgflow._set_requirements_from_shape(p_flow_slug, p_shape, p_added);
   perform pgflow.define_limit(p_flow_slug, e.value ->> 'slug', l.at_once, l.rate, l.burst)
   from jsonb_array_elements(p_shape -> 'steps') e
   cross join lateral pgflow._limit_in(e.value) l

@@ -36,6 +36,18 @@ as $$
   where l.flow_slug = p_flow_slug and l.step_slug = coalesce(p_step_slug, '');
 $$;
 
+-- Labels as people read them, in order.
+create or replace function pgflow._labels_text(labels jsonb)
+returns text
+language sql
+immutable
+parallel safe
+set search_path = pg_catalog, pg_temp
+as $$
+  select string_agg(distinct e.label, ', ' order by e.label)
+  from jsonb_array_elements_text(case when jsonb_typeof(labels) = 'array' then labels end) e (label);
+$$;
+
 -- What each option is and should be, as people read it; null is not set. A step whose slug is null stands
 -- for the flow, whose defaults are those of create_flow. A storage that the code does not ask for stays.
 create or replace function pgflow._compare_flow_options(p_flow_slug text, p_shape jsonb)
@@ -49,7 +61,7 @@ as $$
     select null::text as step_slug, -1 as step_index, f.opt_max_attempts as attempts, f.opt_base_delay as delay,
       f.opt_timeout as timeout, null::int as start, null::text as tolerate, null::int as alike,
       null::text as storage, null::int as batch, null::text as barrier, false as is_map,
-      pgflow._coded_limit(f.flow_slug, null) as coded,
+      pgflow._coded_limit(f.flow_slug, null) as coded, null::jsonb as requires,
       '{"maxAttempts": 3, "baseDelay": 5, "timeout": 60}' || pgflow._set_options(p_shape) as options
     from pgflow.flows f
     where f.flow_slug = p_flow_slug
@@ -59,6 +71,10 @@ as $$
       p.stop_after_alike, case when s.step_type = 'map' then coalesce(p.storage, 'tasks') end, p.batch,
       case when s.step_type = 'map' then coalesce(p.barrier, true)::text end, s.step_type = 'map',
       pgflow._coded_limit(s.flow_slug, s.step_slug),
+      (
+        select to_jsonb(q.labels) from pgflow.step_requirements q
+        where q.flow_slug = s.flow_slug and q.step_slug = s.step_slug
+      ),
       pgflow._set_options(e.value)
     from pgflow.steps s
     join jsonb_array_elements(p_shape -> 'steps') e on e.value ->> 'slug' = s.step_slug
@@ -80,7 +96,8 @@ as $$
       (9, 'barrier', c.barrier, coalesce(c.options ->> 'barrier', case when c.is_map then 'true' end)),
       (10, 'limit', c.coded ->> 'limit', c.options ->> 'limit'),
       (11, 'rate', (c.coded ->> 'rate')::float8 || '/s', (c.options ->> 'rate')::float8 || '/s'),
-      (12, 'burst', c.coded ->> 'burst', c.options ->> 'burst')
+      (12, 'burst', c.coded ->> 'burst', c.options ->> 'burst'),
+      (13, 'requires', pgflow._labels_text(c.requires), pgflow._labels_text(c.options -> 'requires'))
   ) v (place, option, was, wanted)
   order by c.step_index, v.place;
 $$;
@@ -146,6 +163,7 @@ begin
   where p.flow_slug = apply_flow_options.flow_slug;
   perform pgflow._set_policies_from_shape(apply_flow_options.flow_slug, shape, false);
   perform pgflow._define_limits_from_shape(apply_flow_options.flow_slug, shape);
+  perform pgflow._set_requirements_from_shape(apply_flow_options.flow_slug, shape);
   return v_changes;
 end;
 $$;

@@ -134,9 +134,14 @@ as $$
   order by p.paused_at, p.run_id;
 $$;
 
--- Of these messages of a queue those whose tasks are of no paused run; none of a paused flow. For who reads the queue
--- itself: what is left out becomes visible again when the read's own time is over.
-create or replace function pgflow._without_paused(flow_slug text, queue_name text, msg_ids bigint[])
+-- Of these messages of a queue those whose tasks are of no paused run, and of none of but_steps; none of a paused flow.
+-- For who reads the queue itself: what is left out becomes visible again when the read's own time is over.
+create or replace function pgflow._without_paused(
+  flow_slug text,
+  queue_name text,
+  msg_ids bigint[],
+  but_steps text[]
+)
 returns bigint[]
 language plpgsql
 stable
@@ -153,10 +158,10 @@ begin
   select coalesce(bool_or(p.run_id is null), false), array_agg(p.run_id) into v_is_paused, v_runs
   from pgflow.pauses p
   where p.flow_slug = _without_paused.flow_slug;
-  if v_runs is null then
-    return msg_ids;
-  elsif v_is_paused then
+  if v_is_paused then
     return null;
+  elsif v_runs is null and but_steps is null then
+    return msg_ids;
   end if;
   return (
     select array_agg(m.id order by m.n)
@@ -164,7 +169,9 @@ begin
     where not exists (
       select 1
       from pgflow.step_tasks t
-      where t.queue_name = _without_paused.queue_name and t.message_id = m.id and t.run_id = any (v_runs)
+      where t.queue_name = _without_paused.queue_name
+        and t.message_id = m.id
+        and (t.run_id = any (v_runs) or t.step_slug = any (but_steps))
     )
   );
 end;

@@ -65,7 +65,10 @@ begin
             hint = 'Poll the queue recorded for this step and pass its exact canonical name and spelling.';
   end if;
 
-  v_ids := pgflow._without_paused(start_tasks.flow_slug, start_tasks.queue_name, start_tasks.msg_ids);
+  v_ids := pgflow._without_paused(
+    start_tasks.flow_slug, start_tasks.queue_name, start_tasks.msg_ids,
+    pgflow._barred_steps(start_tasks.flow_slug, start_tasks.worker_id)
+  );
   v_is_limited := pgflow._is_limited(start_tasks.flow_slug);
   if v_is_limited then
     select w.kept into v_ids

@@ -216,6 +216,18 @@ begin
   if v_is_paused then
     return null;
   end if;
+  -- Where nothing but those steps has begun there may be many messages, none of which is wanted.
+  if cardinality(but_steps) > 0 and (
+    _next_messages.step_slug = any (but_steps)
+    or not exists (
+      select 1
+      from pgflow.runs r
+      join pgflow.step_states ss on ss.run_id = r.run_id and ss.status = 'started' and ss.remaining_tasks > 0
+      where r.flow_slug = _next_messages.flow_slug and r.status = 'started' and ss.step_slug <> all (but_steps)
+    )
+  ) then
+    return null;
+  end if;
   if v_lease is null then
     select 2 + least(greatest(f.opt_timeout, max(s.opt_timeout)), 2147483645) into v_lease
     from pgflow.flows f

@@ -23,6 +23,7 @@ as $$
 declare
   v_queue text;
   v_step text;
+  v_barred text[] := pgflow._barred_steps(_claim_next.flow_slug, _claim_next.worker_id);
 begin
   perform pgflow._require_flow(function_name, _claim_next.flow_slug);
   select q.queue_name, q.step_slug into v_queue, v_step
@@ -31,7 +32,7 @@ begin
     return query
     select c.run_id, c.step_slug, c.task_index, c.msg_id, c.attempt, c.input, c.flow_input, c.timeout, c.deaths
     from pgflow._claim_within_limits(
-      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, 0, null, lease_seconds, null, null,
+      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, 0, null, lease_seconds, v_barred, null,
       case when not without_input then pgflow._claim_bytes() end, without_input
     ) c
     where c.run_id is not null
@@ -43,7 +44,7 @@ begin
   from pgflow._claim(
     _claim_next.flow_slug,
     pgflow._next_messages(
-      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, lease_seconds
+      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, lease_seconds, v_barred
     ),
     _claim_next.worker_id,
     v_queue,

@@ -137,7 +137,7 @@ end;
 $$;
 
 -- Claims up to qty tasks, as claim_tasks does, and up to so many items in ranges; nothing of but_steps, which the
--- worker does not know. usable: how many items it could work on at this moment, for flows with limits, of which it gets
+-- worker does not know, and of steps that require what it does not have. usable: how many items it could work on at this moment, for flows with limits, of which it gets
 -- no more (_open_rooms); a last row without a run tells of them (_claim_within_limits). See the type claimed_work.
 create or replace function pgflow.claim_work(
   flow_slug text,
@@ -162,6 +162,7 @@ as $$
 declare
   v_queue text;
   v_step text;
+  v_but text[] := but_steps || pgflow._barred_steps(claim_work.flow_slug, claim_work.worker_id);
 begin
   perform pgflow._require_flow('claim_work', claim_work.flow_slug);
   select q.queue_name, q.step_slug into v_queue, v_step
@@ -171,7 +172,7 @@ begin
     select c.*
     from pgflow._claim_within_limits(
       claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, claim_work.items, known, lease_seconds,
-      but_steps, usable, pgflow._claim_bytes(), false
+      v_but, usable, pgflow._claim_bytes(), false
     ) c;
     return;
   end if;
@@ -182,7 +183,7 @@ begin
   from pgflow._claim(
     claim_work.flow_slug,
     pgflow._next_messages(
-      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, lease_seconds, but_steps
+      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, lease_seconds, v_but
     ),
     claim_work.worker_id,
     v_queue,
@@ -197,7 +198,7 @@ begin
     return query
     select c.*
     from pgflow._claim_ranges(
-      claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known, but_steps
+      claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known, v_but
     ) c;
   end if;
 end;

@@ -59,8 +59,7 @@ begin
 end;
 $$;
 
--- As _next_messages, as far as there is room. Steps that have none left are passed over; where no other has begun,
--- their messages are not even looked at.
+-- As _next_messages, as far as there is room. Steps that have none left are passed over.
 create or replace function pgflow._next_messages_within(
   flow_slug text,
   queue_name text,
@@ -89,16 +88,7 @@ begin
     v_but := array(
       select u.step_slug from unnest(steps, v_rooms) u (step_slug, room) where u.step_slug <> '' and u.room <= 0
     );
-    exit when least(qty - cardinality(v_ids), pgflow._room(steps, v_rooms, '')) <= 0
-      or _next_messages_within.step_slug = any (v_but);
-    exit when cardinality(v_but) > 0 and not exists (
-      select 1
-      from pgflow.runs r
-      join pgflow.step_states ss on ss.run_id = r.run_id and ss.status = 'started' and ss.remaining_tasks > 0
-      where r.flow_slug = _next_messages_within.flow_slug
-        and r.status = 'started'
-        and ss.step_slug <> all (v_but || coalesce(but_steps, '{}'))
-    );
+    exit when least(qty - cardinality(v_ids), pgflow._room(steps, v_rooms, '')) <= 0;
     v_found := pgflow._next_messages(
       _next_messages_within.flow_slug, _next_messages_within.queue_name, _next_messages_within.step_slug,
       _next_messages_within.worker_id, least(qty - cardinality(v_ids), pgflow._room(steps, v_rooms, '')),

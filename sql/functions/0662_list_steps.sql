@@ -112,12 +112,12 @@ begin
     group by o.run_id, o.step_slug
   ),
   alive as materialized (
-    select w.queue_name, count(*)::int as workers, count(w.dead_after)::int as ours
+    select w.queue_name, w.labels, count(*)::int as workers, count(w.dead_after)::int as ours
     from pgflow.workers w
     where w.last_heartbeat_at > clock_timestamp() - interval '1 hour'
       and pgflow._is_alive(w)
       and w.deprecated_at is null
-    group by w.queue_name
+    group by w.queue_name, w.labels
   )
   select ss.run_id, ss.step_slug, s.step_type,
     array(
@@ -146,7 +146,12 @@ begin
   left join pgflow.step_policies y on y.flow_slug = ss.flow_slug and y.step_slug = ss.step_slug
   left join pgflow.range_maps m on m.run_id = ss.run_id and m.step_slug = ss.step_slug
   left join open_items o on o.run_id = ss.run_id and o.step_slug = ss.step_slug
-  left join alive v on v.queue_name = s.queue_name
+  left join pgflow.step_requirements q on q.flow_slug = ss.flow_slug and q.step_slug = ss.step_slug
+  cross join lateral (
+    select sum(a.workers)::int as workers, sum(a.ours)::int as ours
+    from alive a
+    where a.queue_name = s.queue_name and (q.labels is null or q.labels <@ a.labels)
+  ) v
   left join lateral (
     select t.failed, t.cancelled, t.skipped
     from pgflow._step_tallies(ss.run_id, ss.step_slug) t

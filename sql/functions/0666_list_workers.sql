@@ -70,12 +70,12 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
   with alive as materialized (
-    select w.queue_name, count(*)::int as workers
+    select w.queue_name, w.labels, count(*)::int as workers
     from pgflow.workers w
     where w.last_heartbeat_at > clock_timestamp() - interval '1 hour'
       and pgflow._is_alive(w)
       and w.deprecated_at is null
-    group by w.queue_name
+    group by w.queue_name, w.labels
   )
   select f.flow_slug, f.created_at,
     array(select s.step_slug from pgflow.steps s where s.flow_slug = f.flow_slug order by s.step_index),
@@ -87,16 +87,25 @@ as $$
     ),
     coalesce(
       (
-        select max(a.workers) from alive a
-        where a.queue_name = lower(f.flow_slug)
-          or a.queue_name in (select s.queue_name from pgflow.steps s where s.flow_slug = f.flow_slug)
+        select max(q.workers)
+        from (
+          select sum(a.workers)::int as workers
+          from alive a
+          where a.queue_name = lower(f.flow_slug)
+            or a.queue_name in (select s.queue_name from pgflow.steps s where s.flow_slug = f.flow_slug)
+          group by a.queue_name
+        ) q
       ),
       0
     ),
     array(
       select s.step_slug
       from pgflow.steps s
-      where s.flow_slug = f.flow_slug and not exists (select 1 from alive a where a.queue_name = s.queue_name)
+      left join pgflow.step_requirements q on q.flow_slug = s.flow_slug and q.step_slug = s.step_slug
+      where s.flow_slug = f.flow_slug
+        and not exists (
+          select 1 from alive a where a.queue_name = s.queue_name and (q.labels is null or q.labels <@ a.labels)
+        )
       order by s.step_index
     ),
     exists (select 1 from pgflow.pauses z where z.flow_slug = f.flow_slug and z.run_id is null)

@@ -21,7 +21,7 @@ declare
     'run_failures', 'run_tallies', 'output_page', 'finished_items', 'failure_lines', 'failed_items', 'list_pauses',
     'list_runs', 'run_report', 'list_steps', 'list_items', 'list_workers', 'list_flows', 'flow_activity',
     'run_events', 'failed_since',
-    'flow_settings', 'list_limits',
+    'flow_settings', 'list_limits', 'list_requirements',
     'schedules', 'schedule_input', 'schedule_times',
     'worker_processes', 'item_times', 'slowest_items', 'run_spans'
   ];
@@ -196,6 +196,8 @@ begin
         ('run_spans', 'run_progress'),
         ('report_worker', 'claim_tasks'),
         ('list_limits', 'run_results'),
+        ('list_requirements', 'run_results'),
+        ('register_worker', 'register_worker'), -- that with labels
         ('set_limit', 'cancel_run'),
         ('reset_limit', 'cancel_run'),
         ('claim_work', 'claim_work') -- that with what could be worked on

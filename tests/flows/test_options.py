@@ -40,7 +40,11 @@ def test_the_page_shows_the_table() -> None:
 
 
 def test_every_option_that_the_database_keeps_reaches_it(tx: psycopg.Connection[tuple[object, ...]]) -> None:
-    values: Any = {spec.name: 7 for spec in OPTIONS if spec.columns} | {"storage": "ranges", "barrier": False}
+    values: Any = {spec.name: 7 for spec in OPTIONS if spec.columns} | {
+        "storage": "ranges",
+        "barrier": False,
+        "requires": ["gpu"],
+    }
     flow = Flow("kept").map("before", len).map("items", len, over="before", **values)
     share = Flow("shared").map("items", len, tolerate=0.5)
     for each in (flow, share):
@@ -55,8 +59,11 @@ def test_every_option_that_the_database_keeps_reaches_it(tx: psycopg.Connection[
     assert tx.execute(query).fetchone() == (*(7,) * 7, "ranges", False)
     query = "select at_once, rate, burst from pgflow.limits where (flow_slug, step_slug) = ('kept', 'items')"
     assert tx.execute(query).fetchone() == (7, 7.0, 7)
+    assert tx.execute("select step_slug, labels from pgflow.step_requirements").fetchall() == [
+        ("items", ["gpu"])
+    ]
     shape = flow.shape()["steps"][1]["options"]
-    others = {"storage": "ranges", "barrier": False}
+    others = {"storage": "ranges", "barrier": False, "requires": ["gpu"]}
     assert shape == {KEYS[column]: 7 for column in KEYS if column != "tolerated_share"} | others
     assert share.shape()["steps"][0]["options"] == {"toleratedShare": 0.5}
 

@@ -64,7 +64,8 @@ READING |= {
 }  # nothing is
 READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers", "list_flows"}
 READING |= {"flow_activity", "flow_settings", "tag_run"}  # each run here has the tag
-NOTHING_YET |= {"failed_since", "failure_lines", "failed_items", "list_pauses", "list_limits"}
+NOTHING_YET |= {"failed_since", "failure_lines", "failed_items", "list_pauses"}
+NOTHING_YET |= {"list_limits", "list_requirements"}
 NOTHING_YET |= {"item_times", "slowest_items", "run_spans", "worker_processes"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [False], [{"runs": 0, "removed": 0, "is_done": True}]]
@@ -140,7 +141,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "errors": ["e"], "first_index": 0, "bodies": ["[1]"], "params": {}, "but_steps": None,
         "key": "k", "input_hash": b"0",
         "missing": "{[0,9)}", "with_inputs": True, "step_slugs": None, "item_indexes": None,
-        "usable": 5, "at_once": 3, "rate": 2.0, "burst": 1,
+        "labels": ["gpu"], "usable": 5, "at_once": 3, "rate": 2.0, "burst": 1,
         "error_texts": None, "dry_run": False, "url": "/new", "containing": "e", "max_chars": 9,
         "source_run": run, "steps": ["m"], "reads_input": None,
         "since": "2020-01-01", "until": None, "tags": ["theirs"],

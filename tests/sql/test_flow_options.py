@@ -61,6 +61,7 @@ def stored(db: Db) -> list[Any]:
             " where batch > 0 or num_nonnulls(tolerated_failures, tolerated_share) > 0"
             " order by 1"
         ),
+        db.rows("select step_slug, labels from pgflow.step_requirements order by 1"),
         db.rows("select step_slug, at_once, rate, burst, is_set from pgflow.limits order by 1"),
     ]
 
@@ -68,7 +69,7 @@ def stored(db: Db) -> list[Any]:
 PLAIN = shape()
 FULL = shape(
     {"maxAttempts": 7, "baseDelay": 2, "timeout": 90, "limit": 9},
-    {"maxAttempts": 1, "baseDelay": 4, "timeout": 20, "startDelay": 6},
+    {"maxAttempts": 1, "baseDelay": 4, "timeout": 20, "startDelay": 6, "requires": ["b", "a"]},
     {
         "timeout": 3,
         "toleratedShare": 0.015,
@@ -119,6 +120,7 @@ def test_every_change_is_told_with_what_was_and_what_is(db: Db) -> None:
         'base_delay of step "s" is now 4 s, was the flow\'s',
         'timeout of step "s" is now 20 s, was the flow\'s',
         'start_delay of step "s" is now 6 s, was not set',
+        'requires of step "s" is now a, b, was not set',
     ]
     assert applied(db, COUNT)[3:] == [
         "limit is now not set, was 9",
@@ -134,6 +136,7 @@ def test_every_change_is_told_with_what_was_and_what_is(db: Db) -> None:
         'base_delay of step "s" is now the flow\'s, was 4 s',
         'timeout of step "s" is now 60 s, was 20 s',
         'start_delay of step "s" is now 0 s, was 6 s',
+        'requires of step "s" is now not set, was a, b',
     ]
 
 
@@ -162,7 +165,7 @@ def test_nothing_is_applied_to_a_flow_of_another_shape(db: Db) -> None:
 def test_nothing_is_applied_to_a_flow_that_is_not_there(db: Db) -> None:
     assert applied(db, FULL) == []
     assert applied(db, Jsonb({"steps": []})) == []
-    assert stored(db) == [[], [], [], []]
+    assert stored(db) == [[], [], [], [], []]
 
 
 def test_other_flows_stay_as_they_are(db: Db) -> None:

@@ -29,6 +29,7 @@ LATER = (
     "pgflow.failed_items(uuid, text, int, int, int, bigint)",
     "pgflow.list_pauses()",
     "pgflow.list_limits(text)",
+    "pgflow.list_requirements(text[])",
 )
 """Functions that were added to an access."""
 

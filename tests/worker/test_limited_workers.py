@@ -9,8 +9,11 @@ from typing import Any
 
 import psycopg
 import pytest
-from worker_harness import compiled, eventually, kill, process, run_row, settings, start, threaded
+from worker_harness import adapted, compiled, eventually, kill, process, run_row, settings, start, threaded
 
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.observe import read_reports, wording
+from pgflow_mp.observe.run_reports import RunDetails
 from pgflow_mp.testing.audit import audit_run
 from pgflow_mp.worker.worker import Worker
 
@@ -115,3 +118,32 @@ def test_rates_over_ten_seconds_are_right_within_a_few_percent(dsn: str, log: Pa
         with psycopg.connect(dsn) as conn:
             conn.execute("select pgflow.cancel_run(%s)", (run_id,))
     assert 0.95 <= (after - before) / taken / 50 <= 1.05
+
+
+def test_a_worker_takes_what_it_has_the_labels_for_and_who_has_none_is_told(dsn: str, log: Path) -> None:
+    compiled(dsn, "chain")
+    with psycopg.connect(dsn) as conn:
+        conn.execute("select pgflow.set_requirements('chain', 'as_text', '{gpu}')")
+    run_id = start(dsn, "chain", [1, 2, 3])
+    with threaded(Worker(settings(dsn, "chain", compile="skip"))), adapted(dsn) as conn:
+        found = eventually(lambda: unserved(conn, run_id), timeout=20)
+        assert found.lacking == {"as_text": ["gpu"]}
+        assert wording.sentence_of_run(found).endswith("no worker has what as_text requires (gpu)")
+        assert wording.state_of_run(found) == "queued, no fit worker"
+        with threaded(Worker(settings(dsn, "chain", compile="skip", labels=("gpu", "more")))):
+            eventually(lambda: run_row(dsn, run_id).status == "completed", timeout=20)
+            (flow,) = read_reports.read_flows(conn)
+            assert (flow.workers, flow.unserved, flow.lacking) == (2, [], {})
+    with adapted(dsn) as conn:
+        holders = conn.execute(
+            "select w.labels from pgflow.items i join pgflow.workers w on w.worker_id = i.worker_id "
+            "where i.step_slug = 'as_text' group by 1"
+        ).fetchall()
+    assert holders == [(["gpu", "more"],)]
+
+
+def unserved(conn: Connection, run_id: str) -> RunDetails | None:
+    """The run, once one of its steps waits for a worker that there is not."""
+    run = read_reports.read_run(conn, run_id)
+    assert run is not None
+    return run if run.unserved == ["as_text"] and not run.counts.running else None

@@ -203,6 +203,12 @@ def list_workers(
     return [WorkerEntry._make((str(row[0]), *row[1:])) for row in rows]
 
 
+def list_requirements(conn: Connection, flows: Collection[str]) -> dict[tuple[str, str], list[str]]:
+    """The labels that steps of these flows require of a worker, by flow and step."""
+    query = "select flow_slug, step_slug, labels from pgflow.list_requirements(%s::text[])"
+    return {(flow, step): labels for flow, step, labels in conn.execute(query, ([*flows],)).fetchall()}
+
+
 def list_flows(conn: Connection, limit: int, *, after: str = "") -> list[FlowEntry]:
     """``limit`` flows by their slugs, behind one of them."""
     query = "select * from pgflow.list_flows(%s, %s::int)"
