@@ -270,7 +270,7 @@ def watching(
         from pgflow_mp.observe.live import LiveObserver
 
         watcher = live = LiveObserver(
-            title, preliminary=preliminary, names_flows=names_flows, takes_keys=True
+            title, preliminary=preliminary, names_flows=names_flows, takes_keys=True, own_run=run_id
         )
     else:
         watcher = PlainObserver(

@@ -19,7 +19,7 @@ from pgflow_mp.observe.failure_tally import FailureTally
 from pgflow_mp.observe.live_screen import KEYS, Scene, Trends, draw
 from pgflow_mp.observe.observer import FailedAttempt, Level, ProgressSnapshot, RunNote, Steer
 from pgflow_mp.observe.picture import Picture
-from pgflow_mp.observe.plain import failure_line, failure_lines
+from pgflow_mp.observe.plain import failure_line, failure_lines, other_run
 from pgflow_mp.observe.terminal import TerminalTakeover
 from pgflow_mp.observe.text import plural
 from pgflow_mp.redaction import printable
@@ -37,8 +37,8 @@ class LiveObserver:
 
     ``title`` is the first line; ``preliminary`` stands there until there is something to work on.
     ``names_flows``: name the flow with each step. ``takes_keys``: those of ``live_screen.KEYS`` do what they
-    say, where standard input is a terminal. Use close() before anything else is printed; the last picture
-    stays.
+    say, where standard input is a terminal. Lines about others than its ``own_run`` name theirs. Use close()
+    before anything else is printed; the last picture stays.
 
     Threads: whoever is observed calls what an Observer has, from one thread; note() and close() are for any.
     Another thread draws, and a third one reads keys: what they read is replaced as a whole.
@@ -52,6 +52,7 @@ class LiveObserver:
         names_flows: bool = False,
         console: Console | None = None,
         takes_keys: bool = False,
+        own_run: str | None = None,
     ) -> None:
         self._terminal = TerminalTakeover(self._print_foreign) if console is None else None
         if console is None:
@@ -61,6 +62,7 @@ class LiveObserver:
         self._title = title if preliminary is None else preliminary
         self._final_title = title
         self._names_flows = names_flows
+        self._own_run = own_run
         self._snapshot: ProgressSnapshot | None = None
         self._trends = Trends()
         self._tally = FailureTally()
@@ -72,7 +74,7 @@ class LiveObserver:
         self._ended: float | None = None
         self._lock = threading.Lock()
         self._steer: Steer | None = None
-        self._keys: live_keys.Keys | None = None
+        self._keys: live_keys.LiveKeys | None = None
         self._live = Live(
             console=self.console,
             get_renderable=self._render,
@@ -124,9 +126,12 @@ class LiveObserver:
         if self._failures > _FAILURES_SHOWN:
             return
         room, style = self.console.width - 1, "red" if failure.final else "yellow"
-        lines = [failure_line(failure, failure.shown(max(12, room // 2)))]
+        whose = other_run(failure, self._own_run)
+        lines = [whose + failure_line(failure, failure.shown(max(12, room // 2)))]
         if cell_len(lines[0]) > room:  # what it is, and below it what happened
-            lines = failure_lines(failure, failure.shown(max(12, room - len(failure.step) - 12)))
+            least = len(whose) + len(failure.step) + 12
+            lines = failure_lines(failure, failure.shown(max(12, room - least)))
+            lines[0] = whose + lines[0]
         for line in lines:
             self.console.print(Text(line, style=style), no_wrap=True, overflow="ellipsis")
         if self._failures == _FAILURES_SHOWN:

@@ -15,7 +15,7 @@ _LOOK: Final = 0.5  # seconds between looks at whether the terminal is ours
 _MOST: Final = 64
 
 
-class Keys:
+class LiveKeys:
     """Calls ``on_key`` for each key that is typed, while this process is in the foreground.
 
     The terminal then neither echoes nor waits for the end of a line; Ctrl-C and Ctrl-Z do what they did. In
@@ -108,7 +108,7 @@ class Keys:
                 termios.tcsetattr(self._fd, termios.TCSANOW, self._before)
 
 
-def listen(on_key: Callable[[str], None]) -> Keys | None:
+def listen(on_key: Callable[[str], None]) -> LiveKeys | None:
     """On standard input, if that is a terminal."""
     try:
         descriptor = sys.stdin.fileno()
@@ -118,6 +118,6 @@ def listen(on_key: Callable[[str], None]) -> Keys | None:
     except (AttributeError, OSError, ValueError, ImportError):
         return None
     try:
-        return Keys(on_key, descriptor)
+        return LiveKeys(on_key, descriptor)
     except termios.error:
         return None

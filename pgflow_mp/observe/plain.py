@@ -106,7 +106,8 @@ class PlainObserver:
                 final=failure.final,
                 traceback=failure.text,
             )
-            logger.log(level, "%s", failure_line(failure, shown), extra=fields)
+            whose = other_run(failure, self._own_run)
+            logger.log(level, "%s", whose + failure_line(failure, shown), extra=fields)
         if self._failures == _FAILURES_SHOWN and not self._for_machines:
             logger.warning("further failures are logged at level verbose")
         logger.debug("%s[%d]: %s", failure.step, failure.index, failure.text)
@@ -133,6 +134,11 @@ class PlainObserver:
         if step.eta is not None and step.rate > 0 and not step.only_waits:
             text += f", {duration(step.eta)} left"
         return text + (f", {step.failed:,} failed" if step.failed else "")
+
+
+def other_run(failure: FailedAttempt, own_run: str | None) -> str:
+    """What stands in front of a line about another run than the one that is served."""
+    return "" if own_run in (None, failure.run) else f"run {failure.run[:8]} "
 
 
 def failure_line(failure: FailedAttempt, shown: str) -> str:

@@ -27,7 +27,7 @@ from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
 from pgflow_mp.worker.outcomes import Collector
 from pgflow_mp.worker.progress import ConnectionReport, SafeObserver
-from pgflow_mp.worker.run_log import RunLog
+from pgflow_mp.worker.run_notes import RunNotes
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.snapshots import Progress
 from pgflow_mp.worker.startup import Policies
@@ -71,7 +71,7 @@ class Loop:
         )
         self.telling = Telling(record, crew.upkeep, executor, dispatcher, crew.settler, stats)
         self.progress = Progress(executor, dispatcher, crew.settler, stats, record)
-        self._runs = RunLog(observer)
+        self._runs = RunNotes(observer)
         self._events = events
         self._observer = observer
         self._stats = stats

@@ -101,6 +101,16 @@ def test_only_the_first_failures_are_told_at_level_info(lines: Lines) -> None:
     assert said[-1].endswith("further failures are logged at level verbose")
 
 
+def test_lines_about_other_runs_name_them(lines: Lines, live: LiveObserver) -> None:
+    logs.set_up("info")
+    observer = PlainObserver(own_run="12345678-own")
+    for run in ("12345678-own", "87654321-other"):
+        observer.on_failure(FailedAttempt(run, "parse", 7, 1, "ValueError: no", True))
+    own, other = lines()
+    assert own.endswith("error parse[7] failed: ValueError: no")
+    assert other.endswith("error run 87654321 parse[7] failed: ValueError: no")
+
+
 def test_a_json_line_is_an_object_with_its_fields_and_no_password(lines: Lines) -> None:
     logs.set_up("verbose", "json")
     failure = FailedAttempt("r1", "parse", 7, 2, "ValueError: bad\nline", False, lambda: b'"a.gz"')

@@ -1,4 +1,4 @@
-"""Keys are read one by one in the foreground only, and the terminal is put back."""
+"""LiveKeys are read one by one in the foreground only, and the terminal is put back."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from pgflow_mp.observe.live_keys import Keys
+from pgflow_mp.observe.live_keys import LiveKeys
 
 
 def until(condition: Callable[[], object]) -> None:
@@ -29,7 +29,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int, list[b
     """Both ends of a terminal, and whether we are in its foreground, which is no terminal of ours."""
     ours, theirs = pty.openpty()
     foreground = [True]
-    monkeypatch.setattr(Keys, "_is_ours", lambda self: foreground[0])
+    monkeypatch.setattr(LiveKeys, "_is_ours", lambda self: foreground[0])
     yield ours, theirs, foreground
     os.close(ours)
     os.close(theirs)
@@ -41,7 +41,7 @@ def test_keys_come_without_an_end_of_line_and_the_terminal_is_put_back(
     ours, theirs, _ = terminal
     found: list[str] = []
     before = termios.tcgetattr(theirs)
-    keys = Keys(found.append, theirs)
+    keys = LiveKeys(found.append, theirs)
     until(lambda: is_raw(theirs))
     os.write(ours, "fé".encode())
     until(lambda: found == ["f", "é"])
@@ -58,7 +58,7 @@ def test_in_the_background_nothing_is_read_or_changed(terminal: tuple[int, int, 
     ours, theirs, foreground = terminal
     foreground[0] = False
     found: list[str] = []
-    keys = Keys(found.append, theirs)
+    keys = LiveKeys(found.append, theirs)
     os.write(ours, b"f\n")
     time.sleep(0.7)
     assert (found, is_raw(theirs)) == ([], False)
@@ -77,7 +77,7 @@ def test_what_a_key_does_wrong_ends_nothing(terminal: tuple[int, int, list[bool]
         found.append(key)
         raise ValueError(key)
 
-    keys = Keys(react, theirs)
+    keys = LiveKeys(react, theirs)
     until(lambda: is_raw(theirs))
     os.write(ours, b"ab")
     until(lambda: found == ["a", "b"])

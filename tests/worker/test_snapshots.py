@@ -14,7 +14,7 @@ from worker_harness import settings
 from pgflow_mp import logs
 from pgflow_mp.observe.observer import FailedAttempt, ProgressSnapshot, RunNote, Steer
 from pgflow_mp.observe.plain import PlainObserver
-from pgflow_mp.worker.run_log import RunLog
+from pgflow_mp.worker.run_notes import RunNotes
 from pgflow_mp.worker.snapshots import Pace
 from pgflow_mp.worker.worker import Worker
 
@@ -119,7 +119,7 @@ def records(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
 
 def test_start_and_end_of_every_run_are_logged_once_with_what_was_done(records: Any) -> None:
     observer: Any = PlainObserver(own_run="own", for_machines=True)
-    log = RunLog(observer)
+    log = RunNotes(observer)
     log.claimed("f", ["a", "b", "own"])
     log.claimed("f", ["a"])
     log.settled("a", 10, failures=False)

@@ -22,7 +22,7 @@ class _Known:
     failed: int = 0
 
 
-class RunLog:
+class RunNotes:
     """Tells the observer. Threads: the main loop's."""
 
     def __init__(self, observer: SafeObserver) -> None:
