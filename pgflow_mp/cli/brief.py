@@ -86,6 +86,19 @@ BRIEFS: Final[dict[str, Brief]] = {
         | _JSON
         | _WHERE,
     ),
+    "top": Brief(
+        ("top", "top --once", "top host-3 --interval 5"),
+        {"--once": "print it once", "--interval": "seconds between two looks (2)"} | _JSON | _WHERE,
+    ),
+    "stacks": Brief(
+        ("stacks", "stacks host-3:4711 --with-threads"),
+        {
+            "--answer-within": "how long workers have, seconds (5)",
+            "--with-threads": "threads of the worker's own process, too",
+        }
+        | _JSON
+        | _WHERE,
+    ),
     "report": Brief(
         ("report RUN_ID --output report.html", "report RUN_ID > report.html"),
         {"--output": "the HTML file, which is replaced once it is whole"} | _WHERE,

@@ -25,7 +25,7 @@ TERMINATED: Final = 143
 EXIT_CODES: Final = """\
 exit status:
   0    done
-  1    the run failed or was deleted, or its output could not be written
+  1    the run failed or was deleted, its output could not be written, or a worker gave no answer
   2    the command line, the flow or the input is wrong; nothing was started
   3    trouble with the database
   124  run: --timeout was over before the run ended; it can be resumed

@@ -88,6 +88,8 @@ _OPERATOR: Final = (
     "resume_flow",
     "pause_run",
     "resume_run",
+    "ask_stacks",
+    "stack_answers",
     "drain_workers",
     "set_limit",
     "reset_limit",
@@ -126,6 +128,8 @@ _WORKER: Final = (
     "schedules_to_plan",
     "plan_schedule",
     "report_worker",
+    "open_stack_questions",
+    "answer_stacks",
 )
 ACCESS: Final = {
     name: access

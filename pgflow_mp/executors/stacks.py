@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Protocol, runtime_checkable
 
 _PACKAGE: Final = str(Path(__file__).resolve().parent.parent) + os.sep
 _OURS: Final = tuple(_PACKAGE + name + os.sep for name in ("executors", "flows", "loading", "values"))
+_BEGINNINGS: Final = ("Thread._bootstrap", "Thread._bootstrap_inner", "Thread.run")
 _MOST: Final = 100
 """Frames of a stack."""
 _WIDEST: Final = 200
@@ -97,5 +98,7 @@ def stacks_of_threads() -> list[ThreadStack]:
         while frame is not None and len(frames) < _MOST:
             frames.append(Frame(frame.f_code.co_filename, frame.f_lineno or 0, frame.f_code.co_qualname))
             frame = frame.f_back  # type: ignore[assignment]
+        while frames and frames[-1].function in _BEGINNINGS and frames[-1].file == threading.__file__:
+            frames.pop()
         found.append(ThreadStack(names.get(ident, f"thread {ident}"), frames))
     return found

@@ -20,6 +20,7 @@ from pgflow_mp.worker.reporting import Reporter, WorkerFacts
 from pgflow_mp.worker.retention import Retention
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
+from pgflow_mp.worker.stack_answers import StackAnswers
 from pgflow_mp.worker.startup import Policies
 
 
@@ -58,11 +59,13 @@ def hire(
     facts: WorkerFacts | None = None,
     *,
     details: bool = False,
+    executor: object = None,
 ) -> Crew:
     """A crew for a worker of these flows; not started yet. ``run_id`` is the run to watch, if any.
 
     ``steps`` are those whose work is ours, by flow; ``policies`` reads their retry options. ``facts`` are
     what the database is told of us; None: it is told nothing. ``details``: somebody watches the run.
+    ``executor`` is asked where its code is.
     """
     served = list(steps)
     claimer = Claimer(
@@ -78,6 +81,18 @@ def hire(
     def beating() -> Sequence[str]:
         return identities.beating
 
+    answers = StackAnswers(executor, beating)
+    upkeep = Upkeep(
+        settings.dsn,
+        post,
+        run_id=run_id,
+        details=details,
+        reporter=None if facts is None else Reporter(facts, beating),
+        answers=answers,
+        worker_ids=beating,
+        policies=policies,
+    )
+    answers.wake = upkeep.wake
     pulse, settler = Pulse("the main loop"), Settler(settings.dsn, post, linger=settings.linger)
     return Crew(
         claimer,
@@ -93,15 +108,7 @@ def hire(
             ),
             watch=PulseWatch((pulse, settler.pulse), settings.dead_after / 3),
         ),
-        Upkeep(
-            settings.dsn,
-            post,
-            run_id=run_id,
-            details=details,
-            reporter=None if facts is None else Reporter(facts, beating),
-            worker_ids=beating,
-            policies=policies,
-        ),
+        upkeep,
         None
         if settings.keep is None
         else Retention(

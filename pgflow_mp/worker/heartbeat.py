@@ -39,6 +39,7 @@ from pgflow_mp.worker.pulse import PulseWatch
 from pgflow_mp.worker.reporting import Reporter
 from pgflow_mp.worker.run_watch import RunWatch
 from pgflow_mp.worker.scheduling import Scheduling
+from pgflow_mp.worker.stack_answers import StackAnswers
 from pgflow_mp.worker.startup import Policies
 from pgflow_mp.worker.vigil import Vigil
 from pgflow_mp.worker.work_record import WorkReport
@@ -218,7 +219,8 @@ class Upkeep(DatabaseThread):
     """What one worker does for the database, and the looks at the runs that this worker asks about.
 
     ``worker_ids`` are our own, which we never take for dead; ``policies`` reads the options of our steps.
-    ``details``: more is told of the run. ``reporter`` passes on what the work record has to tell.
+    ``details``: more is told of the run. ``reporter`` passes on what the work record has to tell,
+    ``answers`` tells who asks where our code is.
     Threads: retire(), ask(), ask_policies(), is_behind() and tell() are for others. What they append to, this
     thread alone takes from.
     """
@@ -233,12 +235,13 @@ class Upkeep(DatabaseThread):
         run_id: str | None,
         details: bool = False,
         reporter: Reporter | None = None,
+        answers: StackAnswers | None = None,
         worker_ids: Callable[[], Sequence[str]] = tuple,
         policies: Callable[[Connection], Policies] = lambda _conn: {},
     ) -> None:
         super().__init__(dsn, post)
         self._run_watch = RunWatch(run_id, post, details=details)
-        self._reporter = reporter
+        self._reporter, self._answers = reporter, answers
         self._worker_ids = worker_ids
         self._policies = policies
         self._policies_wanted = self._policies_told = 0
@@ -294,6 +297,8 @@ class Upkeep(DatabaseThread):
                 self._questions.popleft()
             if self._reporter is not None:
                 self._reporter.tell(conn)
+            if self._answers is not None:
+                self._answers.tick(conn)
             if now >= self._run_watch.due:
                 self._run_watch.tick(conn)
             if now >= recover:
@@ -307,7 +312,7 @@ class Upkeep(DatabaseThread):
                 self._scheduling.tick(conn)
             self._keeper.worked()
             due = min(recover, requeue, self._scheduling.due, self._run_watch.due)
-            self._wakeup.wait(due - time.monotonic())
+            self._wakeup.wait(due - time.monotonic(), conn.fileno())
         if self._reporter is not None:
             self._reporter.tell(conn)
 

@@ -190,6 +190,7 @@ class Worker:
                 read_policies,
                 facts,
                 details=self._observer.watching,
+                executor=self._executor,
             ),
             identities,
             dispatcher,

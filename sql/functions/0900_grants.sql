@@ -41,7 +41,8 @@ begin
     v_names := v_names || array[
       'cancel_run', 'retry_failed_tasks', 'retry_items', 'add_new_steps', 'prune_runs', 'remove_run',
       'installation_id', 'known_artifact_stores', 'gone_runs', 'pause_flow', 'resume_flow', 'pause_run', 'resume_run',
-      'drain_workers', 'set_limit', 'reset_limit'
+      'drain_workers', 'set_limit', 'reset_limit',
+      'ask_stacks', 'stack_answers'
     ];
   end if;
   if access = 'worker' then
@@ -53,7 +54,8 @@ begin
       'retire_worker', 'report_parked', 'claim_work', 'range_pages', 'complete_ranges', 'fail_range_items',
       'release_ranges', 'installation_id', 'use_artifact_store',
       'fire_schedules', 'schedules_wait', 'schedules_to_plan', 'plan_schedule',
-      'report_worker'
+      'report_worker',
+      'open_stack_questions', 'answer_stacks'
     ];
   end if;
   if access = 'client' then
@@ -178,6 +180,10 @@ begin
         ('pause_run', 'cancel_run'),
         ('resume_run', 'cancel_run'),
         ('drain_workers', 'cancel_run'),
+        ('ask_stacks', 'cancel_run'),
+        ('stack_answers', 'cancel_run'),
+        ('open_stack_questions', 'claim_tasks'),
+        ('answer_stacks', 'claim_tasks'),
         ('schedules', 'recent_runs'),
         ('schedule_input', 'recent_runs'),
         ('schedule_times', 'recent_runs'),

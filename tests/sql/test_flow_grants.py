@@ -29,6 +29,7 @@ from .helpers import (
 )
 
 ROLE, OTHER = "pgflow_limited", "pgflow_unlimited"
+QUESTION = uuid.UUID(int=77)
 THEIRS = uuid.UUID("22222222-2222-2222-2222-222222222222")
 GRANTED = """
 select p.proname as name, p.oid::regprocedure::text as signature, p.proargnames[1:p.pronargs] as names,
@@ -66,6 +67,8 @@ READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers
 READING |= {"flow_activity", "flow_settings", "tag_run"}  # each run here has the tag
 NOTHING_YET |= {"failed_since", "failure_lines", "failed_items", "list_pauses"}
 NOTHING_YET |= {"list_limits", "list_requirements"}
+NOTHING_YET |= {"stack_answers"}
+READING |= {"open_stack_questions", "ask_stacks"}
 NOTHING_YET |= {"item_times", "slowest_items", "run_spans", "worker_processes"}
 """What finds nothing in a run that has just begun and has no map in ranges."""
 NOTHING: list[list[Any]] = [[], [None], [""], [0], [False], [{"runs": 0, "removed": 0, "is_done": True}]]
@@ -110,6 +113,7 @@ def limited(db: Db) -> Db:
         db.do("insert into pgflow.run_tags values (%s, 'theirs', now())", run)
         db.do("insert into pgflow.run_keys values (%s, 'k', %s, '0')", slug, run)
         db.do(SCHEDULE, slug)
+    db.do("insert into pgflow.stack_questions values (%s, %s, %s)", QUESTION, THEIRS, OTHER)
     db.do("select pgflow.grant_access(%s, 'operator', array['a'])", ROLE)
     db.do("select pgflow.grant_access(%s, 'worker', flows => array['a'])", ROLE)
     for access in ("operator", "worker"):
@@ -151,6 +155,7 @@ def values(db: Db, run: uuid.UUID, slug: str) -> dict[str, Any]:
         "problem": None,
         "times": [minute - timedelta(minutes=1), minute + timedelta(hours=1)], "local_times": ["x", "y"],
         "schedule_id": due.schedule_id, "revision": 1, "planned_until": due.planned_until, "is_planned": True,
+        "question_id": QUESTION, "question_ids": [QUESTION], "answer": {"lanes": []},
         "process_id": THEIRS, "report_no": 9, "about": {"host": "h", "flows": [slug]}, "state": {"lanes": 1},
         "timed": [{"run": str(run), "step": "m", "items": 1, "failed": 0, "seconds": 1, "counts": [1],
                    "indexes": [0], "slowest": [1], "age": 1}],
@@ -200,6 +205,7 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
         "processes": db.column("select to_jsonb(p) from pgflow.worker_processes p"),
         "item times": db.column("select to_jsonb(t) from pgflow.step_times t where run_id = %s", run),
         "spans": db.column("select to_jsonb(s) from pgflow.lane_spans s where run_id = %s", run),
+        "questions": db.column("select to_jsonb(q) from pgflow.stack_questions q"),
     }
 
 

@@ -1,0 +1,38 @@
+"""For commands about workers that are alive: finding those that are meant."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pgflow_mp.cli.parser import command
+from pgflow_mp.errors import InputError
+
+if TYPE_CHECKING:
+    from pgflow_mp.db.engine import Connection
+    from pgflow_mp.observe.worker_reports import WorkerInfo
+
+
+def live_workers(conn: Connection, wanted: str | None) -> list[WorkerInfo]:
+    """Those that are alive, or of them those whose name or id begins so, or that have this process id.
+
+    Raises InputError where somebody is wanted who is not there.
+    """
+    from pgflow_mp.observe.read_reports import read_workers
+
+    alive = [worker for worker in read_workers(conn) if worker.state not in ("stopped", "dead")]
+    alive.sort(key=lambda worker: (worker.name, worker.started_at))
+    if wanted is None:
+        return alive
+    found = [worker for worker in alive if _is_meant(worker, wanted)]
+    if not found:
+        names = ", ".join(worker.name for worker in alive[:10]) or "none"
+        raise InputError(
+            f"No worker that is alive is called {wanted!r}",
+            hint=f"Alive are: {names}. All there were: {command('workers', '--all')}",
+        )
+    return found
+
+
+def _is_meant(worker: WorkerInfo, wanted: str) -> bool:
+    names = (worker.name, *worker.worker_ids)
+    return any(name.startswith(wanted) for name in names) or wanted == str(worker.pid)
