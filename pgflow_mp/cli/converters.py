@@ -53,7 +53,7 @@ def workers(text: str) -> int | None:
 def executor(text: str) -> str:
     """A word for an executor; whether it is there is found out later."""
     word = text.strip()
-    if not re.fullmatch(r"[a-z]+(://\S+)?", word):
+    if not re.fullmatch(r"[a-z]+(\+[a-z]+)?(://\S*)?", word):
         raise argparse.ArgumentTypeError(f"{text!r} is no executor like lanes or threads")
     return word
 

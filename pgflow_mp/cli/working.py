@@ -42,7 +42,8 @@ _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
             "convert": converters.executor,
             "default": "lanes",
             "metavar": "WHAT",
-            "help": "what runs your code: lanes (the default), i.e. processes of its own; threads; inline",
+            "help": "what runs your code: lanes (the default), i.e. processes of its own; threads; inline; "
+            "dask or dask://HOST:PORT; ray or ray://HOST:PORT; mpi",
         },
     ),
     (

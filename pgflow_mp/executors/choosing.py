@@ -5,6 +5,7 @@ Threads: the one that makes the executor.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
@@ -13,18 +14,24 @@ from typing import Any, Final
 from pgflow_mp.errors import ConfigError
 from pgflow_mp.executors.call_engines import CallEngine, InlinePool, PoolEngine
 from pgflow_mp.executors.cpus import available_cpus
+from pgflow_mp.executors.engines import packages
+from pgflow_mp.executors.engines.dask_engine import DaskEngine, is_dask
+from pgflow_mp.executors.engines.mpi_engine import MpiEngine
+from pgflow_mp.executors.engines.ray_engine import RayEngine
 from pgflow_mp.executors.futures import FuturesExecutor
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.messages import Setup
 from pgflow_mp.executors.protocol import ExecutorFactory, Limits, OnEvent
 
-WORDS: Final = "lanes, threads, inline"
+WORDS: Final = "lanes, threads, inline, dask, dask://HOST:PORT, ray, ray://HOST:PORT, mpi"
+_KINDS: Final = ("lanes", "threads", "inline", "dask", "dask+tls", "ray", "mpi")
+_ADDRESSED: Final = ("dask", "dask+tls", "ray")
 Given = Pool | Callable[[], Pool] | str | Any
 """An Executor, a function that makes one, or a word."""
 
 
 def factory(given: Given | None, workers: int | None = None) -> ExecutorFactory:
-    """The ExecutorFactory for what a user gives.
+    """The ExecutorFactory for a word, an Executor, a function that makes one, or a Client of Dask.
 
     ``workers`` is how many chunks run at once at most (None: what it says itself, else one for each CPU).
     Raises ConfigError for anything else, and for an engine that is not installed.
@@ -33,6 +40,8 @@ def factory(given: Given | None, workers: int | None = None) -> ExecutorFactory:
         return lanes
     if isinstance(given, str):
         return _of_word(given, workers)
+    if is_dask(given):
+        return over(lambda: DaskEngine(given, workers), workers)
     if not isinstance(given, Pool) and not callable(given):
         raise ConfigError(
             f"executor is a {type(given).__name__}, not a concurrent.futures.Executor: {given!r}",
@@ -44,25 +53,44 @@ def factory(given: Given | None, workers: int | None = None) -> ExecutorFactory:
         again = None if isinstance(given, Pool) else given
         if not isinstance(pool, Pool):
             raise ConfigError(f"executor made a {type(pool).__name__}, not a concurrent.futures.Executor")
-        places = workers or getattr(pool, "_max_workers", None) or available_cpus()
+        places = workers or _size_of(pool) or available_cpus()
         return PoolEngine(pool, places, again=again)
 
-    return _over(make_engine)
+    return over(make_engine)
 
 
 def _of_word(word: str, workers: int | None) -> ExecutorFactory:
     check_word(word)
-    if word == "inline":
-        return _over(lambda: PoolEngine(InlinePool(), 1, name="inline"))
+    kind, _, address = word.partition("://")
+    if kind == "inline":
+        return over(lambda: PoolEngine(InlinePool(), 1, name="inline"))
+    if kind in ("dask", "dask+tls"):
+        protocol = "tls" if kind == "dask+tls" else "tcp"
+        where = f"{protocol}://{address}" if address else None
+        return over(lambda: DaskEngine(where, workers), workers)
+    if kind == "ray":
+        return over(lambda: RayEngine(word if address else None, workers), workers)
+    if kind == "mpi":
+        return over(lambda: MpiEngine(workers), workers)
     count = workers or available_cpus()
 
     def threads() -> Pool:
         return ThreadPoolExecutor(count, "pgflow_mp item")
 
-    return _over(lambda: PoolEngine(threads(), count, again=threads, name="threads"))
+    return over(lambda: PoolEngine(threads(), count, again=threads, name="threads"))
 
 
-def _over(make_engine: Callable[[], CallEngine], most: int | None = None) -> ExecutorFactory:
+def _size_of(pool: Pool) -> int | None:
+    """What it says itself: those of the standard library, and others by the name that it has there."""
+    for name in ("_max_workers", "num_workers"):
+        if isinstance(size := getattr(pool, name, None), int) and size > 0:
+            return size
+    return None
+
+
+def over(make_engine: Callable[[], CallEngine], most: int | None = None) -> ExecutorFactory:
+    """The ExecutorFactory over an engine; ``most``: lanes that are used at most."""
+
     def make(setup: Setup, limits: Limits, on_event: OnEvent) -> FuturesExecutor:
         return FuturesExecutor(
             setup,
@@ -78,5 +106,13 @@ def _over(make_engine: Callable[[], CallEngine], most: int | None = None) -> Exe
 
 def check_word(word: str) -> None:
     """Raise ConfigError for a word that names no executor, or one of an engine that is not installed."""
-    if word not in ("lanes", "threads", "inline"):
+    kind, colon, address = word.partition("://")
+    if kind not in _KINDS or (colon and kind not in _ADDRESSED):
         raise ConfigError(f"there is no executor {word!r}", hint=f"There are {WORDS}.")
+    example = f"{kind}://host:{10001 if kind == 'ray' else 8786}"
+    if bool(address) < bool(colon) or (kind == "dask+tls" and not address):
+        raise ConfigError(f"executor {word!r} lacks its address", hint=f"For example {example}.")
+    if address and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d+", address):
+        raise ConfigError(f"executor {word!r}: {address!r} is not HOST:PORT", hint=f"For example {example}.")
+    if (extra := kind.partition("+")[0]) in packages.EXTRAS:
+        packages.check(extra)

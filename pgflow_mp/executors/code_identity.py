@@ -22,6 +22,7 @@ from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors.messages import CodeFile, Setup
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading.importing import FILE_PREFIX
+from pgflow_mp.loading.targets import Target
 
 HINT: Final = (
     "Every worker of the engine needs the same code: install or copy it there, and restart those workers "
@@ -103,13 +104,15 @@ def _place_here(file: CodeFile, setup: Setup) -> str | None:
         return setup.main_path
     if name.startswith(FILE_PREFIX):  # loaded by its path, which is the same at both ends
         return file.path
-    where: list[str] | None = [*setup.sys_path, *sys.path]
+    targets = map(Target.parse, setup.target.splitlines())
+    beside = [path for target in targets for path in target.sys_path]
+    where: list[str] | None = [*setup.sys_path, *beside, *sys.path]
     spec = None
     parts = name.split(".")
     for count in range(1, len(parts) + 1):
         spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:count]), where)
         if spec is None:
-            return None
+            return file.path  # if that is a file here
         where = None if spec.submodule_search_locations is None else list(spec.submodule_search_locations)
     return None if spec is None else spec.origin
 

@@ -14,18 +14,11 @@ from concurrent.futures import CancelledError, Future
 from typing import Final
 
 from pgflow_mp.errors import OnStartFailed
-from pgflow_mp.executors import code_identity, remote, verdicts
+from pgflow_mp.executors import code_identity, events, remote, verdicts
 from pgflow_mp.executors.call_engines import CallEngine, CallFault
 from pgflow_mp.executors.chunk_flights import FlightPart, Flights
 from pgflow_mp.executors.endings import Endings, endings_of
-from pgflow_mp.executors.events import (
-    Cause,
-    ExecutorLost,
-    ExecutorSaid,
-    LaneDied,
-    LaneFailedToStart,
-    LaneReady,
-)
+from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.greeting import greet
 from pgflow_mp.executors.messages import (
     LOAD_TIMEOUT,
@@ -39,7 +32,7 @@ from pgflow_mp.executors.messages import (
     encode,
     trouble_in,
 )
-from pgflow_mp.executors.protocol import OnEvent
+from pgflow_mp.executors.protocol import Abilities, OnEvent
 from pgflow_mp.executors.start_failures import HINT, StartFailures
 
 _LAST_WAIT: Final = 0.02
@@ -65,8 +58,6 @@ class FuturesExecutor:
         max_memory: int | None = None,
         load_timeout: float = LOAD_TIMEOUT,
     ) -> None:
-        self.name = engine.name
-        self.abilities = engine.abilities
         self._engine = engine
         self._most = most
         self._max_memory = max_memory
@@ -76,6 +67,7 @@ class FuturesExecutor:
         self._flights = Flights()
         self._lock = self._flights.lock
         self._start_failures = StartFailures()
+        self._last_capacity = 1
         self._retry_at = 0.0
         self._running: dict[Future[_Answer], FlightPart] = {}
         self._closed = False  # takes nothing more
@@ -97,10 +89,18 @@ class FuturesExecutor:
         except BaseException:
             self.abort()
             raise
-        self._on_event(LaneReady(0, 0, 0, time.monotonic() - began))
+        self._on_event(events.LaneReady(0, 0, 0, time.monotonic() - began))
         return flows
 
     # -- work --------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        return self._engine.name
+
+    @property
+    def abilities(self) -> Abilities:
+        return self._engine.abilities
 
     @property
     def in_flight(self) -> int:
@@ -108,7 +108,9 @@ class FuturesExecutor:
 
     @property
     def capacity(self) -> int:
-        return max(1, self._lanes())
+        if not self._stopped:
+            self._last_capacity = max(1, self._lanes())
+        return self._last_capacity
 
     def rooms(self) -> list[tuple[int, int]]:
         lanes = self._lanes()
@@ -154,7 +156,7 @@ class FuturesExecutor:
     # -- stop --------------------------------------------------------------------------------------
 
     def expect_stop(self) -> None:
-        """Nothing here is charged for a process that leaves."""
+        """Nothing is charged here."""
 
     def quiesce(self) -> None:
         with self._lock:
@@ -191,9 +193,8 @@ class FuturesExecutor:
         for part in self._flights.parts():
             self._not_run(part)
         self._stopped = True
-        if self.abilities.kill:
-            for future, seq in left:
-                self._engine.end(future, self._setup, seq)
+        for future, seq in left if self.abilities.kill else ():
+            self._engine.end(future, self._setup, seq)
         self._engine.tell_all(remote.forget, self._setup)
         remote.forget(self._setup)
         self._engine.close()
@@ -207,7 +208,9 @@ class FuturesExecutor:
         remote.stopping[setup] = self._stopping
 
     def _say(self, level: str, text: str) -> None:
-        self._on_event(ExecutorSaid("warn" if level == "warn" else "info", f"executor {self.name}: {text}"))
+        self._on_event(
+            events.ExecutorSaid("warn" if level == "warn" else "info", f"executor {self.name}: {text}")
+        )
 
     def _lanes(self) -> int:
         places = self._engine.places
@@ -261,10 +264,10 @@ class FuturesExecutor:
         position, count = remark.given_up or (0, 0)
         cause, seq = Cause(remark.cause), part.flight.chunk.seq
         several = (part.first + position, count) if count > 1 and cause is not Cause.CANCELLED else None
-        died = LaneDied(part.flight.lane, 0, cause, "given up", seq, None, "", suspects=several)
         with self._lock:
             if not self._stopped and part in part.flight.parts:
-                self._on_event(died)
+                lane = part.flight.lane
+                self._on_event(events.LaneDied(lane, 0, cause, "given up", seq, None, "", suspects=several))
         if self._engine.leave is None:
             self._engine.replace(remark.address)
 
@@ -276,7 +279,7 @@ class FuturesExecutor:
         elif fault is CallFault.CODE:
             self._lose(f"{type(error).__name__}: {error}", code_identity.HINT)
         elif fault is CallFault.ENGINE and not self._renewed(generation):
-            self._lose(f"{type(error).__name__}: {error}", _AGAIN)
+            self._lose(f"{type(error).__name__}: {error}", _RESUME if self._engine.far else _AGAIN)
         elif fault is CallFault.HOST and part.hosts < _MOST_HOSTS:
             self._retry(part, hosts=1)
         elif fault is not CallFault.ENGINE and not (part.losses or part.alone or self._engine.repeats):
@@ -299,7 +302,7 @@ class FuturesExecutor:
         error = trouble.text.partition("\n")[0]
         lane = part.flight.lane
         fatal = OnStartFailed(trouble.text, hint=HINT) if hopeless else None
-        self._on_event(LaneFailedToStart(lane, 0, error, HINT, delay, fatal))
+        self._on_event(events.LaneFailedToStart(lane, 0, error, HINT, delay, fatal))
 
     def _renewed(self, generation: int) -> bool:
         try:
@@ -313,7 +316,7 @@ class FuturesExecutor:
         with self._lock:
             self._closed, lost, self._lost = True, self._lost, True
         if not lost:
-            self._on_event(ExecutorLost(f"executor {self.name} is broken: {why}", hint))
+            self._on_event(events.ExecutorLost(f"executor {self.name} is broken: {why}", hint))
         for part in self._flights.parts():
             self._not_run(part)
 
@@ -326,15 +329,12 @@ class FuturesExecutor:
                 self._flights.retry(part, losses, hosts)
 
     def _charge(self, part: FlightPart, error: BaseException) -> None:
-        flight, chunk = part.flight, part.flight.chunk
-        _, step, _, index = chunk.locate(part.first)
-        how = f"{type(error).__name__}: {error}"
-        text = verdicts.crash_error(step, index, Cause.CRASH, how)
-        outcome = verdicts.verdict(Cause.CRASH, text, "", part.first, 0.0)
+        flight, seq = part.flight, part.flight.chunk.seq
+        how, outcome = verdicts.crashed(flight.chunk, part.first, error)
         with self._lock:
             if not self._stopped and part in flight.parts:
-                self._on_event(LaneDied(flight.lane, 0, Cause.CRASH, how, chunk.seq, outcome, ""))
-                self._report(part, endings_of(chunk))
+                self._on_event(events.LaneDied(flight.lane, 0, Cause.CRASH, how, seq, outcome, ""))
+                self._report(part, endings_of(flight.chunk))
 
     def _report(self, part: FlightPart, endings: Endings) -> None:
         flight = part.flight

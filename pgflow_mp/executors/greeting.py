@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from pgflow_mp.errors import PgflowError
 from pgflow_mp.executors import code_identity, remote
-from pgflow_mp.executors.call_engines import CallEngine
+from pgflow_mp.executors.call_engines import CallEngine, CallFault
 from pgflow_mp.executors.messages import FlowInfo, Setup, decode_hello, encode
 
 T = TypeVar("T")
+
+_TRIES: Final = 5
+_PAUSE: Final = 0.5
+_PASSING: Final = (CallFault.PLACE, CallFault.HOST, CallFault.WITHDRAWN)
 
 
 def greet(engine: CallEngine, orders: Setup, patience: float) -> tuple[list[FlowInfo], Setup]:
@@ -37,15 +42,22 @@ def greet(engine: CallEngine, orders: Setup, patience: float) -> tuple[list[Flow
 
 
 def _call(engine: CallEngine, patience: float, function: Callable[..., T], *args: Any) -> T:
-    try:
-        return engine.submit(function, *args).result(patience)
-    except TimeoutError:
-        raise PgflowError(
-            f"executor {engine.name} has not loaded the flow within {patience:g} s",
-            hint="Has it any worker? Is the module quick to import? --load-timeout allows it more time.",
-        ) from None
-    except Exception as error:
-        raise PgflowError(
-            f"executor {engine.name} cannot run anything: {type(error).__name__}: {error}",
-            hint="It must be open, and its workers must be able to import pgflow_mp.",
-        ) from error
+    """What it answers; where only its worker was lost meanwhile, at the next try."""
+    tries = _TRIES if engine.far else 1
+    while True:
+        tries -= 1
+        try:
+            return engine.submit(function, *args).result(patience)
+        except TimeoutError:
+            raise PgflowError(
+                f"executor {engine.name} has not loaded the flow within {patience:g} s",
+                hint="Has it any worker? Is the module quick to import? --load-timeout allows it more time.",
+            ) from None
+        except Exception as error:
+            if tries and engine.fault(error) in _PASSING:
+                time.sleep(_PAUSE)
+                continue
+            raise PgflowError(
+                f"executor {engine.name} cannot run anything: {type(error).__name__}: {error}",
+                hint="It must be open, and its workers must be able to import pgflow_mp.",
+            ) from error

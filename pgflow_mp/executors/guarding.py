@@ -8,6 +8,7 @@ Threads: each of those that the engine has may run a chunk.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from typing import Final
@@ -79,4 +80,13 @@ def _give_up(
         timer = threading.Timer(limits.leave, os._exit, (1,))
         timer.daemon = True
         timer.start()
-    return answer, Remark(given_up=given_up or (0, 0), cause=cause)
+    return answer, Remark(given_up=given_up or (0, 0), cause=cause, address=_address())
+
+
+def _address() -> str:
+    """What the engine calls this process, where that can be told."""
+    distributed = sys.modules.get("distributed")
+    try:
+        return "" if distributed is None else str(distributed.get_worker().address)
+    except ValueError:  # it is imported for other reasons
+        return ""

@@ -7,7 +7,6 @@ thread and in order per lane (``events``): every item of a chunk that was taken 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
@@ -36,7 +35,8 @@ class Abilities:
 
     ``kill``: end one running item (time limits, cancelling). ``blame``: name the item that took its process
     down. ``early``: report items of a chunk that still runs. ``relieve``: take back what waits behind a long
-    item. ``cap_memory``: end what uses more memory than it may.
+    item. ``cap_memory``: end what uses more memory than it may. ``instead``: other words for what
+    follows from one that is missing, where the usual ones are not true.
     """
 
     kill: bool = False
@@ -44,10 +44,12 @@ class Abilities:
     early: bool = False
     relieve: bool = False
     cap_memory: bool = False
+    instead: tuple[tuple[str, str], ...] = ()
 
     def missing(self) -> list[str]:
         """What follows for the user from each thing that it cannot do, in words."""
-        return [_WITHOUT[field.name] for field in dataclasses.fields(self) if not getattr(self, field.name)]
+        words = {**_WITHOUT, **dict(self.instead)}
+        return [words[name] for name in _WITHOUT if not getattr(self, name)]
 
 
 ALL_ABILITIES: Final = Abilities(True, True, True, True, True)

@@ -11,7 +11,7 @@ from typing import Final
 from pgflow_mp import paths
 from pgflow_mp.executors.events import Cause
 from pgflow_mp.executors.lanes.lifeline import TERMINATE
-from pgflow_mp.executors.messages import Kind, Outcome, StartTrouble
+from pgflow_mp.executors.messages import AnyChunk, Kind, Outcome, StartTrouble
 
 _UNCHARGED: Final = (Cause.CANCELLED, Cause.STALLED, Cause.STOPPED, Cause.LOST)
 
@@ -138,6 +138,14 @@ def cause_of(exitcode: int | None, *, lost: bool, oom_killed: bool, told_to_leav
     if exitcode == -signal.SIGKILL and oom_killed:
         return Cause.OUT_OF_MEMORY
     return Cause.CRASH
+
+
+def crashed(chunk: AnyChunk, position: int, error: BaseException) -> tuple[str, Outcome]:
+    """How somebody else's process ended, and the outcome of the item of this chunk that it ended of."""
+    _, step, _, index = chunk.locate(position)
+    how = f"{type(error).__name__}: {error}"
+    text = crash_error(step, index, Cause.CRASH, how)
+    return how, Outcome(position, Kind.FAILED, text.encode("utf-8", "backslashreplace"), 0.0)
 
 
 def shorten_trace(trace: str) -> str:

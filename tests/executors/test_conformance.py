@@ -5,138 +5,35 @@ Where an executor lacks an ability, the test checks that it says so and what hap
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import queue
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-import start_flows
-from lane_harness import FLOWS, chunk_of, eventually, outcomes_of, range_of
+from executor_owner import ALIKE, AT_ONCE, CHUNKS, KINDS, MAKERS, Owner, kinds, marks
+from lane_harness import FLOWS, chunk_of
 
-from pgflow_mp.errors import ConfigError, OnStartFailed, PgflowError
-from pgflow_mp.executors import start_failures
+from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors.choosing import factory
-from pgflow_mp.executors.events import (
-    Cause,
-    ExecutorLost,
-    LaneDied,
-    LaneFailedToStart,
-    Outcomes,
-    RangeOutcomes,
-)
-from pgflow_mp.executors.lanes.executor import lanes
-from pgflow_mp.executors.messages import AnyChunk, Kind, Outcome, Setup
-from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
-
-SPAWN = multiprocessing.get_context("spawn")
-
-
-def processes() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(2, mp_context=SPAWN)
-
-
-MAKERS: dict[str, Callable[[], ExecutorFactory]] = {
-    "lanes": lambda: lanes,
-    "processes": lambda: factory(processes()),
-    "remade processes": lambda: factory(processes),
-    "threads": lambda: factory(ThreadPoolExecutor(2)),
-    "threads by word": lambda: factory("threads", 2),
-    "inline": lambda: factory("inline"),
-}
-"""A new executor needs a line here, and nothing else of this file."""
-CHUNKS: dict[str, Callable[..., AnyChunk]] = {"tasks": chunk_of, "ranges": range_of}
-ALIKE = ("processes", "threads", "threads by word")
-"""Those that differ from another one in nothing that concerns ranges."""
-AT_ONCE = ("inline",)
-"""Those that have run a chunk when submit() returns."""
-
-
-class Owner:
-    """Does what a worker does, and keeps what it is told. An item that is reported twice fails the test."""
-
-    def __init__(self, kind: str, target: str = FLOWS, *, storage: str = "tasks") -> None:
-        self.kind = kind
-        self.chunk = CHUNKS[storage]
-        self.events: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self.executor: Executor = MAKERS[kind]()(Setup(target=target), Limits(2), self.events.put)
-        self.outcomes: dict[int, dict[int, Outcome]] = defaultdict(dict)
-        self.done: set[int] = set()
-        self.deaths: list[LaneDied] = []
-        self.lost: list[ExecutorLost] = []
-        self._next = 0
-
-    def collect(self) -> None:
-        while not self.events.empty():
-            event = self.events.get()
-            if isinstance(event, LaneDied):
-                self.deaths.append(event)
-                if event.verdict is not None and event.seq is not None:
-                    self._keep(event.seq, event.verdict)
-            elif isinstance(event, LaneFailedToStart):
-                self.on_failed(event)
-            elif isinstance(event, ExecutorLost):
-                self.lost.append(event)
-            elif isinstance(event, Outcomes | RangeOutcomes):
-                assert isinstance(event, Outcomes) is (self.chunk is chunk_of)
-                for outcome in outcomes_of(event):
-                    self._keep(event.seq, outcome)
-                if event.done:
-                    assert event.seq not in self.done
-                    self.done.add(event.seq)
-
-    def on_failed(self, event: LaneFailedToStart) -> None:
-        raise AssertionError(event.text)
-
-    def _keep(self, seq: int, outcome: Outcome) -> None:
-        assert seq not in self.done, f"chunk {seq} was closed before"
-        assert outcome.position not in self.outcomes[seq], f"item {outcome.position} was reported twice"
-        self.outcomes[seq][outcome.position] = outcome
-
-    def until(self, condition: Callable[[], Any], seconds: float = 20.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, f"not within {seconds} s"
-            self.executor.tick(time.monotonic())
-            self.collect()
-            time.sleep(0.005)
-
-    def submit(self, *orders: Any, timeout: float | None = None, step: str = "act", **names: Any) -> int:
-        self.until(self.executor.rooms)
-        self._next += 1
-        chunk = self.chunk(self._next, orders, step=step, **names)
-        assert self.executor.submit(self.executor.rooms()[0][0], chunk, [timeout])
-        return chunk.seq
-
-    def run(self, *orders: Any, **options: Any) -> list[Outcome]:
-        seq = self.submit(*orders, **options)
-        self.until(lambda: seq in self.done)
-        return self.of(seq)
-
-    def of(self, seq: int) -> list[Outcome]:
-        found = self.outcomes[seq]
-        assert sorted(found) == list(range(len(found)))
-        return [found[position] for position in sorted(found)]
+from pgflow_mp.executors.events import Cause
+from pgflow_mp.executors.messages import Kind, Setup
+from pgflow_mp.executors.protocol import Limits
 
 
 @pytest.fixture(
-    params=[(kind, "tasks") for kind in MAKERS] + [(kind, "ranges") for kind in MAKERS if kind not in ALIKE],
-    ids="-".join,
+    params=[
+        pytest.param((kind, storage), id=f"{kind}-{storage}", marks=marks(kind))
+        for storage in CHUNKS
+        for kind in MAKERS
+        if storage == "tasks" or kind not in ALIKE
+    ],
 )
 def owner(request: pytest.FixtureRequest) -> Iterator[Owner]:
     owner = Owner(request.param[0], storage=request.param[1])
     owner.executor.start()
     yield owner
     owner.executor.abort()
-
-
-def kinds(outcomes: list[Outcome]) -> list[int]:
-    return [int(outcome.kind) for outcome in outcomes]
 
 
 def test_items_of_a_chunk_end_each_by_itself_and_in_any_size(owner: Owner) -> None:
@@ -246,6 +143,9 @@ def test_what_nobody_wants_is_ended_or_runs_to_its_end(owner: Owner) -> None:
 
 
 def test_an_item_that_ends_its_process_is_named_and_its_neighbours_complete(owner: Owner) -> None:
+    if owner.kind == "mpi":
+        assert "ends all of them, and this program, too" in "; ".join(owner.executor.abilities.missing())
+        return
     if owner.run(["pid", 0])[0].body == str(os.getpid()).encode():
         pytest.skip("it would end this process")
     others = [owner.submit(["sleep", 0.2], ["echo", 1]) for _ in range(2)]
@@ -279,7 +179,7 @@ def test_the_culprit_of_a_batch_is_found_by_halves_where_no_lane_names_it(storag
         owner.executor.abort()
 
 
-@pytest.mark.parametrize("kind", MAKERS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_target_that_is_not_there_ends_the_start(kind: str) -> None:
     owner = Owner(kind, target="no_such_module_anywhere")
     with pytest.raises(PgflowError, match="There is no module"):
@@ -311,62 +211,3 @@ def test_a_pool_that_is_shut_down_is_said_to_run_nothing() -> None:
     executor = factory(pool)(Setup(target=FLOWS), Limits(1), print)
     with pytest.raises(PgflowError, match="executor ThreadPoolExecutor cannot run anything: RuntimeError"):
         executor.start()
-
-
-@pytest.mark.parametrize("kind", MAKERS)
-def test_on_start_functions_run_once_in_each_process_and_hand_back_what_cannot_start(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "notes"
-    monkeypatch.setenv(start_flows.NOTES, str(path))
-    monkeypatch.setattr(start_failures, "FIRST_PAUSE", 0.05)
-    order = Path(f"{path}.order")
-    order.write_text("raise")
-    owner = Owner(kind, str(Path(FLOWS).with_name("start_flows.py")))
-    failed: list[LaneFailedToStart] = []
-    monkeypatch.setattr(owner, "on_failed", failed.append)
-    owner.executor.start()
-    try:
-        assert not path.exists()
-        assert kinds(owner.run("a", "b", flow="starts")) == [Kind.NOT_RUN, Kind.NOT_RUN]
-        owner.until(lambda: failed)
-        (first,) = failed
-        words = 'on_start function "model" of flow "starts" failed: FileNotFoundError: weights.bin'
-        assert (first.error, first.fatal) == (words, None)
-        order.write_text("")
-        seqs = [owner.submit("pid", "pid", flow="starts") for _ in range(12)]
-        owner.until(lambda: owner.done >= set(seqs))
-        found = [outcome for seq in seqs for outcome in owner.of(seq)]
-        assert {outcome.kind for outcome in found} == {Kind.COMPLETED}
-        notes = [line.rpartition(" ")[::2] for line in path.read_text().splitlines()]
-        served = {pid for note, pid in notes if note == "begin well"}
-        assert served == {outcome.body.decode() for outcome in found}
-        assert len(served) == len([note for note, _ in notes if note == "begin well"])
-    finally:
-        assert owner.executor.stop(5.0)
-    wanted = 0 if kind == "processes" else len(served)  # a pool that is not ours goes on
-    assert eventually(lambda: path.read_text().count("\nend ") == wanted)
-    assert len(failed) == 1
-
-
-@pytest.mark.parametrize("kind", ["threads", "lanes"])
-def test_on_start_functions_that_go_on_failing_end_the_work(
-    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "notes"
-    monkeypatch.setenv(start_flows.NOTES, str(path))
-    monkeypatch.setattr(start_failures, "FIRST_PAUSE", 0.05)
-    Path(f"{path}.order").write_text("raise")
-    owner = Owner(kind, str(Path(FLOWS).with_name("start_flows.py")))
-    failed: list[LaneFailedToStart] = []
-    monkeypatch.setattr(owner, "on_failed", failed.append)
-    owner.executor.start()
-    try:
-        while not failed or failed[-1].fatal is None:
-            assert len(failed) < 12
-            assert kinds(owner.run("a", flow="starts")) == [Kind.NOT_RUN]
-            owner.collect()
-        assert type(failed[-1].fatal) is OnStartFailed
-        assert len(failed) >= start_failures.ROUNDS
-    finally:
-        owner.executor.abort()

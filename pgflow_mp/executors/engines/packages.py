@@ -1,0 +1,34 @@
+"""Packages of engines: whether they are there, and imported when they are needed."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any, Final
+
+from pgflow_mp.errors import ConfigError
+
+EXTRAS: Final = {"dask": "distributed", "ray": "ray", "mpi": "mpi4py"}
+"""Package by extra, which is how an executor is called, too."""
+
+
+def check(extra: str) -> None:
+    """Raise ConfigError if the package of this extra is not installed."""
+    package = EXTRAS[extra]
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"executor {extra} needs the package {package}, which is not installed here",
+            hint=f"pip install 'pgflow-mp[{extra}]', here and wherever it runs items.",
+        )
+
+
+def load(extra: str, module: str = "") -> Any:
+    """The package, or a module of it. Raises ConfigError if it is not installed or does not work."""
+    check(extra)
+    name = f"{EXTRAS[extra]}{module and '.'}{module}"
+    try:
+        return importlib.import_module(name)
+    except Exception as error:
+        raise ConfigError(
+            f"executor {extra} cannot be used: importing {name} failed: {type(error).__name__}: {error}"
+        ) from error
