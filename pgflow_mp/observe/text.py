@@ -47,6 +47,8 @@ def waits(items: int, next_in: float | None) -> str:
     """That so many wait for their next attempt, and for how long."""
     if next_in is None:
         return f"{items:,} wait"
+    if next_in < 0.5:
+        return f"{items:,} wait, due now"
     return f"{items:,} wait, next in " + (f"{next_in:.0f} s" if next_in < 99.5 else clock(next_in))
 
 

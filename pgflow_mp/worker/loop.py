@@ -71,7 +71,7 @@ class Loop:
         )
         self.telling = Telling(record, crew.upkeep, executor, dispatcher, crew.settler, stats)
         self.progress = Progress(executor, dispatcher, crew.settler, stats, record)
-        self._runs = RunNotes(observer)
+        self.runs = RunNotes(observer)
         self._events = events
         self._observer = observer
         self._stats = stats
@@ -241,11 +241,11 @@ class Loop:
         if event.condemned is not None:  # failed without being run, last of their run
             self._accept(event.condemned, self.collector.condemned)
         if batch is not None:
-            self._runs.claimed(event.flow, batch.runs)
+            self.runs.claimed(event.flow, batch.runs)
             self.unwanted.claimed(batch)
             self._accept(batch, self.dispatcher.add)
         for leased in event.ranges:
-            self._runs.claimed(event.flow, leased.runs)
+            self.runs.claimed(event.flow, leased.runs)
             self._accept(leased, self.dispatcher.add)
         for leased in event.pageless:
             self._accept(leased, self.collector.ranges.pageless)
@@ -269,10 +269,10 @@ class Loop:
                 self._stats.done += result.accepted
             over = result.run_status != "started"
             flow = self.identities.flow_of(call.worker_id)
-            self._runs.settled(call.run, result.accepted, call.failures)
+            self.runs.settled(call.run, result.accepted, call.failures)
             if over:
                 self.telling.record.hurry(call.run if result.accepted else None)
-                self._runs.ended(call.run, flow, result.run_status or "deleted")
+                self.runs.ended(call.run, flow, result.run_status or "deleted")
             if over or result.step_status != "started":
                 self.unwanted.drop(call.run, None if over else call.step)
             elif call.lost:
@@ -285,7 +285,7 @@ class Loop:
     def _on_run_seen(self, event: inbox.RunSeen) -> None:
         self.progress.seen(event.steps, event.open_items)
         if event.status != "started":
-            self._runs.ended(event.run, self.progress.flow, event.status or "deleted")
+            self.runs.seen_over(event.run, self.progress.flow, event.status or "deleted")
             self._run_over(event.status)
 
     def _on_parked_seen(self, event: inbox.ParkedSeen) -> None:

@@ -29,6 +29,7 @@ class RunNotes:
         self._observer = observer
         self._known: dict[str, _Known] = {}
         self._ended: dict[str, None] = {}
+        self._over: dict[str, tuple[str, str]] = {}
 
     def claimed(self, flow: str, runs: Iterable[str]) -> None:
         """Items of these runs are here."""
@@ -47,6 +48,16 @@ class RunNotes:
                 known.failed += items
             else:
                 known.items += items
+
+    def seen_over(self, run: str, flow: str, status: str) -> None:
+        """It is over, as somebody saw; what was recorded here is perhaps not all told yet."""
+        self._over[run] = (flow, status)
+
+    def finish(self) -> None:
+        """Nothing more is told."""
+        for run, (flow, status) in self._over.items():
+            self.ended(run, flow, status)
+        self._over.clear()
 
     def ended(self, run: str, flow: str | None, status: str) -> None:
         """It is over, which may be told several times."""

@@ -116,7 +116,7 @@ class Progress:
             self._usage = self._vitals.look()
             self._vitals_due = now + _VITALS_EVERY
         flights = list(self._dispatcher.flights.values())
-        steps = self._run_steps(now, counts) if self._seen else self._own_steps(now, counts)
+        steps = self._run_steps(now) if self._seen else self._own_steps(now, counts)
         if self._seen and retries[0] and not (flights or self._dispatcher.waiting() or self._settler.busy):
             steps = _all_waits(steps, *retries)
         self._last, usage, capacity = now, self._usage, self._executor.capacity
@@ -137,20 +137,19 @@ class Progress:
             paused,
         )
 
-    def _run_steps(self, now: float, counts: Mapping[tuple[str, str], Sequence[int]]) -> list[StepSnapshot]:
+    def _run_steps(self, now: float) -> list[StepSnapshot]:
         found: list[StepSnapshot] = []
         for slug, step in self._seen.items():
             total, remaining = step.initial_tasks, step.remaining_tasks
             done = 0 if total is None or remaining is None else total - remaining
             if step.status == "completed" and total is not None:
                 done = total
-            known = self._open.get(slug) if step.status == "started" else None
-            own_failed = counts.get((self.flow, slug), (0, 0))[1]
+            known = self._open.get(slug)
+            failed = max(step.failed_tasks, known.failed if known is not None else 0)
+            known = known if step.status == "started" else None
             pace = self._paces.setdefault((self.flow, slug), Pace())
             pace.update(now, done)
-            snapshot = StepSnapshot(
-                self.flow, slug, step.status, done, total, max(own_failed, step.failed_tasks), pace.rate, None
-            )
+            snapshot = StepSnapshot(self.flow, slug, step.status, done, total, failed, pace.rate, None)
             if step.status == "started":
                 eta, spread = pace.left(total - done) if total is not None else (None, None)
                 snapshot = replace(snapshot, eta=eta, spread=spread, running=known.running if known else 0)

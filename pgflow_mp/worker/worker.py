@@ -262,6 +262,7 @@ class Worker:
         self._close_settler(loop, limit)
         loop.take_all_events()
         loop.telling.finish(time.monotonic())
+        loop.runs.finish()
         for watcher in loop.crew.watchers:
             watcher.stop()
         for thread in (loop.crew.claimer, *loop.crew.watchers):

@@ -69,6 +69,16 @@ class Watcher:
         self.runs.append(note)
 
 
+def test_failures_of_another_run_are_not_counted_for_the_one_that_is_served(dsn: str) -> None:
+    other = start_in_ranges(dsn, "mischief", [["permanent", "no"]] * 5)
+    run = start_in_ranges(dsn, "mischief", [["echo", 1]] * 50 + [["sleep", 1.2]])
+    watcher = Watcher()
+    report = Worker(settings(dsn, "mischief"), observer=watcher).run(run_id=run)
+    assert report.run_status == "completed"
+    assert {failure.run for failure in watcher.failures} == {other}
+    assert {step.failed for snapshot in watcher.snapshots for step in snapshot.steps} == {0}
+
+
 class Pausing(Watcher):
     """Pauses the worker at its first snapshot, and lets it go on after some more."""
 
