@@ -43,7 +43,7 @@ def configure(parser: Parser, verb: str) -> None:
         env="PGFLOW_WEB_ALLOW_ACTIONS",
         flag=True,
         default=False,
-        help="let visitors with the token cancel, retry, pause, resume and delete",
+        help="let visitors with the token cancel, retry, pause, resume, drain, delete",
     )
     parser.option(
         "--token",

@@ -1,4 +1,4 @@
-"""What visitors may do where actions are allowed: to a run, to many, to a flow.
+"""What visitors may do where actions are allowed: to runs, flows, workers, schedules.
 
 What cannot be taken back, and what is done to many runs, is asked about first, on a page of its own.
 Threads: may be called from several; each call borrows a connection.
@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from urllib.parse import urlencode
 from uuid import UUID
 
-from pgflow_mp.db import engine, pausing, pruning, retrying
+from pgflow_mp.db import draining, engine, pausing, pruning, retrying, schedules
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.shared_connections import SharedConnections
 from pgflow_mp.errors import ConfigError, InputError, PgflowError, RunNotFound
@@ -23,7 +23,7 @@ from pgflow_mp.observe import read_reports
 from pgflow_mp.observe.run_reports import RunReport
 from pgflow_mp.observe.text import plural
 from pgflow_mp.web.page_settings import PageSettings
-from pgflow_mp.web.questions import FLOW, RUN, SAID, PageQuery, pattern, question, way
+from pgflow_mp.web.questions import FLOW, RUN, SAID, WORKER, PageQuery, pattern, question, way
 from pgflow_mp.web.rendering import Drawn
 from pgflow_mp.web.views.runs_page import FILTERS, RunFilter
 
@@ -115,6 +115,8 @@ class Actions:
             (pattern(f"/runs/{RUN}"), self._run),
             (pattern("/runs"), self._many),
             (pattern(f"/flows/{FLOW}"), self._flow),
+            (pattern(f"/workers/{WORKER}"), self._worker),
+            (pattern(f"/schedules/{FLOW}/(?P<name>[^/]{{1,100}})"), self._schedule),
         )
 
     def open(self) -> None:
@@ -230,7 +232,7 @@ class Actions:
             wanted.mark = read_reports.mark_of(last)
         return wanted.read(conn, _AT_ONCE)
 
-    # -- flows --------------------------------------------------------------------------------
+    # -- flows, workers, schedules ----------------------------------------------------------------------
 
     def _flow(self, conn: Connection, pieces: Mapping[str, str], form: SentForm) -> str:
         slug, name = pieces["flow"], _action(form, ("pause", "resume"))
@@ -239,6 +241,29 @@ class Actions:
         else:
             told = "Resumed." if pausing.resume_flow(conn, slug) else "It was not paused."
         return self._on(way("flows", slug), told)
+
+    def _worker(self, conn: Connection, pieces: Mapping[str, str], form: SentForm) -> str | Drawn:
+        _action(form, ("drain",))
+        worker_id = pieces["worker"].lower()
+        found = read_reports.read_worker(conn, worker_id)
+        if found is None:
+            raise RunNotFound(f"There is no worker {worker_id}")
+        path = way("workers", worker_id)
+        if _one(form, "sure") != "1":
+            about = "It ends and records what it runs, takes nothing more, and stops."
+            return _ask("drain", f"worker {found.name}", about, path, path, {})
+        drained = [each for one in found.worker_ids for each in draining.drain_workers(conn, worker=one)]
+        told = "It ends what it runs, and stops." if drained else "It was told so before, or has ended."
+        return self._on(path, told)
+
+    def _schedule(self, conn: Connection, pieces: Mapping[str, str], form: SentForm) -> str:
+        flow, name, action = pieces["flow"], pieces["name"], _action(form, ("pause", "resume"))
+        if action == "pause":
+            told = "Paused {}." if schedules.pause(conn, flow, name) else "{} was paused already."
+        else:
+            told = "Resumed {}." if schedules.resume(conn, flow, name) else "{} was not paused."
+        shown = flow if name == "default" else f"{flow} / {name}"
+        return self._on("/schedules", told.format(shown))
 
 
 def _ask(

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.shared_connections import SharedConnections
 from pgflow_mp.errors import PgflowError
+from pgflow_mp.observe import metrics
 from pgflow_mp.web import rendering, views
 from pgflow_mp.web.acting import Actions
 from pgflow_mp.web.downloads import download
@@ -58,6 +59,7 @@ class WebPage:
             routes=[
                 Route("/assets/{mark}/{name}", self._asset),
                 Route("/healthz", self._health),
+                Route("/metrics", self._metrics),
                 Route(ENTRANCE, self._entrance, methods=["GET", "POST"]),
                 Route("/live/{path:path}", self._stream),
                 Route("/{path:path}", self._page, methods=["GET"]),
@@ -198,7 +200,23 @@ class WebPage:
         return Response(rendering.asset(name), media_type=rendering.ASSETS[name], headers=_KEPT)
 
     async def _health(self, _request: Request) -> Response:
+        """200 while the database answers, else 503, for whoever restarts what does not work."""
+        try:
+            await run_in_threadpool(self._read, lambda _conn: None)  # lending checks it
+        except Exception:  # noqa: BLE001
+            return Response("the database does not answer\n", status_code=503, media_type="text/plain")
         return Response("ok\n", media_type="text/plain")
+
+    async def _metrics(self, _request: Request) -> Response:
+        """What is in the database, for Prometheus."""
+        try:
+            metrics.require()
+            found = await run_in_threadpool(self._read, metrics.page_metrics)
+        except Exception as error:  # noqa: BLE001
+            trouble = trouble_of(error, _log)
+            text = f"{trouble.title}\n{trouble.hint}\n"
+            return Response(text, status_code=trouble.status, media_type="text/plain")
+        return Response(found.body, headers={"Content-Type": found.content_type})
 
     async def _entrance(self, request: Request) -> Response:
         around = self._around(None, request)

@@ -50,6 +50,7 @@ def environment() -> Environment:
         {
             "ago": ago,
             "duration": lambda seconds: "" if seconds is None else duration(seconds),
+            "exact": lambda value: f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"[:-3],
             "moment": moment,
             "number": lambda value: "" if value is None else f"{value:,}",
             "percent": percent,
@@ -158,5 +159,6 @@ def bar(parts: list[tuple[str, int]], total: int, label: str) -> Markup:
         )
         at += wide
     return Markup(
-        '<svg class="bar" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
+        '<svg class="progress" viewBox="0 0 100 6" preserveAspectRatio="none" role="img" aria-label="{}">'
+        "{}</svg>"
     ).format(label, Markup("").join(drawn))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pgflow_mp.observe.run_reports import RunReport
 from pgflow_mp.observe.text import clock, plural
+from pgflow_mp.observe.wording import no_worker, queue_of_flow
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
 from pgflow_mp.web.questions import way
 
@@ -25,13 +26,10 @@ def sentences(flows: Sequence[FlowReport], workers: Sequence[WorkerInfo]) -> lis
     for flow in flows:
         link = way("flows", flow.flow_slug)
         if flow.paused and flow.active_runs:
-            found.append(
-                Sentence(
-                    f"{flow.flow_slug} is paused: {plural(flow.active_runs, 'run')} on hold.", link, False
-                )
-            )
-        elif flow.active_runs and flow.unserved:
-            found.append(Sentence(f"{plural(flow.active_runs, 'run')} {_unserved(flow)}.", link, True))
+            text = f"{flow.flow_slug} is paused: {plural(flow.active_runs, 'run')} on hold."
+            found.append(Sentence(text, link, False))
+        elif text := queue_of_flow(flow):
+            found.append(Sentence(f"{text} of {flow.flow_slug}.", link, True))
     draining = sum(worker.state == "draining" for worker in workers)
     if draining:
         verb = "finishes what it runs" if draining == 1 else "finish what they run"
@@ -45,24 +43,12 @@ def sentences(flows: Sequence[FlowReport], workers: Sequence[WorkerInfo]) -> lis
     return found
 
 
-def _unserved(flow: FlowReport) -> str:
-    state = "queued" if flow.queued_runs and flow.queued_runs == flow.active_runs else "under way"
-    if set(flow.unserved) >= set(flow.steps) or not flow.workers:
-        return f"{state}, no worker serves {flow.flow_slug}"
-    return f"of {flow.flow_slug} {state}, no worker serves {_listed(flow.unserved)}"
-
-
 def of_run(run: RunReport) -> list[Sentence]:
     """About one run."""
     found = []
     if run.unserved and run.status == "started":
-        found.append(
-            Sentence(
-                f"No worker alive serves {_listed(run.unserved)} of this flow: nothing of that is worked on.",
-                "/workers",
-                True,
-            )
-        )
+        text = f"N{no_worker(run.unserved, run.lacking)[1:]}: nothing of that is worked on."
+        found.append(Sentence(text, "/workers", True))
     if run.state == "waiting" and run.next_retry is not None:
         found.append(
             Sentence(
@@ -75,8 +61,3 @@ def of_run(run: RunReport) -> list[Sentence]:
     if run.state == "paused":
         found.append(Sentence("Paused: workers take nothing of it until it is resumed.", "", False))
     return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = [*names[:4], *([plural(len(names) - 4, "more step")] if len(names) > 4 else [])]
-    return " and ".join([", ".join(shown[:-1]), shown[-1]]) if len(shown) > 1 else shown[0]

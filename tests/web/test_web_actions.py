@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -12,7 +14,7 @@ from cli_harness import Cli
 from database_server import DatabaseServer
 from web_harness import TOKEN, Outline, Served, serve
 
-from pgflow_mp.db import engine, wire
+from pgflow_mp.db import engine, schedules, wire
 
 
 class Acting:
@@ -115,6 +117,23 @@ def test_ticked_runs_and_all_of_a_filter_are_acted_upon(acted: Acting) -> None:
     assert acted.status(untouched) == "started"
     assert "Deleted" in acted.post("/runs", action="delete", which="all", flow="acted", sure="1")
     assert {acted.status(run) for run in runs} == {"gone"}
+
+
+def test_a_worker_is_drained_and_a_schedule_paused(acted: Acting) -> None:
+    worker = str(uuid.uuid4())
+    engine.register_worker(acted.conn, worker, "other", "box:1")
+    assert "Drain worker box:1?" in acted.post(f"/workers/{worker}", action="drain")
+    assert "It ends what it runs, and stops." in acted.post(f"/workers/{worker}", action="drain", sure="1")
+    assert "draining" in acted.served.ask(f"/workers/{worker}").words
+    assert "It was told so before" in acted.post(f"/workers/{worker}", action="drain", sure="1")
+    due = [(datetime(2099, 1, 1, 3, tzinfo=UTC), "2099-01-01T03:00+00:00")]
+    schedules.set_schedule(acted.conn, "other", "at-night", "0 3 * * *", "UTC", b"[]", due)
+    path = "/schedules/other/at-night"
+    assert "0 3 * * *" in acted.served.ask("/schedules").words
+    assert "Paused other / at-night." in acted.post(path, action="pause")
+    assert schedules.schedules(acted.conn)[0].paused_at is not None
+    assert "Resumed other / at-night." in acted.post(path, action="resume")
+    assert acted.served.post("/schedules/other/nix", action="pause").status in (404, 409)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,13 @@ import re
 
 import psycopg
 import pytest
+import web_flows
 from cli_harness import Cli
 from database_roles import role_with
 from web_flows import ATTACK, Shown
 from web_harness import Outline, Served, serve
+
+from pgflow_mp import run
 
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
@@ -36,6 +39,7 @@ def paths(shown: Shown) -> list[str]:
         "/flows",
         "/flows/shown",
         "/flows/lonely",
+        "/schedules",
     ]
 
 
@@ -90,7 +94,7 @@ def test_texts_of_others_are_shown_and_do_nothing(page: Served, shown: Shown) ->
 
 def test_the_overview_says_in_words_what_nobody_works_on(page: Served) -> None:
     words = page.ask("/").words
-    assert "1 run queued, no worker serves lonely" in words
+    assert "1 run queued, no worker serves encode of lonely" in words
     assert re.search(r"Queued 1 run ", words)
     assert re.search(r"Waiting for a retry 1 item, next in 1:\d\d:\d\d", words), words
     assert "Failed 1 run of the last day" in words
@@ -219,6 +223,27 @@ def test_roles_see_what_they_may(shown: Shown, tmp_path_factory: pytest.TempPath
             assert set(re.findall(r"/runs/([0-9a-f-]{36})", served.ask("/runs").text)) == {shown.failed}
         finally:
             cli.kill_all()
+
+
+def test_what_a_worker_told_is_drawn(page: Served, shown: Shown) -> None:
+    wanted = "0000000b-0000-4000-8000-000000000000"
+    run(web_flows.shown, ["one", *map(str, range(20))], dsn=shown.dsn, run_id=wanted, workers=1)
+    answer = page.ask(f"/runs/{wanted}")
+    assert "Lanes over time 1 lane, in use for" in answer.words
+    assert re.search(r"measure 21 \S+ \S+s \S+ \S+s", answer.words), answer.words
+    assert "Slowest items Took measure #" in answer.words or "Slowest items Took total" in answer.words
+    log = answer.words.partition("Log the latest first")[2]
+    assert re.search(r"the run completed .* step measure (completed|started)", log), log
+    assert Outline(answer.text).wrong == []
+    workers = Outline(page.ask("/workers?all=1").text).links()
+    found = [link for link in workers if re.fullmatch("/workers/[0-9a-f-]{36}", link)]
+    assert any("Executor lanes" in page.ask(link).words for link in found)
+
+
+def test_prometheus_and_whoever_restarts_are_answered(page: Served) -> None:
+    answer = page.ask("/metrics")
+    assert (answer.status, "pgflow_database_up 1" in answer.text) == (200, True)
+    assert page.ask("/healthz").text == "ok\n"
 
 
 def test_assets_are_kept_and_change_their_names_when_they_change(page: Served) -> None:

@@ -106,7 +106,10 @@
   addEventListener("pageshow", open);
 
   // -- buttons that need this script ------------------------------------------------------------------
+  const mark = document.body.dataset.mark || ""; // parts are drawn for all who look, forms are for one
+
   function equip() {
+    for (const input of document.querySelectorAll("input[name=mark]")) if (input.value !== mark) input.value = mark;
     for (const button of document.querySelectorAll("[data-copy][hidden], [data-all][hidden]")) button.hidden = false;
   }
 
@@ -133,7 +136,7 @@
 
   // -- keys -------------------------------------------------------------------------------------------
   const help = document.getElementById("help");
-  const WAYS = { o: "/", r: "/runs", w: "/workers", f: "/flows" };
+  const WAYS = { o: "/", r: "/runs", w: "/workers", f: "/flows", s: "/schedules" };
   let before = "";
 
   function rows() {

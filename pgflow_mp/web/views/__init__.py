@@ -15,6 +15,7 @@ from pgflow_mp.web.views import (
     overview,
     run_page,
     runs_page,
+    schedules_page,
     step_page,
     worker_pages,
 )
@@ -41,4 +42,5 @@ PAGES: Final = (
     KnownPage(pattern(f"/workers/{WORKER}"), worker_pages.worker, "/workers"),
     KnownPage(pattern("/flows"), flow_pages.flows, "/flows"),
     KnownPage(pattern(f"/flows/{FLOW}"), flow_pages.flow, "/flows"),
+    KnownPage(pattern("/schedules"), schedules_page.schedules, "/schedules"),
 )

@@ -15,6 +15,7 @@ from pgflow_mp.web.questions import PageQuery, way
 from pgflow_mp.web.rendering import Drawn
 from pgflow_mp.web.sentences import of_run
 from pgflow_mp.web.throughput import now_done
+from pgflow_mp.web.views.run_work import events_of, lanes_of, times_of
 
 _GROUPS = 6
 """Failure groups that the run's page shows; others are on the pages of their steps."""
@@ -58,6 +59,9 @@ def run(conn: Connection, asked: PageQuery) -> Drawn:
         "sentences": of_run(found),
         "graph": drawn_steps(conn, found),
         "failures": failures_of(conn, found, _GROUPS),
+        "lanes": lanes_of(conn, found),
+        "times": times_of(conn, found),
+        "events": events_of(conn, found),
         "shown_groups": _GROUPS,
         "rate": rate if rate is not None else (found.done / found.seconds if found.seconds > 0 else None),
         "over": over,
@@ -70,5 +74,8 @@ def run(conn: Connection, asked: PageQuery) -> Drawn:
         "graph": "parts/run_graph.html",
         "steps": "parts/run_steps.html",
         "failures": "parts/run_failures.html",
+        "lanes": "parts/run_lanes.html",
+        "times": "parts/run_times.html",
+        "log": "parts/run_log.html",
     }
     return Drawn("run.html", parts, values, over=over)
