@@ -44,10 +44,12 @@ class Played:
                 f"select pgflow.add_step(%s, %s, %s::text[]{names})".encode(),
                 (self.flow, slug, deps, *given.values()),
             )
+        alike = self.random.choice([None, None, 2, 4])
         for slug, tolerated in (("a", 3), ("b", 1), ("c", 1)):
             conn.execute(
-                "select pgflow.set_step_policy(%s, %s, storage => %s, tolerated_failures => %s::int)",
-                (self.flow, slug, storage, tolerated),
+                "select pgflow.set_step_policy(%s, %s, storage => %s, tolerated_failures => %s::int,"
+                " stop_after_alike => %s::int)",
+                (self.flow, slug, storage, tolerated, alike),
             )
         for worker in WORKERS:
             engine.register_worker(conn, worker, self.flow, "player", 3600)
@@ -56,7 +58,13 @@ class Played:
 
     def play(self) -> str:
         """Do something; what it was."""
-        moves = ["claim"] * 6 + ["complete"] * 6 + ["fail"] * 3 + ["due"] * 2 + ["release", "die", "again"]
+        moves = (
+            ["claim"] * 6
+            + ["complete"] * 6
+            + ["fail"] * 3
+            + ["due"] * 2
+            + ["release", "die", "again", "stall"]
+        )
         move = self.random.choice(moves)
         getattr(self, move)()
         return move
@@ -137,6 +145,20 @@ class Played:
                     (self.run, held.step, held.item),
                 ).fetchall()
                 engine.release_tasks(self.conn, self.flow, held.worker, [m for (m,) in messages])
+
+    def stall(self) -> None:
+        """Nothing is heard of one: it is queued again, and the attempt charged."""
+        for held in self._taken()[:1]:
+            if held.lease is not None:
+                self.held.append(held)  # a range is its worker's as long as that lives
+                continue
+            self.conn.execute(
+                "update pgflow.step_tasks set queued_at = queued_at - interval '1 hour',"
+                " started_at = started_at - interval '1 hour', lease_until = null"
+                " where run_id = %s::uuid and step_slug = %s and task_index = %s",
+                (self.run, held.step, held.item),
+            )
+            self.conn.execute("select pgflow.requeue_stalled_tasks()")
 
     def die(self) -> None:
         """A worker dies and is taken over from; then there is another one of its name."""

@@ -11,13 +11,14 @@ from datetime import datetime, timedelta
 from typing import Final
 from uuid import UUID
 
+from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.reads import lists, recorded, worked
 from pgflow_mp.db.reads.lists import ItemEntry, Mark, RunEntry, StepEntry, WorkerEntry
 from pgflow_mp.db.reads.worked import Span
 from pgflow_mp.observe.lacking import explained
 from pgflow_mp.observe.run_reports import (
-    STATUSES,
+    OPEN_STATES,
     ItemCounts,
     ItemReport,
     ItemState,
@@ -52,10 +53,13 @@ def read_runs(
 
     ``since`` and ``until`` (exclusive) are about when they were started.
     """
-    statuses = None if states is None else sorted({STATUSES[state] for state in states})
+    statuses = None
+    if states is not None:
+        statuses = sorted({"started" if state in OPEN_STATES else state for state in states})
+    some = set(states or ()).intersection(OPEN_STATES)  # which of them a run is in, only its items tell
     found: list[RunReport] = []
     while len(found) < limit:
-        size = limit if states is None else _SOUGHT
+        size = _SOUGHT if some and len(some) < len(OPEN_STATES) else limit
         entries = lists.list_runs(
             conn,
             size,
@@ -106,7 +110,7 @@ def read_items(
     entries = lists.list_items(conn, run_id, step, limit, start=start, statuses=statuses, chars=chars)
     if not entries:
         return []
-    steps = lists.list_steps(conn, [str(run_id)]).get(str(run_id), [])
+    steps = engine.run_progress(conn, run_id)
     failed_step = any(each.step_slug == step and each.status in ("failed", "skipped") for each in steps)
     return [_item(each, failed_step) for each in entries]
 
@@ -285,7 +289,7 @@ def _counts(run: RunEntry, entry: StepEntry) -> ItemCounts:
         queued=left,
         cancelled=entry.cancelled,
         skipped=entry.skipped,
-        attempts=entry.attempts,
+        attempts=entry.completed + entry.running + entry.lost_attempts,
     )
 
 

@@ -57,6 +57,8 @@ STATUSES: Final[dict[RunState, str]] = {
     "cancelled": "failed",
 }
 """What ``pgflow.runs`` calls each state."""
+OPEN_STATES: Final = tuple(state for state, status in STATUSES.items() if status == "started")
+"""Those of runs that have not ended."""
 
 
 class ItemCounts(msgspec.Struct, frozen=True, kw_only=True):

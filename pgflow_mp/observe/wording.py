@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final
 
-from pgflow_mp.observe.run_reports import ItemCounts, RunReport, RunState, StepReport
+from pgflow_mp.observe.run_reports import OPEN_STATES, ItemCounts, RunReport, StepReport
 from pgflow_mp.observe.text import duration, plural
 from pgflow_mp.observe.worker_reports import FlowReport
-
-OPEN: Final[tuple[RunState, ...]] = ("queued", "running", "waiting", "paused")
-"""States of runs that have not ended."""
 
 
 def words(state: str) -> str:
@@ -32,7 +28,7 @@ def state_of_run(run: RunReport) -> str:
 
 def sentence_of_run(run: RunReport) -> str:
     """What a run that has not ended does, or waits for; nothing of one that has."""
-    if run.state not in OPEN:
+    if run.state not in OPEN_STATES:
         return ""
     parts = [_open(run.counts, run.next_retry)]
     if run.state == "paused":

@@ -49,6 +49,41 @@ begin
 end;
 $$;
 
+-- Notes what the counters of a step do not tell (pgflow.step_counts), beside what is noted already. Caller holds the
+-- run's lock.
+create or replace function pgflow._note_counts(
+  run_id uuid,
+  step_slug text,
+  lost_attempts bigint,
+  uncounted_failures int default 0,
+  left_tasks int default null
+)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  insert into pgflow.step_counts as c (run_id, step_slug, lost_attempts, uncounted_failures, left_tasks)
+  values (
+    _note_counts.run_id, _note_counts.step_slug, _note_counts.lost_attempts, _note_counts.uncounted_failures,
+    _note_counts.left_tasks
+  )
+  on conflict on constraint step_counts_pkey do update
+    set lost_attempts = c.lost_attempts + excluded.lost_attempts,
+        uncounted_failures = c.uncounted_failures + excluded.uncounted_failures,
+        left_tasks = coalesce(excluded.left_tasks, c.left_tasks);
+$$;
+
+-- The step goes on, or begins anew: its counters tell everything but attempts again.
+create or replace function pgflow._forget_counts(run_id uuid, step_slug text)
+returns void
+language sql
+set search_path = pg_catalog, pg_temp
+as $$
+  update pgflow.step_counts c
+  set uncounted_failures = 0, left_tasks = null
+  where c.run_id = _forget_counts.run_id and c.step_slug = _forget_counts.step_slug;
+$$;
+
 -- The queued and started tasks of the run, or of these steps of it, end as "cancelled" or "skipped", and
 -- their messages leave the queues. All else of their rows stays. Caller holds the run's lock.
 create or replace function pgflow._end_open_tasks(run_id uuid, status text, step_slugs text[] default null)
@@ -62,6 +97,7 @@ as $$
 declare
   v_rows tid[];
   v_queue record;
+  v_lost record;
 begin
   perform pgflow._close_ranges(_end_open_tasks.run_id, step_slugs);
   -- Locked by one statement, changed by the next: see _claim.
@@ -89,6 +125,15 @@ begin
   if v_rows is null then
     return;
   end if;
+
+  for v_lost in
+    select t.step_slug, count(*) as attempts
+    from pgflow.step_tasks t
+    where t.ctid = any (v_rows) and t.status = 'started' and t.failed_at is null
+    group by t.step_slug
+  loop
+    perform pgflow._note_counts(_end_open_tasks.run_id, v_lost.step_slug, v_lost.attempts);
+  end loop;
 
   for v_queue in
     with ended as (

@@ -143,6 +143,7 @@ begin
     delete from pgflow.range_maps m where m.run_id = _withdraw_ahead.run_id and m.step_slug = v_child;
     delete from pgflow.pages p where p.run_id = _withdraw_ahead.run_id and p.step_slug = v_child;
     delete from pgflow.step_tasks t where t.run_id = _withdraw_ahead.run_id and t.step_slug = v_child;
+    delete from pgflow.step_counts c where c.run_id = _withdraw_ahead.run_id and c.step_slug = v_child;
     update pgflow.step_states ss
     set status = 'created',
         started_at = null,

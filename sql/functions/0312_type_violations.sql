@@ -62,7 +62,8 @@ begin
   );
 
   update pgflow.step_states ss
-  set status = 'failed', failed_at = greatest(now(), ss.started_at), error_message = v_error
+  set status = 'failed', failed_at = greatest(now(), ss.started_at), error_message = v_error,
+      failed_tasks = ss.failed_tasks + 1
   where ss.run_id = _fail_by_type_violation.run_id and ss.step_slug = _fail_by_type_violation.step_slug
   returning ss.failed_at into v_failed_at;
   perform pgflow._emit_step_event(
@@ -72,6 +73,7 @@ begin
     jsonb_build_object('error_message', v_error, 'failed_at', v_failed_at)
   );
 
+  perform pgflow._note_counts(_fail_by_type_violation.run_id, _fail_by_type_violation.step_slug, 1, 1);
   perform pgflow._end_open_tasks(_fail_by_type_violation.run_id, 'cancelled');
   perform pgflow._archive_task_message(
     _fail_by_type_violation.run_id, _fail_by_type_violation.step_slug, 0

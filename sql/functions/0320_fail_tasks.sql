@@ -28,6 +28,9 @@ begin
     return;
   end if;
 
+  perform pgflow._note_counts(ss.run_id, ss.step_slug, 0, 0, ss.remaining_tasks)
+  from pgflow.step_states ss
+  where ss.run_id = _exhaust_step.run_id and ss.step_slug = _exhaust_step.step_slug;
   update pgflow.step_states ss
   set status = 'skipped',
       skip_reason = 'handler_failed',
@@ -90,6 +93,7 @@ begin
   if v_failed_tasks > pgflow._tolerated_failures(
     _count_failed.flow_slug, _count_failed.step_slug, v_initial_tasks
   ) then
+    perform pgflow._note_counts(_count_failed.run_id, _count_failed.step_slug, 0, _count_failed.failed);
     perform pgflow._exhaust_step(
       _count_failed.flow_slug, _count_failed.run_id, _count_failed.step_slug, _count_failed.error_message
     );
@@ -215,7 +219,14 @@ begin
   end if;
   perform pgflow._set_vt(v_retry_queues, v_retry_ids, v_retry_delays);
   if v_done is not null then
+    perform pgflow._note_counts(fail_tasks.run_id, fail_tasks.step_slug, cardinality(v_done));
     if pgflow._fails_alike(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug) then
+      if v_failed > 0 then
+        update pgflow.step_states ss
+        set failed_tasks = ss.failed_tasks + v_failed
+        where ss.run_id = fail_tasks.run_id and ss.step_slug = fail_tasks.step_slug;
+        perform pgflow._note_counts(fail_tasks.run_id, fail_tasks.step_slug, 0, v_failed);
+      end if;
       perform pgflow._exhaust_step(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_error);
     elsif v_failed > 0 then
       perform pgflow._count_failed(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_failed, v_error);

@@ -45,6 +45,14 @@ begin
     for update of t skip locked
   ) l;
 
+  for v_step in
+    select t.step_slug, count(*) as attempts
+    from pgflow.step_tasks t
+    where t.ctid = any (v_again)
+    group by t.step_slug
+  loop
+    perform pgflow._note_counts(_requeue_stalled_of_run.run_id, v_step.step_slug, v_step.attempts);
+  end loop;
   with requeued as (
     update pgflow.step_tasks t
     set status = 'queued',
@@ -180,6 +188,7 @@ begin
     update pgflow.step_tasks t
     set failed_at = greatest(now(), t.started_at)
     where t.ctid = any (v_rows);
+    perform pgflow._note_counts(_fail_stalled_of_run.run_id, v_step.step_slug, cardinality(v_rows));
     perform pgflow._count_failed(
       _fail_stalled_of_run.flow_slug,
       _fail_stalled_of_run.run_id,

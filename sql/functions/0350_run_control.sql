@@ -128,6 +128,7 @@ begin
     order by ss.step_slug collate "C"
     for update
   loop
+    perform pgflow._forget_counts(retry_failed_tasks.run_id, v_step.step_slug);
     v_done := pgflow._reopen_ranges(retry_failed_tasks.run_id, v_step.step_slug);
     -- A step that failed before it had tasks failed by its condition, which is tested again.
     if v_done is null and not exists (

@@ -15,10 +15,11 @@ declare
 begin
   for v_queue in
     select t.queue_name, array_agg(t.task_index order by t.task_index) as indexes,
+      sum(t.attempts_count - case when t.status = 'completed' then 1 else 0 end) as attempts,
       array_agg(v_common || jsonb_build_object('task_index', t.task_index) order by t.task_index) as messages
     from (select u.i from unnest(task_indexes) u (i) order by u.i) i
     cross join lateral (
-      select t.queue_name, t.task_index
+      select t.queue_name, t.task_index, t.attempts_count, t.status
       from pgflow.step_tasks t
       where t.run_id = _queue_again.run_id and t.step_slug = _queue_again.step_slug and t.task_index = i.i
       for update
@@ -26,6 +27,7 @@ begin
     group by t.queue_name
     order by t.queue_name
   loop
+    perform pgflow._note_counts(_queue_again.run_id, _queue_again.step_slug, -v_queue.attempts);
     update pgflow.step_tasks t
     set status = 'queued',
         attempts_count = 0,

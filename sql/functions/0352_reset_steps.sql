@@ -42,6 +42,7 @@ begin
   delete from pgflow.range_maps m where m.run_id = _clear_step.run_id and m.step_slug = _clear_step.step_slug;
   delete from pgflow.ranges g where g.run_id = _clear_step.run_id and g.step_slug = _clear_step.step_slug;
   delete from pgflow.pages p where p.run_id = _clear_step.run_id and p.step_slug = _clear_step.step_slug;
+  delete from pgflow.step_counts c where c.run_id = _clear_step.run_id and c.step_slug = _clear_step.step_slug;
   delete from pgflow.reuses u where u.run_id = _clear_step.run_id and u.step_slug = _clear_step.step_slug;
   for v_queue in
     with gone as (

@@ -82,6 +82,7 @@ declare
   v_firsts int[];
   v_counts int[];
 begin
+  perform pgflow._forget_counts(_reopen_step.run_id, plan.step_slug);
   -- A step that failed before it had items failed by its condition, which is tested again.
   if not v_in_ranges and plan.status = 'failed' and not exists (
     select from pgflow.step_tasks t where t.run_id = _reopen_step.run_id and t.step_slug = plan.step_slug

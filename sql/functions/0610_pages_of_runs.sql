@@ -17,6 +17,7 @@ begin
   delete from pgflow.range_maps m using deleted d where m.run_id = d.run_id and m.step_slug = d.step_slug;
   delete from pgflow.ranges g using deleted d where g.run_id = d.run_id and g.step_slug = d.step_slug;
   delete from pgflow.withdrawn_maps w using deleted d where w.run_id = d.run_id and w.step_slug = d.step_slug;
+  delete from pgflow.step_counts c using deleted d where c.run_id = d.run_id and c.step_slug = d.step_slug;
   delete from pgflow.pages p
   using deleted d
   where p.run_id = d.run_id
@@ -69,6 +70,9 @@ begin
   end if;
   if exists (select 1 from pgflow.withdrawn_maps) then
     truncate pgflow.withdrawn_maps;
+  end if;
+  if exists (select 1 from pgflow.step_counts) then
+    truncate pgflow.step_counts;
   end if;
   if exists (select 1 from pgflow.loads) then
     truncate pgflow.loads;

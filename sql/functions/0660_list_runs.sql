@@ -24,7 +24,8 @@ as $$
       );
 $$;
 
--- Runs, newest first, at most so many: of one flow, of these statuses, started from since on and before until, with
+-- Runs, newest first, at most so many: of one flow, of these statuses (those of pgflow.runs; completed_with_failures and
+-- cancelled are apart from completed and failed), started from since on and before until, with
 -- these tags, with this key; all behind the run that was started at before_at and has the id before_id.
 create or replace function pgflow.list_runs(
   flow_slug text default null,
@@ -82,7 +83,36 @@ begin
   end if;
   v_where := v_where
     || case when list_runs.flow_slug is not null then ' and r.flow_slug = $1' else '' end
-    || case when statuses is not null then ' and r.status = any ($2)' else '' end
+    || case
+         when statuses is not null then format(
+           ' and r.status = any (%L::text[])',
+           statuses
+             || case when 'completed_with_failures' = any (statuses) then array['completed'] end
+             || case when 'cancelled' = any (statuses) then array['failed'] end
+         )
+         else ''
+       end
+    || case
+         when statuses && array['completed', 'completed_with_failures']
+           and not statuses @> array['completed', 'completed_with_failures']
+         then format(
+           ' and (r.status <> ''completed'' or %s exists (
+             select from pgflow.step_states ss where ss.run_id = r.run_id and ss.failed_tasks > 0
+           ))',
+           case when 'completed' = any (statuses) then 'not' else '' end
+         )
+         else ''
+       end
+    || case
+         when statuses && array['failed', 'cancelled'] and not statuses @> array['failed', 'cancelled']
+         then format(
+           ' and (r.status <> ''failed'' or %s exists (
+             select from pgflow.cancelled_runs c where c.run_id = r.run_id and c.cancelled_at = r.failed_at
+           ))',
+           case when 'failed' = any (statuses) then 'not' else '' end
+         )
+         else ''
+       end
     || case when since is not null then format(' and %s.started_at >= $3', v_order) else '' end
     || case when until is not null then format(' and %s.started_at < $4', v_order) else '' end
     || case

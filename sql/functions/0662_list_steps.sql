@@ -61,9 +61,64 @@ begin
 end;
 $$;
 
+-- Of a step: items that failed for good, items that ended unfinished with their run or step, and attempts besides
+-- those of items that are completed or in the hands of a worker. All of it from counters.
+create or replace function pgflow._counted_ends(run_id uuid, step_slug text)
+returns table (failed bigint, unfinished bigint, lost_attempts bigint)
+language sql
+stable
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+  select ss.failed_tasks::bigint,
+    case
+      when ss.started_at is null then 0
+      when ss.status = 'skipped' then coalesce(c.left_tasks, 0) - coalesce(c.uncounted_failures, 0)
+      when ss.status = 'failed' or (ss.status = 'started' and r.status = 'failed')
+        then coalesce(ss.remaining_tasks, 0) - coalesce(c.uncounted_failures, 0)
+      else 0
+    end::bigint,
+    coalesce(c.lost_attempts, 0) - case
+      when exists (select 1 from pgflow.range_maps m where m.run_id = ss.run_id and m.step_slug = ss.step_slug) then 0
+      else coalesce(
+        (select u.taken from pgflow.reuses u where u.run_id = ss.run_id and u.step_slug = ss.step_slug), 0
+      )
+    end
+  from pgflow.step_states ss
+  join pgflow.runs r on r.run_id = ss.run_id
+  left join pgflow.step_counts c on c.run_id = ss.run_id and c.step_slug = ss.step_slug
+  where ss.run_id = _counted_ends.run_id and ss.step_slug = _counted_ends.step_slug;
+$$;
+
+-- The same of a run that was started before there were counters of it: its tasks are looked at.
+create or replace function pgflow._ends_by_rows(run_id uuid, step_slug text)
+returns table (failed bigint, unfinished bigint, lost_attempts bigint)
+language sql
+stable
+rows 1
+set search_path = pg_catalog, pg_temp
+as $$
+  select coalesce(e.failed, ss.failed_tasks), coalesce(e.cancelled + e.skipped, 0), t.lost
+  from pgflow.step_states ss
+  join pgflow.runs r on r.run_id = ss.run_id
+  left join lateral (
+    select y.* from pgflow._step_tallies(ss.run_id, ss.step_slug) y
+    where ss.status = 'skipped' or (r.status = 'failed' and ss.status in ('started', 'failed'))
+  ) e on true
+  cross join lateral (
+    select coalesce(
+      sum(t.attempts_count - case when t.status in ('completed', 'started') then 1 else 0 end), 0
+    )::bigint as lost
+    from pgflow.step_tasks t
+    where t.run_id = ss.run_id and t.step_slug = ss.step_slug and ss.started_at is not null
+  ) t
+  where ss.run_id = _ends_by_rows.run_id and ss.step_slug = _ends_by_rows.step_slug;
+$$;
+
 -- The steps of these runs, by run in definition order. Items: initial_tasks of a step that has started; done of them
 -- are those that are not among remaining_tasks. failed: for good. cancelled, skipped: ended unfinished with their run,
--- with their step. workers: how many of those alive take items of the step.
+-- with their step. lost_attempts: those that ended
+-- without a result. workers: how many of those alive take items of the step.
 create or replace function pgflow.list_steps(run_ids uuid[])
 returns table (
   run_id uuid,
@@ -80,7 +135,7 @@ returns table (
   waiting bigint,
   cancelled bigint,
   skipped bigint,
-  attempts bigint,
+  lost_attempts bigint,
   next_in float8,
   workers int,
   error_message text,
@@ -97,6 +152,7 @@ as $$
 #variable_conflict use_column
 declare
   v_flows text[] := pgflow._granted_flows('list_steps');
+  v_counted_since timestamptz := (select i.attempts_counted_since from pgflow.installation i);
 begin
   run_ids := array(
     select r.run_id from pgflow.runs r
@@ -134,8 +190,15 @@ begin
       else coalesce(y.storage, 'tasks')
     end,
     ss.status, ss.initial_tasks, ss.remaining_tasks,
-    c.completed, coalesce(e.failed, ss.failed_tasks), coalesce(o.running, 0), coalesce(o.waiting, 0),
-    coalesce(e.cancelled, 0), coalesce(e.skipped, 0), coalesce(a.attempts, 0),
+    case
+      when ss.started_at is null then 0
+      else ss.initial_tasks - e.failed - e.unfinished
+        - case when r.status = 'started' and ss.status = 'started' then coalesce(ss.remaining_tasks, 0) else 0 end
+    end,
+    e.failed, coalesce(o.running, 0), coalesce(o.waiting, 0),
+    case when ss.status = 'skipped' then 0 else e.unfinished end,
+    case when ss.status = 'skipped' then e.unfinished else 0 end,
+    e.lost_attempts,
     case when o.next_at is not null then greatest(extract(epoch from o.next_at - clock_timestamp()), 0)::float8 end,
     coalesce(case when coalesce(m.run_id is not null, y.storage = 'ranges') then v.ours else v.workers end, 0),
     ss.error_message, ss.skip_reason, ss.started_at,
@@ -152,27 +215,13 @@ begin
     from alive a
     where a.queue_name = s.queue_name and (q.labels is null or q.labels <@ a.labels)
   ) v
-  left join lateral (
-    select t.failed, t.cancelled, t.skipped
-    from pgflow._step_tallies(ss.run_id, ss.step_slug) t
-    where ss.status = 'skipped' or (r.status = 'failed' and ss.status in ('started', 'failed'))
-  ) e on true
   cross join lateral (
-    select case
-      when ss.started_at is null then 0
-      when e.failed is not null then ss.initial_tasks - e.failed - e.cancelled - e.skipped
-      else ss.initial_tasks - coalesce(ss.remaining_tasks, 0) - ss.failed_tasks
-    end as completed
-  ) c
-  left join lateral (
-    select coalesce(sum(t.attempts_count), 0) + case
-        when m.run_id is null then 0
-        else c.completed - count(*) filter (where t.status = 'completed')
-          + coalesce(o.running, 0) - count(*) filter (where t.status = 'started')
-      end as attempts
-    from pgflow.step_tasks t
-    where t.run_id = ss.run_id and t.step_slug = ss.step_slug and ss.started_at is not null
-  ) a on true
+    select x.* from pgflow._counted_ends(ss.run_id, ss.step_slug) x
+    where r.started_at >= v_counted_since
+    union all
+    select x.* from pgflow._ends_by_rows(ss.run_id, ss.step_slug) x
+    where r.started_at < v_counted_since
+  ) e
   where r.run_id = any (run_ids)
   order by r.run_id, s.step_index;
 end;

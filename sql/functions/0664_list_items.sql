@@ -26,8 +26,57 @@ begin
 end;
 $$;
 
--- Items of a step that has started, from from_index on in index order, at most so many; with statuses only those. What
--- is rare is looked for among tasks alone, where all of it is.
+-- Which indexes of a map in ranges, from from_index on, items of these statuses are among. What is a task of its own is
+-- among them whatever its status.
+create or replace function pgflow._places_of(run_id uuid, step_slug text, from_index int, statuses text[])
+returns int4multirange
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+#variable_conflict use_column
+declare
+  v_items int := (
+    select m.items from pgflow.range_maps m
+    where m.run_id = _places_of.run_id and m.step_slug = _places_of.step_slug
+  );
+  v_all int4multirange := int4multirange(int4range(least(from_index, v_items), v_items));
+  v_tasks int4multirange := (
+    select coalesce(range_agg(int4range(t.task_index, t.task_index + 1)), '{}')
+    from pgflow.step_tasks t
+    where t.run_id = _places_of.run_id
+      and t.step_slug = _places_of.step_slug
+      and t.task_index >= from_index
+      and t.status = any (statuses)
+  );
+  v_done int4multirange;
+  v_held int4multirange;
+begin
+  v_done := (
+    select coalesce(range_agg(int4range(p.first_index, p.first_index + p.items)), '{}')
+    from pgflow.pages p
+    where p.run_id = _places_of.run_id and p.step_slug = _places_of.step_slug and p.is_result
+  );
+  v_held := (
+    select coalesce(range_agg(int4range(g.first_index, g.end_index)), '{}')
+    from pgflow.ranges g
+    where g.run_id = _places_of.run_id and g.step_slug = _places_of.step_slug and g.worker_id is not null
+  );
+  return v_all * (
+    v_tasks
+    + case when 'completed' = any (statuses) then v_done else '{}' end
+    + case when 'started' = any (statuses) then v_held else '{}' end
+    + case
+        when statuses && array['queued', 'cancelled', 'skipped'] then v_all - v_done - v_held
+        else '{}'
+      end
+  );
+end;
+$$;
+
+-- Items of a step that has started, from from_index on in index order, at most so many; with statuses only those.
+-- Of a map in ranges no more pages are read than what is answered lies in.
 create or replace function pgflow.list_items(
   run_id uuid,
   step_slug text,
@@ -58,53 +107,74 @@ set enable_seqscan = off
 as $$
 #variable_conflict use_column
 declare
-  v_window constant int := 5000;
-  v_flow text;
-  v_items int;
-  v_to int := greatest(from_index, 0);
+  v_step record;
+  v_places int4multirange;
+  v_place int4range;
+  v_from int;
+  v_to int;
   v_left int := least(greatest(max_rows, 1), 10000);
   v_count int;
 begin
-  select ss.flow_slug, ss.initial_tasks into v_flow, v_items
+  select ss.flow_slug, ss.initial_tasks, ss.spawned_tasks,
+    exists (
+      select 1 from pgflow.range_maps m where m.run_id = ss.run_id and m.step_slug = ss.step_slug
+    ) as in_ranges
+  into v_step
   from pgflow.step_states ss
   where ss.run_id = list_items.run_id and ss.step_slug = list_items.step_slug and ss.started_at is not null;
-  if not found or not coalesce(v_flow = any (pgflow._granted_flows('list_items')), true) then
+  if not found or not coalesce(v_step.flow_slug = any (pgflow._granted_flows('list_items')), true) then
     return;
   end if;
-  if statuses is not null and statuses <@ array['failed'] then
-    return query
-    select t.task_index, t.status, t.attempts_count, t.error_message, t.last_worker_id, t.queued_at, t.started_at,
-      coalesce(t.completed_at, t.failed_at), null::float8,
-      pgflow._glimpse(t.input, max_chars), null::text
-    from pgflow.step_tasks t
-    where t.run_id = list_items.run_id
-      and t.step_slug = list_items.step_slug
-      and t.task_index >= v_to
-      and t.status = 'failed'
-    order by t.task_index
-    limit v_left;
-    return;
+  from_index := greatest(from_index, 0);
+  if statuses is null then
+    v_places := int4multirange(int4range(least(from_index, v_step.initial_tasks), v_step.initial_tasks));
+  elsif v_step.in_ranges then
+    v_places := pgflow._places_of(list_items.run_id, list_items.step_slug, from_index, statuses);
+  else
+    -- Tasks, and behind them those that are not spawned yet.
+    v_places := (
+      select range_agg(int4range(t.task_index, t.task_index + 1))
+      from (
+        select t.task_index
+        from pgflow.step_tasks t
+        where t.run_id = list_items.run_id
+          and t.step_slug = list_items.step_slug
+          and t.task_index >= from_index
+          and t.status = any (statuses)
+        order by t.task_index
+        limit v_left
+      ) t
+    );
+    if v_step.spawned_tasks > 0 and statuses && array['queued', 'cancelled', 'skipped'] then
+      v_places := coalesce(v_places, '{}') + int4multirange(
+        int4range(
+          least(greatest(from_index, v_step.spawned_tasks), v_step.initial_tasks), v_step.initial_tasks
+        )
+      );
+    end if;
   end if;
-  while v_left > 0 and v_to < v_items loop
-    return query
-    select i.item_index, i.status, i.attempts, i.error, i.worker_id, i.queued_at, i.started_at,
-      coalesce(i.completed_at, i.failed_at),
-      case
-        when i.status = 'queued' and i.attempts > 0
-          then pgflow._due_in(i.run_id, i.step_slug, i.item_index)
-      end,
-      pgflow._glimpse(i.input, max_chars), pgflow._glimpse(i.output, max_chars)
-    from pgflow._items(
-      list_items.run_id, list_items.step_slug, v_to,
-      least(v_to::bigint + case when statuses is null then v_left else v_window end, v_items)::int
-    ) i
-    where statuses is null or i.status = any (statuses)
-    order by i.item_index
-    limit v_left;
-    get diagnostics v_count = row_count;
-    v_left := v_left - v_count;
-    v_to := least(v_to::bigint + case when statuses is null then list_items.max_rows else v_window end, v_items)::int;
-    exit when statuses is null;
+
+  for v_place in select p from unnest(v_places) p order by p loop
+    v_from := lower(v_place);
+    while v_from < upper(v_place) and v_left > 0 loop
+      v_to := least(v_from::bigint + greatest(v_left, 100), upper(v_place))::int;
+      return query
+      select i.item_index, i.status, i.attempts, i.error, i.worker_id, i.queued_at, i.started_at,
+        coalesce(i.completed_at, i.failed_at),
+        case
+          when i.status = 'queued' and i.attempts > 0
+            then pgflow._due_in(i.run_id, i.step_slug, i.item_index)
+        end,
+        pgflow._glimpse(i.input, max_chars), pgflow._glimpse(i.output, max_chars)
+      from pgflow._items(list_items.run_id, list_items.step_slug, v_from, v_to) i
+      where statuses is null or i.status = any (statuses)
+      order by i.item_index
+      limit v_left;
+      get diagnostics v_count = row_count;
+      v_left := v_left - v_count;
+      v_from := v_to;
+    end loop;
+    exit when v_left <= 0;
   end loop;
 end;
 $$;

@@ -142,14 +142,20 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set enable_seqscan = off
+set enable_hashjoin = off
+set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
   v_flows text[] := pgflow._granted_flows('flow_activity');
-  v_runs uuid[] := '{}';
-  v_some uuid[];
   v_queue text;
   v_table text;
+  v_runs uuid[] := '{}';
+  v_running bigint[] := '{}';
+  v_waiting bigint[] := '{}';
+  v_next timestamptz[] := '{}';
+  v_some record;
 begin
   flow_slugs := array(
     select f.slug from unnest(flow_slugs) f (slug) where coalesce(f.slug = any (v_flows), true)
@@ -159,22 +165,36 @@ begin
     continue when to_regclass(format('pgmq.%I', v_table)) is null;
     execute format(
       $sql$
-      select array_agg(distinct t.run_id)
-      from pgmq.%I q
-      join pgflow.step_tasks t on t.queue_name = $1 and t.message_id = q.msg_id
-      where q.vt > clock_timestamp()
+      select array_agg(o.run_id) as runs, array_agg(o.running) as running, array_agg(o.waiting) as waiting,
+        array_agg(o.next_at) as next_at
+      from (
+        select t.run_id, count(*) filter (where t.status = 'started') as running,
+          count(*) filter (where t.status = 'queued' and t.attempts_count > 0) as waiting,
+          min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0) as next_at
+        from pgmq.%I q
+        join pgflow.step_tasks t on t.queue_name = $1 and t.message_id = q.msg_id
+        where q.vt > clock_timestamp()
+        group by t.run_id
+      ) o
       $sql$,
       v_table
     ) into v_some using v_queue;
-    v_runs := v_runs || coalesce(v_some, '{}');
+    v_runs := v_runs || coalesce(v_some.runs, '{}');
+    v_running := v_running || coalesce(v_some.running, '{}');
+    v_waiting := v_waiting || coalesce(v_some.waiting, '{}');
+    v_next := v_next || coalesce(v_some.next_at, '{}');
   end loop;
-  v_runs := v_runs || array(select distinct g.run_id from pgflow.ranges g where g.worker_id is not null);
-  v_runs := array(
-    select r.run_id from pgflow.runs r
-    where r.run_id = any (v_runs) and r.status = 'started' and r.flow_slug = any (flow_slugs)
-  );
   return query
-  with busy as (
+  with open_items as (
+    select u.run_id, u.running, u.waiting, u.next_at
+    from unnest(v_runs, v_running, v_waiting, v_next) u (run_id, running, waiting, next_at)
+    union all
+    select g.run_id, sum(g.end_index - g.first_index), 0, null
+    from pgflow.ranges g
+    where g.worker_id is not null
+    group by g.run_id
+  ),
+  busy as (
     select r.run_id, r.flow_slug, o.running, o.waiting, o.next_at,
       (
         select sum(ss.remaining_tasks) from pgflow.step_states ss
@@ -182,10 +202,11 @@ begin
       ) as remaining
     from (
       select o.run_id, sum(o.running) as running, sum(o.waiting) as waiting, min(o.next_at) as next_at
-      from pgflow._open_items(v_runs) o
+      from open_items o
       group by o.run_id
     ) o
     join pgflow.runs r on r.run_id = o.run_id
+    where r.status = 'started' and r.flow_slug = any (flow_slugs)
   )
   select f.slug,
     count(*) filter (where b.running > 0),

@@ -96,7 +96,7 @@ def test_how_a_run_is_in_words(cli: Cli, conn: Connection) -> None:
     assert [step["counts"]["running"] for step in cli("status", task.run_id, "--json").json["steps"]] == [1]
     assert "\n1 running, 2 queued\n" in cli("status", task.run_id).out
     engine.fail_tasks(conn, task.run_id, "m", [task.task_index], ["no"], WORKER, [1], [False])
-    others = [each for each in engine.claim_tasks(conn, "f", WORKER, 9) if each.run_id == task.run_id]
+    others = [each for each in engine.claim_tasks(conn, "f", WORKER, 99) if each.run_id == task.run_id]
     for each in others:
         engine.complete_tasks(conn, task.run_id, "m", [each.task_index], [b"1"], WORKER, [each.attempt])
     shown = cli("status", task.run_id).out

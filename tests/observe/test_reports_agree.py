@@ -23,6 +23,8 @@ def conn(dsn: str) -> Iterator[Connection]:
 @pytest.mark.parametrize("storage", ["tasks", "ranges"])
 @pytest.mark.parametrize("seed", [1, 2, *(pytest.param(n, marks=pytest.mark.slow) for n in range(3, 30))])
 def test_counts_are_those_of_the_rows(conn: Connection, storage: str, seed: int) -> None:
+    if seed % 3 == 0:  # as of a run that was started before there were counters
+        conn.execute("update pgflow.installation set attempts_counted_since = '2100-01-01'")
     played = Played(conn, storage, seed)
     moves, states = [], Counter[str]()
     for _ in range(60):
@@ -56,3 +58,14 @@ def test_counts_are_those_of_the_rows(conn: Connection, storage: str, seed: int)
             )
             assert sum(item.state == "waiting" for item in items) == step.counts.waiting
             assert sum(item.attempts for item in items) == step.counts.attempts
+            for status in {item.status for item in items} | {"failed"}:
+                some = [item.index for item in items if item.status == status]
+                read = [
+                    each.index for each in read_items(conn, played.run, step.step_slug, 3, statuses=[status])
+                ]
+                assert read == some[:3]
+                begin = len(some) // 2
+                rest = read_items(
+                    conn, played.run, step.step_slug, statuses=[status], start=(some or [0])[begin:][0]
+                )
+                assert [each.index for each in rest] == some[begin:]

@@ -47,7 +47,7 @@ class StepEntry(NamedTuple):
     waiting: int
     cancelled: int
     skipped: int
-    attempts: int
+    lost_attempts: int
     next_in: float | None
     workers: int
     error_message: str | None

@@ -17,6 +17,20 @@ create table pgflow.cancelled_runs (
   reason text
 );
 
+-- What the counters of a step that has had failures do not tell, so that nobody has to count tasks: attempts that
+-- ended without a result; failed tasks that are among remaining_tasks still, since they ended the step; and what was
+-- left when the step was skipped. No foreign key: see functions/0610_pages_of_runs.sql. It is known of runs that were
+-- started since.
+create table pgflow.step_counts (
+  run_id uuid not null,
+  step_slug text not null,
+  lost_attempts bigint not null default 0,
+  uncounted_failures int not null default 0,
+  left_tasks int,
+  constraint step_counts_pkey primary key (run_id, step_slug)
+) with (fillfactor = 70);
+alter table pgflow.installation add column attempts_counted_since timestamptz not null default clock_timestamp();
+
 -- Pages of runs, newest first.
 create index idx_runs_newest on pgflow.runs (started_at, run_id);
 create index idx_runs_newest_of_flow on pgflow.runs (flow_slug, started_at, run_id);
