@@ -1,8 +1,24 @@
 """Durable, CPU-heavy batch work in Python on nothing but PostgreSQL.
 
-Flow, Context and the errors are what a flow is written with; ``run`` executes one in one call, and
-Client starts and follows runs that workers execute. Importing this package imports no database driver:
-worker processes do without one.
+Write a flow    Flow: @flow.step, @flow.map, @flow.array, @flow.on_start
+                Context, Artifact, Failed
+Run it here     run(flow, input); flow.imap(items) yields FinishedItem
+Test it         pgflow_mp.testing: run_inline(flow, input)
+Plain jobs      QueueWorker(function, queue, retry=Exponential()); Fixed
+From a program  Client, and AsyncClient with the same methods:
+  start         start_flow, start, enqueue, enqueue_many
+  follow        wait, as_completed, events, progress
+  look          run, get_run, runs, report, html_report, steps, items,
+                failures, results, indexed_results, workers, flows
+  steer         cancel, retry, retry_failed, pause, resume, drain, delete,
+                prune, close
+  by the clock  schedule, schedules, backfill, pause_schedule,
+                resume_schedule, delete_schedule
+Errors          PgflowError: InputError, RunFailed, WaitTimeout, DatabaseError
+                PermanentError is for functions of a flow to raise
+
+help(pgflow_mp.Client.runs) tells of one method; commands: pgflow-mp --help
+This imports no database driver: worker processes do without one.
 """
 
 from __future__ import annotations
@@ -35,7 +51,7 @@ from pgflow_mp.errors import (
 )
 
 if TYPE_CHECKING:
-    from pgflow_mp.client import Client
+    from pgflow_mp.client import AsyncClient, Client
     from pgflow_mp.client.job_retries import Exponential, Fixed
     from pgflow_mp.client.queue_worker import QueueWorker
     from pgflow_mp.flows.context import Context
@@ -50,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "AsyncClient",
     "Client",
     "ConfigError",
     "Context",
@@ -78,6 +95,7 @@ __all__ = [
 
 _LAZY = {
     "Artifact": "pgflow_mp.values.artifacts",
+    "AsyncClient": "pgflow_mp.client",
     "Client": "pgflow_mp.client",
     "Context": "pgflow_mp.flows.context",
     "Exponential": "pgflow_mp.client.job_retries",

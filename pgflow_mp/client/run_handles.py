@@ -20,6 +20,8 @@ from pgflow_mp.observe.reports import FailureGroup
 
 if TYPE_CHECKING:
     from pgflow_mp.client.client import Client
+    from pgflow_mp.client.event_feed import Events
+    from pgflow_mp.client.progressing import RunProgress
     from pgflow_mp.flows.finished_item import FinishedItem
 
 
@@ -196,6 +198,18 @@ class Run:
         Lost connections are opened again.
         """
         return self._client.as_completed(self, step, ordered=ordered, timeout=timeout)
+
+    def events(
+        self, *, since: str | None = None, follow: bool = True, timeout: float | None = None
+    ) -> Events:
+        """What happens to it and its steps, in order, each event once: see :meth:`Client.events`."""
+        return self._client.events(self, since=since, follow=follow, timeout=timeout)
+
+    def progress(
+        self, *, step: str | None = None, interval: float = 0.5, timeout: float | None = None
+    ) -> Iterator[RunProgress]:
+        """How far it is, every ``interval`` seconds, until its end: see :meth:`Client.progress`."""
+        return self._client.progress(self, step=step, interval=interval, timeout=timeout)
 
     def failures(self, step: str | None = None, *, error: str | None = None) -> list[FailureGroup]:
         """The failed items in groups of alike errors, as :meth:`Client.failures` has them."""

@@ -53,7 +53,7 @@ LIBPQ_VARIABLES = ("PGHOST", "PGHOSTADDR", "PGSERVICE", "PGDATABASE")
 
 _SCHEMES = ("postgresql", "postgres")
 # A peer that vanished without a word (power cut, cable) is noticed within 30 s instead of 2 hours.
-_LIVENESS = {
+LIVENESS = {
     "keepalives": 1,
     "keepalives_idle": 15,
     "keepalives_interval": 5,
@@ -140,7 +140,7 @@ def connect(
     """
     streams.guard()
     parameters = parse(dsn)
-    options: dict[str, Any] = {**_LIVENESS, "connect_timeout": connect_timeout, "client_encoding": "utf8"}
+    options: dict[str, Any] = {**LIVENESS, "connect_timeout": connect_timeout, "client_encoding": "utf8"}
     if "," in str(parameters.get("host") or parameters.get("hostaddr") or ""):
         options["target_session_attrs"] = "read-write"
     given = {name: value for name, value in options.items() if parameters.get(name) is None}

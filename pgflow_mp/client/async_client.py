@@ -1,0 +1,299 @@
+"""The client for programs with an event loop: the same methods as :class:`Client`, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Collection,
+    Iterable,
+    Mapping,
+    Sequence,
+)
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal
+
+from pgflow_mp.client.asking import ItemStatus
+from pgflow_mp.client.async_calls import drawn_in
+from pgflow_mp.client.async_events import AsyncEvents
+from pgflow_mp.client.async_run import AsyncRun
+from pgflow_mp.client.async_timetable import AsyncTimetable
+from pgflow_mp.client.client import Client
+from pgflow_mp.client.event_feed import Event, EventLog, event_rounds
+from pgflow_mp.client.finished_items import finished_items
+from pgflow_mp.client.following import item_rounds
+from pgflow_mp.client.like import like
+from pgflow_mp.client.progressing import RunProgress, progress_rounds
+from pgflow_mp.client.retried import Indexes, Retry
+from pgflow_mp.client.run_handles import Run
+from pgflow_mp.client.waiting import Deadline
+from pgflow_mp.db.draining import Drained
+from pgflow_mp.db.pruning import Pruned
+from pgflow_mp.flows.finished_item import FinishedItem
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.observe.reports import FailureGroup
+from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
+from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
+
+
+@like(Client)
+class AsyncClient(AsyncTimetable):
+    """A :class:`Client` for programs with an event loop: the same methods, awaited or iterated.
+
+    What waits (``wait``, ``events``, ``progress``, ``as_completed``) takes no thread while it does: one
+    asynchronous connection listens for all of it. Single calls and the reading of streams run in threads of
+    the client's own, so the loop is never held up; items that an async iterator gives are drawn in the
+    loop. What a call has begun is done, though whoever awaited it is cancelled. Mistakes in what an
+    iterator is asked for are raised when it is first asked. For one event loop at a time.
+    """
+
+    def __init__(self, dsn: str | None = None, *, data_dir: Path | str | None = None) -> None:
+        super().__init__(Client(dsn, data_dir=data_dir))
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self.close()
+
+    # -- starting ----------------------------------------------------------------------------------
+
+    async def start_flow(
+        self,
+        slug: str,
+        input: Any,
+        run_id: str | None = None,
+        *,
+        priority: int = 0,
+        tags: Sequence[str] = (),
+        key: str | None = None,
+        from_run: str | None = None,
+        reuse: Sequence[str] = (),
+    ) -> AsyncRun:
+        run = await self._do(
+            lambda: self._sync.start_flow(
+                slug,
+                input,
+                run_id,
+                priority=priority,
+                tags=tags,
+                key=key,
+                from_run=from_run,
+                reuse=reuse,
+            )
+        )
+        return AsyncRun(self, run)
+
+    async def start(
+        self,
+        flow: Flow | str,
+        items: Iterable[Any] | AsyncIterable[Any],
+        *,
+        params: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+        priority: int = 0,
+        tags: Sequence[str] = (),
+        key: str | None = None,
+        from_run: str | None = None,
+        reuse: Sequence[str] = (),
+    ) -> AsyncRun:
+        loop = asyncio.get_running_loop()
+        drawn = drawn_in(loop, aiter(items)) if isinstance(items, AsyncIterable) else items
+        run = await self._do_aside(
+            lambda: self._sync.start(
+                flow,
+                drawn,
+                params=params,
+                run_id=run_id,
+                priority=priority,
+                tags=tags,
+                key=key,
+                from_run=from_run,
+                reuse=reuse,
+            )
+        )
+        return AsyncRun(self, run)
+
+    async def enqueue(self, queue: str, payload: Any, *, delay: float = 0) -> int:
+        return await self._do(lambda: self._sync.enqueue(queue, payload, delay=delay))
+
+    async def enqueue_many(self, queue: str, payloads: Iterable[Any], *, delay: float = 0) -> list[int]:
+        return await self._do(lambda: self._sync.enqueue_many(queue, payloads, delay=delay))
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def get_run(self, run_id: str) -> AsyncRun | None:
+        run = await self._do(lambda: self._sync.get_run(run_id))
+        return None if run is None else AsyncRun(self, run)
+
+    async def run(self, run_id: str) -> AsyncRun:
+        return AsyncRun(self, await self._do(lambda: self._sync.run(run_id)))
+
+    async def runs(
+        self,
+        limit: int = 50,
+        *,
+        flow: str | None = None,
+        states: RunState | Collection[RunState] | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        tag: str | None = None,
+        key: str | None = None,
+        after: RunReport | None = None,
+    ) -> list[RunReport]:
+        return await self._do(
+            lambda: self._sync.runs(
+                limit, flow=flow, states=states, since=since, until=until, tag=tag, key=key, after=after
+            )
+        )
+
+    async def report(self, run: AsyncRun | str) -> RunDetails:
+        return await self._do(lambda: self._sync.report(_plain(run)))
+
+    async def html_report(self, run: AsyncRun | str) -> str:
+        return await self._do(lambda: self._sync.html_report(_plain(run)))
+
+    async def steps(self, run: AsyncRun | str) -> list[StepReport]:
+        return await self._do(lambda: self._sync.steps(_plain(run)))
+
+    def items(
+        self,
+        run: AsyncRun | str,
+        step: str,
+        *,
+        statuses: ItemStatus | Collection[ItemStatus] | None = None,
+        start: int = 0,
+        limit: int | None = None,
+        chars: int = 200,
+    ) -> AsyncIterator[ItemReport]:
+        return self._stream(
+            lambda: self._sync.items(
+                _plain(run), step, statuses=statuses, start=start, limit=limit, chars=chars
+            )
+        )
+
+    async def workers(self, *, alive_only: bool = True) -> list[WorkerInfo]:
+        return await self._do(lambda: self._sync.workers(alive_only=alive_only))
+
+    async def flows(self) -> list[FlowReport]:
+        return await self._do(self._sync.flows)
+
+    def results(self, run: AsyncRun | str, step: str) -> AsyncIterator[Any]:
+        return self._stream(lambda: self._sync.results(_plain(run), step))
+
+    def indexed_results(self, run: AsyncRun | str, step: str) -> AsyncIterator[tuple[int, Any]]:
+        return self._stream(lambda: self._sync.indexed_results(_plain(run), step))
+
+    async def failures(
+        self, run: AsyncRun | str, step: str | None = None, *, error: str | None = None
+    ) -> list[FailureGroup]:
+        return await self._do(lambda: self._sync.failures(_plain(run), step, error=error))
+
+    # -- waiting -----------------------------------------------------------------------------------
+
+    async def wait(
+        self,
+        run: AsyncRun | str,
+        timeout: float | None = 300.0,
+        status: Literal["completed", "failed"] = "completed",
+    ) -> AsyncRun:
+        known = await self._do(lambda: self._sync._run(_plain(run)))
+        return await AsyncRun(self, known).wait(timeout, status)
+
+    async def as_completed(
+        self, run: AsyncRun | str, step: str, *, ordered: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[FinishedItem]:
+        known = await self._do(lambda: self._sync._run(_plain(run)))
+        deadline = Deadline(timeout, f"run {known.run_id} to reach status 'completed'")
+        found = self._rounds(
+            lambda keeper: item_rounds(keeper, known, step, deadline, ordered=ordered), [known.run_id]
+        )
+        async for ended in found:
+            for each in ended:
+                for item in finished_items(each):
+                    yield item
+
+    def events(
+        self,
+        runs: AsyncRun | str | Iterable[AsyncRun | str],
+        *,
+        since: str | None = None,
+        follow: bool = True,
+        timeout: float | None = None,
+    ) -> AsyncEvents:
+        wanted = [_plain(run) for run in ([runs] if isinstance(runs, AsyncRun | str) else runs)]
+
+        def found(log: EventLog) -> AsyncGenerator[list[Event], None]:
+            deadline = log.deadline(timeout)
+            return self._rounds(
+                lambda keeper: event_rounds(keeper, log, deadline, follow=follow), log.run_ids
+            )
+
+        return AsyncEvents(lambda: self._do(lambda: self._sync._event_log(wanted, since)), found, since)
+
+    async def progress(
+        self,
+        run: AsyncRun | str,
+        *,
+        step: str | None = None,
+        interval: float = 0.5,
+        timeout: float | None = None,
+    ) -> AsyncIterator[RunProgress]:
+        run_id = await self._do(lambda: self._sync._progress_of(_plain(run), step, interval))
+        deadline = Deadline(timeout, f"run {run_id} to reach status 'completed'")
+        found = self._rounds(
+            lambda keeper: progress_rounds(keeper, run_id, step, interval, deadline), [run_id]
+        )
+        async for now in found:
+            yield now
+
+    # -- steering ----------------------------------------------------------------------------------
+
+    async def cancel(self, run: AsyncRun | str, reason: str = "Run cancelled") -> AsyncRun:
+        return AsyncRun(self, await self._do(lambda: self._sync.cancel(_plain(run), reason)))
+
+    async def retry_failed(self, run: AsyncRun | str) -> int:
+        return await self._do(lambda: self._sync.retry_failed(_plain(run)))
+
+    async def retry(
+        self,
+        run: AsyncRun | str,
+        *,
+        steps: str | Iterable[str] | None = None,
+        indexes: Indexes | None = None,
+        errors: str | Iterable[str] | None = None,
+        dry_run: bool = False,
+    ) -> Retry:
+        return await self._do(
+            lambda: self._sync.retry(
+                _plain(run), steps=steps, indexes=indexes, errors=errors, dry_run=dry_run
+            )
+        )
+
+    async def pause(
+        self, run: AsyncRun | str | None = None, *, flow: str | None = None, reason: str | None = None
+    ) -> bool:
+        return await self._do(lambda: self._sync.pause(_maybe(run), flow=flow, reason=reason))
+
+    async def resume(self, run: AsyncRun | str | None = None, *, flow: str | None = None) -> bool:
+        return await self._do(lambda: self._sync.resume(_maybe(run), flow=flow))
+
+    async def drain(self, *, flow: str | None = None, worker: str | None = None) -> list[Drained]:
+        return await self._do(lambda: self._sync.drain(flow=flow, worker=worker))
+
+    async def delete(self, run: AsyncRun | str | None = None, *, flow: str | None = None) -> None:
+        await self._do(lambda: self._sync.delete(_maybe(run), flow=flow))
+
+    async def prune(self, keep: timedelta | float, *, flow: str | None = None) -> Pruned:
+        return await self._do_aside(lambda: self._sync.prune(keep, flow=flow))
+
+
+def _plain(run: AsyncRun | str) -> Run | str:
+    return run._run if isinstance(run, AsyncRun) else run
+
+
+def _maybe(run: AsyncRun | str | None) -> Run | str | None:
+    return None if run is None else _plain(run)
