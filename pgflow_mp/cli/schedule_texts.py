@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def tell(text: str, told: Mapping[str, Any], *, json: bool) -> None:
     """One line, or one object."""
-    print(json_module.dumps(told) if json else f"{text}.")
+    print(json_module.dumps(told) if json else f"{printable(text)}.")
 
 
 def tell_set(done: Planned, *, json: bool, dry: bool = False) -> None:
@@ -31,7 +31,7 @@ def tell_set(done: Planned, *, json: bool, dry: bool = False) -> None:
         return
     name = address(done.flow, done.name)
     did = "Would schedule" if dry else "Scheduled" if done.is_new else "Changed"
-    print(f"{did} {name}: {done.cron} ({done.time_zone}). Next:")
+    print(printable(f"{did} {name}: {done.cron} ({done.time_zone}). Next:"))
     for time in done.next:
         print(f"  {time}")
 
@@ -69,7 +69,7 @@ def tell_list(found: Sequence[Schedule], *, json: bool) -> None:
     screen = console(sys.stdout)
     for each in found:
         table.add_row(
-            Text(address(each.flow_slug, each.name)),
+            Text(printable(address(each.flow_slug, each.name))),
             Text(printable(each.cron)),
             Text(_next(each)),
             Text(_last(each)),
@@ -77,7 +77,7 @@ def tell_list(found: Sequence[Schedule], *, json: bool) -> None:
     screen.print(table)
     for each in found:
         if trouble := each.problem or (each.last_error if each.last_state == "failed" else None):
-            print(f"{address(each.flow_slug, each.name)}: {shorten(trouble, 300)}")
+            print(f"{printable(address(each.flow_slug, each.name))}: {shorten(trouble, 300)}")
 
 
 def tell_one(

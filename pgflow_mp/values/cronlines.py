@@ -23,7 +23,7 @@ MOST: Final = 1000
 """Times of a backfill."""
 _AHEAD: Final = 200
 _BEHIND: Final = 100
-_FAR: Final = timedelta(days=731)
+_FAR: Final = timedelta(days=60)
 _FIRST: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _ALIASES: Final = {
     "@hourly": "0 * * * *",
@@ -83,7 +83,10 @@ class CronLine:
         return found
 
     def plan(self, after: datetime, now: datetime) -> list[Due]:
-        """Those to be kept: the last 100 that passed since ``after``, and the next 200 of about two years."""
+        """Those to be kept: the last 100 that passed since ``after``, and up to 200 of the next two months.
+
+        No further: rules of time zones change. At least one.
+        """
         missed: deque[Due] = deque(maxlen=_BEHIND)
         span = timedelta(hours=2)
         while after < now:  # far back only as far as it takes

@@ -14,6 +14,8 @@ import psycopg
 from pgflow_mp.db import connection, schedules
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import InputError
+from pgflow_mp.observe.text import shorten
+from pgflow_mp.redaction import printable
 from pgflow_mp.values.cronlines import CronLine
 from pgflow_mp.worker.inbox import Said
 
@@ -66,8 +68,9 @@ class Scheduling:
             schedules.plan(conn, of, found)
 
     def _tell(self, fired: schedules.Fired) -> None:
-        what = f"schedule {fired.flow_slug}/{fired.name}, due at {fired.due_at:%Y-%m-%d %H:%M %Z}"
+        name = printable(f"{fired.flow_slug}/{fired.name}")
+        what = f"schedule {name}, due at {fired.due_at:%Y-%m-%d %H:%M %Z}"
         if fired.error is None:
             self._post(Said("info", f"started run {fired.run_id} of {what}"))
         else:
-            self._post(Said("warn", f"no run was started for {what}: {fired.error}"))
+            self._post(Said("warn", f"no run was started for {what}: {shorten(fired.error, 300)}"))

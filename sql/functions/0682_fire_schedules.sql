@@ -215,6 +215,9 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set enable_hashjoin = off
+set enable_mergejoin = off
+set enable_sort = off
 as $$
 #variable_conflict use_column
 declare

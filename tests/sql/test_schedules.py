@@ -484,3 +484,25 @@ def test_installing_where_pg_cron_is_has_it_start_what_is_due(empty_dsn: str) ->
         schema.install(conn)
         found = conn.execute("select schedule from cron.job where jobname = 'pgflow_fire_schedules'")
         assert found.fetchall() == [("10 seconds",)]
+
+
+def test_lists_reach_their_rows_by_an_index(db: Db) -> None:
+    """Of a hundred schedules with a thousand times each."""
+    db.do(
+        "insert into pgflow.schedules (flow_slug, name, cron, time_zone, input, owner_id) "
+        "select 'f', 'n' || i, '* * * * *', 'UTC', '{}', 10 from generate_series(1, 100) i"
+    )
+    db.do(
+        "insert into pgflow.schedule_times (schedule_id, due_at, local_time, state, handled_at) "
+        "select schedule_id, %s::timestamptz + make_interval(mins => j), 'x', "
+        "case when j <= 0 then 'skipped' else 'planned' end, case when j <= 0 then now() end "
+        "from pgflow.schedules, generate_series(-899, 100) j",
+        NOW,
+    )
+    read = "select seq_tup_read, idx_tup_fetch from pg_stat_xact_user_tables where relname = 'schedule_times'"
+    for query, most in (("schedules()", 1000), ("schedules_wait()", 10), ("fire_schedules()", 10)):
+        before = db.row(read)
+        db.do(f"select * from pgflow.{query}")
+        after = db.row(read)
+        assert after.seq_tup_read == before.seq_tup_read, query
+        assert after.idx_tup_fetch - before.idx_tup_fetch < most, query

@@ -79,19 +79,22 @@ def test_what_is_no_time_zone_is_refused(zone: str, hint: str) -> None:
     assert hint in refused.value.hint
 
 
-def test_a_plan_looks_back_no_further_than_a_hundred_times_and_ahead_two_hundred() -> None:
+def test_a_plan_looks_back_no_further_than_a_hundred_times_and_ahead_two_months() -> None:
     now = datetime(2026, 11, 26, 12, tzinfo=UTC)
     long_ago = datetime(2001, 1, 1, tzinfo=UTC)
-    for line, step in (("* * * * *", timedelta(minutes=1)), ("0 12 * * *", timedelta(days=1))):
+    for line, step, ahead in (
+        ("* * * * *", timedelta(minutes=1), 200),
+        ("0 12 * * *", timedelta(days=1), 59),
+    ):
         times = [due.at for due in CronLine(line).plan(long_ago, now)]
-        assert times == [now + i * step for i in range(-99, 201)]
+        assert times == [now + i * step for i in range(-99, ahead + 1)]
     times = [due.at for due in CronLine("* * * * *").plan(now - timedelta(minutes=3), now)]
     assert times[:4] == [now + timedelta(minutes=i) for i in (-2, -1, 0, 1)]
-    ahead = now + timedelta(days=9)
-    assert CronLine("0 0 * * *").plan(ahead, now)[0].at == datetime(2026, 12, 6, tzinfo=UTC)
+    later = now + timedelta(days=9)
+    assert CronLine("0 0 * * *").plan(later, now)[0].at == datetime(2026, 12, 6, tzinfo=UTC)
     assert (
         len(CronLine("0 0 29 2 *").plan(now, now)) == 1
-    )  # the next one, though it is more than two years away
+    )  # the next one, though it is more than two months away
 
 
 def test_a_span_has_both_its_ends_and_a_thousand_times_at_most() -> None:

@@ -55,3 +55,9 @@ create table pgflow.schedule_times (
 );
 
 create index idx_schedule_times_due on pgflow.schedule_times (due_at) where state = 'planned';
+create index idx_schedule_times_next on pgflow.schedule_times (schedule_id, due_at)
+  where state = 'planned' and asked_at is null;
+create index idx_schedule_times_asked on pgflow.schedule_times (schedule_id)
+  where state = 'planned' and asked_at is not null;
+create index idx_schedule_times_last on pgflow.schedule_times (schedule_id, handled_at, due_at)
+  where state <> 'planned';
