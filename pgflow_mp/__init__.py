@@ -14,7 +14,7 @@ From a program  Client, and AsyncClient with the same methods:
                 prune, close
   by the clock  schedule, schedules, backfill, pause_schedule,
                 resume_schedule, delete_schedule
-Errors          PgflowError: InputError, RunFailed, WaitTimeout, DatabaseError
+Errors          PgflowError: InputError, RunFailed, WaitTimeout and more
                 PermanentError is for functions of a flow to raise
 
 help(pgflow_mp.Client.runs) tells of one method; commands: pgflow-mp --help
