@@ -293,6 +293,22 @@ def test_any_times_fit_the_histogram(time: float) -> None:
         assert all(0 <= float(each.get("x", "-1")) <= 640 for each in drawn.iter("text"))
 
 
+@pytest.mark.parametrize("few", [0.0011, 0.005, 0.035, 0.5, 3.0, 9.5])
+@pytest.mark.parametrize("many", [0.001, 0.0068, 0.4, 9.0])
+@pytest.mark.parametrize("rest", [1e-5, 0.001, 0.05, 10.0])
+def test_the_names_of_marks_are_seen_whole_and_apart(many: float, few: float, rest: float) -> None:
+    drawn = parsed(histogram(counts_of({many: 900, few: 95, rest: 5})))
+    names = [each for each in drawn.iter("text") if (each.text or "").startswith(("p50", "p99"))]
+    extents = []
+    for each in names:
+        wide, anchor = 7.2 * len(each.text or ""), (each.get("class") or "").split()[-1]
+        left = float(each.get("x", "")) - {"start": 0.0, "mid": wide / 2, "end": wide}[anchor]
+        extents.append((left, left + wide, each.get("y")))
+    assert all(left >= 0 and right <= 640 for left, right, _ in extents), extents
+    first, second = sorted(extents)
+    assert first[2] != second[2] or first[1] <= second[0], extents
+
+
 def test_a_curve_has_gaps_where_nothing_is_known_and_a_bounded_number_of_points() -> None:
     drawn = trend([Curve("a", [(0, 1), (1, 2), (2, None), (3, 4)])], name="x")
     assert len([each for each in parsed(drawn).iter("path") if each.get("class") == "curve hue0"]) == 2

@@ -14,6 +14,15 @@ _WIDTH: Final = 640.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56.0, 18.0, 40.0, 190.0
 _NAME: Final = 90.0
 """Pixels that the name of a mark needs."""
+_PLACES: Final = (
+    ((0, "mid"), (0, "mid")),
+    ((0, "mid"), (0, "end")),
+    ((0, "end"), (0, "mid")),
+    ((0, "end"), (0, "start")),
+    ((0, "end"), (1, "end")),
+    ((1, "start"), (0, "start")),
+)
+"""Where the names of the median and of p99 may be, the best first: (row above the bars, anchor)."""
 
 
 class _Bar(NamedTuple):
@@ -88,22 +97,26 @@ def _y_of(share: float) -> float:
 
 
 def _marks(p50: tuple[float, str], p99: tuple[float, str]) -> list[str]:
-    """Dashed lines with their names above; where they are close no line crosses the other's name."""
-    upper, lower = _TOP - 24, _TOP - 9
-    if p99[0] - p50[0] >= _NAME:
-        placed = [(p50, lower, "mid"), (p99, lower, "end" if p99[0] > _WIDTH - _NAME else "mid")]
-    elif p50[0] < _LEFT + _NAME:
-        placed = [(p50, upper, "start"), (p99, lower, "start")]
-    elif p99[0] > _WIDTH - _RIGHT - _NAME:
-        placed = [(p50, lower, "end"), (p99, upper, "end")]
-    else:
-        placed = [(p50, lower, "end"), (p99, lower, "start")]
+    """Dashed lines with their names above; no name covers the other, no line crosses the other's name."""
+    fits = (each for each in _PLACES if _fit(p50[0], *each[0], p99[0], *each[1]))
     parts = []
-    for (x, text), high, anchor in placed:
+    for (x, text), (row, anchor) in zip((p50, p99), next(fits, _PLACES[-1]), strict=True):
+        high = _TOP - 9 - 15 * row
         parts.append(element("path", class_="mark", d=f"M{places(x)} {places(high + 4)}V{places(_BOTTOM)}"))
         aside = {"start": -1, "mid": 0, "end": 1}[anchor]
         parts.append(label(x + aside, high, text, f"strong {anchor}"))
     return parts
+
+
+def _fit(first: float, row: int, anchor: str, second: float, other_row: int, other_anchor: str) -> bool:
+    (left, right), (other_left, other_right) = _extent(first, anchor), _extent(second, other_anchor)
+    inside = left >= 0 and other_right <= _WIDTH
+    return inside and (row != other_row or right <= other_left or other_right <= left)
+
+
+def _extent(x: float, anchor: str) -> tuple[float, float]:
+    left = x - {"start": 0.0, "mid": _NAME / 2, "end": _NAME}[anchor]
+    return left, left + _NAME
 
 
 def _round_times(low: float, high: float, pixels: float) -> list[float]:
