@@ -25,6 +25,9 @@ _LEAST: Final = 0.2
 """Seconds between two looks."""
 _AROUND: Final = 4
 """Lines of a screen that are not lanes."""
+_COLUMNS: Final = ("worker", "lane", "pid", "item", "run", "since", "cpu", "memory")
+_SHORTEST: Final = 16
+"""Columns of the screen that items need; others are left out where there are not so many."""
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -131,36 +134,60 @@ def _picture(workers: list[WorkerInfo], width: int, height: int | None) -> Group
 
 
 def _table(rows: list[tuple[WorkerInfo, LaneReport]], named: bool, width: int) -> Table:
+    """The columns that fit, with the names of steps as long as there is room."""
     from rich.table import Column, Table
     from rich.text import Text
 
-    from pgflow_mp.observe.text import duration, shorten_middle, size
+    from pgflow_mp.observe.text import shorten_middle
     from pgflow_mp.redaction import printable
 
+    columns = [column for column in _COLUMNS if named or column != "worker"]
+    cells = {name: [_cell(name, worker, lane) for worker, lane in rows] for name in columns}
+    if named:
+        limit = max(8, width // 5)
+        cells["worker"] = [shorten_middle(printable(name), limit) for name in cells["worker"]]
+    for spare in ("run", "pid", "worker", "memory", "cpu"):
+        if _room(cells, width) < _SHORTEST and spare in cells:
+            del cells[spare]
+    room = max(_SHORTEST, _room(cells, width))
+    cells["item"] = [_item(lane, room) for _, lane in rows]
+    left = ("worker", "item", "run")
     table = Table(
-        *([Column("worker", no_wrap=True)] if named else []),
-        Column("lane", justify="right", no_wrap=True),
-        Column("pid", justify="right", no_wrap=True),
-        Column("item", no_wrap=True, overflow="ellipsis", min_width=10),
-        Column("run", no_wrap=True),
-        Column("since", justify="right", no_wrap=True),
-        Column("cpu", justify="right", no_wrap=True),
-        Column("memory", justify="right", no_wrap=True),
+        *(Column(name, no_wrap=True, justify="left" if name in left else "right") for name in cells),
         box=None,
         header_style="bold",
         pad_edge=False,
     )
-    for worker, lane in rows:
-        item = lane.state if lane.step_slug is None else f"{lane.step_slug}[{lane.index}]"
-        cells = [shorten_middle(printable(worker.name), max(8, width // 5))] if named else []
-        cells += [
-            str(lane.lane),
-            "" if lane.pid is None else str(lane.pid),
-            item,
-            (lane.run_id or "")[:8],
-            "" if lane.seconds is None else duration(lane.seconds),
-            "" if lane.cpu is None else f"{lane.cpu:.2f}",
-            "" if lane.rss is None else size(lane.rss),
-        ]
-        table.add_row(*(Text(cell) for cell in cells), style="" if lane.step_slug else "dim")
+    for number, (_, lane) in enumerate(rows):
+        style = "" if lane.step_slug else "dim"
+        table.add_row(*(Text(column[number]) for column in cells.values()), style=style)
     return table
+
+
+def _room(cells: dict[str, list[str]], width: int) -> int:
+    """Columns of the screen that the others leave for items."""
+    return width - sum(2 + max(map(len, (name, *column))) for name, column in cells.items() if name != "item")
+
+
+def _item(lane: LaneReport, room: int) -> str:
+    from pgflow_mp.observe.text import shorten_middle
+
+    if lane.step_slug is None:
+        return lane.state
+    index = f"[{lane.index}]"
+    return shorten_middle(lane.step_slug, max(5, room - len(index))) + index
+
+
+def _cell(name: str, worker: WorkerInfo, lane: LaneReport) -> str:
+    from pgflow_mp.observe.text import duration, size
+
+    told: dict[str, str | None] = {
+        "worker": worker.name,
+        "lane": str(lane.lane),
+        "pid": None if lane.pid is None else str(lane.pid),
+        "run": lane.run_id and lane.run_id[:8],
+        "since": None if lane.seconds is None else duration(lane.seconds),
+        "cpu": None if lane.cpu is None else f"{lane.cpu:.2f}",
+        "memory": None if lane.rss is None else size(lane.rss),
+    }
+    return told.get(name) or ""

@@ -97,7 +97,9 @@ begin
               jsonb_strip_nulls(jsonb_build_object(
                 'lane', l.lane, 'pid', l.pid, 'cpu', l.cpu, 'rss', l.rss, 'flow', left(l.flow, 128),
                 'run', l.run, 'step', left(l.step, 128), 'index', l.index, 'attempt', l.attempt,
-                'since', v_now - make_interval(secs => least(greatest(l.since, 0), 1e9))
+                'since', case
+                  when l.since is not null then v_now - make_interval(secs => least(greatest(l.since, 0), 1e9))
+                end
               ))
               order by l.lane
             )

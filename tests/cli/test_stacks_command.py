@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import signal
+from datetime import UTC, datetime
 
 import pytest
 from cli_harness import Cli, OnTerminal, assert_one_screen
+from rich.console import Console
 from worker_harness import eventually
+
+from pgflow_mp.cli.top import _picture
+from pgflow_mp.observe.worker_reports import LaneReport, WorkerInfo
 
 CODE = """
 import time
@@ -63,6 +69,50 @@ def test_a_worker_tells_where_its_code_is(cli: Cli, storage: str) -> None:
     assert_one_screen(
         cli("stacks", "somebody"), 2, "No worker that is alive is called 'somebody'", "Alive are: looked-at."
     )
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
+def test_top_fits_every_screen_and_keeps_indexes_and_numbers(width: int) -> None:
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    lanes = [
+        LaneReport(
+            lane=number,
+            state="running",
+            pid=4_000_000 + number,
+            run_id="5b0a5e5c-7bb1-4b1a-b4a4-1f4c2a3d1b3e",
+            step_slug="a_step_whose_name_is_long_enough_to_be_cut_in_its_midst",
+            index=1_000_000 + number,
+            seconds=3661,
+            cpu=15.25,
+            rss=22_400_000,
+        )
+        for number in range(63)
+    ]
+    lanes.append(LaneReport(lane=63, state="idle", rss=1))
+    workers = [
+        WorkerInfo(
+            name=f"a-host-with-a-long-name-{number}.example.org:4711",
+            state="running",
+            worker_ids=[],
+            flows=[],
+            queues=[],
+            started_at=now,
+            last_seen_at=now,
+            stopped_at=None,
+            lane_count=64,
+            busy_lanes=63,
+            lanes=lanes,
+        )
+        for number in range(2)
+    ]
+    file = io.StringIO()
+    Console(file=file, width=width, height=24).print(_picture(workers, width, 24))
+    lines = file.getvalue().splitlines()
+    assert len(lines) <= 24
+    assert all(len(line) <= width for line in lines)
+    end = r" 1:01:01  15.25  22.4 MB$" if width > 40 else r" 1:01:01"
+    assert all(re.search(rf"\w\[10000\d\d\].*{end}", line) for line in lines[2:22]), lines[2]
+    assert lines[-1] == "... and 108 more lanes"
 
 
 @pytest.mark.slow

@@ -82,6 +82,7 @@ def test_a_worker_tells_who_it_is_and_what_its_lanes_do(dsn: str, monkeypatch: p
             lane.lane: "running",
             1 - lane.lane: "idle",
         }
+        assert [other.seconds for other in found.lanes if other.state == "idle"] == [None]
         assert (lane.flow_slug, lane.run_id, lane.step_slug, lane.attempt) == ("naps", run, "nap", 1)
         assert lane.seconds is not None
         assert 0 <= lane.seconds < 20
