@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -24,12 +25,11 @@ from pgflow_mp.observe.metrics import Exposed
 from pgflow_mp.observe.worker_figures import Health, WorkerFigures
 
 if TYPE_CHECKING:
-    from socketserver import _RequestType
-
     from pgflow_mp.db.engine import Connection
 
 _log: Final = logging.getLogger("pgflow_mp.metrics")
 _AT_ONCE: Final = 8
+_LONGEST: Final = 10.0  # seconds that a caller may keep a place that others want
 _PATIENCE: Final = 5  # seconds for each piece of a request, and for the database
 _FRESH: Final = 2.0  # seconds that an answer of the database is told again
 _TEXT: Final = "text/plain; charset=utf-8"
@@ -182,11 +182,9 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
 
     def __init__(self, place: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        import socket
-
         if ":" in place[0]:
             self.address_family = socket.AF_INET6
-        self._room = threading.BoundedSemaphore(_AT_ONCE)
+        self._busy: dict[int, tuple[float, Any]] = {}
         super().__init__(place, handler)
 
     def server_bind(self) -> None:
@@ -196,25 +194,31 @@ class _Server(ThreadingHTTPServer):
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "localhost", self.server_address[1]
 
-    def process_request(self, request: _RequestType, client_address: Any) -> None:
-        """Answer on a thread, unless there are enough of them."""
-        if not self._room.acquire(blocking=False):
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer on a thread, unless there are enough of them; who has kept one for long is sent away."""
+        now = time.monotonic()
+        if len(self._busy) >= _AT_ONCE:
+            for since, other in list(self._busy.values()):
+                if now - since > _LONGEST:
+                    with contextlib.suppress(OSError):
+                        other.shutdown(socket.SHUT_RDWR)
             self.shutdown_request(request)
             return
+        self._busy[id(request)] = (now, request)
         try:
             super().process_request(request, client_address)
         except BaseException:
-            self._room.release()
+            self._busy.pop(id(request), None)
             raise
 
-    def process_request_thread(self, request: _RequestType, client_address: Any) -> None:
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
         """The thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._room.release()
+            self._busy.pop(id(request), None)
 
-    def handle_error(self, request: _RequestType, client_address: Any) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Somebody hung up; that is nobody's business."""
         _log.debug("a request for metrics failed", exc_info=True)
 

@@ -267,6 +267,31 @@ def test_who_talks_slowly_or_in_crowds_keeps_nobody_for_long(monkeypatch: pytest
             connection.close()
 
 
+def test_who_keeps_all_places_by_talking_without_end_is_sent_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics_server, "_LONGEST", 1.0)
+    stopping = threading.Event()
+
+    def talk(place: tuple[str, int]) -> None:
+        with suppress(OSError), socket.create_connection(place) as connection:
+            connection.sendall(b"GET /metrics HTTP/1.1\r\n")
+            while not stopping.wait(0.1):
+                connection.sendall(b"x: y\r\n")
+
+    with served(well) as url:
+        host, port = url.removeprefix("http://").split(":")
+        threads = [threading.Thread(target=talk, args=((host, int(port)),)) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        began, answered = time.monotonic(), 0
+        while answered < 3 and time.monotonic() - began < 8:
+            with suppress(OSError):
+                answered += get(f"{url}/livez")[0] == 200
+        stopping.set()
+        for thread in threads:
+            thread.join(5)
+    assert answered == 3
+
+
 def test_a_database_that_is_away_is_told_and_asked_again(dsn: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics_server, "_FRESH", 0.0)
     asker = metrics_server.DatabaseAsker("host=/nowhere")
