@@ -56,7 +56,7 @@ def dask_cluster() -> Any:
     dask.config.set({"distributed.scheduler.allowed-failures": 0})
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
     )
     _closing.append(cluster.close)
     return cluster

@@ -150,7 +150,7 @@ class DaskEngine(CallEngine):
                 n_workers=self._workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address=":0",
                 **options,
             )
         except Exception as error:

@@ -14,6 +14,7 @@ from pgflow_mp.executors.call_engines import Say
 
 PAUSE: Final = 1.0
 PATIENCE: Final = 30.0
+_QUIET: Final = 5.0
 
 
 class Poller:
@@ -55,7 +56,7 @@ class Poller:
             return ""
         if silence > self._patience:
             return f"{self._who} has not answered for {silence:.0f} s"
-        if silence > min(3 * PAUSE, self._patience / 2) and not self._silent:
+        if silence > min(_QUIET, self._patience / 2) and not self._silent:
             self._silent = True
             self._say("warn", f"{self._who} does not answer; waiting for up to {self._patience:g} s")
         return ""
