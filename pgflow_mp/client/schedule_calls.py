@@ -96,11 +96,14 @@ def find(conn: Connection, word: str) -> schedules.Schedule:
 
 
 def span(line: CronLine, text: str) -> list[Due]:
-    """The times from FROM to TO, both included, of FROM..TO; without TO: until now. Raises InputError."""
+    """The times from FROM to TO, both included, of FROM..TO, until now at most. Raises InputError."""
     from datetime import UTC, datetime
 
     first, dots, last = text.partition("..")
     if not dots or not first:
         raise InputError(f"{text!r} is no span of time", hint="For example 2026-11-01..2026-11-26.")
-    now = datetime.now(UTC)
-    return line.between(line.moment(first), line.moment(last, last=True) if last else now)
+    now, begin = datetime.now(UTC), line.moment(first)
+    end = line.moment(last, last=True) if last else now
+    if end < begin:
+        raise InputError(f"The span {text} ends before it begins")
+    return line.between(begin, min(end, now))

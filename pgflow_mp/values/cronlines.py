@@ -78,8 +78,9 @@ class CronLine:
                 break
             found.append(due)
             if len(found) > MOST:
-                text = f"{self.line!r} names more than {MOST:,} times from {first} to {last}"
-                raise InputError(text, hint="Take a shorter span, one after the other.")
+                text = f"{self.line!r} names more than {MOST:,} times of that span"
+                hint = f"Ask for them in parts: the first of them go to {found[MOST - 1].local}."
+                raise InputError(text, hint=hint)
         return found
 
     def plan(self, after: datetime, now: datetime) -> list[Due]:

@@ -48,6 +48,9 @@ def test_a_schedule_from_its_making_to_its_end(cli: Cli) -> None:
     assert asked == "3 runs of square will be started by the workers.\n"
     asked = cli("schedule", "backfill", "square", "2021-01-01..2023-01-01").out
     assert asked == "1 run of square will be started by the workers; 2 were or will be anyway.\n"
+    assert_one_screen(
+        cli("schedule", "backfill", "square", "2022-01-01..2021-01-01"), 2, "ends before it begins"
+    )
     assert cli("schedule", "backfill", "square", "2021-02-01..2021-03-01").out == (
         "square has no times in that span.\n"
     )
