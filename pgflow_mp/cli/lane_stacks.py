@@ -87,9 +87,10 @@ def _lines(found: list[WorkerStacks], *, threads: bool, wait: float) -> Iterator
         for lane in worker.lanes:
             yield f"  lane {lane.lane}  {_what(lane)}"
             yield from _stack(lane.frames)
-        for thread in worker.threads if threads or not worker.lanes else ():
-            yield f"  thread {thread.name}"
-            yield from _stack(thread.frames)
+        for thread in worker.threads:
+            if threads or thread.works:
+                yield f"  thread {thread.name}"
+                yield from _stack(thread.frames)
 
 
 def _what(lane: LaneStackReport) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection, Iterator
 from datetime import datetime
-from typing import Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -21,6 +21,9 @@ from pgflow_mp.observe import grouping, read_reports
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
+
+if TYPE_CHECKING:
+    from pgflow_mp.observe.read_stacks import WorkerStacks
 
 ItemStatus = Literal["queued", "started", "completed", "failed", "cancelled", "skipped"]
 _PAGE: Final = 500
@@ -138,6 +141,14 @@ class Asking(Calls):
     def workers(self, *, alive_only: bool = True) -> list[WorkerInfo]:
         """Workers and what they do, those with the last sign of life first; also such as have ended."""
         return self._call(lambda conn: read_reports.read_workers(conn, alive_only=alive_only))
+
+    def stacks(self, *, wait: float = 5.0) -> list[WorkerStacks]:
+        """Where the code of the workers is that are alive: they are asked, and have ``wait`` seconds."""
+        from pgflow_mp.observe.read_stacks import read_stacks
+
+        workers = self.workers()
+        with self._another() as keeper:
+            return keeper.call(lambda conn: read_stacks(conn, workers, wait))
 
     def flows(self) -> list[FlowReport]:
         """Flows by their slugs, and how their runs are."""

@@ -35,10 +35,11 @@ class LaneAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     frames: list[FrameRow] = []
 
 
-class ThreadAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a thread of a worker's own is."""
+class ThreadAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where a thread of a worker's own is; ``works``: it runs an item."""
 
     name: str
+    works: bool = False
     frames: list[FrameRow]
 
 

@@ -47,10 +47,11 @@ class LaneStack:
 
 
 class ThreadStack(NamedTuple):
-    """Where a thread of this process is, the innermost frame first."""
+    """Where a thread of this process is, the innermost frame first; ``works``: it runs an item."""
 
     name: str
     frames: Sequence[Frame]
+    works: bool = False
 
 
 @runtime_checkable
@@ -100,5 +101,7 @@ def stacks_of_threads() -> list[ThreadStack]:
             frame = frame.f_back  # type: ignore[assignment]
         while frames and frames[-1].function in _BEGINNINGS and frames[-1].file == threading.__file__:
             frames.pop()
-        found.append(ThreadStack(names.get(ident, f"thread {ident}"), frames))
+        works = any(each.file.startswith(_OURS[1]) for each in frames)
+        shown = users_frames(frames) if works else frames
+        found.append(ThreadStack(names.get(ident, f"thread {ident}"), shown, works))
     return found

@@ -47,9 +47,10 @@ class LaneStackReport(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ThreadStackReport(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a thread of the worker's own is, the latest call last."""
+    """Where a thread of the worker's own is, the latest call last; ``works``: it runs an item."""
 
     name: str
+    works: bool
     frames: list[StackFrame]
 
 
@@ -92,7 +93,10 @@ def _report(worker: WorkerInfo, answer: StackAnswer | None, flows: dict[str, str
         flows=worker.flows,
         answered=answer is not None,
         lanes=[_lane(lane, flows) for lane in sorted(told.lanes, key=lambda lane: (lane.lane, lane.pid))],
-        threads=[ThreadStackReport(name=each.name, frames=_frames(each.frames)) for each in told.threads],
+        threads=[
+            ThreadStackReport(name=each.name, works=each.works, frames=_frames(each.frames))
+            for each in told.threads
+        ],
     )
 
 

@@ -99,7 +99,9 @@ class StackAnswers:
             told = StackAnswer(
                 lanes=[_lane(lane, room.rows(lane.frames)) for lane in lanes],
                 threads=[
-                    ThreadAnswer(name=stack.name, frames=room.rows(with_source(stack.frames)))
+                    ThreadAnswer(
+                        name=stack.name, works=stack.works, frames=room.rows(with_source(stack.frames))
+                    )
                     for stack in stacks_of_threads()
                 ],
             )

@@ -13,6 +13,7 @@ from cli_harness import Cli, OnTerminal, assert_one_screen
 from rich.console import Console
 from worker_harness import eventually
 
+from pgflow_mp import Client
 from pgflow_mp.cli.top import _picture
 from pgflow_mp.observe.worker_reports import LaneReport, WorkerInfo
 
@@ -66,6 +67,9 @@ def test_a_worker_tells_where_its_code_is(cli: Cli, storage: str) -> None:
     assert (worker["answered"], lane["step_slug"], lane["flow_slug"]) == (True, "doze", "looked_at")
     assert [frame["function"] for frame in lane["frames"]] == ["doze", "dream"]
     assert "MainThread" in {thread["name"] for thread in worker["threads"]}
+    with Client(cli.dsn) as client:
+        [asked] = client.stacks()
+    assert {lane.index for lane in asked.lanes} == {0, 1, None}
     assert_one_screen(
         cli("stacks", "somebody"), 2, "No worker that is alive is called 'somebody'", "Alive are: looked-at."
     )

@@ -14,6 +14,8 @@ from worker_harness import adapted
 from pgflow_mp.db import engine, stack_questions
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.executors.stacks import Frame, LaneStack
+from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.handlers import prepare
 from pgflow_mp.worker.heartbeat import Upkeep
 from pgflow_mp.worker.stack_answers import StackAnswers
 
@@ -85,6 +87,33 @@ def test_one_that_hears_questions_all_the_time_is_not_kept_busy_by_them(dsn: str
                 other.execute("select pg_notify('pgflow_stacks', gen_random_uuid()::text)")
         assert answer(conn) is not None
         assert shows.asked <= asked + 2
+
+
+def test_of_a_thread_that_runs_an_item_the_item_s_code_is_shown(dsn: str) -> None:
+    entered, released = threading.Event(), threading.Event()
+
+    def handler(number: int) -> int:
+        entered.set()
+        released.wait(20)
+        return number
+
+    flow = Flow("threaded")
+    flow.map("s", handler)
+    step: Any = prepare(flow, "s")
+    thread = threading.Thread(target=step.call, args=(b"1", b"null", None), name="an item")
+    thread.start()
+    try:
+        entered.wait(20)
+        with serving(dsn, object()) as conn:
+            told = answer(conn)
+            assert told is not None
+            [shown] = [each for each in told.threads if each.works]
+            assert shown.name == "an item"
+            assert shown.frames[-1].source == "released.wait(20)"
+            assert shown.frames[-1].function.endswith("handler")
+    finally:
+        released.set()
+        thread.join()
 
 
 @pytest.mark.parametrize("executor", [object(), Shows()], ids=["shows none", "fails"])
