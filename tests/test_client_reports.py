@@ -15,7 +15,7 @@ from database_server import DatabaseServer
 from tcp_proxy import TcpProxy
 from worker_harness import compiled, eventually, settings, start, threaded
 
-from pgflow_mp import Client, FlowNotFound, InputError, RunNotFound, WaitTimeout, run
+from pgflow_mp import Client, Flow, FlowNotFound, InputError, RunNotFound, WaitTimeout, run
 from pgflow_mp.client.progressing import RunProgress
 from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.stats import Ending
@@ -71,6 +71,8 @@ def test_runs_are_listed_by_what_is_asked_for(client: Client, dsn: str) -> None:
     assert [each.run_id for each in client.runs(since=before, after=first[-1])] == mine[2:]
     naive = before.astimezone().replace(tzinfo=None)  # local time
     assert len(client.runs(since=naive)) == 5
+    with pytest.raises(InputError, match="'yesterday' is no datetime"):
+        client.runs(since="yesterday")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'done' is no state of a run") as caught:
         client.runs(states="done")  # type: ignore[arg-type]
     assert "completed_with_failures" in caught.value.hint
@@ -176,9 +178,9 @@ def test_runs_and_flows_are_removed_with_all_of_them(client: Client, dsn: str, t
     assert "pictures" not in {flow.flow_slug for flow in client.flows()}
     with pytest.raises(FlowNotFound):
         client.prune(0, flow="pictures")
-    for nonsense in (-1, float("nan"), 1e12):
+    for nonsense in (-1, float("nan"), 1e12, "30d"):
         with pytest.raises(InputError, match="keep must be from 0 to"):
-            client.prune(nonsense)
+            client.prune(nonsense)  # type: ignore[arg-type]
 
 
 def test_progress_goes_from_nothing_to_all_over_cut_connections(client: Client, dsn: str) -> None:
@@ -230,3 +232,13 @@ def test_a_client_is_used_from_many_threads(client: Client, dsn: str) -> None:
         for waiter in waiters:
             waiter.join(30)
     assert sorted(str(output) for output in outputs) == [f"{{'joined': '#{2 * n}'}}" for n in range(4)]
+
+
+def test_a_flow_that_is_at_hand_is_made_known_when_it_is_started(client: Client) -> None:
+    fresh = Flow("fresh_from_python")
+    fresh.map("double", abs)
+    with pytest.raises(FlowNotFound):
+        client.start("fresh_from_python", [1])
+    run = client.start(fresh, iter([1, 2]))
+    assert (client.report(run).state, client.report(run).counts.items) == ("queued", 2)
+    run.cancel()

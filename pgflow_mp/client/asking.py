@@ -219,4 +219,6 @@ def _chosen(given: T | Collection[T] | None, known: tuple[T, ...], what: str) ->
 
 
 def _aware(time: datetime | None) -> datetime | None:
+    if time is not None and not isinstance(time, datetime):
+        raise InputError(f"{time!r} is no datetime", hint="For example datetime.now() - timedelta(hours=1).")
     return time if time is None or time.tzinfo is not None else time.astimezone()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RETRY_FOR: Final = 30.0
 """Seconds to wait for a database that is away."""
+_LIST: Final = "Ids are whole here; run() finds one by how it begins, runs() lists them."
 _PAUSES: Final = (0.05, 1.0)  # seconds, the first and the longest between tries: somebody waits
 
 T = TypeVar("T")
@@ -134,7 +135,7 @@ class Calls:
         wanted = as_uuid(run)
         row = self._call(lambda conn: engine.get_run(conn, wanted)) if wanted is not None else None
         if row is None:
-            raise RunNotFound(f"Run not found: {run}")
+            raise RunNotFound(f"Run not found: {run}", hint=_LIST)
         return self._handle(row)
 
     def _id(self, run: Run | str) -> str:
@@ -148,7 +149,7 @@ class Calls:
         wanted = as_uuid(run_id)
         status = self._call(lambda conn: engine.run_status(conn, wanted)) if wanted is not None else None
         if status is None:
-            raise RunNotFound(f"Run not found: {run_id}")
+            raise RunNotFound(f"Run not found: {run_id}", hint=_LIST)
         return status
 
     def _check_step(self, run_id: str, step: str) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from typing import Any
+
+import psycopg
 
 from pgflow_mp.client import feeding_items, keyed_runs
 from pgflow_mp.client.calls import Calls, new_id
 from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import jobs
+from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
@@ -72,14 +76,16 @@ class Starts(Calls):
 
         They are drawn and stored page by page, in constant memory, and nobody sees them before all are there.
         ``params`` is what other steps read as the run's input. Otherwise like :meth:`start_flow`; raises what
-        drawing the items raises, too, and then nothing was started. Where there is a run with the ``key``,
-        they are drawn to be compared.
+        drawing the items raises, too, and then nothing was started. A Flow that the database does not know is
+        made known to it. Where there is a run with the ``key``, they are drawn to be compared.
         """
         reentry.refuse("start()", in_handlers=False)
         keyed_runs.check_name(key, run_id)
         wanted, taken = new_id(run_id), reuse_of(flow, from_run, reuse, key)
         encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
         with self._another() as keeper:
+            if isinstance(flow, Flow):
+                _make_known(keeper.connection(), flow)
             found = feeding_items.start_with(
                 keeper, flow, items, encoded, wanted, priority, key, taken, tags=tags
             )
@@ -89,7 +95,7 @@ class Starts(Calls):
         """Give a :class:`QueueWorker` a job; the id of its message. The queue is made if there is none.
 
         ``payload`` is anything that a handler could return. The job is seen after ``delay`` seconds. Raises
-        InputError for the name of a queue that belongs to a flow.
+        InputError, and ConfigError for what is no name of a queue, or that of a queue of a flow.
         """
         return self.enqueue_many(queue, [payload], delay=delay)[0]
 
@@ -104,3 +110,11 @@ class Starts(Calls):
             return jobs.send(conn, name, encoded, wait)
 
         return self._call(send, long=True)
+
+
+def _make_known(conn: Connection, flow: Flow) -> None:
+    """Create the flow where there is none of its slug, and our role may."""
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+        query = "select 1 from pgflow.flows where flow_slug = %s"
+        if conn.execute(query, (flow.slug,)).fetchone() is None:
+            keyed_runs.ensure_flow(conn, flow, "check")

@@ -123,9 +123,11 @@ class Steering(Calls):
         meanwhile. Answers how many runs, and rows of what belonged to them. Raises FlowNotFound, InputError,
         and ArtifactError as :meth:`delete`.
         """
-        seconds = keep.total_seconds() if isinstance(keep, timedelta) else float(keep)
-        if not 0 <= seconds <= _LONGEST:
-            raise InputError(f"keep must be from 0 to {_LONGEST:,} seconds, not {keep}")
+        seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
+        if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
+            raise InputError(
+                f"keep must be from 0 to {_LONGEST:,} seconds, not {keep!r}", hint="Or a timedelta(days=30)."
+            )
         flows = None if flow is None else [flow]
         if flow is not None:
             self._call(lambda conn: runs.check_flow(conn, flow))

@@ -100,7 +100,8 @@ def unpack(data: bytes) -> Flow:
 
 
 def _functions(flow: Flow) -> Iterable[Callable[..., Any]]:
-    return [step.handler for step in flow.steps.values()]
+    starting = [start.function for start in flow.start_functions.values()]
+    return [*starting, *(step.handler for step in flow.steps.values())]
 
 
 def _annotated(flow: Flow) -> dict[str, Any]:
