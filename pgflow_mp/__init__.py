@@ -9,7 +9,7 @@ From a program  Client, and AsyncClient with the same methods:
   start         start_flow, start, enqueue, enqueue_many
   follow        wait, as_completed, events, progress
   look          run, get_run, runs, report, html_report, steps, items,
-                failures, results, indexed_results, workers, flows
+                failures, results, indexed_results, workers, stacks, flows
   steer         cancel, retry, retry_failed, pause, resume, drain, delete,
                 prune, close
   by the clock  schedule, schedules, backfill, pause_schedule,

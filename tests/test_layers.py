@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+import pgflow_mp
 
 PACKAGE = Path(__file__).resolve().parent.parent / "pgflow_mp"
 API = "pgflow_mp"
@@ -170,3 +173,14 @@ def test_the_public_names_are_sorted_and_there() -> None:
 
     assert pgflow_mp.__all__ == sorted(pgflow_mp.__all__)
     assert [name for name in pgflow_mp.__all__ if not hasattr(pgflow_mp, name)] == []
+
+
+def test_what_a_client_can_do_both_can() -> None:
+    """A method of Client has its twin in AsyncClient, and its place in the help of the package."""
+    from pgflow_mp import AsyncClient, Client
+
+    def public(cls: type) -> set[str]:
+        return {name for name in dir(cls) if not name.startswith("_")}
+
+    assert public(Client) == public(AsyncClient)
+    assert public(Client) - set(re.findall(r"\w+", pgflow_mp.__doc__ or "")) == set()

@@ -14,7 +14,7 @@ from collections.abc import (
 )
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pgflow_mp.client.asking import ItemStatus
 from pgflow_mp.client.async_calls import drawn_in
@@ -37,6 +37,9 @@ from pgflow_mp.flows.flow import Flow
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
+
+if TYPE_CHECKING:
+    from pgflow_mp.observe.read_stacks import WorkerStacks
 
 
 @like(Client)
@@ -177,6 +180,9 @@ class AsyncClient(AsyncTimetable):
 
     async def workers(self, *, alive_only: bool = True) -> list[WorkerInfo]:
         return await self._do(lambda: self._sync.workers(alive_only=alive_only))
+
+    async def stacks(self, *, wait: float = 5.0) -> list[WorkerStacks]:
+        return await self._do_aside(lambda: self._sync.stacks(wait=wait))
 
     async def flows(self) -> list[FlowReport]:
         return await self._do(self._sync.flows)
