@@ -23,6 +23,7 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.stack_questions import FrameRow, LaneAnswer, StackAnswer, ThreadAnswer
 from pgflow_mp.executors.stacks import Frame, LaneStack, ShowsStacks, stacks_of_threads, with_source
+from pgflow_mp.redaction import redact
 
 _log: Final = logging.getLogger("pgflow_mp")
 
@@ -120,10 +121,11 @@ class _Room:
         self._left = _MOST
 
     def rows(self, frames: Iterable[Frame]) -> list[FrameRow]:
-        """What is no text in UTF-8, or a NUL, is none in the database either."""
+        """What is no text in UTF-8, or a NUL, is none in the database either, nor is a password."""
         found = []
         for each in frames:
-            row = FrameRow(_plain(each.file), each.line, _plain(each.function), _plain(each.source))
+            source = _plain(redact(each.source))
+            row = FrameRow(_plain(each.file), each.line, _plain(each.function), source)
             self._left -= 30 + len(row.file) + len(row.function) + len(row.source)
             if self._left < 0:
                 break

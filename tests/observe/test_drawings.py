@@ -304,6 +304,9 @@ def test_the_names_of_marks_are_seen_whole_and_apart(many: float, few: float, re
         wide, anchor = 7.2 * len(each.text or ""), (each.get("class") or "").split()[-1]
         left = float(each.get("x", "")) - {"start": 0.0, "mid": wide / 2, "end": wide}[anchor]
         extents.append((left, left + wide, each.get("y")))
+    for each in drawn.iter("text"):
+        if "mid" in (each.get("class") or "") and "faint" in (each.get("class") or ""):
+            assert float(each.get("x", "")) <= 640 - 3.2 * len(each.text or ""), each.text
     assert all(left >= 0 and right <= 640 for left, right, _ in extents), extents
     first, second = sorted(extents)
     assert first[2] != second[2] or first[1] <= second[0], extents

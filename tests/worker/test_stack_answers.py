@@ -67,13 +67,13 @@ def answer(conn: Connection, seconds: float = 10.0) -> stack_questions.StackAnsw
 
 
 def test_it_tells_what_its_lanes_and_its_own_threads_do(dsn: str) -> None:
-    frame = Frame("a\0b\udc80.py", 5, "f" * 5000, "ü")
+    frame = Frame("a\0b\udc80.py", 5, "f" * 5000, 'ü = connect("postgresql://me:secret@host")')
     with serving(dsn, Shows(frame)) as conn:
         told = answer(conn)
         assert told is not None
         [lane] = told.lanes
         assert (lane.lane, lane.pid, lane.step, lane.index, lane.seconds) == (3, 42, "s", 7, 1.5)
-        assert lane.frames == [("a\ufffdb?.py", 5, "f" * 1000, "ü")]
+        assert lane.frames == [("a\ufffdb?.py", 5, "f" * 1000, 'ü = connect("postgresql://me:***@host")')]
         assert threading.main_thread().name in {thread.name for thread in told.threads}
 
 

@@ -67,7 +67,12 @@ def histogram(
         )
         parts.append(label(_LEFT - 6, y + 4, count(level), "faint end"))
     times = _round_times(low, high, _WIDTH - _LEFT - _RIGHT)
-    parts += [label(x_of(time), _BOTTOM + 16, seconds(time), "faint mid") for time in times]
+    for time in times:
+        x = x_of(time)
+        if x > _WIDTH - 2 * _RIGHT:  # as far to the right as there is room for it
+            parts.append(label(min(_WIDTH, x + _RIGHT), _BOTTOM + 16, seconds(time), "faint end"))
+        else:
+            parts.append(label(x, _BOTTOM + 16, seconds(time), "faint mid"))
     for each in filled:
         left, right = x_of(each.low), x_of(each.high)
         y = min(_y_of(each.items / levels[-1]), _BOTTOM - 1.5)  # a single item in a million is seen

@@ -184,7 +184,7 @@ def _times(document: RunDocument) -> Iterator[str]:
     for row in shown:
         yield f"<h3>{text(row.step_slug)}</h3>"
         yield paragraph(
-            f"{plural(row.attempts, 'attempt')} in {duration(row.seconds)} of lanes' time, "
+            f"{plural(row.attempts, 'attempt')} in {seconds(row.seconds)} of lanes' time, "
             f"{seconds(row.mean)} each; {row.failed:,} failed"
         )
         if row.attempts < _FEW:
