@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -11,14 +12,14 @@ from typing import Any, Final, TypeVar
 
 import psycopg
 
-from pgflow_mp.client.waiting import PAUSES, Rest, Rounds, heeded
+from pgflow_mp.client.waiting import PAUSES, Rest, Rounds
 from pgflow_mp.db import async_connection
 from pgflow_mp.db.hints import REST
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.errors import PgflowError
 
 _AGAIN: Final = (0.1, 5.0)  # seconds until a lost connection is opened again: the first and the longest pause
-_AT_ONCE: Final = 1000  # announcements that are heard without a rest
+_RUN: Final = re.compile(r'"run_id": "([0-9a-f-]{36})"')
 _STREAMS: Final = 8
 _END: Final = object()
 
@@ -34,7 +35,7 @@ class Listening:
 
     def __init__(self, dsn: Callable[[], Awaitable[str]]) -> None:
         self._dsn = dsn
-        self._waiting: dict[asyncio.Event, Callable[[bytes], bytes | None]] = {}
+        self._waiting: dict[str, set[asyncio.Event]] = {}
         self._task: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -44,14 +45,18 @@ class Listening:
         if self._task is None or self._task.done() or self._loop is not loop:
             self._waiting.clear()
             self._loop, self._task = loop, loop.create_task(self._listen(), name="pgflow listening")
-        woken = asyncio.Event()
-        self._waiting[woken] = heeded(run_ids)
-        least = loop.time() + min(seconds, PAUSES[0])
+        woken, least = asyncio.Event(), loop.time() + min(seconds, PAUSES[0])
+        for run_id in run_ids:
+            self._waiting.setdefault(run_id, set()).add(woken)
         try:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(woken.wait(), seconds)
         finally:
-            self._waiting.pop(woken, None)
+            for run_id in run_ids:
+                of_run = self._waiting.get(run_id, set())
+                of_run.discard(woken)
+                if not of_run:
+                    self._waiting.pop(run_id, None)
         if (early := least - loop.time()) > 0:  # whoever may log in may send events, as many as it likes
             await asyncio.sleep(early)
 
@@ -71,18 +76,18 @@ class Listening:
                 async with conn:
                     await conn.execute("listen pgflow_events")
                     pause = _AGAIN[0]
-                    self._wake(None)  # what was announced while nobody listened
+                    self._wake([*self._waiting])  # what was announced while nobody listened
                     while True:
-                        async for notify in conn.notifies(stop_after=_AT_ONCE):
-                            self._wake(notify.payload.encode())
+                        async for notify in conn.notifies(stop_after=1):  # with all that came with it
+                            self._wake(_RUN.findall(notify.payload))
                         await asyncio.sleep(REST)
             except (psycopg.Error, PgflowError, OSError):
                 await asyncio.sleep(pause)
                 pause = min(_AGAIN[1], 2 * pause)
 
-    def _wake(self, payload: bytes | None) -> None:
-        for woken, meaning in self._waiting.items():
-            if payload is None or meaning(payload) is not None:
+    def _wake(self, run_ids: Collection[str]) -> None:
+        for run_id in run_ids:
+            for woken in self._waiting.get(run_id, ()):
                 woken.set()
 
 
