@@ -139,6 +139,7 @@ returns table (failed bigint, cancelled bigint, skipped bigint)
 language sql
 stable
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
   select t.failed,
     t.cancelled + case when r.status <> 'started' and ss.status <> 'skipped' then l.items else 0 end,

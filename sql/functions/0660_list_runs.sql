@@ -57,6 +57,9 @@ stable
 security definer
 set search_path = pg_catalog, pg_temp
 set jit = off
+set enable_seqscan = off
+set enable_bitmapscan = off
+set enable_sort = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 as $$
@@ -68,7 +71,18 @@ declare
   v_where text := '';
 begin
   -- Each filter has its text where it is wanted only, so that the plan is the one for it: the newest of one tag, of
-  -- one key, of one flow, or of all, in the order of an index.
+  -- one key, of one flow, or of all, in the order of an index. Subqueries answer one value each: of none a table is
+  -- made.
+  if cardinality(list_runs.tags) > 1 then -- the rarest first, as far as that is told soon
+    tags := array(
+      select u.tag
+      from unnest(list_runs.tags) u (tag)
+      cross join lateral (
+        select count(*) as runs from (select from pgflow.run_tags t where t.tag = u.tag limit 200) t
+      ) c
+      order by c.runs
+    );
+  end if;
   if cardinality(list_runs.tags) > 0 then
     v_from := 'pgflow.run_tags g join pgflow.runs r on r.run_id = g.run_id';
     v_order := 'g';
@@ -78,8 +92,11 @@ begin
         || ' and $5 <@ array(select t.tag from pgflow.run_tags t where t.run_id = r.run_id)';
     end if;
   end if;
-  if list_runs.key is not null then
-    v_where := v_where || ' and r.run_id in (select k.run_id from pgflow.run_keys k where k.key = $6)';
+  if list_runs.key is not null then -- one run of each flow at most
+    v_from := 'unnest(array(select k.run_id from pgflow.run_keys k where k.key = $6)) k (run_id) cross join lateral '
+      '(select * from pgflow.runs r where r.run_id = k.run_id offset 0) r';
+    v_order := 'r';
+    v_where := ' and coalesce($5, ''{}'') <@ array(select t.tag from pgflow.run_tags t where t.run_id = r.run_id)';
   end if;
   v_where := v_where
     || case when list_runs.flow_slug is not null then ' and r.flow_slug = $1' else '' end
@@ -96,20 +113,20 @@ begin
          when statuses && array['completed', 'completed_with_failures']
            and not statuses @> array['completed', 'completed_with_failures']
          then format(
-           ' and (r.status <> ''completed'' or %s exists (
-             select from pgflow.step_states ss where ss.run_id = r.run_id and ss.failed_tasks > 0
-           ))',
-           case when 'completed' = any (statuses) then 'not' else '' end
+           ' and (r.status <> ''completed'' or (
+             select ss.run_id from pgflow.step_states ss where ss.run_id = r.run_id and ss.failed_tasks > 0 limit 1
+           ) %s)',
+           case when 'completed' = any (statuses) then 'is null' else 'is not null' end
          )
          else ''
        end
     || case
          when statuses && array['failed', 'cancelled'] and not statuses @> array['failed', 'cancelled']
          then format(
-           ' and (r.status <> ''failed'' or %s exists (
-             select from pgflow.cancelled_runs c where c.run_id = r.run_id and c.cancelled_at = r.failed_at
-           ))',
-           case when 'failed' = any (statuses) then 'not' else '' end
+           ' and (r.status <> ''failed'' or (
+             select c.run_id from pgflow.cancelled_runs c where c.run_id = r.run_id and c.cancelled_at = r.failed_at
+           ) %s)',
+           case when 'failed' = any (statuses) then 'is null' else 'is not null' end
          )
          else ''
        end

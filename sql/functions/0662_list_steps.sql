@@ -15,7 +15,7 @@ $$;
 
 -- Of the steps of these runs that are under way: how many items are in the hands of a worker (running), how many wait
 -- for their next attempt (waiting), and when the first of these is due. Found by their messages that are not visible
--- now, so that what it takes goes by how many these are.
+-- now: the queue, which has the open tasks only, is looked through, and of tasks no more than these are read.
 create or replace function pgflow._open_items(run_ids uuid[])
 returns table (run_id uuid, step_slug text, running bigint, waiting bigint, next_at timestamptz)
 language plpgsql
@@ -51,12 +51,17 @@ begin
         count(*) filter (where t.status = 'queued' and t.attempts_count > 0),
         min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0)
       from pgmq.%I q
-      join pgflow.step_tasks t on t.queue_name = $1 and t.message_id = q.msg_id
-      where q.vt > clock_timestamp() and t.run_id = any ($2)
+      cross join lateral ( -- from the message to its task, whatever the statistics say
+        select t.run_id, t.step_slug, t.status, t.attempts_count
+        from pgflow.step_tasks t
+        where t.queue_name = $1 and t.message_id = q.msg_id
+        offset 0
+      ) t
+      where q.vt > $3 and t.run_id = any ($2)
       group by t.run_id, t.step_slug
       $sql$,
       v_table
-    ) using v_queue, run_ids;
+    ) using v_queue, run_ids, clock_timestamp();
   end loop;
 end;
 $$;
@@ -97,6 +102,7 @@ language sql
 stable
 rows 1
 set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
 as $$
   select coalesce(e.failed, ss.failed_tasks), coalesce(e.cancelled + e.skipped, 0), t.lost
   from pgflow.step_states ss

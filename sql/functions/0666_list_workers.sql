@@ -172,13 +172,18 @@ begin
           count(*) filter (where t.status = 'queued' and t.attempts_count > 0) as waiting,
           min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0) as next_at
         from pgmq.%I q
-        join pgflow.step_tasks t on t.queue_name = $1 and t.message_id = q.msg_id
-        where q.vt > clock_timestamp()
+        cross join lateral ( -- from the message to its task, whatever the statistics say
+          select t.run_id, t.step_slug, t.status, t.attempts_count
+          from pgflow.step_tasks t
+          where t.queue_name = $1 and t.message_id = q.msg_id
+          offset 0
+        ) t
+        where q.vt > $2
         group by t.run_id
       ) o
       $sql$,
       v_table
-    ) into v_some using v_queue;
+    ) into v_some using v_queue, clock_timestamp();
     v_runs := v_runs || coalesce(v_some.runs, '{}');
     v_running := v_running || coalesce(v_some.running, '{}');
     v_waiting := v_waiting || coalesce(v_some.waiting, '{}');

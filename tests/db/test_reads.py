@@ -14,7 +14,7 @@ from worker_harness import adapted, start
 
 from pgflow_mp.db import engine, rights
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import documents, failed, finished, records, runs, storages, tasks, worked
+from pgflow_mp.db.reads import documents, failed, finished, lists, records, runs, storages, tasks, worked
 
 BEGAN = datetime(2000, 1, 1, tzinfo=UTC)
 NOBODYS = "00000000-0000-4000-8000-000000000000"
@@ -24,7 +24,18 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
     "recent_runs": lambda conn, run: runs.recent_runs(conn, 5),
     "find_runs": lambda conn, run: runs.find_runs(conn, run[:8]),
     "unfinished_runs": lambda conn, run: runs.unfinished_runs(conn, "chain", NOBODYS),
+    "the_run": lambda conn, run: runs.the_run(conn, run[:13]),
     "known_flows": lambda conn, run: runs.known_flows(conn),
+    "check_flow": lambda conn, run: runs.check_flow(conn, "chain"),
+    "list_runs": lambda conn, run: lists.list_runs(conn, 5, flow="chain", statuses=["started"], since=BEGAN),
+    "one_run": lists.one_run,
+    "list_steps": lambda conn, run: lists.list_steps(conn, [run]),
+    "list_items": lambda conn, run: lists.list_items(conn, run, "double", 5),
+    "list_workers": lambda conn, run: lists.list_workers(conn, 5),
+    "list_flows": lambda conn, run: lists.list_flows(conn, 5),
+    "flow_settings": lambda conn, run: lists.flow_settings(conn, "chain"),
+    "list_requirements": lambda conn, run: lists.list_requirements(conn, ["chain"]),
+    "flow_activity": lambda conn, run: lists.flow_activity(conn, ["chain"], BEGAN),
     "run_input": documents.run_input,
     "run_output": documents.run_output,
     "step_output": lambda conn, run: documents.step_output(conn, run, "double"),
@@ -41,6 +52,7 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
     ],
     "first_failed": lambda conn, run: tasks.first_failed(conn, run, 5),
     "failure_lines": lambda conn, run: [*failed.failure_lines(conn, run, "double", "o")],
+    "failed_since": failed.failed_since,
     "failed_rows": lambda conn, run: failed.failed_rows(conn, run, [("double", 1)], 9, 99),
     "iter_failed_rows": lambda conn, run: [*failed.iter_failed_rows(conn, run, "double", 9)],
     "ended_with_others": lambda conn, run: tasks.ended_with_others(conn, run, engine.run_progress(conn, run)),
@@ -52,7 +64,7 @@ OWNER = {"stored_task"}
 OWNER_OR_CLIENT = {"known_flows"}
 LESS = {"unfinished_runs", "worker_spans", "storages"}
 """What tells less without rights on tables."""
-EVERYBODY = {"unfinished_runs", "worker_spans", "storages"}
+EVERYBODY = {"unfinished_runs", "worker_spans", "storages", "check_flow"}
 NO_QUERIES = {"unmet_step", "seconds", "records_of"}
 
 
@@ -71,7 +83,7 @@ def asked(dsn: str, run_id: str) -> dict[str, Any]:
 def test_every_function_is_tried() -> None:
     public = {
         name
-        for module in (documents, failed, finished, records, runs, storages, tasks, worked)
+        for module in (documents, failed, finished, lists, records, runs, storages, tasks, worked)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import psycopg
 import pytest
+from database_roles import role_with
 from worker_harness import adapted
 
 from pgflow_mp.client import Client
@@ -16,7 +17,14 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.run_tags import check_tags
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import FlowNotFound, InputError
-from pgflow_mp.observe.read_reports import mark_of, read_runs
+from pgflow_mp.observe.read_reports import (
+    mark_of,
+    read_flows,
+    read_items,
+    read_run,
+    read_runs,
+    read_workers,
+)
 
 
 @pytest.fixture
@@ -54,6 +62,8 @@ def test_every_way_to_start_a_run_gives_it_its_tags(conn: Connection, dsn: str) 
             client.start_flow("f", [1], tags="nightly")
     assert {run.run_id for run in read_runs(conn, tags=["nightly"])} == {run.run_id for run in runs}
     assert read_runs(conn, tags=["other"]) == []
+    assert [run.run_id for run in read_runs(conn, key="k", tags=["nightly"])] == [runs[1].run_id]
+    assert read_runs(conn, key="k", tags=["other"]) == read_runs(conn, key="m") == []
 
 
 def test_a_run_that_cannot_be_tagged_is_not_started(conn: Connection) -> None:
@@ -138,3 +148,25 @@ def test_pages_of_runs_miss_none_and_filters_go_together(conn: Connection) -> No
     assert [run.run_id for run in read_runs(conn, since=runs[8].started_at)] == [runs[8].run_id]
     assert len(read_runs(conn, until=runs[8].started_at)) == 8
     assert read_runs(conn, flow="other") == []
+
+
+def test_a_reader_sees_everything_and_starts_nothing(conn: Connection, dsn: str) -> None:
+    run = start_once(conn, "f", b"[1]", str(uuid.uuid4()), tags=["a"], priority=3).run_id
+    engine.register_worker(conn, str(uuid.uuid4()), "f", "box:1", 60)
+    with role_with(dsn, "reader") as theirs, adapted(theirs) as reader:
+        mine, told = read_run(conn, run), read_run(reader, run)
+        assert mine is not None
+        assert told is not None
+        assert (told.counts, told.state, told.tags, told.priority) == (mine.counts, "queued", ["a"], 3)
+        assert [step.workers for step in told.steps] == [1]
+        assert [run.run_id for run in read_runs(reader, tags=["a"])] == [run]
+        assert [item.status for item in read_items(reader, run, "m")] == ["queued"]
+        assert [flow.flow_slug for flow in read_flows(reader)] == ["f"]
+        assert [worker.name for worker in read_workers(reader)] == ["box:1"]
+        for refused in (
+            "pgflow.tag_run(%s::uuid, '{b}')",
+            "pgflow.cancel_run(%s::uuid)",
+            "pgflow.start_run('f', '[1]', %s::uuid)",
+        ):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                reader.execute(f"select {refused}".encode(), (run,))

@@ -31,6 +31,9 @@ create table pgflow.step_counts (
 ) with (fillfactor = 70);
 alter table pgflow.installation add column attempts_counted_since timestamptz not null default clock_timestamp();
 
+-- Whoever looks for a key need not name the flow.
+create index idx_run_keys_key on pgflow.run_keys (key);
+
 -- Pages of runs, newest first.
 create index idx_runs_newest on pgflow.runs (started_at, run_id);
 create index idx_runs_newest_of_flow on pgflow.runs (flow_slug, started_at, run_id);
