@@ -221,7 +221,8 @@ class Upkeep(DatabaseThread):
     ``worker_ids`` are our own, which we never take for dead; ``policies`` reads the options of our steps.
     ``details``: more is told of the run. ``reporter`` passes on what the work record has to tell,
     ``answers`` tells who asks where our code is.
-    Threads: retire(), ask(), ask_policies(), is_behind() and tell() are for others. What they append to, this
+    Threads: retire(), ask(), ask_policies(), is_behind(), ask_runs() and tell() are for
+    others. What they append to, this
     thread alone takes from.
     """
 
@@ -260,6 +261,10 @@ class Upkeep(DatabaseThread):
         """Have the retry options of our steps told by a PoliciesSeen."""
         self._policies_wanted += 1
         self.wake()
+
+    def ask_runs(self, asked: Sequence[str]) -> None:
+        """Have the status of these runs told by a RunsSeen, some time."""
+        self._run_watch.ask(asked)
 
     def is_behind(self) -> bool:
         """Whether reports of our work wait to be told."""

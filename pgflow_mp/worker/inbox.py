@@ -145,6 +145,14 @@ class RunSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class RunsSeen:
+    """The status of runs that were ``asked`` about; those that are gone are not among the ``found``."""
+
+    asked: Sequence[str]
+    found: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class PoliciesSeen:
     """The retry options of our steps, by (flow, step), as they are now."""
 

@@ -71,10 +71,9 @@ class Loop:
         )
         self.telling = Telling(record, crew.upkeep, executor, dispatcher, crew.settler, stats)
         self.progress = Progress(executor, dispatcher, crew.settler, stats, record)
-        self.runs = RunNotes(observer)
+        self.runs = RunNotes(observer, crew.upkeep.ask_runs)
         self._events = events
-        self._observer = observer
-        self._stats = stats
+        self._observer, self._stats = observer, stats
         self._connection = ConnectionReport(observer)
         self._braked = False
         self.unwanted = Unwanted(executor, dispatcher, self.collector, identities, self.release)
@@ -126,6 +125,7 @@ class Loop:
         self.executor.tick(now)
         self._connection.tick(now)
         self.telling.tick(now)
+        self.runs.tick(now)
         if self.executor.paused != self._braked:
             self._braked = self.executor.paused
             text = "short of memory: claiming pauses" if self._braked else "enough memory: claiming goes on"
@@ -336,6 +336,7 @@ HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     inbox.WorkHinted: lambda loop, event: loop.supply.hint(event.flow),
     inbox.BatchSettled: Loop._on_settled,
     inbox.RunSeen: Loop._on_run_seen,
+    inbox.RunsSeen: lambda loop, event: loop.runs.seen(event),
     inbox.ParkedSeen: Loop._on_parked_seen,
     inbox.PoliciesSeen: lambda loop, event: loop.collector.judge(event.policies),
     inbox.LeasesLost: lambda loop, event: loop.unwanted.leases_lost(event),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
 
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.reads import lists
-from pgflow_mp.worker.inbox import OpenItems, RunSeen
+from pgflow_mp.db.reads import lists, runs
+from pgflow_mp.worker.inbox import OpenItems, RunSeen, RunsSeen
 
 _EVERY: Final = 0.5
 _DETAILS_EVERY: Final = 2.0
@@ -22,7 +22,7 @@ _LEAST_REST: Final = 100  # rests this many times as long as a look took
 class RunWatch:
     """Tells ``post`` RunSeen. ``details``: somebody wants to see what of its items is running and waiting.
 
-    Threads: the one whose connection tick() gets.
+    Threads: ask() is for the main loop, the rest for the one whose connection tick() gets.
     """
 
     def __init__(self, run_id: str | None, post: Callable[[Any], None], *, details: bool) -> None:
@@ -30,14 +30,23 @@ class RunWatch:
         self._post = post
         self._details = details
         self._details_due = 0.0
+        self._asked: Sequence[str] = ()
         self._open: Mapping[str, OpenItems] = {}
         self.due = 0.0 if run_id is not None else float("inf")
         """When to look again, time.monotonic()."""
 
+    def ask(self, asked: Sequence[str]) -> None:
+        """Have the status of these runs told by a RunsSeen."""
+        self._asked, self.due = asked, 0.0
+
     def tick(self, conn: Connection) -> None:
         """Look."""
         began, run_id = time.monotonic(), self._run_id
+        if asked := self._asked:
+            self._asked = ()
+            self._post(RunsSeen(asked, {run.run_id: run.status for run in runs.run_heads(conn, asked)}))
         if run_id is None:
+            self.due = float("inf")
             return
         steps = engine.run_progress(conn, run_id)
         status = engine.run_status(conn, run_id)

@@ -7,13 +7,15 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
 import pytest
 from range_harness import start_in_ranges
-from worker_harness import settings
+from worker_harness import eventually, settings, threaded
 
 from pgflow_mp import logs
 from pgflow_mp.observe.observer import FailedAttempt, ProgressSnapshot, RunNote, Steer
 from pgflow_mp.observe.plain import PlainObserver
+from pgflow_mp.worker import run_notes
 from pgflow_mp.worker.run_notes import RunNotes
 from pgflow_mp.worker.snapshots import Pace
 from pgflow_mp.worker.worker import Worker
@@ -107,6 +109,21 @@ def test_who_watches_sees_that_all_waits_and_when_it_goes_on(dsn: str) -> None:
     assert {failure.flow for failure in watcher.failures} == {"mischief"}
 
 
+def test_the_end_of_a_run_that_somebody_else_ends_is_told_too(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_notes, "_QUIET", 0.5)
+    done, cancelled = (start_in_ranges(dsn, "naps", [0.0, seconds]) for seconds in (0.0, 30.0))
+    watcher = Watcher()
+    with threaded(Worker(settings(dsn, "naps"), observer=watcher)):
+        eventually(lambda: {note.run for note in watcher.runs} == {done, cancelled}, 30)
+        with psycopg.connect(dsn, autocommit=True) as conn:
+            conn.execute("select pgflow.cancel_run(%s)", (cancelled,))
+        ends = {(done, "completed"), (cancelled, "failed")}
+        eventually(lambda: {(note.run, note.status) for note in watcher.runs} >= ends, 30)
+    assert len(watcher.runs) == 4
+
+
 def test_a_paused_worker_claims_nothing_and_goes_on_when_told(dsn: str) -> None:
     run = start_in_ranges(dsn, "naps", [0.2] * 40)
     watcher = Pausing()
@@ -129,7 +146,7 @@ def records(capsys: pytest.CaptureFixture[str]) -> Iterator[Any]:
 
 def test_start_and_end_of_every_run_are_logged_once_with_what_was_done(records: Any) -> None:
     observer: Any = PlainObserver(own_run="own", for_machines=True)
-    log = RunNotes(observer)
+    log = RunNotes(observer, lambda runs: None)
     log.claimed("f", ["a", "b", "own"])
     log.claimed("f", ["a"])
     log.settled("a", 10, failures=False)
