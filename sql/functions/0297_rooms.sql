@@ -331,20 +331,3 @@ begin
   );
 end;
 $$;
-
-
--- Items of this flow are not held any more: where that makes room, workers are told.
-create or replace function pgflow._tell_of_room(flow_slug text)
-returns void
-language plpgsql
-set search_path = pg_catalog, pg_temp
-set enable_seqscan = off
-as $$
-begin
-  if exists (
-    select 1 from pgflow.limits l where l.flow_slug = _tell_of_room.flow_slug and l.at_once is not null
-  ) then
-    perform pg_notify('pgflow_work', flow_slug);
-  end if;
-end;
-$$;

@@ -134,6 +134,21 @@ as $$
   order by p.paused_at, p.run_id;
 $$;
 
+-- The paused runs of a flow; NULL: all of it is paused.
+create or replace function pgflow._paused_runs(flow_slug text)
+returns uuid[]
+language sql
+stable
+set search_path = pg_catalog, pg_temp
+set enable_seqscan = off
+as $$
+  select case
+    when not coalesce(bool_or(p.run_id is null), false) then coalesce(array_agg(p.run_id), '{}')
+  end
+  from pgflow.pauses p
+  where p.flow_slug = _paused_runs.flow_slug;
+$$;
+
 -- Of these messages of a queue those whose tasks are of no paused run, and of none of but_steps; none of a paused flow.
 -- For who reads the queue itself: what is left out becomes visible again when the read's own time is over.
 create or replace function pgflow._without_paused(
@@ -152,15 +167,11 @@ set enable_mergejoin = off
 as $$
 #variable_conflict use_column
 declare
-  v_is_paused boolean;
-  v_runs uuid[];
+  v_runs uuid[] := pgflow._paused_runs(_without_paused.flow_slug);
 begin
-  select coalesce(bool_or(p.run_id is null), false), array_agg(p.run_id) into v_is_paused, v_runs
-  from pgflow.pauses p
-  where p.flow_slug = _without_paused.flow_slug;
-  if v_is_paused then
+  if v_runs is null then
     return null;
-  elsif v_runs is null and but_steps is null then
+  elsif cardinality(v_runs) = 0 and but_steps is null then
     return msg_ids;
   end if;
   return (

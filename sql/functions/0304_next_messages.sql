@@ -177,8 +177,7 @@ end;
 $$;
 
 -- Takes up to qty messages from a queue for a worker, of all steps or of the one that it is for. lease_seconds is
--- the visibility timeout; by default that of the flow's slowest step. Of but_steps, and of what is paused, it gets
--- nothing.
+-- the visibility timeout; by default that of the flow's slowest step. Of but_steps and of but_runs it gets nothing.
 create or replace function pgflow._next_messages(
   flow_slug text,
   queue_name text,
@@ -186,7 +185,8 @@ create or replace function pgflow._next_messages(
   worker_id uuid,
   qty int,
   lease_seconds int,
-  but_steps text[] default null
+  but_steps text[] default null,
+  but_runs uuid[] default null
 )
 returns bigint[]
 language plpgsql
@@ -196,8 +196,6 @@ as $$
 #variable_conflict use_column
 declare
   v_lease int := lease_seconds;
-  v_is_paused boolean;
-  v_paused uuid[];
   v_suspects bigint[];
   v_ids bigint[];
   v_more bigint[];
@@ -210,23 +208,21 @@ begin
   ) then
     return null;
   end if;
-  select bool_or(p.run_id is null), array_agg(p.run_id) into v_is_paused, v_paused
-  from pgflow.pauses p
-  where p.flow_slug = _next_messages.flow_slug;
-  if v_is_paused then
-    return null;
-  end if;
   -- Where nothing but those steps has begun there may be many messages, none of which is wanted.
-  if cardinality(but_steps) > 0 and (
-    _next_messages.step_slug = any (but_steps)
-    or not exists (
+  if coalesce(cardinality(but_steps), 0) > 0 then
+    if _next_messages.step_slug = any (but_steps) or not exists (
       select 1
       from pgflow.runs r
-      join pgflow.step_states ss on ss.run_id = r.run_id and ss.status = 'started' and ss.remaining_tasks > 0
+      cross join lateral ( -- by its key, whatever the statistics say
+        select ss.step_slug
+        from pgflow.step_states ss
+        where ss.run_id = r.run_id and ss.status = 'started' and ss.remaining_tasks > 0
+        offset 0
+      ) ss
       where r.flow_slug = _next_messages.flow_slug and r.status = 'started' and ss.step_slug <> all (but_steps)
-    )
-  ) then
-    return null;
+    ) then
+      return null;
+    end if;
   end if;
   if v_lease is null then
     select 2 + least(greatest(f.opt_timeout, max(s.opt_timeout)), 2147483645) into v_lease
@@ -251,7 +247,7 @@ begin
     select s.queued, s.taken into v_suspects, v_ids
     from pgflow._suspects(
       _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease, but_steps,
-      v_paused
+      but_runs
     ) s;
     if exists (
       select 1 from pgflow.step_tasks t
@@ -275,14 +271,14 @@ begin
     v_more := pgflow._read_fairly(
       _next_messages.flow_slug, _next_messages.queue_name, _next_messages.step_slug,
       qty - cardinality(v_ids), v_lease, coalesce(v_suspects, '{}'), but_steps,
-      v_paused
+      but_runs
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;
   if cardinality(v_ids) < qty then
     v_more := pgflow._take_messages(
       _next_messages.queue_name, null, qty - cardinality(v_ids), v_lease, v_suspects, but_steps,
-      v_paused
+      but_runs
     );
     v_ids := v_ids || coalesce(v_more, '{}');
   end if;

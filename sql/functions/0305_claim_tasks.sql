@@ -23,16 +23,22 @@ as $$
 declare
   v_queue text;
   v_step text;
-  v_barred text[] := pgflow._barred_steps(_claim_next.flow_slug, _claim_next.worker_id);
+  v_barred text[];
+  v_paused uuid[];
 begin
   perform pgflow._require_flow(function_name, _claim_next.flow_slug);
+  v_paused := pgflow._paused_runs(_claim_next.flow_slug);
+  if v_paused is null then
+    return;
+  end if;
+  v_barred := pgflow._barred_steps(_claim_next.flow_slug, _claim_next.worker_id);
   select q.queue_name, q.step_slug into v_queue, v_step
   from pgflow._served_queue(_claim_next.flow_slug, _claim_next.worker_id) q;
   if pgflow._is_limited(_claim_next.flow_slug) then
     return query
     select c.run_id, c.step_slug, c.task_index, c.msg_id, c.attempt, c.input, c.flow_input, c.timeout, c.deaths
     from pgflow._claim_within_limits(
-      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, 0, null, lease_seconds, v_barred, null,
+      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, 0, null, lease_seconds, v_barred, v_paused, null,
       case when not without_input then pgflow._claim_bytes() end, without_input
     ) c
     where c.run_id is not null
@@ -44,7 +50,8 @@ begin
   from pgflow._claim(
     _claim_next.flow_slug,
     pgflow._next_messages(
-      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, lease_seconds, v_barred
+      _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, lease_seconds, v_barred,
+      v_paused
     ),
     _claim_next.worker_id,
     v_queue,

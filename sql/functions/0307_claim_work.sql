@@ -4,7 +4,7 @@
 -- with the highest priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
 -- passed over; only where nothing else of that priority is to be had a patient caller waits for them, one at a time and
 -- with nothing leased yet, so that no two wait for each other. A worker that promised no signs of life, or was taken for
--- dead, gets nothing, and nobody anything of what is paused. Answers the ranges, and before them the pages that they
+-- dead, gets nothing. Answers the ranges, and before them the pages that they
 -- lie in but for those in known.
 create or replace function pgflow._claim_ranges(
   flow_slug text,
@@ -13,7 +13,8 @@ create or replace function pgflow._claim_ranges(
   items int,
   known bigint[],
   but_steps text[] default null,
-  is_patient boolean default true
+  is_patient boolean default true,
+  but_runs uuid[] default null
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -40,15 +41,7 @@ declare
   v_locked_steps text[] := '{}';
   v_begun_at timestamptz := clock_timestamp();
   v_is_hired boolean;
-  v_is_paused boolean;
-  v_paused uuid[];
 begin
-  select bool_or(p.run_id is null), array_agg(p.run_id) into v_is_paused, v_paused
-  from pgflow.pauses p
-  where p.flow_slug = _claim_ranges.flow_slug;
-  if v_is_paused then
-    return;
-  end if;
   for v_map in
     select o.run_id, o.step_slug, o.row_id, o.alike,
       row_number() over (partition by o.priority order by o.at_most, o.lot) as place
@@ -67,7 +60,7 @@ begin
           and (m.not_before is null or m.not_before <= clock_timestamp())
           and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
           and (but_steps is null or m.step_slug <> all (but_steps))
-          and (v_paused is null or m.run_id <> all (v_paused))
+          and (but_runs is null or m.run_id <> all (but_runs))
         order by priority desc, r.started_at
         limit 4 * v_most_maps
       ) c
@@ -162,17 +155,38 @@ as $$
 declare
   v_queue text;
   v_step text;
-  v_but text[] := but_steps || pgflow._barred_steps(claim_work.flow_slug, claim_work.worker_id);
+  v_but text[] := but_steps;
+  v_has_pauses boolean;
+  v_is_limited boolean;
+  v_has_requirements boolean;
+  v_paused uuid[];
 begin
   perform pgflow._require_flow('claim_work', claim_work.flow_slug);
+  -- One look at tables that are empty, mostly, or small.
+  select exists (select 1 from pgflow.pauses p where p.flow_slug = claim_work.flow_slug),
+    exists (
+      select 1 from pgflow.limits l
+      where l.flow_slug = claim_work.flow_slug and (l.at_once is not null or l.rate is not null)
+    ),
+    exists (select 1 from pgflow.step_requirements r where r.flow_slug = claim_work.flow_slug)
+  into v_has_pauses, v_is_limited, v_has_requirements;
+  if v_has_pauses then
+    v_paused := pgflow._paused_runs(claim_work.flow_slug);
+    if v_paused is null then
+      return;
+    end if;
+  end if;
+  if v_has_requirements then
+    v_but := v_but || pgflow._barred_steps(claim_work.flow_slug, claim_work.worker_id);
+  end if;
   select q.queue_name, q.step_slug into v_queue, v_step
   from pgflow._served_queue(claim_work.flow_slug, claim_work.worker_id) q;
-  if pgflow._is_limited(claim_work.flow_slug) then
+  if v_is_limited then
     return query
     select c.*
     from pgflow._claim_within_limits(
       claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, claim_work.items, known, lease_seconds,
-      v_but, usable, pgflow._claim_bytes(), false
+      v_but, v_paused, usable, pgflow._claim_bytes(), false
     ) c;
     return;
   end if;
@@ -183,7 +197,8 @@ begin
   from pgflow._claim(
     claim_work.flow_slug,
     pgflow._next_messages(
-      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, lease_seconds, v_but
+      claim_work.flow_slug, v_queue, v_step, claim_work.worker_id, qty, lease_seconds, v_but,
+      v_paused
     ),
     claim_work.worker_id,
     v_queue,
@@ -198,7 +213,8 @@ begin
     return query
     select c.*
     from pgflow._claim_ranges(
-      claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known, v_but
+      claim_work.flow_slug, v_step, claim_work.worker_id, claim_work.items, known, v_but,
+      but_runs => v_paused
     ) c;
   end if;
 end;

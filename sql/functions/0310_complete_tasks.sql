@@ -147,7 +147,9 @@ begin
     perform pgflow._count_done(
       v_flow_slug, complete_tasks.run_id, complete_tasks.step_slug, cardinality(v_done), outputs[1]
     );
-    perform pgflow._tell_of_room(v_flow_slug);
+    if exists (select 1 from pgflow.limits l where l.flow_slug = v_flow_slug and l.at_once is not null) then
+      perform pg_notify('pgflow_work', v_flow_slug); -- there is room for others
+    end if;
   end if;
 
   return pgflow._settled(complete_tasks.run_id, complete_tasks.step_slug, task_indexes, v_done);

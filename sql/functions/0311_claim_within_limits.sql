@@ -68,6 +68,7 @@ create or replace function pgflow._next_messages_within(
   qty int,
   lease_seconds int,
   but_steps text[],
+  but_runs uuid[],
   steps text[],
   rooms int[]
 )
@@ -92,7 +93,7 @@ begin
     v_found := pgflow._next_messages(
       _next_messages_within.flow_slug, _next_messages_within.queue_name, _next_messages_within.step_slug,
       _next_messages_within.worker_id, least(qty - cardinality(v_ids), pgflow._room(steps, v_rooms, '')),
-      lease_seconds, v_but || coalesce(but_steps, '{}')
+      lease_seconds, v_but || coalesce(but_steps, '{}'), but_runs
     );
     exit when coalesce(cardinality(v_found), 0) = 0;
     select * into v_part from pgflow._within_rooms(_next_messages_within.queue_name, v_found, steps, v_rooms);
@@ -165,6 +166,7 @@ create or replace function pgflow._claim_within_limits(
   known bigint[],
   lease_seconds int,
   but_steps text[],
+  but_runs uuid[],
   usable int,
   max_bytes bigint,
   without_input boolean
@@ -219,7 +221,7 @@ begin
     if v_turn.is_tasks then
       v_ids := pgflow._next_messages_within(
         _claim_within_limits.flow_slug, _claim_within_limits.queue_name, _claim_within_limits.step_slug,
-        _claim_within_limits.worker_id, qty, lease_seconds, but_steps, v_steps, v_rooms
+        _claim_within_limits.worker_id, qty, lease_seconds, but_steps, but_runs, v_steps, v_rooms
       );
       continue when cardinality(v_ids) = 0;
       return query
@@ -254,7 +256,8 @@ begin
         least(v_left, pgflow._room(v_steps, v_rooms, coalesce(v_turn.step_slug, ''))),
         known,
         case when v_turn.step_slug is null then v_limited || coalesce(but_steps, '{}') end,
-        is_patient => v_left = items
+        is_patient => v_left = items,
+        but_runs => _claim_within_limits.but_runs
       ) c
     loop
       return next v_row;

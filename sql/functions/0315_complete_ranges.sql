@@ -147,7 +147,9 @@ begin
     perform pgflow._count_done(
       v_map.flow_slug, complete_ranges.run_id, complete_ranges.step_slug, v_done, null
     );
-    perform pgflow._tell_of_room(v_map.flow_slug);
+    if exists (select 1 from pgflow.limits l where l.flow_slug = v_map.flow_slug and l.at_once is not null) then
+      perform pg_notify('pgflow_work', v_map.flow_slug); -- there is room for others
+    end if;
   end if;
   return (
     select row(v_done, v_rejected, ss.status, r.status)::pgflow.settled_tasks

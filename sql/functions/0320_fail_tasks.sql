@@ -231,7 +231,9 @@ begin
     elsif v_failed > 0 then
       perform pgflow._count_failed(v_flow_slug, fail_tasks.run_id, fail_tasks.step_slug, v_failed, v_error);
     end if;
-    perform pgflow._tell_of_room(v_flow_slug);
+    if exists (select 1 from pgflow.limits l where l.flow_slug = v_flow_slug and l.at_once is not null) then
+      perform pg_notify('pgflow_work', v_flow_slug); -- there is room for others
+    end if;
   end if;
 
   return pgflow._settled(fail_tasks.run_id, fail_tasks.step_slug, task_indexes, v_done);

@@ -47,3 +47,4 @@ drop function if exists pgflow._take_messages(text, bigint[], int, int, bigint[]
 drop function if exists pgflow._read_fairly(text, text, text, int, int, bigint[], text[]);
 drop function if exists pgflow._suspects(text, text, uuid, int, int, text[]);
 drop function if exists pgflow._claim_ranges(text, text, uuid, int, bigint[], text[]);
+drop function if exists pgflow._next_messages(text, text, text, uuid, int, int, text[]);
