@@ -7,13 +7,16 @@ import signal
 from collections import Counter
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from cli_harness import Cli, finish
 from html_pages import Page, number
+from played_run import counted as counted_items
 from worker_harness import eventually
 
 from pgflow_mp import Client
+from pgflow_mp.observe.run_reports import total as sum_of
 from pgflow_mp.testing import audit_run
 
 CODE = """
@@ -92,6 +95,14 @@ def test_all_who_count_failures_count_the_same(cli: Cli, storage: str) -> None:
     assert (summary["failed"], status["failed_tasks"], told["failed"]) == (total, total, total)
     assert {step["step_slug"]: step["failed_tasks"] for step in status["steps"]} == dict(expected)
     assert summary["failure_groups"] == status["failure_groups"]
+    with psycopg.connect(cli.dsn) as conn:
+        stored = counted_items(conn, run_id)
+    assert {step["step_slug"]: step["counts"] for step in status["steps"]} == {
+        slug: msgspec.to_builtins(counts) for slug, counts in stored.items()
+    }
+    [listed] = cli("runs", "--json").json["runs"]
+    assert listed["counts"] == status["counts"] == msgspec.to_builtins(sum_of(stored.values()))
+    assert listed["counts"]["attempts"] > listed["done"] > listed["counts"]["tolerated"] > 0
     assert len(summary["failures"]) == min(20, total)
     assert Counter(item["step"] for item in told["items"]) == expected
     with Client(cli.dsn) as client:
