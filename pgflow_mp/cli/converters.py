@@ -153,3 +153,15 @@ def size(text: str) -> int:
     if not match or not float(match[1]):
         raise argparse.ArgumentTypeError(f"{text!r} is not a size like 500MB or 2G")
     return int(float(match[1]) * _UNITS[match[2]])
+
+
+def retry(text: str) -> dict[str, object]:
+    """STRATEGY[,NAME=N...] as QueueWorker's retry has it: exponential,limit=5,base=3,cap=300."""
+    strategy, *options = (part.strip() for part in text.split(","))
+    found: dict[str, object] = {"strategy": strategy}
+    for option in options:
+        name, _, value = option.partition("=")
+        if not re.fullmatch(r"\d{1,18}", value.strip()):
+            raise argparse.ArgumentTypeError(f"{option!r} is not NAME=N, a whole number")
+        found[name.strip()] = int(value)
+    return found

@@ -7,6 +7,7 @@ import logging
 import signal
 from typing import TYPE_CHECKING
 
+from pgflow_mp.cli import queue_work
 from pgflow_mp.cli.command_line import database_choice, work_options
 from pgflow_mp.cli.parser import Parser, add_database, program
 from pgflow_mp.cli.working import add_work, watching
@@ -29,6 +30,7 @@ def configure(parser: Parser, verb: str) -> None:
         "flows in the nearest pyproject.toml names, else PGFLOW_FLOWS, else the bundled examples",
     )
     add_work(parser)
+    queue_work.add_queue(parser)
     add_database(parser)
 
 
@@ -39,6 +41,8 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.loading.targets import resolve_app
 
     options, choice = work_options(args), database_choice(args)
+    if args.queue is not None:
+        return queue_work.work_on(args.queue, args.target, args.retry, options, choice)
     targets = resolve_app(args.target)
     flows = [flow.slug for flow in preflight.look_at(targets)]
     with open_database(choice, workers=options.processes) as database:

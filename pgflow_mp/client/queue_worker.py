@@ -60,6 +60,8 @@ class JobReport:
 class QueueWorker:
     """Executes the jobs of a queue with a function of one argument, the payload, and maybe the Context.
 
+    The function, or the text by which processes find it: ``mails.py:send_mail``.
+
     ``queue`` is made if there is none; :meth:`Client.enqueue` and pgmq's ``send`` fill it. A job that ends
     is archived; what the function returns is not kept. One that fails is seen again as ``retry`` says:
     ``Exponential(limit=5, base=3, cap=300)`` or ``Fixed(limit=5, base=3)``, and archived once its tries are
@@ -75,7 +77,7 @@ class QueueWorker:
 
     def __init__(
         self,
-        function: Callable[..., Any],
+        function: Callable[..., Any] | str,
         queue: str = "tasks",
         *,
         retry: RetryPolicy | Mapping[str, Any] | None = None,
