@@ -26,6 +26,8 @@ from pgflow_mp.observe.read_reports import (
     read_workers,
 )
 
+WORKER = str(uuid.UUID(int=9))
+
 
 @pytest.fixture
 def conn(dsn: str) -> Iterator[Connection]:
@@ -77,18 +79,33 @@ def test_a_run_that_cannot_be_tagged_is_not_started(conn: Connection) -> None:
         start_once(conn, "none", b"[1]", wanted, tags=["a"])
 
 
-def test_tags_are_kept_through_a_retry_and_go_with_the_run(conn: Connection) -> None:
+GOES_WITH_RUNS = ("run_tags", "cancelled_runs", "step_counts")
+REMOVALS = {
+    "remove": "select pgflow.remove_run(%(run)s::uuid)",
+    "prune": "select pgflow.prune_runs('-1 hour', array['f'])",
+    "contract's prune": "select pgflow.prune_data_older_than('-1 hour')",
+    "delete the flow": "select pgflow.delete_flow_and_data('f')",
+    "by hand": "delete from pgflow.step_tasks; delete from pgflow.step_states; delete from pgflow.runs",
+}
+
+
+@pytest.mark.parametrize("how", REMOVALS)
+def test_tags_are_kept_through_a_retry_and_go_with_the_run(conn: Connection, how: str) -> None:
     run = start_once(conn, "f", b"[1]", str(uuid.uuid4()), tags=["a"]).run_id
+    engine.register_worker(conn, WORKER, "f", "box:1", 60)
+    [task] = engine.claim_tasks(conn, "f", WORKER, 1)
+    engine.fail_tasks(conn, run, "m", [0], ["no"], WORKER, [task.attempt], [False])
+    assert read_runs(conn)[0].state == "failed"
+    engine.retry_failed_tasks(conn, run)
     engine.cancel_run(conn, run)
     assert read_runs(conn)[0].state == "cancelled"
     engine.retry_failed_tasks(conn, run)
     assert (tags_of(conn, run), read_runs(conn)[0].state) == (["a"], "queued")
     engine.cancel_run(conn, run)
-    conn.execute("select pgflow.remove_run(%s::uuid)", (run,))
-    left = conn.execute(
-        "select (select count(*) from pgflow.run_tags), (select count(*) from pgflow.cancelled_runs)"
-    )
-    assert left.fetchone() == (0, 0)
+    sums = " + ".join(f"(select count(*) from pgflow.{name})" for name in GOES_WITH_RUNS)
+    assert conn.execute(f"select {sums}".encode()).fetchone() == (3,)
+    conn.execute(REMOVALS[how].encode(), {"run": run})
+    assert conn.execute(f"select {sums}".encode()).fetchone() == (0,)
 
 
 def test_in_sql(conn: Connection) -> None:
