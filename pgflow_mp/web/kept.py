@@ -14,7 +14,7 @@ from typing import Any, Final, TypeVar
 T = TypeVar("T")
 
 _SHARE: Final = 100
-_SHORTEST: Final = 4.0
+_SHORTEST: Final = 2.0
 _LONGEST: Final = 60.0
 """Seconds for which something is kept, at least and at most."""
 _MOST: Final = 100

@@ -1,6 +1,6 @@
 """Keeping pages up to date: one look into the database for all who look at the same page.
 
-A page is drawn again every second at most, and so seldom that drawing takes a thirtieth of the time; only
+A page is drawn again every second at most, and so seldom that drawing takes a sixtieth of the time; only
 the parts that differ are sent. Nothing is asked while nobody looks.
 """
 
@@ -18,7 +18,7 @@ from pgflow_mp.errors import PgflowError
 
 MOST_VIEWERS: Final = 200
 MOST_PAGES: Final = 40
-_SHARE: Final = 30
+_SHARE: Final = 60
 """Of the time that drawing takes: the pause after it is at least so many times as long."""
 _LONGEST_PAUSE: Final = 5.0
 _QUIET: Final = 5.0

@@ -50,6 +50,16 @@ declare
       and t.task_index >= from_index
       and t.status = any (statuses)
   );
+  -- Those that failed are in no page of results; many of them would be so many places to look at in vain.
+  v_gone int4multirange := (
+    select coalesce(range_agg(int4range(t.task_index, t.task_index + 1)), '{}')
+    from pgflow.step_tasks t
+    where t.run_id = _places_of.run_id
+      and t.step_slug = _places_of.step_slug
+      and t.task_index >= from_index
+      and t.status in ('completed', 'failed')
+      and t.status <> all (statuses)
+  );
   v_done int4multirange;
   v_held int4multirange;
 begin
@@ -68,7 +78,7 @@ begin
     + case when 'completed' = any (statuses) then v_done else '{}' end
     + case when 'started' = any (statuses) then v_held else '{}' end
     + case
-        when statuses && array['queued', 'cancelled', 'skipped'] then v_all - v_done - v_held
+        when statuses && array['queued', 'cancelled', 'skipped'] then v_all - v_done - v_held - v_gone
         else '{}'
       end
   );

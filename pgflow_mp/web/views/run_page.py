@@ -11,6 +11,7 @@ from pgflow_mp.observe.drawings.dag import conditions_of, dag
 from pgflow_mp.observe.reports import RunFailures
 from pgflow_mp.observe.run_reports import RunDetails
 from pgflow_mp.web.commands import command_line
+from pgflow_mp.web.kept import kept
 from pgflow_mp.web.questions import PageQuery, way
 from pgflow_mp.web.rendering import Drawn
 from pgflow_mp.web.sentences import of_run
@@ -40,6 +41,12 @@ def failures_of(conn: Connection, run: RunDetails, groups: int, step: str | None
     return grouping.read_failures(conn, run.run_id, steps, step=step, groups=groups)
 
 
+def _failures(conn: Connection, run: RunDetails) -> RunFailures:
+    """Those of many thousands take a while to put into groups: not at each look anew."""
+    key = ("failures", conn.info.dsn, run.run_id, run.status, run.finished_at, not run.counts.failed)
+    return kept(key, lambda: failures_of(conn, run, _GROUPS))
+
+
 def drawn_steps(conn: Connection, run: RunDetails) -> str:
     """The DAG as SVG; each box leads to its step."""
     conditions = conditions_of(lists.flow_settings(conn, run.flow_slug))
@@ -58,7 +65,7 @@ def run(conn: Connection, asked: PageQuery) -> Drawn:
         "run": found,
         "sentences": of_run(found),
         "graph": drawn_steps(conn, found),
-        "failures": failures_of(conn, found, _GROUPS),
+        "failures": _failures(conn, found),
         "lanes": lanes_of(conn, found),
         "times": times_of(conn, found),
         "events": events_of(conn, found),
