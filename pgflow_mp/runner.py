@@ -178,7 +178,7 @@ def run(
         pages = feeding_items.input_pages(flow, input, encoded)
     if pages is not None:
         drawn, encoded = True, None
-    wanted = str(uuid4()) if drawn and run_id is None else run_id
+    wanted = str(uuid4()) if key is None and run_id is None else run_id
     target, more = place_flow(flow, ship)
     request = RunRequest(
         target,
@@ -194,7 +194,7 @@ def run(
         executor=executor,
         settings=settings | more,
     )
-    with showing(observer, flow.slug, progress=progress) as watcher:
+    with showing(observer, flow.slug, wanted, progress=progress) as watcher:
         return _run(flow, request, dsn, data_dir, watcher, input if drawn else None, pages)
 
 
@@ -230,7 +230,7 @@ def resume(
         executor=executor,
         settings=settings | more,
     )
-    with showing(observer, flow.slug, progress=progress) as watcher:
+    with showing(observer, flow.slug, run_id, progress=progress) as watcher:
         return _run(flow, request, dsn, data_dir, watcher)
 
 

@@ -14,11 +14,14 @@ from pgflow_mp.observe.observer import Observer
 
 
 @contextlib.contextmanager
-def showing(observer: Observer | None, flow: str, *, progress: bool) -> Iterator[Observer | None]:
+def showing(
+    observer: Observer | None, flow: str, run_id: str | None, *, progress: bool
+) -> Iterator[Observer | None]:
     """The observer for a run: with ``progress`` a live picture on a terminal, else lines, now and then.
 
-    The lines go to the log of ``pgflow_mp``, or to standard error where nobody has set up logging. Raises
-    ConfigError for an observer besides.
+    ``run_id`` is the run's, if that is known: lines about others name theirs. The lines go to the log of
+    ``pgflow_mp``, or to standard error where nobody has set up logging. Raises ConfigError for an observer
+    besides.
     """
     if not progress:
         yield observer
@@ -30,7 +33,7 @@ def showing(observer: Observer | None, flow: str, *, progress: bool) -> Iterator
     if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
         from pgflow_mp.observe.live import LiveObserver
 
-        live = LiveObserver(f"pgflow_mp run {flow}")
+        live = LiveObserver(f"pgflow_mp run {flow}", own_run=run_id)
         try:
             yield live
         finally:
@@ -39,7 +42,7 @@ def showing(observer: Observer | None, flow: str, *, progress: bool) -> Iterator
     from pgflow_mp.observe.plain import PlainObserver
 
     with _heard():
-        yield PlainObserver(opening=f"run of {flow}")
+        yield PlainObserver(opening=f"run of {flow}", own_run=run_id)
 
 
 @contextlib.contextmanager
