@@ -108,8 +108,8 @@ class FuturesExecutor:
 
     @property
     def capacity(self) -> int:
-        if not self._stopped:
-            self._last_capacity = max(1, self._lanes())
+        if not self._stopped and (lanes := self._lanes()):
+            self._last_capacity = lanes
         return self._last_capacity
 
     def rooms(self) -> list[tuple[int, int]]:
@@ -137,6 +137,8 @@ class FuturesExecutor:
             self._send(part)
         if not self._lost and (trouble := self._engine.trouble()):
             self._lose(trouble, _RESUME)
+        elif self._closed and not self._engine.places:  # nobody is there to end it
+            self._not_run(*self._flights.parts())
 
     def relieve(self, after: float) -> bool:
         return False
@@ -172,13 +174,13 @@ class FuturesExecutor:
             for future in waiting:
                 future.cancel()
         self._engine.tell_all(remote.stop, self._setup)
-        for part in kept:
-            self._not_run(part)
+        self._not_run(*kept)
 
     def stop(self, grace: float) -> bool:
         self.quiesce()
         deadline = time.monotonic() + grace
         while self._flights and time.monotonic() < deadline:
+            self.tick(time.monotonic())
             time.sleep(_LAST_WAIT)
         drained = not self._flights
         self.abort()
@@ -190,8 +192,7 @@ class FuturesExecutor:
         self.quiesce()
         with self._lock:
             left = [(future, part.flight.chunk.seq) for future, part in self._running.items()]
-        for part in self._flights.parts():
-            self._not_run(part)
+        self._not_run(*self._flights.parts())
         self._stopped = True
         for future, seq in left if self.abilities.kill else ():
             self._engine.end(future, self._setup, seq)
@@ -312,13 +313,11 @@ class FuturesExecutor:
             return False
 
     def _lose(self, why: str, hint: str) -> None:
-        """It runs nothing more: what it has is handed back."""
         with self._lock:
             self._closed, lost, self._lost = True, self._lost, True
         if not lost:
             self._on_event(events.ExecutorLost(f"executor {self.name} is broken: {why}", hint))
-        for part in self._flights.parts():
-            self._not_run(part)
+        self._not_run(*self._flights.parts())
 
     def _retry(self, part: FlightPart, *, losses: int = 0, hosts: int = 0) -> None:
         """Have it run once more."""
@@ -344,7 +343,8 @@ class FuturesExecutor:
             done = self._flights.settle(part)
             self._on_event(endings.event(flight.lane, 0, done=done))
 
-    def _not_run(self, part: FlightPart) -> None:
-        endings = endings_of(part.flight.chunk)
-        endings.add_not_run(part.first, part.end)
-        self._report(part, endings)
+    def _not_run(self, *parts: FlightPart) -> None:
+        for part in parts:
+            endings = endings_of(part.flight.chunk)
+            endings.add_not_run(part.first, part.end)
+            self._report(part, endings)

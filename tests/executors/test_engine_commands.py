@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import engine_clusters
 import psutil
 import pytest
-from cli_harness import Cli, finish
+from cli_harness import Cli, environment, finish
 
 PACKAGE = Path(__file__).parents[2] / "pgflow_mp"
 NAPS = """\
@@ -108,6 +111,37 @@ def test_a_scheduler_that_is_not_there_is_said_to_be_missing(cli: Cli) -> None:
     text = " ".join(done.err.split())
     assert "Executor dask: no scheduler answers at tcp://127.0.0.1:1: " in text
     assert "Is it running (dask scheduler)" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "engine", [pytest.param(engine, marks=engine_clusters.needs(engine)) for engine in ("dask", "ray")]
+)
+def test_ctrl_c_lets_what_runs_on_a_cluster_of_its_own_finish(cli: Cli, engine: str) -> None:
+    notes, deadline = cli.cwd / "naps", time.monotonic() + 60
+    (cli.cwd / "naps_flow.py").write_text(NAPS.format(str(notes)))
+    command = ["run", "naps_flow.py", "--input", json.dumps([1] * 20), "--executor", engine, "--workers", "2"]
+    with subprocess.Popen(
+        cli.command(*command),
+        cwd=cli.cwd,
+        env=environment(cli.cwd),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # Ctrl-C goes to all of it
+    ) as process:
+        cli.started.append(process)
+        while not notes.exists():
+            assert process.poll() is None, finish(process)
+            assert time.monotonic() < deadline, "nothing happens"
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)
+        done = finish(process, 29.0)
+    assert done.code == 130, done
+    assert "Traceback" not in done.err
+    assert done.out.startswith("interrupted  naps  run ")
+    begun = len(notes.read_text().splitlines())
+    assert f"so far    {begun} of 20 items" in done.out
 
 
 @pytest.mark.slow

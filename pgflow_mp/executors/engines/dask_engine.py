@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import itertools
 import sys
 import threading
@@ -31,6 +32,7 @@ _CONNECT: Final = 10.0
 _ANSWER: Final = 5.0
 _CLOSE: Final = 0.5
 _RESTART: Final = 60.0
+_GOODBYE: Final = 15.0
 
 
 class DaskEngine(CallEngine):
@@ -151,6 +153,7 @@ class DaskEngine(CallEngine):
                 threads_per_worker=1,
                 processes=True,
                 dashboard_address=":0",
+                preload=["pgflow_mp.executors.engines.dask_preload"],
                 **options,
             )
         except Exception as error:
@@ -206,7 +209,9 @@ def _apart(function: Callable[..., object], args: tuple[Any, ...]) -> None:
 
 
 def _close(client: Any) -> None:
-    client.close(timeout=2)
+    """With its cluster, where that was started for it."""
+    with contextlib.suppress(Exception):  # whatever is left of it ends with this process
+        client.close(timeout=_GOODBYE)
 
 
 def _is_client(given: Any) -> bool:
