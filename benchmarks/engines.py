@@ -26,7 +26,7 @@ from pgflow_mp.runner import execute
 PROCESSES: Final = 2
 CHUNK: Final = 20  # what 0.2 s of work come to
 
-Alone = Callable[[list[list[int]]], Any]
+Alone = Callable[[Callable[[list[int]], list[int]], list[list[int]]], Any]
 
 
 def dask() -> tuple[Any, Alone]:
@@ -36,7 +36,7 @@ def dask() -> tuple[Any, Alone]:
     client = distributed.Client(
         n_workers=PROCESSES, threads_per_worker=1, processes=True, dashboard_address=":0"
     )
-    return client, lambda chunks: client.gather(client.map(work.burn_chunk, chunks, pure=False))
+    return client, lambda run, chunks: client.gather(client.map(run, chunks, pure=False))
 
 
 def ray() -> tuple[Any, Alone]:
@@ -45,22 +45,26 @@ def ray() -> tuple[Any, Alone]:
 
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
     ray.init(address="local", num_cpus=PROCESSES, include_dashboard=False, log_to_driver=False)
-    task = ray.remote(work.burn_chunk)
-    return "ray", lambda chunks: ray.get([task.remote(chunk) for chunk in chunks])
+    return "ray", lambda run, chunks: ray.get([ray.remote(run).remote(chunk) for chunk in chunks])
 
 
-def measure(stage: Stage, executor: Any, alone: Alone, items: list[int], rounds: int) -> float:
+def nap_chunk(items: list[int]) -> list[int]:
+    """Several items in one call, as one would write by hand."""
+    return [int(work.nap(item)) for item in items]
+
+
+def measure(stage: Stage, executor: Any, alone: Alone, items: list[int], rounds: int, *, naps: bool) -> float:
     """Items per second of runs divided by those of the engine alone: medians, taken in turns."""
+    flow, run = (bench_flows.bench_nap, nap_chunk) if naps else (bench_flows.bench_burn, work.burn_chunk)
     chunks = [items[at : at + CHUNK] for at in range(0, len(items), CHUNK)]
 
     def by_engine() -> float:
         began = time.perf_counter()
-        alone(chunks)
+        alone(run, chunks)
         return len(items) / (time.perf_counter() - began)
 
     def by_run() -> float:
         with stage.database() as dsn:
-            flow = bench_flows.bench_burn
             request = RunRequest(target_for(flow), flow.slug, input=str(items).encode(), executor=executor)
             done = execute(StateDatabase(dsn, "here", None), request)
         assert (done.status, done.items) == ("completed", len(items)), done
@@ -82,16 +86,17 @@ def main() -> int:
     parser.add_argument("--items", type=int, default=800)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--least", type=float, default=0.9)
+    parser.add_argument("--sleep", action="store_true", help="items sleep: whatever others do with the CPUs")
     asked = parser.parse_args()
     ok = True
     with open_server(None, print) as dsn:
         stage = Stage(dsn, PROCESSES, True, work.loops_per_second(), print)
-        items = [stage.loops_for(0.01)] * asked.items
+        items = [10 if asked.sleep else stage.loops_for(0.01)] * asked.items
         for engine in asked.engines:
             check(engine)
             print(f"{engine} ({EXTRAS[engine]})")
             executor, alone = {"dask": dask, "ray": ray}[engine]()
-            ratio = measure(stage, executor, alone, items, asked.rounds)
+            ratio = measure(stage, executor, alone, items, asked.rounds, naps=asked.sleep)
             print(f"{engine}: {ratio:.1%} of what it reaches alone")
             ok = ok and ratio >= asked.least
     return 0 if ok else 1
