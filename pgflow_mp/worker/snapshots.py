@@ -35,6 +35,7 @@ class Pace:
     def __init__(self) -> None:
         self.rate = 0.0
         self._first = 0.0
+        self._grew = 0.0
         self._last: tuple[float, int] | None = None
         self._slice: tuple[float, int] | None = None
         self._rates: deque[float] = deque(maxlen=_SLICES)
@@ -47,12 +48,18 @@ class Pace:
             seconds = now - self._last[0]
             weight = seconds / max(seconds, min(_RATE_MEMORY, now - self._first))  # at first of all of it
             self.rate = max(0.0, self.rate + weight * ((done - self._last[1]) / seconds - self.rate))
+        if self._last is None or done > self._last[1]:
+            self._grew = now
         self._last = (now, done)
         if self._slice is None:
             self._slice = (now, done)
         elif now - self._slice[0] >= _SLICE:
             self._rates.append(max(0, done - self._slice[1]) / (now - self._slice[0]))
             self._slice = (now, done)
+
+    def stands_still(self, now: float) -> bool:
+        """Whether it has not grown for a while."""
+        return now - self._grew > 2 * _RATE_MEMORY
 
     def left(self, items: int) -> tuple[float | None, float | None]:
         """Seconds that so many more take, and by how many that may be off; None where nobody can tell."""
@@ -163,10 +170,15 @@ class Progress:
 
     def _own_steps(self, now: float, counts: Mapping[tuple[str, str], Sequence[int]]) -> list[StepSnapshot]:
         found: list[StepSnapshot] = []
+        flights = self._dispatcher.flights.values()
+        running = {(flight.batch.flow, step) for flight in flights for step in flight.chunk.steps}
         for (flow, slug), (done, failed) in counts.items():
             pace = self._paces.setdefault((flow, slug), Pace())
             pace.update(now, done)
-            found.append(StepSnapshot(flow, slug, "started", done, None, failed, pace.rate, None))
+            idle = pace.stands_still(now) and (flow, slug) not in running
+            found.append(
+                StepSnapshot(flow, slug, "started", done, None, failed, 0.0 if idle else pace.rate, None)
+            )
         return found
 
     def _timed(self, step: StepSnapshot) -> StepSnapshot:

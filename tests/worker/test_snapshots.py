@@ -32,6 +32,9 @@ def test_the_first_rate_is_that_of_all_that_was_done_and_no_burst() -> None:
     assert paced(0, 200, 200, 200, 200).rate == pytest.approx(100)
     assert paced(5000, 5010, 5020).rate == pytest.approx(20)
     assert paced(7).left(10) == (None, None)
+    pace = paced(0, 200, 200)
+    assert not pace.stands_still(10.0)
+    assert pace.stands_still(10.6)
 
 
 def test_a_spread_is_told_once_it_is_known_and_grows_with_the_unevenness() -> None:
