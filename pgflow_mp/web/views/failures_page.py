@@ -8,6 +8,9 @@ from typing import Final
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.observe import grouping
+from pgflow_mp.observe.reports import RunFailures
+from pgflow_mp.observe.run_reports import RunDetails
+from pgflow_mp.web.kept import kept
 from pgflow_mp.web.questions import PageQuery
 from pgflow_mp.web.rendering import Drawn
 from pgflow_mp.web.views.run_page import failures_of, known_run
@@ -33,9 +36,14 @@ def failures(conn: Connection, asked: PageQuery) -> Drawn:
         "step": step,
         "text": text,
         "items": items,
-        "failures": failures_of(conn, run, _GROUPS, step.step_slug) if text is None else None,
+        "failures": _groups(conn, run, step.step_slug) if text is None else None,
         "first": asked.link(start=None) if start else None,
         "next": asked.link(start=items[-1].index + 1) if more else None,
         "asked": asked,
     }
     return Drawn("failures.html", {}, values, over=True)
+
+
+def _groups(conn: Connection, run: RunDetails, step: str) -> RunFailures:
+    key = ("groups", conn.info.dsn, run.run_id, step, run.status, run.finished_at, not run.counts.failed)
+    return kept(key, lambda: failures_of(conn, run, _GROUPS, step))
