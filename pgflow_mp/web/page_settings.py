@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 import socket
 from dataclasses import dataclass, field, replace
@@ -57,6 +58,12 @@ class PageSettings:
             )
         if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
             raise ConfigError("A token is made of printable ASCII characters, without spaces")
+        for name in self.allowed_hosts:
+            if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:]+\]?", name):
+                raise ConfigError(
+                    f"--allowed-host {name!r} is no name of a host",
+                    hint="Give the name alone, without http://, port and path: runs.example.org.",
+                )
         return replace(self, token=secrets.token_urlsafe(24) if token == NEW_TOKEN else token)
 
     def names(self) -> frozenset[str]:

@@ -15,6 +15,7 @@ from cli_harness import Cli
 from web_flows import Shown
 from web_harness import TOKEN, Outline, Served, serve
 
+from pgflow_mp.db.shared_connections import SharedConnections
 from pgflow_mp.errors import ConfigError
 from pgflow_mp.web.guard import safe_way
 from pgflow_mp.web.page_settings import PageSettings
@@ -255,6 +256,26 @@ def test_marks_fit_one_token_and_one_session() -> None:
     assert not one.is_session(one.form_mark(session))
 
 
+def test_a_name_that_was_allowed_is_taken(cli: Cli) -> None:
+    served = serve(cli, "--allowed-host", "runs.example.org", "--allowed-host", "other.example.org")
+    for name, status in (("runs.example.org", 200), ("OTHER.example.org:443", 200), ("example.org", 421)):
+        assert served.ask("/", headers={"Host": name}).status == status
+    with psycopg.connect(cli.dsn or "", autocommit=True) as conn:
+        query = "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid()"
+        conn.execute(f"{query} and datname = current_database()".encode())
+    assert served.ask("/").status == 200, "a lost connection is opened again"
+
+
+def test_connections_that_read_cannot_write(dsn: str) -> None:
+    shared = SharedConnections(dsn, most=1)
+    shared.open()
+    try:
+        with shared.lent() as conn, pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+            conn.execute("delete from pgflow.runs")
+    finally:
+        shared.close()
+
+
 # -- how it is started -------------------------------------------------------------------------------------
 
 
@@ -267,6 +288,8 @@ def test_marks_fit_one_token_and_one_session() -> None:
         ({"token": "short"}, "can be guessed"),
         ({"token": "with a space in it all"}, "without spaces"),
         ({"token": "ümlaut-ümlaut-ümlaut"}, "ASCII"),
+        ({"allowed_hosts": ("http://runs.example.org",)}, "no name of a host"),
+        ({"allowed_hosts": ("runs.example.org:80",)}, "no name of a host"),
         ({"without_token": True, "token": "a" * 20}, "exclude each other"),
         ({"without_token": True, "allow_actions": True}, "exclude each other"),
     ],
