@@ -22,7 +22,7 @@ create table pgflow.schedules (
   created_at timestamptz not null default clock_timestamp(),
   changed_at timestamptz not null default clock_timestamp(),
   constraint schedules_flow_slug_name_key unique (flow_slug, name),
-  constraint name_is_a_name check (name collate "C" ~ '^[^/\s\x01-\x1f\x7f]{1,100}$'),
+  constraint name_is_a_name check (name collate "C" ~ '^[^/[:space:][:cntrl:]]{1,100}$'),
   constraint cron_is_short check (length(cron) between 1 and 200),
   constraint time_zone_is_short check (length(time_zone) between 1 and 64),
   constraint input_is_small check (octet_length(input::text) <= 1048576),
