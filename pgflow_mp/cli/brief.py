@@ -48,8 +48,19 @@ BRIEFS: Final[dict[str, Brief]] = {
         | _WHERE,
     ),
     "start": Brief(
-        ("start flows.py --input items.jsonl", "start my_flow --input '[1, 2, 3]' --key nightly"),
-        _ITEMS | {"--set": "NAME=VALUE, for steps that read the run's input"} | _JSON | _WHERE,
+        (
+            "start flows.py --input items.jsonl --wait",
+            "start my_flow --input '[1, 2]' --key nightly --after 2h",
+        ),
+        _ITEMS
+        | {
+            "--set": "NAME=VALUE, for steps that read the run's input",
+            "--after": "begin with it then: 10m, 2026-11-27T03:00",
+            "--wait": "until the run has ended; the exit status tells how",
+            "--timeout": "wait so many seconds at most",
+        }
+        | _JSON
+        | _WHERE,
     ),
     "work": Brief(
         ("work flows.py --workers 16", "work app.flows --max-memory-per-worker 2GB"),
@@ -137,7 +148,8 @@ BRIEFS: Final[dict[str, Brief]] = {
     ),
     "cancel": Brief(("cancel RUN_ID --reason 'wrong input'",), {"--reason": "why"} | _JSON | _WHERE),
     "pause": Brief(
-        ("pause RUN_ID", "pause my_flow --reason maintenance"), {"--reason": "why"} | _JSON | _WHERE
+        ("pause RUN_ID --for 10m", "pause my_flow --reason maintenance"),
+        {"--for": "how long: 10m, 2h, 1d", "--reason": "why"} | _JSON | _WHERE,
     ),
     "resume": Brief(("resume RUN_ID", "resume my_flow"), _JSON | _WHERE),
     "runs": Brief(

@@ -28,7 +28,7 @@ exit status:
   1    the run failed or was deleted, its output could not be written, or a worker gave no answer
   2    the command line, the flow or the input is wrong; nothing was started
   3    trouble with the database
-  124  run: --timeout was over before the run ended; it can be resumed
+  124  --timeout was over before the run ended; it can be resumed, or (start --wait) goes on
   70   a bug in this program
   75   run: an operator stopped it (its worker was deprecated), or the executor is lost; it can be resumed
   130  stopped by Ctrl-C (143: by SIGTERM); an unfinished run can be resumed"""

@@ -119,6 +119,27 @@ def moment(text: str) -> datetime:
         ) from None
 
 
+def pause(text: str) -> timedelta:
+    """How long, with a unit, and more than nothing."""
+    if not (value := age(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no time at all")
+    return timedelta(seconds=value)
+
+
+def later(text: str) -> datetime | timedelta:
+    """A time to come: in how long (10m, 2h), or a date, with or without a time and its zone; else ours."""
+    try:
+        return timedelta(seconds=age(text))
+    except argparse.ArgumentTypeError:
+        pass
+    try:
+        return datetime.fromisoformat(text.strip()).astimezone()
+    except (ValueError, OverflowError, OSError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither in how long, like 10m or 2h, nor a date like 2026-11-27 or 2026-11-27T03:00"
+        ) from None
+
+
 def integer(text: str) -> int:
     """An integer, of either sign."""
     if not re.fullmatch(r"\s*[+-]?\d+\s*", text) or abs(int(text)) > _LARGEST:

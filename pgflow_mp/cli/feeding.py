@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.db.keeper import Keeper
+    from pgflow_mp.db.pausing import When
     from pgflow_mp.db.reusing import Reuse
     from pgflow_mp.db.run_keys import Keyed
     from pgflow_mp.loading.targets import Target
@@ -103,6 +104,7 @@ class Feed:
         *,
         priority: int,
         tags: Sequence[str],
+        after: When | None,
         key: str | None,
         reuse: Reuse | None = None,
     ) -> Keyed:
@@ -118,6 +120,7 @@ class Feed:
                 str(uuid.uuid4()),
                 priority=priority,
                 tags=tags,
+                after=after,
                 key=key,
                 reuse=reuse,
                 progress=bar,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pgflow_mp.cli.command_line import DatabaseChoice
     from pgflow_mp.cli.input_options import InputChoice
     from pgflow_mp.cli.preflight import FlowFacts
+    from pgflow_mp.db.pausing import When
     from pgflow_mp.db.run_keys import Keyed
     from pgflow_mp.io.source import ItemSource
     from pgflow_mp.loading.targets import Target
@@ -38,6 +39,7 @@ class KeyedStart:
     tags: tuple[str, ...]
     compile: Callable[[], None]
     compile_anyway: bool = False
+    after: When | None = None
 
     def start(self, conn: psycopg.Connection[tuple[Any, ...]], dsn: str) -> Keyed:
         """The run of the key. Raises InputError for one that was given something else."""
@@ -56,10 +58,12 @@ class KeyedStart:
         if known is None and not self.compile_anyway:
             self.compile()
         if isinstance(self.given, Feed):
-            return self.given.start(dsn, self.flow_slug, priority=self.priority, tags=self.tags, key=self.key)
+            return self.given.start(
+                dsn, self.flow_slug, priority=self.priority, tags=self.tags, after=self.after, key=self.key
+            )
         json = self.given.json
         return keyed_runs.start_value(
-            conn, self.flow_slug, json, self.key, priority=self.priority, tags=self.tags
+            conn, self.flow_slug, json, self.key, priority=self.priority, tags=self.tags, after=self.after
         )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from datetime import timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
+from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
 from pgflow_mp.cli.known_runs import run_or_none
@@ -19,10 +21,17 @@ if TYPE_CHECKING:
 def configure(parser: Parser, verb: str) -> None:
     """Add the options of the command."""
     if verb == "pause":
-        parser.usage = f"{parser.prog} RUN_ID|FLOW [--reason TEXT] [OPTIONS]"
+        parser.usage = f"{parser.prog} RUN_ID|FLOW [--for TIME] [OPTIONS]"
         parser.description = (
             "Let workers claim nothing more of a run, or of a flow with all its runs. What is being worked\n"
             "on ends and is recorded; runs can still be started, and wait (resume)."
+        )
+        parser.option(
+            "--for",
+            env="PGFLOW_FOR",
+            metavar="TIME",
+            convert=converters.pause,
+            help="how long, 10m, 2h, 1d; without it until they are resumed",
         )
         parser.option("--reason", env="PGFLOW_REASON", metavar="TEXT", help="why, for whoever asks")
     else:
@@ -41,6 +50,7 @@ def execute(args: argparse.Namespace) -> int:
 
     what, choice = args.what.strip(), database_choice(args)
     reason = args.reason if args.verb == "pause" else None
+    lasts = getattr(args, "for") if args.verb == "pause" else None
     if "\0" in what + (reason or ""):
         raise InputError("A NUL character is in no flow's slug, and not allowed in --reason")
     if never_used(choice):
@@ -49,16 +59,17 @@ def execute(args: argparse.Namespace) -> int:
             hint="Name the database with --dsn or --data-dir.",
         )
     with open_database(choice, writes=True) as database, database.connect() as conn:
-        wanted = _Wanted(args.verb == "pause", reason, args.json, database.options)
+        wanted = _Wanted(args.verb == "pause", reason, lasts, args.json, database.options)
         run = run_or_none(conn, what)
         return _of_flow(wanted, conn, what) if run is None else _of_run(wanted, conn, run)
 
 
 class _Wanted(NamedTuple):
-    """What is to be done: pause or resume; whether it is told as ``json``, and how the database is named."""
+    """What is to be done: pause (``lasts`` so long) or resume; ``options`` name the database."""
 
     pause: bool
     reason: str | None
+    lasts: timedelta | None
     json: bool
     options: list[str]
 
@@ -68,7 +79,7 @@ def _of_run(wanted: _Wanted, conn: Connection, run: RunRow) -> int:
 
     run_id, ended, changed = str(run.run_id), run.status != "started", False
     if not ended and wanted.pause:
-        changed = pausing.pause_run(conn, run_id, wanted.reason)
+        changed = pausing.pause_run(conn, run_id, wanted.reason, wanted.lasts)
     elif not ended:
         changed = pausing.resume_run(conn, run_id)
     pauses = [p for p in pausing.list_pauses(conn) if p.flow_slug == run.flow_slug]
@@ -93,7 +104,7 @@ def _of_flow(wanted: _Wanted, conn: Connection, slug: str) -> int:
 
     try:
         if wanted.pause:
-            changed = pausing.pause_flow(conn, slug, wanted.reason)
+            changed = pausing.pause_flow(conn, slug, wanted.reason, wanted.lasts)
         else:
             changed = pausing.resume_flow(conn, slug)
     except FlowNotFound:
@@ -114,9 +125,13 @@ def _of_flow(wanted: _Wanted, conn: Connection, slug: str) -> int:
 
 def _tell(wanted: _Wanted, name: str, word: str, changed: bool) -> None:
     """Say what was done, or that it was so already."""
+    from pgflow_mp.observe.text import duration
+
     start = name[0].upper() + name[1:]
     if not wanted.pause:
         print(f"Resumed {name}." if changed else f"{start} was not paused.")
         return
-    print(f"Paused {name}." if changed else f"{start} is paused already.")
-    print(f"Go on with it: {command('resume', word, *wanted.options)}")
+    lasts = "" if wanted.lasts is None else f" for {duration(wanted.lasts.total_seconds())}"
+    print(f"Paused {name}{lasts}." if changed else f"{start} is paused already.")
+    sooner = "" if wanted.lasts is None else " before that"
+    print(f"Go on with it{sooner}: {command('resume', word, *wanted.options)}")

@@ -6,11 +6,14 @@ import argparse
 import json
 import sys
 import uuid
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice, input_choice, reuse_choice
+from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.input_options import add_input
-from pgflow_mp.cli.parser import Parser, add_database, add_json, command
+from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.cli.reuse_options import add_reuse
 from pgflow_mp.cli.tag_options import tag_choice
 from pgflow_mp.cli.taking import check_steps, find_reuse
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
     import psycopg
 
     from pgflow_mp.cli.preflight import FlowFacts
+    from pgflow_mp.db.pausing import When
     from pgflow_mp.db.reusing import Reuse
 
 
@@ -41,23 +45,48 @@ def configure(parser: Parser, verb: str) -> None:
         help="a flow that differs from the database: check (the default) takes over new "
         "steps and refuses the rest; extend (conditions, too), skip, recreate",
     )
+    parser.option(
+        "--after",
+        env="PGFLOW_START_AFTER",
+        metavar="WHEN",
+        convert=converters.later,
+        help="work on it from then on only: 10m, 2h (from now), 2026-11-27T03:00; resume RUN_ID: at once",
+    )
+    parser.option(
+        "--wait",
+        env="PGFLOW_WAIT",
+        flag=True,
+        default=False,
+        help="wait until workers have ended it: exit status 0 if it completed, "
+        "1 if not; Ctrl-C leaves it alone",
+    )
+    parser.option(
+        "--timeout",
+        env="PGFLOW_TIMEOUT",
+        convert=converters.seconds,
+        metavar="S",
+        help="--wait so long at most (exit status 124)",
+    )
     add_json(parser)
     add_database(parser)
 
 
 def execute(args: argparse.Namespace) -> int:
     """Start the run and print its id."""
-    from pgflow_mp import streams
     from pgflow_mp.cli import feeding, keyed
-    from pgflow_mp.cli.asked import unwritable
+    from pgflow_mp.cli.awaiting import wait_for_run
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.db import reusing
+    from pgflow_mp.db.pausing import check_when
     from pgflow_mp.loading.targets import Target
     from pgflow_mp.values.inputs import RunInput
 
     choice, choice_of_database = input_choice(args), database_choice(args)
     taken, tags = reuse_choice(args), tag_choice(args.tag)
+    if "timeout" in args.given and not args.wait:
+        raise UsageError("--timeout is for --wait, which is missing", hint="start itself does not wait.")
+    after = check_when(args.after, "--after")
     flow: FlowFacts | None = None
     feed: RunInput | feeding.Feed | InputError | None = None
     missing: Exception | None = None
@@ -85,7 +114,7 @@ def execute(args: argparse.Namespace) -> int:
         if args.key is not None:
             again = args.compile == "recreate" or flow is None
             given_one = keyed.is_given(choice)
-            job = keyed.KeyedStart(slug, args.key, feed, given_one, args.priority, tags, known, again)
+            job = keyed.KeyedStart(slug, args.key, feed, given_one, args.priority, tags, known, again, after)
             found = job.start(conn, database.dsn)
             run_id, is_new, status = str(found.run.run_id), found.is_new, found.run.status
         else:
@@ -94,32 +123,44 @@ def execute(args: argparse.Namespace) -> int:
             reuse = find_reuse(conn, taken, flow)
             if isinstance(feed, feeding.Feed):
                 run = feed.start(
-                    database.dsn, slug, priority=args.priority, tags=tags, key=None, reuse=reuse
+                    database.dsn, slug, priority=args.priority, tags=tags, after=after, key=None, reuse=reuse
                 ).run
                 run_id = str(run.run_id)
             else:
                 assert isinstance(feed, RunInput)  # noqa: S101 - errors are for runs with a key
-                run_id = _start(conn, slug, feed.json, args.priority, tags, database.place, reuse)
+                run_id = _start(conn, slug, feed.json, args.priority, tags, after, database.place, reuse)
         reused = [] if taken is None else reusing.reused(conn, run_id)
-        place = database.place
-    for each in reused:
-        print(each.text, file=sys.stderr)
-    if args.json:
-        record = {"run_id": run_id, "flow": slug, "database": place}
+        for each in reused:
+            print(each.text, file=sys.stderr)
+        record: dict[str, Any] = {"run_id": run_id, "flow": slug, "database": database.place}
         if args.key is not None:
             record |= {"key": args.key, "is_new": is_new, "status": status}
-        print(json.dumps(record), flush=True)
-    else:
-        print(run_id, flush=True)
+        _print_id(record, as_json=args.json)
+        if not is_new and not args.json:
+            _tell_of_known(args.key, run_id, status)
+        elif sys.stderr.isatty() and not args.json:
+            later = "" if after is None else f" Nothing of it is worked on before {_clock(after)}."
+            further = "" if args.wait else f" Work on it: {command(args.flow)}"
+            print(f"Started {slug} in {database.place}.{later}{further}", file=sys.stderr)
+        if not args.wait:
+            return OK
+        conn.close()
+        return wait_for_run(database, run_id, slug, args.flow, args.timeout)
+
+
+def _print_id(record: dict[str, Any], *, as_json: bool) -> None:
+    """Print the id, or all of the record. Raises where nobody can read it."""
+    from pgflow_mp import streams
+    from pgflow_mp.cli.asked import unwritable
+
+    print(json.dumps(record) if as_json else record["run_id"], flush=True)
     if (lost := streams.failure(1)) is not None:
-        raise unwritable(lost, f"Run {run_id} was started all the same.")
-    if args.json:
-        return 0
-    if not is_new:
-        _tell_of_known(args.key, run_id, status)
-    elif sys.stderr.isatty():
-        print(f"Started {slug} in {place}. Work on it: {command(args.flow)}", file=sys.stderr)
-    return 0
+        raise unwritable(lost, f"Run {record['run_id']} was started all the same.")
+
+
+def _clock(after: datetime | timedelta) -> str:
+    when = datetime.now().astimezone() + after if isinstance(after, timedelta) else after
+    return f"{when.astimezone():%Y-%m-%d %H:%M}"
 
 
 def _start(
@@ -128,6 +169,7 @@ def _start(
     input: bytes,
     priority: int,
     tags: tuple[str, ...],
+    after: When | None,
     place: str,
     reuse: Reuse | None,
 ) -> str:
@@ -137,11 +179,11 @@ def _start(
     from pgflow_mp.db.starting import start_once
 
     if reuse is not None:
-        return str(
-            start_once(conn, slug, input, str(uuid.uuid4()), priority=priority, tags=tags, reuse=reuse).run_id
-        )
+        run_id = str(uuid.uuid4())
+        start_once(conn, slug, input, run_id, priority=priority, tags=tags, after=after, reuse=reuse)
+        return run_id
     try:
-        with run_tags.tagging(conn, tags) as tag:
+        with run_tags.marking(conn, tags, after) as tag:
             run_id = engine.start_flow(conn, slug, input, priority=priority)
             tag(run_id)
         return run_id

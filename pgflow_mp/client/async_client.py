@@ -31,6 +31,7 @@ from pgflow_mp.client.retried import Indexes, Retry
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.client.waiting import Deadline
 from pgflow_mp.db.draining import Drained
+from pgflow_mp.db.pausing import When
 from pgflow_mp.db.pruning import Pruned
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.flow import Flow
@@ -72,6 +73,7 @@ class AsyncClient(AsyncTimetable):
         *,
         priority: int = 0,
         tags: Sequence[str] = (),
+        after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
         reuse: Sequence[str] = (),
@@ -83,6 +85,7 @@ class AsyncClient(AsyncTimetable):
                 run_id,
                 priority=priority,
                 tags=tags,
+                after=after,
                 key=key,
                 from_run=from_run,
                 reuse=reuse,
@@ -99,6 +102,7 @@ class AsyncClient(AsyncTimetable):
         run_id: str | None = None,
         priority: int = 0,
         tags: Sequence[str] = (),
+        after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
         reuse: Sequence[str] = (),
@@ -113,6 +117,7 @@ class AsyncClient(AsyncTimetable):
                 run_id=run_id,
                 priority=priority,
                 tags=tags,
+                after=after,
                 key=key,
                 from_run=from_run,
                 reuse=reuse,
@@ -280,9 +285,14 @@ class AsyncClient(AsyncTimetable):
         )
 
     async def pause(
-        self, run: AsyncRun | str | None = None, *, flow: str | None = None, reason: str | None = None
+        self,
+        run: AsyncRun | str | None = None,
+        *,
+        flow: str | None = None,
+        reason: str | None = None,
+        until: When | None = None,
     ) -> bool:
-        return await self._do(lambda: self._sync.pause(_maybe(run), flow=flow, reason=reason))
+        return await self._do(lambda: self._sync.pause(_maybe(run), flow=flow, reason=reason, until=until))
 
     async def resume(self, run: AsyncRun | str | None = None, *, flow: str | None = None) -> bool:
         return await self._do(lambda: self._sync.resume(_maybe(run), flow=flow))

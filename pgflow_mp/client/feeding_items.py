@@ -9,6 +9,7 @@ from typing import Any
 from pgflow_mp.client import keyed_runs
 from pgflow_mp.db import engine, loads, run_keys, schema
 from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.pausing import When
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.run_keys import Keyed
 from pgflow_mp.errors import InputError
@@ -136,13 +137,23 @@ def start_with(
     reuse: Reuse | None = None,
     *,
     tags: Sequence[str] = (),
+    after: When | None = None,
 ) -> Keyed:
     """Load items, and start their run; one of this id, or key, that there is is answered as it is."""
     nulls = isinstance(flow, Flow) and flow.nulls
     slug = flow if isinstance(flow, str) else flow.slug
     batches = Items(items, nulls=nulls).batches()
     return keyed_runs.load_and_start(
-        keeper, slug, batches, params, run_id, priority=priority, tags=tags, key=key, reuse=reuse
+        keeper,
+        slug,
+        batches,
+        params,
+        run_id,
+        priority=priority,
+        tags=tags,
+        after=after,
+        key=key,
+        reuse=reuse,
     )
 
 

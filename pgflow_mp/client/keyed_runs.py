@@ -16,6 +16,7 @@ import psycopg
 from pgflow_mp.db import connection, definitions, engine, loads, patience, run_keys, run_tags
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.pausing import When
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.run_keys import Keyed
 from pgflow_mp.db.starting import check_priority
@@ -62,6 +63,7 @@ def load_and_start(
     *,
     priority: int = 0,
     tags: Sequence[str] = (),
+    after: When | None = None,
     key: str | None = None,
     reuse: Reuse | None = None,
     progress: Callable[[int], Any] = nothing_heard,
@@ -99,11 +101,14 @@ def load_and_start(
     def start(conn: Connection) -> Keyed:
         patience.limit(conn, None)  # millions of items take their time
         if key is None:
-            return Keyed(
-                loads.start_loaded_once(conn, run_id, params, priority=priority, tags=tags, reuse=reuse), True
+            run = loads.start_loaded_once(
+                conn, run_id, params, priority=priority, tags=tags, after=after, reuse=reuse
             )
+            return Keyed(run, True)
         made = digest.digest()
-        return run_keys.start_keyed_load(conn, slug, key, run_id, made, params, priority=priority, tags=tags)
+        return run_keys.start_keyed_load(
+            conn, slug, key, run_id, made, params, priority=priority, tags=tags, after=after
+        )
 
     with contextlib.ExitStack() as undo:
         undo.callback(loads.drop_with, keeper, run_id)
@@ -118,13 +123,21 @@ def load_and_start(
 
 
 def start_value(
-    conn: Connection, slug: str, input: bytes, key: str, *, priority: int = 0, tags: Sequence[str] = ()
+    conn: Connection,
+    slug: str,
+    input: bytes,
+    key: str,
+    *,
+    priority: int = 0,
+    tags: Sequence[str] = (),
+    after: When | None = None,
 ) -> Keyed:
     """Start a run with an input of one value, raw JSON, or find that of the key. Raises InputError."""
     check_priority(priority)
     tags = run_tags.check_tags(tags)
     patience.limit(conn, None)
-    return run_keys.start_keyed(conn, slug, key, input, digest_of(input), priority=priority, tags=tags)
+    digest = digest_of(input)
+    return run_keys.start_keyed(conn, slug, key, input, digest, priority=priority, tags=tags, after=after)
 
 
 def _existing(conn: Connection, run_id: str) -> engine.RunRow:

@@ -14,6 +14,7 @@ from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import jobs
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.pausing import When, check_when
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
@@ -31,6 +32,7 @@ class Starts(Calls):
         *,
         priority: int = 0,
         tags: Sequence[str] = (),
+        after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
         reuse: Sequence[str] = (),
@@ -38,23 +40,29 @@ class Starts(Calls):
         """Start a run with ``input``, anything that a handler could return.
 
         Among the runs of a flow, those of the highest ``priority`` are worked on first; by its ``tags`` a run
-        is found again. With a ``run_id`` of your own, or a ``key``, a name among the runs of the flow,
+        is found again. Nothing of it is worked on before ``after``, a time (in our zone where it has none),
+        or how long from now. With a ``run_id`` of your own, or a ``key``, a name among the runs of the flow,
         starting twice starts once; the run is answered as it is. Raises FlowNotFound, InputError, also where
         the run of the key was given another input. What ``from_run``, an earlier run, has finished of the
         steps in ``reuse`` is taken instead of done again where the input is the same.
         """
         reentry.refuse("start_flow()", in_handlers=False)
         encoded, taken = encode_input(input), reuse_of(slug, from_run, reuse, key)
+        later = check_when(after, "after")
         keyed_runs.check_name(key, run_id)
         wanted = new_id(run_id)
         if key is not None:
             found = self._call(
-                lambda conn: keyed_runs.start_value(conn, slug, encoded, key, priority=priority, tags=tags),
+                lambda conn: keyed_runs.start_value(
+                    conn, slug, encoded, key, priority=priority, tags=tags, after=later
+                ),
                 long=True,
             )
             return self._handle(found.run)
         row = self._call(
-            lambda conn: start_once(conn, slug, encoded, wanted, priority=priority, tags=tags, reuse=taken),
+            lambda conn: start_once(
+                conn, slug, encoded, wanted, priority=priority, tags=tags, after=later, reuse=taken
+            ),
             long=True,
         )
         return self._handle(row)
@@ -68,6 +76,7 @@ class Starts(Calls):
         run_id: str | None = None,
         priority: int = 0,
         tags: Sequence[str] = (),
+        after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
         reuse: Sequence[str] = (),
@@ -82,12 +91,13 @@ class Starts(Calls):
         reentry.refuse("start()", in_handlers=False)
         keyed_runs.check_name(key, run_id)
         wanted, taken = new_id(run_id), reuse_of(flow, from_run, reuse, key)
+        later = check_when(after, "after")
         encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
         with self._another() as keeper:
             if isinstance(flow, Flow):
                 _make_known(keeper.connection(), flow)
             found = feeding_items.start_with(
-                keeper, flow, items, encoded, wanted, priority, key, taken, tags=tags
+                keeper, flow, items, encoded, wanted, priority, key, taken, tags=tags, after=later
             )
             return self._handle(found.run)
 

@@ -11,6 +11,7 @@ from pgflow_mp.client.retried import Indexes, Retry, choice_of
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import draining, engine, pausing, pruning
 from pgflow_mp.db.draining import Drained
+from pgflow_mp.db.pausing import When, check_when
 from pgflow_mp.db.pruning import Pruned
 from pgflow_mp.db.reads import runs
 from pgflow_mp.db.retrying import retry_items
@@ -63,17 +64,24 @@ class Steering(Calls):
         return Retry(run_id, tuple(found))
 
     def pause(
-        self, run: Run | str | None = None, *, flow: str | None = None, reason: str | None = None
+        self,
+        run: Run | str | None = None,
+        *,
+        flow: str | None = None,
+        reason: str | None = None,
+        until: When | None = None,
     ) -> bool:
         """Let workers claim nothing more of a run, or of a flow with all its runs; whether that is new.
 
-        What is being worked on ends and is recorded; runs can still be started, and wait. Raises RunNotFound,
-        FlowNotFound, and InputError for a run that has ended.
+        Until they are resumed, or ``until`` a time, or for so long. What is being worked on ends and is
+        recorded; runs can still be started, and wait. Raises RunNotFound, FlowNotFound, and InputError for a
+        run that has ended, and a time that has passed.
         """
+        end = check_when(until, "until")
         run_id = self._one(run, flow, "pause")
         if run_id is None:
-            return self._call(lambda conn: pausing.pause_flow(conn, str(flow), reason))
-        return self._call(lambda conn: pausing.pause_run(conn, run_id, reason))
+            return self._call(lambda conn: pausing.pause_flow(conn, str(flow), reason, end))
+        return self._call(lambda conn: pausing.pause_run(conn, run_id, reason, end))
 
     def resume(self, run: Run | str | None = None, *, flow: str | None = None) -> bool:
         """Let workers go on with a run, or a flow, that was paused; whether it was.

@@ -17,6 +17,7 @@ from pgflow_mp.db import connection, definitions, engine, patience, reusing, run
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.keeper import Keeper, Stopped, first_line
+from pgflow_mp.db.pausing import When
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.wire import Int4Array, RawJson, RawJsonArray
 from pgflow_mp.errors import DatabaseUnavailable, InputError, RunNotFound
@@ -127,6 +128,7 @@ def start_loaded_once(
     *,
     priority: int = 0,
     tags: Sequence[str] = (),
+    after: When | None = None,
     reuse: Reuse | None = None,
 ) -> RunRow:
     """Start the run of a load, or find that it was started. Raises InputError.
@@ -136,7 +138,7 @@ def start_loaded_once(
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
-            with run_tags.tagging(conn, tags) as tag:
+            with run_tags.marking(conn, tags, after) as tag:
                 if reuse is not None:
                     reusing.start_loaded(conn, run_id, params, reuse, priority=priority)
                 else:

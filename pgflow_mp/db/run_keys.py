@@ -14,6 +14,7 @@ import psycopg
 from pgflow_mp.db import connection, definitions, engine, rights, run_tags
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.loads import NO_LOAD
+from pgflow_mp.db.pausing import When
 from pgflow_mp.db.wire import RawJson
 from pgflow_mp.errors import InputError, RunNotFound
 
@@ -67,6 +68,7 @@ def start_keyed(
     *,
     priority: int = 0,
     tags: Sequence[str] = (),
+    after: When | None = None,
 ) -> Keyed:
     """Start a run with this key and input (raw JSON), or find the one that has it and was given the same.
 
@@ -78,6 +80,7 @@ def start_keyed(
         "select run_id, is_new from pgflow.start_keyed_run(%s, %s, %s, %s, %s)",
         (flow_slug, key, RawJson(input), digest, priority),
         tags,
+        after,
     )
 
 
@@ -91,6 +94,7 @@ def start_keyed_load(
     *,
     priority: int = 0,
     tags: Sequence[str] = (),
+    after: When | None = None,
 ) -> Keyed:
     """The same of items that were loaded as ``load_id``, which are dropped if there is such a run already.
 
@@ -109,6 +113,7 @@ def start_keyed_load(
                 "select run_id, is_new from pgflow.start_keyed_load(%s::uuid, %s, %s, %s, %s)",
                 (load_id, key, digest, RawJson(params), priority),
                 tags,
+                after,
             )
         except InputError as error:  # the last try may have got through while this one waited
             cause = error.__cause__
@@ -148,10 +153,15 @@ def _run(conn: Connection, run_id: str) -> RunRow:
 
 
 def _started(
-    conn: Connection, flow_slug: str, query: str, arguments: tuple[Any, ...], tags: Sequence[str]
+    conn: Connection,
+    flow_slug: str,
+    query: str,
+    arguments: tuple[Any, ...],
+    tags: Sequence[str],
+    after: When | None,
 ) -> Keyed:
     try:
-        with run_tags.tagging(conn, tags) as tag:
+        with run_tags.marking(conn, tags, after) as tag:
             row = conn.execute(query.encode(), arguments).fetchone()
             run_id, is_new = cast("tuple[Any, ...]", row)
             if is_new:

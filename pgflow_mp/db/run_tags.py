@@ -1,4 +1,7 @@
-"""Tags of runs: labels of the caller's choosing, to find runs by (sql/functions/0660_list_runs.sql)."""
+"""What a run is given when it is started: tags, to find it by, and a time before which it is held.
+
+Tags are labels of the caller's choosing (sql/functions/0660_list_runs.sql).
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.pausing import When, hold
 from pgflow_mp.errors import InputError
 
 MOST: Final = 20
@@ -38,15 +42,21 @@ def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def tagging(conn: Connection, tags: Iterable[str]) -> Iterator[Callable[[str], None]]:
-    """What gives the run that this block starts these tags, by its id: both are done, or nothing is."""
+def marking(conn: Connection, tags: Iterable[str], after: When | None) -> Iterator[Callable[[str], None]]:
+    """What gives the run that this block starts these tags, by its id: both are done, or nothing is.
+
+    Of a run that is started ``after`` some time nothing is claimed before.
+    """
     wanted = list(tags)
-    if not wanted:
+    if not wanted and after is None:
         yield lambda _run_id: None
         return
 
     def tag(run_id: str) -> None:
-        conn.execute("select pgflow.tag_run(%s::uuid, %s::text[])", (str(run_id), wanted))
+        if wanted:
+            conn.execute("select pgflow.tag_run(%s::uuid, %s::text[])", (str(run_id), wanted))
 
     with conn.transaction():
+        if after is not None:
+            hold(conn, after)
         yield tag

@@ -8,6 +8,7 @@ import psycopg
 
 from pgflow_mp.db import connection, definitions, engine, reusing, run_tags
 from pgflow_mp.db.engine import Connection, RunRow
+from pgflow_mp.db.pausing import When
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.errors import InputError, RunNotFound
 
@@ -26,12 +27,14 @@ def start_once(
     *,
     priority: int = 0,
     tags: Sequence[str] = (),
+    after: When | None = None,
     reuse: Reuse | None = None,
 ) -> RunRow:
     """Start a run with this id (a uuid) and input (raw JSON), or find the one that was started before.
 
     Among the runs of a flow, those of the highest ``priority`` are worked on first; ``reuse`` is what it
-    takes from an earlier one. One that is started has these ``tags``. Raises FlowNotFound, and InputError for
+    takes from an earlier one. One that is started has these ``tags``, and nothing of it is claimed until
+    ``after``. Raises FlowNotFound, and InputError for
     an input that the flow cannot take and for the id of a run of another flow.
     """
     check_priority(priority)
@@ -39,7 +42,7 @@ def start_once(
     known = engine.get_run(conn, run_id)
     if known is None:
         try:
-            with run_tags.tagging(conn, tags) as tag:
+            with run_tags.marking(conn, tags, after) as tag:
                 if reuse is None:
                     engine.start_flow(conn, flow_slug, input, run_id, priority=priority)
                 else:

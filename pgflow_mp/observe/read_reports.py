@@ -225,6 +225,7 @@ def _run(entry: RunEntry, steps: list[StepEntry], spans: list[Span], now: dateti
         completed_at=entry.completed_at,
         failed_at=entry.failed_at,
         finished_at=ended,
+        paused_until=entry.paused_until,
         seconds=worked.seconds(spans, entry.flow_slug, entry.started_at, ended or now),
         steps=reports,
     )

@@ -132,7 +132,8 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
 
     ``status`` is that of ``pgflow.runs``, ``state`` what people mean. ``items`` and ``done`` are of the steps
     that have started. ``unserved`` are steps with items that no worker alive takes; ``lacking`` has of those
-    among them that require anything of a worker the labels that it needs.
+    among them that require anything of a worker the labels that it needs. ``paused_until``: when the pause of
+    a paused run is over by itself, None if somebody has to resume it.
     """
 
     run_id: str
@@ -153,6 +154,7 @@ class RunReport(msgspec.Struct, frozen=True, kw_only=True):
     completed_at: datetime | None
     failed_at: datetime | None
     finished_at: datetime | None
+    paused_until: datetime | None = None
     seconds: float
     """How long it was worked on, so far: a night without any worker is not part of it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from pgflow_mp.observe.run_reports import OPEN_STATES, ItemCounts, RunReport, StepReport
 from pgflow_mp.observe.text import duration, plural
@@ -15,11 +16,14 @@ def words(state: str) -> str:
 
 
 def state_of_run(run: RunReport) -> str:
-    """In a few words, for a column of a list: "queued, no worker", "waiting, 12 s", "completed, 3 failed"."""
+    """In a few words, for a column: "queued, no worker", "starts in 4:05", "completed, 3 failed"."""
     if run.state == "completed_with_failures":
         return f"completed, {run.counts.failed:,} failed"
     if run.state == "waiting" and run.next_retry is not None:
         return f"waiting, {duration(run.next_retry)}"
+    if run.paused_until is not None:
+        left = duration(_seconds_to(run.paused_until))
+        return f"paused, {left}" if _has_begun(run) else f"starts in {left}"
     if run.unserved and run.state in ("queued", "waiting"):
         fit = " fit" if len(run.lacking) == len(run.unserved) else ""
         return f"{run.state}, no{fit} worker"
@@ -32,10 +36,26 @@ def sentence_of_run(run: RunReport) -> str:
         return ""
     parts = [_open(run.counts, run.next_retry)]
     if run.state == "paused":
-        parts.insert(0, "paused")
+        parts.insert(0, _pause(run))
     if run.unserved:
         parts.append(no_worker(run.unserved, run.lacking))
     return "; ".join(part for part in parts if part)
+
+
+def _pause(run: RunReport) -> str:
+    if run.paused_until is None:
+        return "paused"
+    word = "paused until" if _has_begun(run) else "starts at"
+    left = duration(_seconds_to(run.paused_until))
+    return f"{word} {run.paused_until.astimezone():%Y-%m-%d %H:%M:%S} (in {left})"
+
+
+def _has_begun(run: RunReport) -> bool:
+    return run.counts.attempts > 0
+
+
+def _seconds_to(when: datetime) -> float:
+    return max(0.0, (when - datetime.now(when.tzinfo)).total_seconds())
 
 
 def no_worker(steps: Sequence[str], lacking: Mapping[str, Sequence[str]]) -> str:

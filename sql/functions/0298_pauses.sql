@@ -1,6 +1,7 @@
 -- Ours: flows and runs are paused and resumed. Of what is paused nothing new is claimed, by whatever way; what is
 -- claimed already ends and is recorded, starts are accepted, and retries that come due wait. A claim that is under
--- way at that moment is answered.
+-- way at that moment is answered. A pause with a time, until, is none from then on; its row stays, until the next one,
+-- or the end of the run.
 
 -- Refuses a flow that is not there.
 create or replace function pgflow._require_stored_flow(flow_slug text)
@@ -17,8 +18,23 @@ begin
 end;
 $$;
 
--- Pauses a flow, all its runs and those to come; whether that is new.
-create or replace function pgflow.pause_flow(flow_slug text, reason text default null)
+-- Refuses a pause that would be over already.
+create or replace function pgflow._check_until(until timestamptz)
+returns void
+language plpgsql
+volatile
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if _check_until.until <= clock_timestamp() then
+    raise exception 'A pause cannot end at %, which has passed', _check_until.until
+      using errcode = 'invalid_parameter_value';
+  end if;
+end;
+$$;
+
+-- Pauses a flow, all its runs and those to come, until somebody resumes it or it is so late; whether that is new.
+create or replace function pgflow.pause_flow(flow_slug text, reason text default null, until timestamptz default null)
 returns boolean
 language plpgsql
 security definer
@@ -28,9 +44,12 @@ as $$
 begin
   perform pgflow._require_flow('pause_flow', pause_flow.flow_slug);
   perform pgflow._require_stored_flow(pause_flow.flow_slug);
-  insert into pgflow.pauses (flow_slug, reason)
-  values (pause_flow.flow_slug, left(pause_flow.reason, 1000))
-  on conflict (flow_slug) where run_id is null do nothing;
+  perform pgflow._check_until(pause_flow.until);
+  insert into pgflow.pauses as p (flow_slug, reason, until)
+  values (pause_flow.flow_slug, left(pause_flow.reason, 1000), pause_flow.until)
+  on conflict (flow_slug) where run_id is null do update
+    set until = excluded.until, reason = excluded.reason, paused_at = clock_timestamp()
+    where p.until is distinct from excluded.until;
   if not found then
     return false;
   end if;
@@ -47,11 +66,14 @@ security definer
 set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_column
+declare
+  v_until timestamptz;
 begin
   perform pgflow._require_flow('resume_flow', resume_flow.flow_slug);
   perform pgflow._require_stored_flow(resume_flow.flow_slug);
-  delete from pgflow.pauses p where p.flow_slug = resume_flow.flow_slug and p.run_id is null;
-  if not found then
+  delete from pgflow.pauses p where p.flow_slug = resume_flow.flow_slug and p.run_id is null
+  returning p.until into v_until;
+  if not found or v_until <= clock_timestamp() then
     return false;
   end if;
   perform pg_notify('pgflow_work', resume_flow.flow_slug);
@@ -59,8 +81,8 @@ begin
 end;
 $$;
 
--- Pauses a run that goes on; whether that is new.
-create or replace function pgflow.pause_run(run_id uuid, reason text default null)
+-- Pauses a run that goes on, until somebody resumes it or it is so late; whether that is new.
+create or replace function pgflow.pause_run(run_id uuid, reason text default null, until timestamptz default null)
 returns boolean
 language plpgsql
 security definer
@@ -84,9 +106,12 @@ begin
     raise exception 'Run % is %, only a run that goes on can be paused', pause_run.run_id, v_status
       using errcode = 'PF004';
   end if;
-  insert into pgflow.pauses (flow_slug, run_id, reason)
-  values (v_flow_slug, pause_run.run_id, left(pause_run.reason, 1000))
-  on conflict (run_id) where run_id is not null do nothing;
+  perform pgflow._check_until(pause_run.until);
+  insert into pgflow.pauses as p (flow_slug, run_id, reason, until)
+  values (v_flow_slug, pause_run.run_id, left(pause_run.reason, 1000), pause_run.until)
+  on conflict (run_id) where run_id is not null do update
+    set until = excluded.until, reason = excluded.reason, paused_at = clock_timestamp()
+    where p.until is distinct from excluded.until;
   if not found then
     return false;
   end if;
@@ -105,14 +130,15 @@ as $$
 #variable_conflict use_column
 declare
   v_flow_slug text;
+  v_until timestamptz;
 begin
   select r.flow_slug into v_flow_slug from pgflow.runs r where r.run_id = resume_run.run_id;
   if not found then
     raise exception 'Run not found: %', resume_run.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('resume_run', v_flow_slug);
-  delete from pgflow.pauses p where p.run_id = resume_run.run_id;
-  if not found then
+  delete from pgflow.pauses p where p.run_id = resume_run.run_id returning p.until into v_until;
+  if not found or v_until <= clock_timestamp() then
     return false;
   end if;
   perform pg_notify('pgflow_work', v_flow_slug);
@@ -120,17 +146,18 @@ begin
 end;
 $$;
 
--- What is paused of the flows that the caller may use, and since when. run_id is null of a flow as a whole.
+-- What is paused of the flows that the caller may use, since when, and until when. run_id is null of a flow as a whole.
 create or replace function pgflow.list_pauses()
-returns table (flow_slug text, run_id uuid, paused_at timestamptz, reason text)
+returns table (flow_slug text, run_id uuid, paused_at timestamptz, reason text, until timestamptz)
 language sql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select p.flow_slug, p.run_id, p.paused_at, p.reason
+  select p.flow_slug, p.run_id, p.paused_at, p.reason, p.until
   from pgflow.pauses p
-  where coalesce(p.flow_slug = any ((select pgflow._granted_flows('list_pauses'))::text[]), true)
+  where (p.until is null or p.until > clock_timestamp())
+    and coalesce(p.flow_slug = any ((select pgflow._granted_flows('list_pauses'))::text[]), true)
   order by p.paused_at, p.run_id;
 $$;
 
@@ -146,7 +173,7 @@ as $$
     when not coalesce(bool_or(p.run_id is null), false) then coalesce(array_agg(p.run_id), '{}')
   end
   from pgflow.pauses p
-  where p.flow_slug = _paused_runs.flow_slug;
+  where p.flow_slug = _paused_runs.flow_slug and (p.until is null or p.until > clock_timestamp());
 $$;
 
 -- Of these messages of a queue those whose tasks are of no paused run, and of none of but_steps; none of a paused flow.
@@ -206,3 +233,27 @@ create or replace trigger lift_pause
   for each row
   when (old.status = 'started' and new.status <> 'started')
   execute function pgflow._lift_pause();
+
+-- A run that is started where pgflow.start_after is set, to a time, is paused until then: by that alone, so that who
+-- may start runs needs no other right for it, and nobody can hold a run of somebody else.
+create or replace function pgflow._start_later()
+returns trigger
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_until constant timestamptz := current_setting('pgflow.start_after');
+begin
+  if v_until > clock_timestamp() then
+    insert into pgflow.pauses (flow_slug, run_id, until) values (new.flow_slug, new.run_id, v_until);
+  end if;
+  return null;
+end;
+$$;
+
+create or replace trigger start_later
+  after insert on pgflow.runs
+  for each row
+  when (current_setting('pgflow.start_after', true) <> '')
+  execute function pgflow._start_later();

@@ -2,7 +2,14 @@
 
 -- What is known of a run besides its row.
 create or replace function pgflow._run_marks(run_id uuid, flow_slug text, status text, failed_at timestamptz)
-returns table (priority int, run_key text, run_tags text[], is_cancelled boolean, is_paused boolean)
+returns table (
+  priority int,
+  run_key text,
+  run_tags text[],
+  is_cancelled boolean,
+  is_paused boolean,
+  paused_until timestamptz
+)
 language sql
 stable
 rows 1
@@ -17,11 +24,15 @@ as $$
         select 1 from pgflow.cancelled_runs c
         where c.run_id = _run_marks.run_id and c.cancelled_at = _run_marks.failed_at
       ),
-    _run_marks.status = 'started'
-      and exists (
-        select 1 from pgflow.pauses z
-        where z.run_id = _run_marks.run_id or (z.flow_slug = _run_marks.flow_slug and z.run_id is null)
-      );
+    coalesce(z.until > '-infinity', false),
+    nullif(z.until, 'infinity')
+  from (
+    select max(coalesce(p.until, 'infinity')) as until
+    from pgflow.pauses p
+    where _run_marks.status = 'started'
+      and (p.run_id = _run_marks.run_id or (p.flow_slug = _run_marks.flow_slug and p.run_id is null))
+      and (p.until is null or p.until > clock_timestamp())
+  ) z;
 $$;
 
 -- Runs, newest first, at most so many: of one flow, of these statuses (those of pgflow.runs; completed_with_failures and
@@ -50,7 +61,8 @@ returns table (
   run_key text,
   run_tags text[],
   is_cancelled boolean,
-  is_paused boolean
+  is_paused boolean,
+  paused_until timestamptz
 )
 language plpgsql
 stable
@@ -170,7 +182,8 @@ returns table (
   run_key text,
   run_tags text[],
   is_cancelled boolean,
-  is_paused boolean
+  is_paused boolean,
+  paused_until timestamptz
 )
 language sql
 stable

@@ -108,7 +108,10 @@ as $$
         )
       order by s.step_index
     ),
-    exists (select 1 from pgflow.pauses z where z.flow_slug = f.flow_slug and z.run_id is null)
+    exists (
+      select 1 from pgflow.pauses z
+      where z.flow_slug = f.flow_slug and z.run_id is null and (z.until is null or z.until > clock_timestamp())
+    )
   from (
     select * from pgflow.flows f
     where f.flow_slug collate "C" > after collate "C"

@@ -253,3 +253,97 @@ def test_parts_of_a_lease_stay_held_while_its_run_is_paused(db: Db) -> None:
     resume(db, run)
     assert complete_parts(db, run, [(p[0], 2, 2) for p in parts_of(lease)]).accepted == 2
     assert run_row(db, run).status == "completed"
+
+
+def passes(db: Db) -> None:
+    """As if the time of all pauses that have one were over."""
+    db.do("update pgflow.pauses set until = clock_timestamp() where until is not null")
+
+
+@pytest.mark.parametrize("paused", ["flow", "run"])
+def test_a_pause_whose_time_is_over_is_none(db: Db, paused: str) -> None:
+    [run] = in_tasks(db, [1, 2, 3])
+    other = mapped(db, 3, slug="g")
+    for slug, run_id in (("f", run), ("g", other)):
+        what = slug if paused == "flow" else run_id
+        assert db.value(
+            f"select pgflow.pause_{paused}(%s, null, clock_timestamp() + interval '1 hour')", what
+        )
+        assert run_id not in of_runs(claim_work(db, slug=slug).tasks)
+        marks = db.row("select is_paused, paused_until > now() as later from pgflow.run_report(%s)", run_id)
+        assert (marks.is_paused, marks.later) == (True, True)
+        make_visible(db, slug)
+        if paused == "flow":
+            assert claim(db, slug, 9) == []
+            assert db.value("select is_paused from pgflow.list_flows() where flow = %s", slug)
+        passes(db)
+        make_visible(db, slug)
+        assert db.rows("select * from pgflow.list_pauses()") == []
+        marks = db.row("select is_paused, paused_until from pgflow.run_report(%s)", run_id)
+        assert (marks.is_paused, marks.paused_until) == (False, None)
+        assert not db.value("select bool_or(is_paused) from pgflow.list_flows()")
+        assert not resume(db, what)
+        assert pause(db, what)
+        passes(db)
+        assert resume(db, what)
+        claimed = claim_work(db, slug=slug)
+        assert len(claimed.tasks) + claimed.items == 3
+
+
+def test_what_reads_the_queue_itself_heeds_the_time_of_a_pause(db: Db) -> None:
+    first, second = in_tasks(db, [1, 2], [3, 4])
+    db.do("select pgflow.pause_run(%s, null, clock_timestamp() + interval '1 hour')", first)
+    assert of_runs(claim(db, "f", 9)) == {second: 2}
+    passes(db)
+    make_visible(db, "f")
+    assert of_runs(claim(db, "f", 9)) == {first: 2}
+
+
+def test_the_last_word_about_the_end_of_a_pause_holds(db: Db) -> None:
+    [run] = in_tasks(db, [1])
+    for kind, what in (("run", run), ("flow", "f")):
+        call = f"select pgflow.pause_{kind}(%s, %s, now() + %s::interval)"
+        assert db.value(call, what, "a", "1 hour")
+        assert not db.value(call, what, "b", "1 hour")
+        assert db.value(call, what, "c", "2 hours")
+        assert db.value(call, what, "d", None)
+        assert not pause(db, what)
+        assert [(p.reason, p.until) for p in db.rows("select * from pgflow.list_pauses()")] == [("d", None)]
+        refusal = db.refused(call, what, "e", "-1 second")
+        assert (refusal.sqlstate, "which has passed" in refusal.message) == ("22023", True)
+        resume(db, what)
+    db.do("select pgflow.pause_run(%s, null, now() + interval '1 hour')", run)
+    pause(db, "f")
+    marks = db.row("select is_paused, paused_until from pgflow.run_report(%s)", run)
+    assert (marks.is_paused, marks.paused_until) == (True, None)
+
+
+def later(db: Db, text: str = "now() + interval '1 hour'") -> None:
+    db.do(f"select set_config('pgflow.start_after', ({text})::text, true)")
+
+
+def test_a_run_that_is_started_later_is_held_by_its_start_alone(db: Db) -> None:
+    in_tasks(db)
+    later(db)
+    held = start(db, "f", [1, 2])
+    later(db, "''")
+    free = start(db, "f", [3])
+    assert of_runs(claim_work(db).tasks) == {free: 1}
+    assert db.value("select paused_until - now() from pgflow.run_report(%s)", held).total_seconds() == 3600
+    passes(db)
+    assert of_runs(claim_work(db).tasks) == {held: 2}
+    later(db, "now() - interval '1 s'")
+    past = start(db, "f", [4])
+    assert of_runs(claim_work(db).tasks) == {past: 1}
+    later(db, "'tomorrow or so'")
+    assert db.refused("select pgflow.start_flow('f', '[1]')").sqlstate == "22007"
+
+
+def test_a_run_that_starts_later_is_resumed_at_once_and_nothing_stays_of_it(db: Db) -> None:
+    in_tasks(db)
+    later(db)
+    first, second = start(db, "f", [1]), start(db, "f", [2])
+    assert resume(db, first)
+    assert of_runs(claim_work(db).tasks) == {first: 1}
+    db.do("select pgflow.cancel_run(%s)", second)
+    assert db.rows("select * from pgflow.pauses") == []

@@ -28,6 +28,7 @@ class RunEntry(NamedTuple):
     tags: list[str]
     is_cancelled: bool
     is_paused: bool
+    paused_until: datetime | None
 
 
 class StepEntry(NamedTuple):
