@@ -14,6 +14,14 @@ import pytest
 from .helpers import CRON, Db, Row, flow, map_step
 
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The minute of the test, not that of the whole suite's beginning."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(second=0, microsecond=0))
+
+
 FIRE = "select * from pgflow.fire_schedules()"
 
 
@@ -21,6 +29,12 @@ FIRE = "select * from pgflow.fire_schedules()"
 def _now() -> None:
     global NOW
     NOW = datetime.now(UTC).replace(second=0, microsecond=0)
+
+
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The minute of the test, not that of the whole suite's beginning."""
+    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(second=0, microsecond=0))
 
 
 def schedule(db: Db, slug: str = "f", name: str = "n", **options: Any) -> bool:
@@ -494,7 +508,7 @@ def test_lists_reach_their_rows_by_an_index(db: Db) -> None:
     )
     db.do(
         "insert into pgflow.schedule_times (schedule_id, due_at, local_time, state, handled_at) "
-        "select schedule_id, %s::timestamptz + make_interval(mins => j), 'x', "
+        "select schedule_id, %s::timestamptz + make_interval(hours => j), 'x', "
         "case when j <= 0 then 'skipped' else 'planned' end, case when j <= 0 then now() end "
         "from pgflow.schedules, generate_series(-899, 100) j",
         NOW,
