@@ -16,12 +16,6 @@ from .helpers import CRON, Db, Row, flow, map_step
 NOW = datetime.now(UTC).replace(second=0, microsecond=0)
 
 
-@pytest.fixture(autouse=True)
-def _now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The minute of the test, not that of the whole suite's beginning."""
-    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(second=0, microsecond=0))
-
-
 FIRE = "select * from pgflow.fire_schedules()"
 
 
@@ -29,12 +23,6 @@ FIRE = "select * from pgflow.fire_schedules()"
 def _now() -> None:
     global NOW
     NOW = datetime.now(UTC).replace(second=0, microsecond=0)
-
-
-@pytest.fixture(autouse=True)
-def _now(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The minute of the test, not that of the whole suite's beginning."""
-    monkeypatch.setitem(globals(), "NOW", datetime.now(UTC).replace(second=0, microsecond=0))
 
 
 def schedule(db: Db, slug: str = "f", name: str = "n", **options: Any) -> bool:
