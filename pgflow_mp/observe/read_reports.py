@@ -33,7 +33,7 @@ from pgflow_mp.observe.worker_infos import worker_info
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
 
 PAGE: Final = 50
-_SOUGHT: Final = 200
+SOUGHT: Final = 200
 """Runs that are read at once where those of some states are wanted."""
 
 
@@ -59,7 +59,7 @@ def read_runs(
     some = set(states or ()).intersection(OPEN_STATES)  # which of them a run is in, only its items tell
     found: list[RunReport] = []
     while len(found) < limit:
-        size = _SOUGHT if some and len(some) < len(OPEN_STATES) else limit
+        size = SOUGHT if some and len(some) < len(OPEN_STATES) else limit
         entries = lists.list_runs(
             conn,
             size,
@@ -71,7 +71,7 @@ def read_runs(
             key=key,
             before=before,
         )
-        found += [each for each in _runs(conn, entries) if states is None or each.state in states]
+        found += [each for each in reports_of(conn, entries) if states is None or each.state in states]
         if len(entries) < size:
             break
         before = (entries[-1].started_at, entries[-1].run_id)
@@ -183,7 +183,8 @@ def _now(entry: RunEntry) -> datetime:
     return datetime.now(entry.started_at.tzinfo)
 
 
-def _runs(conn: Connection, entries: list[RunEntry]) -> list[RunReport]:
+def reports_of(conn: Connection, entries: list[RunEntry]) -> list[RunReport]:
+    """These runs, in their order."""
     if not entries:
         return []
     steps = lists.list_steps(conn, [entry.run_id for entry in entries])

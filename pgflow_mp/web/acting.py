@@ -20,7 +20,6 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.shared_connections import SharedConnections
 from pgflow_mp.errors import ConfigError, InputError, PgflowError, RunNotFound
 from pgflow_mp.observe import read_reports
-from pgflow_mp.observe.run_reports import RunReport
 from pgflow_mp.observe.text import plural
 from pgflow_mp.web.page_settings import PageSettings
 from pgflow_mp.web.questions import FLOW, RUN, SAID, WORKER, PageQuery, pattern, question, way
@@ -30,6 +29,7 @@ from pgflow_mp.web.views.runs_page import FILTERS, RunFilter
 SentForm = Mapping[str, Sequence[str]]
 
 REASON: Final = "Cancelled on the web page"
+_COUNTED: Final = 500
 _AT_ONCE: Final = 200
 """Runs of a filter that are read at once."""
 _SECONDS: Final = 20.0
@@ -191,16 +191,17 @@ class Actions:
 
     @staticmethod
     def _counted(conn: Connection, asked: PageQuery) -> str:
-        found = RunFilter(asked).read(conn, 1001)
-        return "more than 1,000 runs" if len(found) > 1000 else plural(len(found), "run")
+        found, further = RunFilter(asked).read(conn, _COUNTED)
+        return f"{len(found):,} runs and more" if further else plural(len(found), "run")
 
     def _do(self, conn: Connection, name: str, ids: list[str] | None, asked: PageQuery) -> str:
         """Do it to these runs, or to those that the filter shows, while a visitor may be kept waiting."""
         action, until = RUN_ACTIONS[name], time.monotonic() + _SECONDS
         changed, same, refused, first = 0, 0, 0, ""
-        left, mark = False, None
+        left, wanted = False, RunFilter(asked)
         while True:
-            batch = [] if ids is not None else self._next(conn, asked, mark)
+            if ids is None:
+                batch, wanted.mark = wanted.read(conn, _AT_ONCE)
             for run_id in ids if ids is not None else [run.run_id for run in batch]:
                 if time.monotonic() > until:
                     left = True
@@ -211,9 +212,8 @@ class Actions:
                 except PgflowError as error:
                     refused += 1
                     first = first or str(error)
-            if left or not batch:
+            if left or wanted.mark is None:
                 break
-            mark = batch[-1]
         told = [f"{action.did} {plural(changed, 'run')}."]
         if same:
             told.append(
@@ -224,13 +224,6 @@ class Actions:
         if left:
             told.append("That took long enough: do it again for the rest.")
         return " ".join(told)
-
-    @staticmethod
-    def _next(conn: Connection, asked: PageQuery, last: RunReport | None) -> list[RunReport]:
-        wanted = RunFilter(asked)
-        if last is not None:
-            wanted.mark = read_reports.mark_of(last)
-        return wanted.read(conn, _AT_ONCE)
 
     # -- flows, workers, schedules ----------------------------------------------------------------------
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final, cast
 
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.reads.lists import Mark
 from pgflow_mp.errors import InputError
-from pgflow_mp.observe import read_reports
 from pgflow_mp.observe.run_reports import STATUSES, RunReport, RunState
+from pgflow_mp.observe.run_search import search_runs
 from pgflow_mp.web.questions import PageQuery
 from pgflow_mp.web.rendering import Drawn
 
@@ -28,9 +29,9 @@ class RunFilter:
             raise InputError("The page's mark is not whole")
         self.mark = None if at is None or run is None else (at, run)
 
-    def read(self, conn: Connection, limit: int) -> list[RunReport]:
-        """So many of them, newest first."""
-        return read_reports.read_runs(
+    def read(self, conn: Connection, limit: int) -> tuple[list[RunReport], Mark | None]:
+        """So many of them, newest first, or fewer where they are rare; and behind which to go on."""
+        return search_runs(
             conn,
             limit,
             flow=self.flow,
@@ -46,9 +47,7 @@ class RunFilter:
 def runs(conn: Connection, asked: PageQuery) -> Drawn:
     """A page of runs."""
     wanted = RunFilter(asked)
-    found = wanted.read(conn, PAGE + 1)
-    more, found = len(found) > PAGE, found[:PAGE]
-    after = read_reports.mark_of(found[-1]) if more else None
+    found, after = wanted.read(conn, PAGE)
     values = {
         "runs": found,
         "states": list(STATUSES),
@@ -56,6 +55,7 @@ def runs(conn: Connection, asked: PageQuery) -> Drawn:
         "filtered": any(asked.query.get(name) for name in FILTERS),
         "first": asked.link(after=None, run=None) if wanted.mark else None,
         "next": asked.link(after=after[0].isoformat(), run=after[1]) if after else None,
+        "far": after is not None and len(found) < PAGE,
         "asked": asked,
     }
     return Drawn("runs.html", {"runs": "parts/runs.html"}, values)
