@@ -53,6 +53,13 @@ def test_a_worker_that_is_killed_costs_its_chunks_once_more_and_no_attempt(kind:
 
 
 @pytest.mark.parametrize("kind", FAR)
+def test_large_items_go_there_and_back(kind: str) -> None:
+    with started(kind) as owner:
+        (outcome,) = owner.run(["echo", "x" * 16_000_000])
+        assert (outcome.kind, len(outcome.body)) == (Kind.COMPLETED, 16_000_002)
+
+
+@pytest.mark.parametrize("kind", FAR)
 def test_handlers_see_the_stop_there_too(kind: str) -> None:
     with started(kind) as owner:
         assert kinds(owner.run(["echo", 1])) == [Kind.COMPLETED]

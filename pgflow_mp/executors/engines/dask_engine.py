@@ -15,6 +15,7 @@ import itertools
 import sys
 import threading
 import uuid
+import warnings
 from collections.abc import Callable, Coroutine
 from concurrent.futures import CancelledError, Future
 from typing import Any, Final, TypeVar
@@ -89,7 +90,9 @@ class DaskEngine(CallEngine):
 
     def submit(self, function: Callable[..., T], /, *args: Any) -> Future[T]:
         key = f"{self._prefix}-{next(self._numbers)}"
-        theirs = self._client.submit(function, *args, key=key, pure=False)
+        with warnings.catch_warnings():  # one item may be large, and has to be there
+            warnings.filterwarnings("ignore", "Sending large graph")
+            theirs = self._client.submit(function, *args, key=key, pure=False)
         ours: Future[T] = Future()
         ours.set_running_or_notify_cancel()
         self._calls[ours] = theirs
