@@ -77,8 +77,10 @@ BRIEFS: Final[dict[str, Brief]] = {
         | _WHERE,
     ),
     "status": Brief(
-        ("status", "status RUN_ID --errors"),
+        ("status --watch", "status RUN_ID --errors", "status --group flow"),
         {
+            "--watch": "until what is shown has ended",
+            "--group": "count runs by flow or status",
             "--flow": "only runs of this flow",
             "--limit": "how many runs, or failures of one run (20)",
             "--errors": "with the tracebacks of what failed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import converters
@@ -11,6 +12,7 @@ from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.known_runs import find_run, resume_command, retry_advice
 from pgflow_mp.cli.output import encoded
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
+from pgflow_mp.cli.watch import Look, watch
 from pgflow_mp.errors import RunNotFound
 
 if TYPE_CHECKING:
@@ -42,6 +44,20 @@ def configure(parser: Parser, verb: str) -> None:
         default=False,
         help="of one run: show the errors of its failed items as they are stored, with their tracebacks",
     )
+    parser.option(
+        "--group",
+        env="PGFLOW_GROUP",
+        metavar="BY",
+        choices=("flow", "status"),
+        help="how many runs there are of each flow, or in each status, instead of a line for each",
+    )
+    parser.option(
+        "--watch",
+        env="PGFLOW_WATCH",
+        flag=True,
+        default=False,
+        help="show it until what is shown has ended: on a terminal all the time, else whenever it changes",
+    )
     add_json(parser)
     add_database(parser)
 
@@ -49,36 +65,74 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print it."""
     from pgflow_mp.cli.connecting import never_used, open_database
-    from pgflow_mp.observe.read_reports import read_runs
 
     choice = database_choice(args)
     if args.run is None and "errors" in args.given:
         raise UsageError("--errors is for one run", hint=f"Name it: {command('status')} RUN_ID --errors")
+    if args.run is not None and args.group is not None and "group" in args.given:
+        raise UsageError("--group is for all runs", hint="Leave the run away, or --group.")
+    by = args.group if args.run is None else None
     if never_used(choice):
         if args.run is not None:
             raise RunNotFound(f"There is no run {args.run}: no run was ever started here")
-        print("[]" if args.json else f"No runs yet. Start one: {command('run', 'simple')}")
+        nothing = '{"groups":[]}' if by is not None else "[]"
+        print(nothing if args.json else f"No runs yet. Start one: {command('run', 'simple')}")
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
-        if args.run is None:
-            runs = read_runs(conn, args.limit, flow=args.flow)
-            if args.json:
-                print(encoded(runs))
-            elif runs:
-                from pgflow_mp.cli.run_table import print_runs
-
-                print_runs(runs)
-            else:
-                whose = "" if args.flow is None else f" of flow '{args.flow}'"
-                print(f"No runs{whose} in {database.place}.")
-            return 0
-        limit = args.limit if args.json or args.errors else 0
-        found = _read(conn, find_run(conn, args.run).run_id, limit, whole_inputs=args.json)
-        if args.json:
-            print(encoded(found))
+        if args.run is not None:
+            limit = args.limit if args.json or args.errors else 0
+            run_id = find_run(conn, args.run).run_id
+            look = partial(_look_at_run, conn, run_id, limit, database.options, as_json=args.json)
+        elif by is not None:
+            look = partial(_look_at_counts, conn, args.flow, by, database.place, as_json=args.json)
         else:
-            _show(found, database.options)
+            look = partial(_look_at_runs, conn, args.flow, args.limit, database.place, as_json=args.json)
+        if args.watch:
+            watch(look, draws=sys.stdout.isatty() and not args.json)
+        else:
+            look().show()
     return 0
+
+
+def _look_at_run(conn: Connection, run_id: str, limit: int, options: list[str], *, as_json: bool) -> Look:
+    found = _read(conn, run_id, limit, whole_inputs=as_json)
+    key = (found.state, [(step.state, step.counts) for step in found.steps])
+    show = partial(_print_json, found) if as_json else partial(_show, found, options)
+    return Look(show, key, found.status == "started")
+
+
+def _look_at_runs(conn: Connection, flow: str | None, limit: int, place: str, *, as_json: bool) -> Look:
+    from pgflow_mp.cli.run_table import print_runs
+    from pgflow_mp.observe.read_reports import read_runs
+
+    runs = read_runs(conn, limit, flow=flow)
+    show = partial(_print_json, runs) if as_json else partial(print_runs, runs)
+    if not runs and not as_json:
+        show = partial(print, _none_of(flow, place))
+    key = [(run.run_id, run.state, run.counts) for run in runs]
+    return Look(show, key, any(run.status == "started" for run in runs))
+
+
+def _look_at_counts(conn: Connection, flow: str | None, by: str, place: str, *, as_json: bool) -> Look:
+    from pgflow_mp.cli.run_counts import grouped, print_counts
+    from pgflow_mp.observe.counted_runs import count_runs
+    from pgflow_mp.observe.run_reports import OPEN_STATES
+
+    counts = count_runs(conn, flow)
+    groups = grouped(counts, by)
+    show = partial(_print_json, {"groups": groups}) if as_json else partial(print_counts, counts, by)
+    if not counts and not as_json:
+        show = partial(print, _none_of(flow, place))
+    return Look(show, groups, any(each[state] for each in counts.values() for state in OPEN_STATES))
+
+
+def _print_json(found: object) -> None:
+    print(encoded(found))
+
+
+def _none_of(flow: str | None, place: str) -> str:
+    whose = "" if flow is None else f" of flow '{flow}'"
+    return f"No runs{whose} in {place}."
 
 
 def _read(conn: Connection, run_id: str, limit: int, *, whole_inputs: bool) -> WholeRun:

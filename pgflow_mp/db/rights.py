@@ -47,6 +47,7 @@ _READER: Final = (
     "list_items",
     "list_workers",
     "list_flows",
+    "count_ended_runs",
     "flow_activity",
     "flow_settings",
     "schedules",

@@ -67,7 +67,7 @@ READING |= {"list_runs", "run_report", "list_steps", "list_items", "list_workers
 READING |= {"flow_activity", "flow_settings", "tag_run"}  # each run here has the tag
 NOTHING_YET |= {"failed_since", "failure_lines", "failed_items", "list_pauses"}
 NOTHING_YET |= {"list_limits", "list_requirements"}
-NOTHING_YET |= {"stack_answers"}
+NOTHING_YET |= {"stack_answers", "count_ended_runs"}
 READING |= {"open_stack_questions", "ask_stacks"}
 NOTHING_YET |= {"item_times", "slowest_items", "run_spans", "worker_processes"}
 """What finds nothing in a run that has just begun and has no map in ranges."""

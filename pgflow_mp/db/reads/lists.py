@@ -31,6 +31,16 @@ class RunEntry(NamedTuple):
     paused_until: datetime | None
 
 
+class EndedRuns(NamedTuple):
+    """How many runs of a flow have ended in one way."""
+
+    flow_slug: str
+    status: str
+    is_cancelled: bool
+    has_failures: bool
+    runs: int
+
+
 class StepEntry(NamedTuple):
     """A step of a run. Items are counted, those of a step that has not started are none."""
 
@@ -154,6 +164,12 @@ def list_runs(
         binary=True,
     ).fetchall()
     return [RunEntry._make((str(row[0]), *row[1:])) for row in rows]
+
+
+def count_ended_runs(conn: Connection, flow: str | None) -> list[EndedRuns]:
+    """How the runs of a flow, or of all, have ended."""
+    rows = conn.execute("select * from pgflow.count_ended_runs(%s)", (flow,), binary=True).fetchall()
+    return [EndedRuns._make(row) for row in rows]
 
 
 def one_run(conn: Connection, run_id: str | UUID) -> RunEntry | None:
