@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import compileall
 import contextlib
-import glob
 import os
 import signal
 import sys
@@ -20,7 +19,7 @@ import psutil
 import psycopg
 import pytest
 import warm_python
-from database_server import DatabaseServer, room_in_memory
+from database_server import DatabaseServer, room_in_memory, system_bin_dirs
 from worker_harness import end_processes
 
 import pgflow_mp
@@ -92,12 +91,6 @@ def tx(_shared: str) -> Iterator[psycopg.Connection[tuple[object, ...]]]:
     finally:
         conn.rollback()
         conn.close()
-
-
-def system_bin_dirs() -> list[Path]:
-    """The machine's own PostgreSQL installations, newest last."""
-    found = [Path(path).parent for path in glob.glob("/usr/lib/postgresql/*/bin/postgres")]
-    return sorted(found, key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import itertools
 import os
 import shutil
@@ -30,6 +31,12 @@ def room_in_memory() -> Path | None:
     except OSError:
         return None
     return place if roomy and psutil.virtual_memory().available >= _ENOUGH else None
+
+
+def system_bin_dirs() -> list[Path]:
+    """The machine's own PostgreSQL installations, newest last."""
+    found = [Path(path).parent for path in glob.glob("/usr/lib/postgresql/*/bin/postgres")]
+    return sorted(found, key=lambda path: int(path.parent.name) if path.parent.name.isdigit() else 0)
 
 
 class DatabaseServer:

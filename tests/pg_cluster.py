@@ -14,7 +14,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +37,19 @@ SETTINGS = {
 
 
 class Cluster:
-    """One server in a directory of its own, running as a user that PostgreSQL accepts."""
+    """One server in a directory of its own, running as a user that PostgreSQL accepts.
 
-    def __init__(self, home: Path) -> None:
+    ``settings`` win over SETTINGS; ``bin_dir`` has other binaries than the wheel's. With ``within``, a
+    command that runs another one in a network of its own, it is reached by its socket.
+    """
+
+    def __init__(
+        self, home: Path, *, within: Sequence[str] = (), bin_dir: Path | None = None, **settings: str
+    ) -> None:
         self.home = home
+        self._bin_dir = bin_dir or bundled_bin_dir()
+        self._within = list(within)
+        self._settings = {**SETTINGS, **settings}
         self.data = home / "data"
         self.port = _free_port()
         self.process: subprocess.Popen[bytes] | None = None
@@ -54,18 +63,20 @@ class Cluster:
     def dsn(self, database: str = "postgres", **parameters: Any) -> str:
         """The connection string of a database."""
         return make_conninfo(
-            host="127.0.0.1",
-            port=self.port,
-            user="postgres",
-            dbname=database,
-            sslmode="disable",
-            **parameters,
+            **{
+                "host": str(self.home) if self._within else "127.0.0.1",
+                "port": self.port,
+                "user": "postgres",
+                "dbname": database,
+                "sslmode": "disable",
+                **parameters,
+            }
         )
 
     def run(self, program: str, *arguments: str) -> None:
         """Run one of PostgreSQL's programs to its end."""
         done = subprocess.run(
-            [str(bundled_bin_dir() / program), *arguments],
+            [str(self._bin_dir / program), *arguments],
             capture_output=True,
             text=True,
             check=False,
@@ -76,17 +87,26 @@ class Cluster:
 
     def start(self) -> Cluster:
         """Start the server; returns when it accepts connections."""
-        command = [str(bundled_bin_dir() / "postgres"), "-D", str(self.data), "-k", str(self.home)]
-        for name, value in {**SETTINGS, "port": str(self.port)}.items():
+        command = [str(self._bin_dir / "postgres"), "-D", str(self.data), "-k", str(self.home)]
+        for name, value in {**self._settings, "port": str(self.port)}.items():
             command += ["-c", f"{name}={value}"]
+        options: dict[str, Any] = self._as_user
+        if self._within and options:  # who enters a network has to be root still
+            who = [f"--reuid={options['user']}", f"--regid={options['group']}", "--clear-groups"]
+            command, options = ["setpriv", *who, *command], {}
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, stdout=log, stderr=log, cwd=self.home, start_new_session=True, **self._as_user
+                [*self._within, *command],
+                stdout=log,
+                stderr=log,
+                cwd=self.home,
+                start_new_session=True,
+                **options,
             )
         deadline = time.monotonic() + 30
         while True:
             try:
-                psycopg.connect(self.dsn(), connect_timeout=5).close()
+                psycopg.connect(self.dsn(host=str(self.home)), connect_timeout=5).close()
             except psycopg.OperationalError:
                 assert self.process.poll() is None, (self.home / "log").read_text()
                 assert time.monotonic() < deadline, (self.home / "log").read_text()
@@ -107,6 +127,13 @@ class Cluster:
             cursor = conn.execute(query.encode())
             row = cursor.fetchone() if cursor.description else None
             return row[0] if row is not None else None
+
+    def own(self, path: Path) -> Path:
+        """Give a file to the server's user, and to nobody else, as it demands of keys."""
+        path.chmod(0o600)
+        if self._as_user:
+            os.chown(path, self._as_user["user"], self._as_user["group"])
+        return path
 
     def synchronous_standby(self, home: Path) -> Cluster:
         """A running standby that has every transaction before it is confirmed here."""
@@ -147,24 +174,38 @@ def _account() -> pwd.struct_passwd | None:
 
 
 @contextlib.contextmanager
-def clusters() -> Iterator[tuple[Cluster, Cluster]]:
-    """A primary with the schema's database ``pgflow``, and its synchronous standby."""
+def place_for_clusters() -> Iterator[Path]:
+    """A folder that whoever PostgreSQL runs as may enter."""
     place = Path(tempfile.mkdtemp(prefix="pgflow-clusters-"))
     place.chmod(0o755)
-    made: list[Cluster] = []
     try:
-        primary = Cluster(place / "primary")
-        made.append(primary)
-        try:
-            primary.run("initdb", "-D", str(primary.data), "-U", "postgres", "-A", "trust", "--no-sync")
-        except PermissionError:
-            pytest.skip("the user that PostgreSQL would run as cannot reach its binaries")
-        primary.start()
-        primary.execute("create database pgflow")
-        standby = primary.synchronous_standby(place / "standby")
-        made.append(standby)
-        yield primary, standby
+        yield place
     finally:
-        for cluster in made:
-            cluster.stop(signal.SIGQUIT)
         shutil.rmtree(place, ignore_errors=True)
+
+
+def initialise(cluster: Cluster) -> None:
+    """Make the files of a server; skips where its user cannot reach the binaries."""
+    try:
+        cluster.run("initdb", "-D", str(cluster.data), "-U", "postgres", "-A", "trust", "--no-sync")
+    except PermissionError:
+        pytest.skip("the user that PostgreSQL would run as cannot reach its binaries")
+
+
+@contextlib.contextmanager
+def clusters() -> Iterator[tuple[Cluster, Cluster]]:
+    """A primary with the schema's database ``pgflow``, and its synchronous standby."""
+    made: list[Cluster] = []
+    with place_for_clusters() as place:
+        try:
+            primary = Cluster(place / "primary")
+            made.append(primary)
+            initialise(primary)
+            primary.start()
+            primary.execute("create database pgflow")
+            standby = primary.synchronous_standby(place / "standby")
+            made.append(standby)
+            yield primary, standby
+        finally:
+            for cluster in made:
+                cluster.stop(signal.SIGQUIT)

@@ -34,6 +34,8 @@ class TcpProxy:
             dsn, host="127.0.0.1", port=self.port, sslmode="disable", gssencmode="disable"
         )
         self.mode: Mode = "pass"
+        self.delay = 0.0
+        """Seconds for which everything is held up on its way."""
         self.connections = 0
         self.answered = 0
         """Bytes that came from the server."""
@@ -115,6 +117,7 @@ class TcpProxy:
             data = end.recv(1 << 16)
         except OSError:
             data = b""
+        time.sleep(self.delay)
         client = end if end in self._clients else other
         self.answered += len(data) if end is not client else 0
         if not data:

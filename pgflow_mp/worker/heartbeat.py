@@ -50,6 +50,7 @@ _STATEMENT_LIMIT: Final = 5  # seconds
 _RECOVER_EVERY: Final = 3.0
 _REQUEUE_EVERY: Final = 15.0
 _SUBSTITUTE: Final = 2.0  # times as long between rounds of those that are not the upkeeper
+_WAY: Final = 1.0  # seconds by which they come after it where somebody falls silent
 _LEAST_REST: Final = 100  # upkeep rests this many times as long as it took
 _LOOK_EVERY: Final = 0.5
 _LOOK_ANYHOW: Final = 3.0  # seconds between looks at the maps in ranges of which anything is held
@@ -308,7 +309,8 @@ class Upkeep(DatabaseThread):
                 self._run_watch.tick(conn)
             if now >= recover:
                 seldom = 1.0 if self._recover(conn, now) else _SUBSTITUTE
-                recover = _next(now, _RECOVER_EVERY * seldom)
+                death = self._vigil.first_death + _WAY * (seldom - 1.0)  # the upkeeper goes first
+                recover = _next(now, min(_RECOVER_EVERY * seldom, death - now))
                 self._vigil.next_look(recover)
             if now >= requeue:
                 self._requeue(conn)

@@ -8,6 +8,7 @@ thread, no database.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Final
@@ -25,10 +26,13 @@ class Vigil:
         self._seen: dict[str, tuple[datetime, float]] = {}
         self._least = 0.0
         self._due = 0.0
+        self.first_death = math.inf
+        """When the first of those that stood still at the last look is over, if it goes on so."""
 
     def begin(self, now: float, *, again: bool) -> None:
         """We are connected, ``again``: who was silent meanwhile may have been cut off as we were."""
         self._seen.clear()
+        self.first_death = math.inf
         self._least = RETURN if again else 0.0
         self._due = now
 
@@ -41,6 +45,7 @@ class Vigil:
     ) -> list[WatchedWorker]:
         """Those of ``workers``, all that there are, that are over; never one of ``ours``."""
         seen, over, late = dict[str, tuple[datetime, float]](), [], now - self._due
+        self.first_death = math.inf
         for worker in workers:
             if worker.worker_id in ours:
                 continue
@@ -48,7 +53,10 @@ class Vigil:
             if last != worker.last_heartbeat or late > max(_ASLEEP, worker.dead_after / 2):
                 since = now
             seen[worker.worker_id] = worker.last_heartbeat, since
-            if worker.stopped or (now - since >= max(worker.dead_after, self._least) and since < now):
+            death = since + max(worker.dead_after, self._least)
+            if worker.stopped or (death <= now and since < now):
                 over.append(worker)
+            elif since < now:
+                self.first_death = min(self.first_death, death)
         self._seen = seen
         return over

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
-from open_folders import open_to_others
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from tcp_proxy import TcpProxy
-from worker_harness import compiled, eventually, output, serve, start
+from poolers import pooled
+from psycopg.conninfo import conninfo_to_dict
+from worker_harness import compiled, output, serve, start
 
 from pgflow_mp.client import Client
 from pgflow_mp.db import connection
@@ -47,40 +42,9 @@ def test_a_run_whose_steps_take_longer_than_a_statement_may_completes(hurried_ds
 
 @pytest.fixture
 def pooled_dsn(hurried_dsn: str, tmp_path: Path) -> Iterator[str]:
-    """The same through a transaction pooler, which may not run as root, nor see the server's socket."""
-    if (program := shutil.which("pgbouncer")) is None:
-        pytest.skip("no pgbouncer here")
-    at = conninfo_to_dict(hurried_dsn)
-    with TcpProxy(hurried_dsn) as proxy, (tmp_path / "log").open("w") as log:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        settings = tmp_path / "pgbouncer.ini"
-        settings.write_text(
-            f"[databases]\n{at['dbname']} = host=127.0.0.1 port={proxy.port} user={at['user']}\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 3\nquery_wait_timeout = 5\n"
-        )
-        command = [program, str(settings)]
-        if os.geteuid() == 0:
-            open_to_others(tmp_path)
-            command[1:1] = ["-u", "nobody"]
-        pooler = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            dsn = make_conninfo(host="127.0.0.1", port=port, dbname=at["dbname"], user=at["user"])
-            eventually(lambda: answers(dsn))
-            yield dsn
-        finally:
-            pooler.kill()
-            pooler.wait()
-
-
-def answers(dsn: str) -> bool:
-    try:
-        psycopg.connect(dsn, connect_timeout=6).close()
-    except psycopg.OperationalError:
-        return False
-    return True
+    """The same through a transaction pooler."""
+    with pooled(hurried_dsn, tmp_path) as dsn:
+        yield dsn
 
 
 @pytest.mark.slow

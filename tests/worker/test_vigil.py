@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime, timedelta
 
 from pgflow_mp.db.recovery import WatchedWorker
@@ -67,3 +68,15 @@ def test_a_look_that_comes_late_was_ours_to_miss() -> None:
 
 def test_those_that_stopped_are_looked_at_by_the_database() -> None:
     assert looks(begun(), [worker("a", stopped=True)], 100) == ["a"]
+
+
+def test_who_stands_still_tells_when_to_look_again() -> None:
+    vigil = begun()
+    assert looks(vigil, [worker("a"), worker("b", 0, 60)], 101) == []
+    assert vigil.first_death == math.inf  # they have only just been seen
+    assert looks(vigil, [worker("a"), worker("b", 0, 60)], 104) == []
+    assert vigil.first_death == 111
+    assert looks(vigil, [worker("a"), worker("b", 0, 60)], 111) == ["a"]
+    assert vigil.first_death == 161
+    assert looks(vigil, [worker("a", 1), worker("b", 1, 60)], 112) == []
+    assert vigil.first_death == math.inf
