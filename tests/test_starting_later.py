@@ -13,6 +13,7 @@ from worker_harness import compiled
 
 from pgflow_mp.client import AsyncClient, Client
 from pgflow_mp.errors import InputError
+from pgflow_mp.observe.wording import sentence_of_run, state_of_run
 
 HOUR = timedelta(hours=1)
 
@@ -43,6 +44,9 @@ def test_every_way_to_start_a_run_can_start_it_later(dsn: str) -> None:
             client.start("chain", [1], key="k", after=2 * HOUR),
         ):
             assert hold(client, again.run_id) == at
+        far = client.report(client.start_flow("chain", [1], after=at + 48 * HOUR).run_id)
+        assert state_of_run(far) == f"starts {at.astimezone() + 48 * HOUR:%Y-%m-%d}"
+        assert sentence_of_run(far).startswith(f"starts at {at.astimezone() + 48 * HOUR:%Y-%m-%d %H:%M:%S}; ")
         soon = client.start_flow("chain", [1], after=HOUR)
         found = hold(client, soon.run_id)
         assert found is not None

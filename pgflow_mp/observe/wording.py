@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Final
 
 from pgflow_mp.observe.run_reports import OPEN_STATES, ItemCounts, RunReport, StepReport
 from pgflow_mp.observe.text import duration, plural
 from pgflow_mp.observe.worker_reports import FlowReport
+
+_DAY: Final = 86_400
 
 
 def words(state: str) -> str:
@@ -22,8 +25,9 @@ def state_of_run(run: RunReport) -> str:
     if run.state == "waiting" and run.next_retry is not None:
         return f"waiting, {duration(run.next_retry)}"
     if run.paused_until is not None:
-        left = duration(_seconds_to(run.paused_until))
-        return f"paused, {left}" if _has_begun(run) else f"starts in {left}"
+        left = _seconds_to(run.paused_until)
+        when = f"{run.paused_until.astimezone():%Y-%m-%d}" if left >= _DAY else f"in {duration(left)}"
+        return f"paused, ends {when}" if _has_begun(run) else f"starts {when}"
     if run.unserved and run.state in ("queued", "waiting"):
         fit = " fit" if len(run.lacking) == len(run.unserved) else ""
         return f"{run.state}, no{fit} worker"
@@ -46,8 +50,9 @@ def _pause(run: RunReport) -> str:
     if run.paused_until is None:
         return "paused"
     word = "paused until" if _has_begun(run) else "starts at"
-    left = duration(_seconds_to(run.paused_until))
-    return f"{word} {run.paused_until.astimezone():%Y-%m-%d %H:%M:%S} (in {left})"
+    left = _seconds_to(run.paused_until)
+    short = f" (in {duration(left)})" if left < _DAY else ""
+    return f"{word} {run.paused_until.astimezone():%Y-%m-%d %H:%M:%S}{short}"
 
 
 def _has_begun(run: RunReport) -> bool:
