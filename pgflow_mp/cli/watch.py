@@ -69,7 +69,7 @@ def _drawn(found: Look) -> str:
         *drawing.getvalue().splitlines()[: max(1, height - 2)],
         f"{time.strftime('%H:%M:%S')}  Ctrl-C ends this",
     ]
-    return "\r\n".join(line + "\x1b[K" for line in lines)
+    return "\r\n".join(f"\x1b[2K{line}" for line in lines)  # behind a full line its last column would go
 
 
 def _write(text: str) -> None:

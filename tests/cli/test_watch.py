@@ -71,6 +71,7 @@ def test_runs_are_watched_until_they_have_ended(cli: Cli) -> None:
     left.interrupt()
     stopped = left.finish()
     assert stopped.code == 130, stopped
+    assert "\x1b[K" not in left.raw  # at the edge that takes the last character
     assert left.raw.rindex("\x1b[?1049l") < left.raw.rindex("slow")
     assert one.stdout is not None
     assert json.loads(one.stdout.readline())["state"] == "queued"
