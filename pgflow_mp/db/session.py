@@ -44,6 +44,15 @@ Everything that changes how text is read or written, or what a statement means. 
 ``default_transaction_read_only``: who sets that wants nothing written. A setting that this server does not
 know is left out.
 """
+_LIVENESS: Final[Mapping[str, str]] = {
+    "tcp_keepalives_idle": "15",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "30000",
+}
+"""What has the server notice within 30 s that we vanished without a word (power cut, cable), as we notice it
+of the server. By default that takes two hours, a quarter of one in the midst of an answer, and locks stay so
+long."""
 _KEPT_BY_POOLERS: Final = ("DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings")
 """What a transaction pooler carries from one server process to the next. All else would stay with a server
 process and reach strangers, so it is not set there: no statement may depend on it."""
@@ -67,8 +76,9 @@ def set_up(conn: PatientConnection[TupleRow]) -> None:
     A pooler shows another process id than the server has: it hands out made-up ones. There limits are lifted
     transaction by transaction, if there are any.
     """
-    kept, shown = [name in _KEPT_BY_POOLERS for name in SESSION], conn.info.backend_pid
-    row = conn.execute(_APPLY, (list(SESSION), list(SESSION.values()), kept, shown)).fetchone()
+    wanted = {**SESSION, **_LIVENESS}
+    kept, shown = [name in _KEPT_BY_POOLERS for name in wanted], conn.info.backend_pid
+    row = conn.execute(_APPLY, (list(wanted), list(wanted.values()), kept, shown)).fetchone()
     conn.pooled = row is not None and row[1] != shown
     if conn.pooled and conn.execute(_LIMITED, (list(_LIMITS),)).fetchone():
         conn.relax = _RELAX

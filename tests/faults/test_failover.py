@@ -244,7 +244,7 @@ def test_an_answer_that_arrives_in_pieces_is_no_silence(dsn: str) -> None:
 def test_a_client_that_waits_while_traffic_disappears_says_so_in_time(
     dsn: str, short_silence: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pgflow_mp.client.client._RETRY_FOR", 4.0)
+    monkeypatch.setattr("pgflow_mp.client.calls.RETRY_FOR", 4.0)
     run_id = start(dsn, "naps", [0.0])
     with TcpProxy(dsn) as proxy, Client(make_conninfo(proxy.dsn, connect_timeout=2)) as client:
         run = client.get_run(run_id)
