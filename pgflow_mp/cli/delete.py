@@ -44,7 +44,7 @@ def execute(args: argparse.Namespace) -> int:
         )
     with open_database(choice) as database, Client(database.dsn) as client:
         with database.connect() as conn:
-            run = run_or_none(conn, what)
+            run = run_or_none(conn, what, database.options)
             if run is None:
                 try:
                     check_flow(conn, what)
@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace) -> int:
             told: dict[str, str | None] = {"flow": run.flow_slug, "run_id": str(run.run_id)}
             text = f"Removed run {run.run_id} of {run.flow_slug}."
         else:
-            _confirm(what, yes=args.yes)
+            _confirm(what, database.options, yes=args.yes)
             client.delete(flow=what)
             told = {"flow": what, "run_id": None}
             text = f"Removed flow {what} with all its runs."
@@ -66,11 +66,11 @@ def execute(args: argparse.Namespace) -> int:
     return OK
 
 
-def _confirm(flow: str, *, yes: bool) -> None:
+def _confirm(flow: str, options: list[str], *, yes: bool) -> None:
     """Ask, unless that was answered. Raises UsageError where nobody can answer, or the answer is no."""
     if yes:
         return
-    again = command("delete", flow, "--yes")
+    again = command("delete", flow, "--yes", *options)
     if not sys.stdin.isatty():
         raise UsageError(f"This removes flow {flow} with all its runs", hint=f"Confirm it: {again}")
     print(f"Remove flow {flow} with all its runs, also those that go on? [y/N] ", end="", file=sys.stderr)

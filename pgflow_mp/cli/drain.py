@@ -99,7 +99,7 @@ def _in_words(what: str, workers: list[str], left: list[str], *, waited: bool) -
     from pgflow_mp.observe.text import plural
 
     if not workers:
-        return f"Nothing to do: all workers of {what} that run were told to drain before."
+        return f"Nothing to do: no worker of {what} is alive that was not told to drain before."
     told = f"Told to drain: {plural(len(workers), 'worker')} ({', '.join(workers)})."
     if not waited:
         return told

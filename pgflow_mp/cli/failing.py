@@ -93,8 +93,8 @@ def execute(args: argparse.Namespace) -> int:
         if args.json:
             _print_json(run, found, items)
         else:
-            again = [args.run, *([args.step] if args.step else []), *database.options]
-            _print(run, found, items, again, whole=args.with_input, text=args.error)
+            words = [args.run, *([args.step] if args.step else [])]
+            _print(run, found, items, words, database.options, whole=args.with_input, text=args.error)
     return OK
 
 
@@ -125,7 +125,8 @@ def _print(
     run: RunRow,
     found: RunFailures,
     items: Iterator[FailedItem] | None,
-    again: list[str],
+    words: list[str],
+    options: list[str],
     *,
     whole: bool,
     text: str | None,
@@ -133,6 +134,7 @@ def _print(
     from pgflow_mp.cli import failed_items
     from pgflow_mp.cli.screen import console, styled
 
+    again = [*words, *options]
     screen = console(sys.stdout)
     screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}  {styled(run.status)}", soft_wrap=True)
     if not found.failed:
@@ -150,4 +152,4 @@ def _print(
     first = examples[0]
     if found.failed > len(examples):
         print(f"See each of them: {command('failures', *again, '--all')}")
-    print(f"Execute one again: {command('replay', run.run_id, first.step, str(first.index))}")
+    print(f"Execute one again: {command('replay', run.run_id, first.step, str(first.index), *options)}")

@@ -94,7 +94,7 @@ def execute(args: argparse.Namespace) -> int:
 
             return follow(database, run.run_id, asked, wanted, results)
         if not wanted.at_any_time:
-            advice = command("results", run.run_id, step.step_slug, "--with-input")
+            advice = command("results", run.run_id, step.step_slug, "--with-input", *database.options)
             _check_completed(
                 step.status,
                 f'Step "{step.step_slug}" of run {run.run_id}',

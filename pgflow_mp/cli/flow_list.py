@@ -47,7 +47,7 @@ def execute(args: argparse.Namespace) -> int:
 
     choice = database_choice(args)
     if never_used(choice):
-        nothing = f"No flows yet. Run one: {command('run', 'simple')}"
+        nothing = f"No flows yet. Run one: {command('run', 'simple', *choice.options)}"
         print(encoded({"flows": [], "next": None}) if args.json else nothing)
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
@@ -79,7 +79,7 @@ def _print(flows: list[FlowReport]) -> None:
         Column("queued", justify="right", no_wrap=True),
         Column("running", justify="right", no_wrap=True),
         Column("waiting", justify="right", no_wrap=True),
-        Column("done, failed in 24 h", no_wrap=True),
+        Column("done, failed\nin 24 h", no_wrap=True),
         Column("workers", justify="right", no_wrap=True),
         Column("last run", no_wrap=True),
         box=None,
@@ -88,7 +88,7 @@ def _print(flows: list[FlowReport]) -> None:
     )
     for flow in flows:
         table.add_row(
-            Text(flow.flow_slug, no_wrap=True, overflow="ellipsis"),
+            Text(flow.flow_slug, overflow="fold"),
             f"{len(flow.steps):,}",
             f"{flow.queued_runs:,}",
             f"{flow.running_runs:,}",

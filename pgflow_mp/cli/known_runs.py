@@ -39,19 +39,24 @@ def retry_advice(errors: Iterable[str], unmet: str | None) -> str:
     return "After a correction, try what failed again" if known and all(known) else "Try what failed again"
 
 
-def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str) -> RunRow:
-    """The run with this id, or the only one whose id begins so. Raises RunNotFound."""
+def find_run(conn: psycopg.Connection[tuple[Any, ...]], text: str, options: Iterable[str] = ()) -> RunRow:
+    """The run with this id, or the only one whose id begins so. Raises RunNotFound.
+
+    ``options`` name the database in the command that it advises.
+    """
     from pgflow_mp.db.reads import runs
 
-    return runs.the_run(conn, text, hint=f"List the runs: {command('status')}")
+    return runs.the_run(conn, text, hint=f"List the runs: {command('status', *options)}")
 
 
-def run_or_none(conn: psycopg.Connection[tuple[Any, ...]], what: str) -> RunRow | None:
+def run_or_none(
+    conn: psycopg.Connection[tuple[Any, ...]], what: str, options: Iterable[str]
+) -> RunRow | None:
     """The run whose id begins so, if any does; what looks like an id may be a flow's slug, too."""
     if not _ID.fullmatch(what):
         return None
     try:
-        return find_run(conn, what)
+        return find_run(conn, what, options)
     except RunNotFound as error:
         if "several" in str(error) or not what[:1].isalpha():
             raise
@@ -73,6 +78,15 @@ def no_step(run: RunRow, slug: str, known: Iterable[str]) -> FlowNotFound:
     )
 
 
+def none_here(run: str, choice: DatabaseChoice) -> RunNotFound:
+    """The error about a run where no embedded database was ever made."""
+    first = command("run", "simple", *choice.options)
+    return RunNotFound(
+        f"There is no run {run}: no run was ever started here",
+        hint=f"Name the database with --dsn or --data-dir, or start a run: {first}",
+    )
+
+
 @contextlib.contextmanager
 def open_run(
     choice: DatabaseChoice, run: str, *, writes: bool = True
@@ -84,9 +98,6 @@ def open_run(
     from pgflow_mp.cli.connecting import never_used, open_database
 
     if never_used(choice):
-        raise RunNotFound(
-            f"There is no run {run}: no run was ever started here",
-            hint=f"Name the database with --dsn or --data-dir, or start a run: {command('run', 'simple')}",
-        )
+        raise none_here(run, choice)
     with open_database(choice, writes=writes) as database, database.connect() as conn:
-        yield database, conn, find_run(conn, run)
+        yield database, conn, find_run(conn, run, database.options)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
-from pgflow_mp.cli.live_workers import live_workers
+from pgflow_mp.cli.live_workers import live_workers, start_one
 from pgflow_mp.cli.output import encoded
-from pgflow_mp.cli.parser import Parser, add_database, add_json, program
+from pgflow_mp.cli.parser import Parser, add_database, add_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,15 +56,15 @@ def execute(args: argparse.Namespace) -> int:
 
     choice = database_choice(args)
     if never_used(choice):
-        print(encoded({"workers": []}) if args.json else f"No workers. Start one: {program()} FLOW")
+        print(encoded({"workers": []}) if args.json else f"No workers. {start_one(choice.options)}")
         return OK
     with open_database(choice) as database, database.connect() as conn:
-        workers = live_workers(conn, args.worker)
+        workers = live_workers(conn, args.worker, database.options)
         found = read_stacks(conn, workers, args.answer_within)
     if args.json:
         print(encoded({"workers": found}))
     elif not found:
-        print(f"No worker is alive at {database.place}. Start one: {program()} FLOW")
+        print(f"No worker is alive at {database.place}. {start_one(database.options)}")
     else:
         from pgflow_mp.redaction import printable
 

@@ -39,10 +39,7 @@ def configure(parser: Parser, verb: str) -> None:
     """Add the options of the command."""
     parser.usage = f"{parser.prog} [FLOW [STEP]] [OPTIONS]"
     parser.description = (
-        "Show the limits of flows and their steps, or set those of one, for all workers of the database:\n\n"
-        "  limits encode --at-once 8                 8 items of the flow at once\n"
-        "  limits encode upload --rate 100/s         100 items of its step upload a second\n"
-        "  limits encode --reset                     what its code says"
+        "Show the limits of flows and their steps, or set those of one, for all workers of the database."
     )
     parser.add_argument("flow", nargs="?", metavar="FLOW", help="the slug of a flow")
     parser.add_argument(
@@ -107,7 +104,10 @@ def execute(args: argparse.Namespace) -> int:
     choice = database_choice(args)
     if never_used(choice):
         if args.flow is not None:
-            raise FlowNotFound(f"There is no flow {args.flow!r}: nothing was ever started here")
+            raise FlowNotFound(
+                f"There is no flow {args.flow!r}: nothing was ever started here",
+                hint="Name the database with --dsn or --data-dir.",
+            )
         _show([], args.json)
         return OK
     writes = bool(names or args.reset)

@@ -8,14 +8,17 @@ from pgflow_mp.cli.parser import command
 from pgflow_mp.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pgflow_mp.db.engine import Connection
     from pgflow_mp.observe.worker_reports import WorkerInfo
 
 
-def live_workers(conn: Connection, wanted: str | None) -> list[WorkerInfo]:
+def live_workers(conn: Connection, wanted: str | None, options: Iterable[str]) -> list[WorkerInfo]:
     """Those that are alive, or of them those whose name or id begins so, or that have this process id.
 
-    Raises InputError where somebody is wanted who is not there.
+    Raises InputError where somebody is wanted who is not there; ``options`` name the database in what that
+    advises.
     """
     from pgflow_mp.observe.read_reports import read_workers
 
@@ -28,9 +31,14 @@ def live_workers(conn: Connection, wanted: str | None) -> list[WorkerInfo]:
         names = ", ".join(worker.name for worker in alive[:10]) or "none"
         raise InputError(
             f"No worker that is alive is called {wanted!r}",
-            hint=f"Alive are: {names}. All there were: {command('workers', '--all')}",
+            hint=f"Alive are: {names}. All there were: {command('workers', '--all', *options)}",
         )
     return found
+
+
+def start_one(options: Iterable[str]) -> str:
+    """How to get a worker where there is none."""
+    return f"Start one: {command('FLOW', *options)}"
 
 
 def _is_meant(worker: WorkerInfo, wanted: str) -> bool:

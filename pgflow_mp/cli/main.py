@@ -177,7 +177,20 @@ def _split(arguments: list[str]) -> tuple[str, list[str]]:
 
 
 def _help(rest: list[str]) -> tuple[str, list[str]]:
-    return (rest[0] if rest and rest[0] in VERBS else DEFAULT), ["--help"]
+    """What ``help COMMAND`` means; a word that is no command is refused."""
+    if not rest or rest[0].startswith("-"):
+        return DEFAULT, ["--help"]
+    if rest[0] not in VERBS:
+        raise _no_command(rest[0], "command")
+    return rest[0], ["--help"]
+
+
+def _no_command(word: str, what: str) -> UsageError:
+    import difflib
+
+    close = difflib.get_close_matches(word.lower(), VERBS, 1, cutoff=0.6)
+    guess = f"did you mean '{close[0]}'?" if close else f"commands are {', '.join(VERBS)}"
+    return UsageError(f"There is no {what} '{word}'; {guess}", hint=f"See {program()} --help.")
 
 
 def _check_typo(word: str, rest: list[str]) -> None:
@@ -195,8 +208,7 @@ def _check_typo(word: str, rest: list[str]) -> None:
     target = Target.parse(word)
     if target.bundled or _exists(word):
         return
-    guess = f"did you mean '{close[0]}'?" if close else f"commands are {', '.join(VERBS)}"
-    raise UsageError(f"There is no command or module '{word}'; {guess}", hint=f"See {program()} --help.")
+    raise _no_command(word, "command or module")
 
 
 def _exists(module: str) -> bool:

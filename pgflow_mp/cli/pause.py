@@ -60,7 +60,7 @@ def execute(args: argparse.Namespace) -> int:
         )
     with open_database(choice, writes=True) as database, database.connect() as conn:
         wanted = _Wanted(args.verb == "pause", reason, lasts, args.json, database.options)
-        run = run_or_none(conn, what)
+        run = run_or_none(conn, what, database.options)
         return _of_flow(wanted, conn, what) if run is None else _of_run(wanted, conn, run)
 
 

@@ -110,7 +110,7 @@ def execute(args: argparse.Namespace) -> int:
             )
         conn.close()
         item = _Item(run, args.step, args.index, task, is_map)
-        again = command("replay", args.run, args.step, str(args.index))
+        again = command("replay", args.run, args.step, str(args.index), "FLOW", *database.options)
         flow = _load(item, args.flow, again)
         if args.pdb:
             with _started(flow, item.step) as prepared:
@@ -147,7 +147,7 @@ def _check_step(conn: Any, run: RunRow, step: str, index: int) -> bool:
 
 
 def _load(item: _Item, flow: str | None, again: str) -> Flow:
-    """Load the flow into this process. ``again`` is this command, to which FLOW can be added."""
+    """Load the flow into this process. ``again`` is this command, with FLOW added."""
     from pgflow_mp.loading import finding
 
     run = item.run
@@ -167,7 +167,7 @@ def _load(item: _Item, flow: str | None, again: str) -> Flow:
             if found.slug == run.flow_slug:
                 return found
             here.append(found.slug)
-    raise not_here(run, here, f"Name the file or module that holds it: {again} FLOW")
+    raise not_here(run, here, f"Name the file or module that holds it: {again}")
 
 
 @contextlib.contextmanager

@@ -174,17 +174,17 @@ def _find(job: Job, database: OpenDatabase) -> tuple[FlowFacts, RunRow | None, b
             return job.flow, None, True
         return job.flow, *_of_key(job, job.flow, order.key, database)
     with database.connect() as conn:
-        run = find_run(conn, order.resume)
+        run = find_run(conn, order.resume, database.options)
     return flow_of(job, run), run, False
 
 
 def flow_of(job: Job, run: RunRow) -> FlowFacts:
     """The flow of a run that exists. Raises FlowNotFound."""
-    from pgflow_mp.cli.known_runs import not_here
+    from pgflow_mp.cli.known_runs import not_here, resume_command
 
     flow = next((flow for flow in job.flows if flow.slug == run.flow_slug), None)
     if flow is None:
-        again = f"{command('run')} FLOW --resume {run.run_id}"
+        again = resume_command(None, str(run.run_id), *job.order.database.options)
         here = (flow.slug for flow in job.flows)
         raise not_here(run, here, f"Name the file or module that holds it: {again}")
     return flow
@@ -233,7 +233,7 @@ def _work(
     reuse = None
     if order.reuse is not None:
         with database.connect() as conn:
-            reuse = find_reuse(conn, order.reuse, flow)
+            reuse = find_reuse(conn, order.reuse, flow, database.options)
     feed = job.given if isinstance(job.given, Feed) and run is None else None
     if feed is not None:
         with database.connect() as conn:

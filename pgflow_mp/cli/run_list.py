@@ -82,14 +82,13 @@ def execute(args: argparse.Namespace) -> int:
 
     choice, tags = database_choice(args), tag_choice(args.tag)
     if never_used(choice):
-        print(
-            '{"runs":[],"next":null}' if args.json else f"No runs yet. Start one: {command('run', 'simple')}"
-        )
+        nothing = f"No runs yet. Start one: {command('run', 'simple', *choice.options)}"
+        print('{"runs":[],"next":null}' if args.json else nothing)
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
         behind = None
         if args.before is not None:
-            last = find_run(conn, args.before)
+            last = find_run(conn, args.before, database.options)
             behind = (last.started_at, str(last.run_id))
         found = read_runs(
             conn,

@@ -120,7 +120,7 @@ def execute(args: argparse.Namespace) -> int:
         else:
             known()
             is_new, status = True, "started"
-            reuse = find_reuse(conn, taken, flow)
+            reuse = find_reuse(conn, taken, flow, database.options)
             if isinstance(feed, feeding.Feed):
                 run = feed.start(
                     database.dsn, slug, priority=args.priority, tags=tags, after=after, key=None, reuse=reuse
@@ -137,10 +137,10 @@ def execute(args: argparse.Namespace) -> int:
             record |= {"key": args.key, "is_new": is_new, "status": status}
         _print_id(record, as_json=args.json)
         if not is_new and not args.json:
-            _tell_of_known(args.key, run_id, status)
+            _tell_of_known(args.key, run_id, status, database.options)
         elif sys.stderr.isatty() and not args.json:
             later = "" if after is None else f" Nothing of it is worked on before {_clock(after)}."
-            further = "" if args.wait else f" Work on it: {command(args.flow)}"
+            further = "" if args.wait else f" Work on it: {command(args.flow, *database.options)}"
             print(f"Started {slug} in {database.place}.{later}{further}", file=sys.stderr)
         if not args.wait:
             return OK
@@ -194,8 +194,9 @@ def _start(
         ) from None
 
 
-def _tell_of_known(key: str, run_id: str, status: str) -> None:
-    hint = f" Try what failed again: {command('retry', '--failed', run_id)}" if status == "failed" else ""
+def _tell_of_known(key: str, run_id: str, status: str, options: list[str]) -> None:
+    again = command("retry", "--failed", run_id, *options)
+    hint = f" Try what failed again: {again}" if status == "failed" else ""
     word = {"started": "under way"}.get(status, status)
     print(f'note: the key "{key}" has this run already; it is {word}.{hint}', file=sys.stderr)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
-from pgflow_mp.cli.known_runs import find_run, resume_command, retry_advice
+from pgflow_mp.cli.known_runs import find_run, none_here, resume_command, retry_advice
 from pgflow_mp.cli.output import encoded
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.cli.watch import Look, watch
@@ -74,14 +74,16 @@ def execute(args: argparse.Namespace) -> int:
     by = args.group if args.run is None else None
     if never_used(choice):
         if args.run is not None:
-            raise RunNotFound(f"There is no run {args.run}: no run was ever started here")
+            raise none_here(args.run, choice)
         nothing = '{"groups":[]}' if by is not None else "[]"
-        print(nothing if args.json else f"No runs yet. Start one: {command('run', 'simple')}")
+        print(
+            nothing if args.json else f"No runs yet. Start one: {command('run', 'simple', *choice.options)}"
+        )
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
         if args.run is not None:
             limit = args.limit if args.json or args.errors else 0
-            run_id = find_run(conn, args.run).run_id
+            run_id = find_run(conn, args.run, database.options).run_id
             look = partial(_look_at_run, conn, run_id, limit, database.options, as_json=args.json)
         elif by is not None:
             look = partial(_look_at_counts, conn, args.flow, by, database.place, as_json=args.json)

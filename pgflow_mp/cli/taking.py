@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from pgflow_mp.errors import FlowNotFound
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.cli.reuse_options import ReuseChoice
     from pgflow_mp.db.engine import Connection
@@ -24,7 +26,9 @@ def check_steps(choice: ReuseChoice | None, flow: FlowFacts) -> None:
             )
 
 
-def find_reuse(conn: Connection, choice: ReuseChoice | None, flow: FlowFacts | None) -> Reuse | None:
+def find_reuse(
+    conn: Connection, choice: ReuseChoice | None, flow: FlowFacts | None, options: Iterable[str]
+) -> Reuse | None:
     """What is to be taken; ``flow`` is None if only the database knows it. Raises RunNotFound."""
     from pgflow_mp.cli.known_runs import find_run
     from pgflow_mp.db.reusing import Reuse
@@ -32,5 +36,5 @@ def find_reuse(conn: Connection, choice: ReuseChoice | None, flow: FlowFacts | N
     if choice is None:
         return None
     reads = {step.slug: step.reads_input for step in flow.steps} if flow is not None else {}
-    run = find_run(conn, choice.run)
+    run = find_run(conn, choice.run, options)
     return Reuse(str(run.run_id), list(choice.steps), [reads.get(slug) for slug in choice.steps])

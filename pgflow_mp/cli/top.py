@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Final
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK
-from pgflow_mp.cli.live_workers import live_workers
+from pgflow_mp.cli.live_workers import live_workers, start_one
 from pgflow_mp.cli.output import encoded
-from pgflow_mp.cli.parser import Parser, add_database, add_json, program
+from pgflow_mp.cli.parser import Parser, add_database, add_json
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -65,25 +65,25 @@ def execute(args: argparse.Namespace) -> int:
 
     choice = database_choice(args)
     if never_used(choice):
-        print(encoded({"workers": []}) if args.json else f"No workers. Start one: {program()} FLOW")
+        print(encoded({"workers": []}) if args.json else f"No workers. {start_one(choice.options)}")
         return OK
     with open_database(choice, writes=False) as database:
         if args.json or args.once or not sys.stdout.isatty():
             with database.connect() as conn:
-                found = live_workers(conn, args.worker)
+                found = live_workers(conn, args.worker, database.options)
             if args.json:
                 print(encoded({"workers": found}))
             else:
-                _print(found, database.place)
+                _print(found, database)
             return OK
         return _follow(database, args.worker, max(_LEAST, args.interval))
 
 
-def _print(workers: list[WorkerInfo], place: str) -> None:
+def _print(workers: list[WorkerInfo], database: OpenDatabase) -> None:
     from pgflow_mp.cli.screen import console
 
     if not workers:
-        print(f"No worker is alive at {place}. Start one: {program()} FLOW")
+        print(f"No worker is alive at {database.place}. {start_one(database.options)}")
         return
     screen = console(sys.stdout)
     screen.print(_picture(workers, screen.width, None))
@@ -98,7 +98,7 @@ def _follow(database: OpenDatabase, wanted: str | None, interval: float) -> int:
     try:
         with database.connect() as conn, Live(console=screen, screen=True, auto_refresh=False) as live:
             while True:
-                workers = live_workers(conn, wanted)
+                workers = live_workers(conn, wanted, database.options)
                 live.update(_picture(workers, screen.width, screen.height), refresh=True)
                 time.sleep(interval)
     except KeyboardInterrupt:  # which is how it ends

@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.cli.command_line import database_choice
+from pgflow_mp.cli.live_workers import start_one
 from pgflow_mp.cli.output import encoded
-from pgflow_mp.cli.parser import Parser, add_database, add_json, program
+from pgflow_mp.cli.parser import Parser, add_database, add_json
 
 if TYPE_CHECKING:
     from pgflow_mp.observe.worker_reports import WorkerInfo
@@ -40,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
 
     choice = database_choice(args)
     if never_used(choice):
-        print(encoded({"workers": []}) if args.json else f"No workers. Start one: {program()} FLOW")
+        print(encoded({"workers": []}) if args.json else f"No workers. {start_one(choice.options)}")
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
         found = [
@@ -54,7 +55,7 @@ def execute(args: argparse.Namespace) -> int:
             _print(found)
         else:
             whose = "" if args.flow is None else f" of flow '{args.flow}'"
-            print(f"No workers{whose} at {database.place}. Start one: {program()} {args.flow or 'FLOW'}")
+            print(f"No workers{whose} at {database.place}. {start_one(database.options)}")
     return 0
 
 
