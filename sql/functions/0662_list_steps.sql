@@ -21,6 +21,7 @@ returns table (run_id uuid, step_slug text, running bigint, waiting bigint, next
 language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off

@@ -144,6 +144,7 @@ language plpgsql
 stable
 security definer
 set search_path = pg_catalog, pg_temp
+set standard_conforming_strings = on
 set jit = off
 set enable_seqscan = off
 set enable_hashjoin = off

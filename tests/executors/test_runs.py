@@ -71,5 +71,5 @@ def test_a_broken_executor_that_is_not_ours_ends_the_worker_and_the_run_can_go_o
 
 
 def test_what_is_no_executor_is_refused_before_there_is_a_run(dsn: str) -> None:
-    with pytest.raises(ConfigError, match="executor is a str"):
-        run(flow_of("chain"), [1], dsn=dsn, executor="dask")
+    with pytest.raises(ConfigError, match="here is no executor 'dusk'"):
+        run(flow_of("chain"), [1], dsn=dsn, executor="dusk")

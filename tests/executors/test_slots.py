@@ -177,7 +177,7 @@ def test_a_reader_never_sees_a_torn_or_missing_outcome(seconds: float) -> None:
             ordinal, count, length = ordinal + 1, 0, 0
         if time.monotonic() > end and os.waitpid(pid, os.WNOHANG) != (0, 0):
             break
-    assert seen > 5000
+    assert seen >= 5000
     assert busy
 
 

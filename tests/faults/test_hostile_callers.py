@@ -7,6 +7,7 @@ somebody else than who logged in.
 
 from __future__ import annotations
 
+import json
 import re
 import uuid
 from typing import Any
@@ -81,6 +82,7 @@ FIRST = (
     *("pgflow.open_load", "pgflow.add_pages", "pgflow.start_loaded"),
     *("pgflow.start", "pgflow.register", "pgflow.claim"),
     *("pgflow.complete_ranges", "pgflow.fail_range", "pgflow.release_ranges"),
+    *("pgflow.set_schedule", "pgflow.backfill_schedule"),
 )
 OF_RANGES: dict[str, dict[str, Any]] = {
     "pgflow.claim_work": {"items": 1000},
@@ -90,7 +92,10 @@ OF_RANGES: dict[str, dict[str, Any]] = {
     "pgflow.release_ranges": {"firsts": [2], "counts": [1]},
 }
 """What each needs to have something of the map "r", whose three items the attacker's worker leases."""
-LAST = ("pgflow.complete", "pgflow.fail_tasks", "pgflow.cancel", "pgflow.retry", "pgflow.stop")
+LAST = (
+    *("pgflow.complete", "pgflow.fail_tasks", "pgflow.cancel", "pgflow.retry", "pgflow.stop"),
+    *("pgflow.resume_schedule", "pgflow.delete_schedule"),
+)
 
 
 def lay_traps(conn: Connection, own: str) -> int:
@@ -245,6 +250,9 @@ def attack(
                     "flow_slug": "f", "queue_name": "f", "step_slug": "m", "worker_id": uuid.uuid4(),
                     "run_id": uuid.uuid4(), "msg_ids": [1, 2], "qty": 2, "lease_seconds": 30, "attempts": [1],
                     "id_prefix": "", "max_rows": 5, "from_index": 0, "worker_ids": None, "priority": 1,
+                    "rate": 1e6, "at_once": 1000, "burst": 1000, "about": "{}", "state": "{}",
+                    "name": "n", "cron": "0 * * * *", "time_zone": "UTC", "missed": "once", "due_as": None,
+                    "local_times": [],
                     "firsts": [0], "counts": [1], "bodies": ["[1]"], "params": "{}", "input_hash": b"h",
                 }  # fmt: skip
                 known["worker_ids"] = [known["worker_id"]]
@@ -267,6 +275,14 @@ def attack(
                         admin.execute("select pgflow.open_load('f', %s)", (load,))
                         admin.execute("select pgflow.add_pages(%s, '{0}', '{1}', '{[1]}')", (load,))
                         more = {**(more or {}), "run_id": load}
+                    if function[1] == "pgflow.report_worker":
+                        of = {"run": str(known["run_id"]), "step": "m", "items": 1, "failed": 0, "seconds": 1}
+                        more = {
+                            "timed": json.dumps(
+                                [{**of, "counts": [1], "indexes": [0], "slowest": [1], "age": 1}]
+                            ),
+                            "spans": "[]",
+                        }
                     state, rows = call(conn, function, {**known, **(more or {})})
                     answers[function[1]] = state or answers.get(function[1], "")
                     if function[1] == "pgflow.claim_work":

@@ -142,7 +142,9 @@ def test_items_that_were_parked_are_handed_back_to_the_run_they_are_of(handed: _
 def test_an_id_whose_registration_failed_does_not_beat(dsn: str) -> None:
     start(dsn, "chain", [1])
     with psycopg.connect(dsn, autocommit=True) as conn:
-        conn.execute("alter function pgflow.register_worker rename to register_worker_not")
+        conn.execute(
+            "alter function pgflow.register_worker(uuid, text, text, interval) rename to register_worker_not"
+        )
         conn.execute(
             "create function pgflow.register_worker(uuid, text, text, interval) returns void "
             "language plpgsql as $$ begin raise deadlock_detected; end $$"
