@@ -43,7 +43,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\d{4}-\d\d-\d\d[T ][\d:.+]+", "TIME", text)
     text = re.sub(r"\b(tasks|ranges)\b|_(tasks|ranges)\b", "STORAGE", text)
     text = re.sub(r"\d+(\.\d+)? ?(ms|min|s|µs)\b( ago)?", "DURATION", text)
-    return re.sub(r" +", " ", re.sub(r'"seconds": [\d.e-]+', '"seconds": 0', text))
+    return re.sub(r" +", " ", re.sub(r'"seconds": ?[\d.e-]+', '"seconds": 0', text))
 
 
 def told(done: Done) -> tuple[int, str]:

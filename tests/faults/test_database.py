@@ -321,7 +321,7 @@ def test_a_disk_so_full_that_the_server_cannot_recover_is_waited_for(
     with EmbeddedServer(own_disk, settings=settings_of_server) as server:
         with connection.connect(server.dsn) as conn:
             schema.install(conn)
-        run_id = start(server.dsn, "mischief", [["echo", "x" * 3000]] * 1200)
+        run_id = start(server.dsn, "mischief", [["echo", "x" * 3000], ["sleep", 0.01]] * 1200)
         ballast, worker = own_disk / "ballast", Worker(settings(server.dsn, "mischief", **QUICK))
         with threaded(worker, run_id=run_id) as running:
             eventually(lambda: worker.stats.settled >= 20, 30)
