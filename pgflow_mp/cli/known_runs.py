@@ -58,7 +58,7 @@ def run_or_none(
     try:
         return find_run(conn, what, options)
     except RunNotFound as error:
-        if "several" in str(error) or not what[:1].isalpha():
+        if "several" in str(error) or "-" in what or not what[:1].isalpha():
             raise
         return None
 

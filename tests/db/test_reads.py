@@ -53,6 +53,7 @@ READS: dict[str, Callable[[Connection, str], Any]] = {
     "first_failed": lambda conn, run: tasks.first_failed(conn, run, 5),
     "failure_lines": lambda conn, run: [*failed.failure_lines(conn, run, "double", "o")],
     "failed_since": failed.failed_since,
+    "count_ended_runs": lambda conn, run: lists.count_ended_runs(conn, None),
     "failed_rows": lambda conn, run: failed.failed_rows(conn, run, [("double", 1)], 9, 99),
     "iter_failed_rows": lambda conn, run: [*failed.iter_failed_rows(conn, run, "double", 9)],
     "ended_with_others": lambda conn, run: tasks.ended_with_others(conn, run, engine.run_progress(conn, run)),

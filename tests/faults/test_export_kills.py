@@ -60,10 +60,11 @@ def kill_at_random(exported: tuple[str, str], folder: Path, names: list[str], ki
         name = names[number % len(names)]
         path = folder / name
         if name not in took:
-            began = time.monotonic()
-            process = export(dsn, run_id, "-o", str(path))
-            process.communicate(timeout=60)
-            took[name] = time.monotonic() - began
+            for _ in range(2):  # the first one of its kind takes longer
+                began = time.monotonic()
+                process = export(dsn, run_id, "-o", str(path))
+                process.communicate(timeout=60)
+                took[name] = time.monotonic() - began
             assert rows_of(path) == [2 * n for n in range(ITEMS)]
         path.write_bytes(OLD)
         process = export(dsn, run_id, "-o", str(path))

@@ -203,7 +203,7 @@ def test_inputs_of_steps_of_one_task_count(bounded: Db) -> None:
     assert [len(take(bounded)) for _ in range(3)] == [2, 1, 0]
     for _ in range(3):
         start(bounded, flow(bounded, "g", "root", step("s", "root")))
-    for row in bounded.rows("select run_id from pgflow.runs where flow_slug = 'g'"):
+    for row in bounded.rows("select run_id from pgflow.step_tasks where flow_slug = 'g' order by message_id"):
         claim(bounded, "g")
         complete(bounded, row.run_id, "root", text(700))
     worker(bounded, "g")
