@@ -20,7 +20,7 @@ _IN_PAIRS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _IN_MEMBERS = re.compile(
-    r"""((["'])\w{0,40}(?:passw(?:or)?d|secret|token|api_?key)\w{0,40}\2\s*:\s*)(["'])(?:(?!\3)[^\\]|\\.)*+(\3|$)""",
+    r"""((["'])\w{0,40}(?:passw(?:or)?d|secret|token|api_?key)\w{0,40}\2\s*:\s*)(["'])(?:[^"'\\]|\\.|(?!\3)["'])*(\3|$)""",
     re.IGNORECASE | re.DOTALL,
 )
 _SHORTEST_REPLACED = 4  # replacing "a" everywhere would leave no readable text
