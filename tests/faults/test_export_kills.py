@@ -68,7 +68,7 @@ def kill_at_random(exported: tuple[str, str], folder: Path, names: list[str], ki
             assert rows_of(path) == [2 * n for n in range(ITEMS)]
         path.write_bytes(OLD)
         process = export(dsn, run_id, "-o", str(path))
-        time.sleep(took[name] * rolls.uniform(0.4, 0.95))  # before that it has not begun
+        time.sleep(took[name] * rolls.uniform(0.35, 0.8))  # else not begun, or done
         process.kill()
         process.communicate(timeout=60)
         if path.read_bytes() == OLD:
