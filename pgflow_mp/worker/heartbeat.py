@@ -222,9 +222,8 @@ class Upkeep(DatabaseThread):
     ``worker_ids`` are our own, which we never take for dead; ``policies`` reads the options of our steps.
     ``details``: more is told of the run. ``reporter`` passes on what the work record has to tell,
     ``answers`` tells who asks where our code is.
-    Threads: retire(), ask(), ask_policies(), is_behind(), ask_runs() and tell() are for
-    others. What they append to, this
-    thread alone takes from.
+    Threads: retire(), ask(), ask_policies(), is_behind(), ask_runs() and tell() are for others. What they
+    append to, this thread alone takes from.
     """
 
     who = "upkeep"
