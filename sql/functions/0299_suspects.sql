@@ -21,15 +21,17 @@ as $$
   );
 $$;
 
--- Whether a worker holds a task that has to be run alone: it gets nothing else meanwhile.
+-- Whether a worker holds a task that has to be run alone: it gets nothing else meanwhile. Every claim asks: plpgsql
+-- keeps the plan, which functions of sql do not before PostgreSQL 18.
 create or replace function pgflow._is_to_be_alone(flow_slug text, worker_id uuid)
 returns boolean
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
-  select exists (
+begin
+  return exists (
     select 1
     from pgflow.step_tasks t
     where t.flow_slug = _is_to_be_alone.flow_slug
@@ -38,6 +40,7 @@ as $$
       and t.last_worker_id = _is_to_be_alone.worker_id
       and not t.condemned
   );
+end;
 $$;
 
 -- The queued suspects of a flow's queue, and of them what this worker may have: all that are condemned, which it
