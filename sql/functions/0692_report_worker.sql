@@ -78,12 +78,14 @@ begin
     end if;
   end if;
 
-  update pgflow.worker_processes p
-  set report_no = report_worker.report_no
-  where p.process_id = report_worker.process_id;
-  if state is not null then
+  if state is null then
     update pgflow.worker_processes p
-    set state_at = v_now,
+    set report_no = report_worker.report_no
+    where p.process_id = report_worker.process_id;
+  else
+    update pgflow.worker_processes p
+    set report_no = report_worker.report_no,
+        state_at = v_now,
         lanes = coalesce(s.lanes, p.lanes),
         busy_lanes = s.busy_lanes,
         utilisation = s.utilisation,
