@@ -1,5 +1,25 @@
 -- Ours: limits of flows and steps, set, removed, listed.
 
+-- Refuses a flow that is not there, and a step that it does not have; NULL: the flow as a whole.
+create or replace function pgflow._require_stored_step(flow_slug text, step_slug text)
+returns void
+language plpgsql
+stable
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform pgflow._require_stored_flow(_require_stored_step.flow_slug);
+  if _require_stored_step.step_slug is not null and not exists (
+    select 1 from pgflow.steps s
+    where s.flow_slug = _require_stored_step.flow_slug and s.step_slug = _require_stored_step.step_slug
+  ) then
+    raise exception 'Step "%" does not exist in flow "%"', _require_stored_step.step_slug,
+      _require_stored_step.flow_slug
+      using errcode = 'PF016';
+  end if;
+end;
+$$;
+
 -- Refuses what is no limit of a flow, or of a step of it.
 create or replace function pgflow._require_limit(flow_slug text, step_slug text, rate float8, burst int)
 returns void
@@ -8,14 +28,7 @@ stable
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform pgflow._require_stored_flow(_require_limit.flow_slug);
-  if _require_limit.step_slug is not null and not exists (
-    select 1 from pgflow.steps s
-    where s.flow_slug = _require_limit.flow_slug and s.step_slug = _require_limit.step_slug
-  ) then
-    raise exception 'Step "%" does not exist in flow "%"', _require_limit.step_slug, _require_limit.flow_slug
-      using errcode = 'PF016';
-  end if;
+  perform pgflow._require_stored_step(_require_limit.flow_slug, _require_limit.step_slug);
   if burst is not null and rate is null then
     raise exception 'A burst is one of a rate, and none is given' using errcode = 'invalid_parameter_value';
   end if;
@@ -97,7 +110,7 @@ as $$
 #variable_conflict use_column
 begin
   perform pgflow._require_flow('reset_limit', reset_limit.flow_slug);
-  perform pgflow._require_limit(reset_limit.flow_slug, reset_limit.step_slug, null, null);
+  perform pgflow._require_stored_step(reset_limit.flow_slug, reset_limit.step_slug);
   update pgflow.limits l
   set at_once = l.coded_at_once,
       rate = l.coded_rate,

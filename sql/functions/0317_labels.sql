@@ -37,7 +37,7 @@ as $$
 declare
   v_labels text[] := pgflow._checked_labels(set_requirements.labels);
 begin
-  perform pgflow._require_limit(set_requirements.flow_slug, coalesce(set_requirements.step_slug, ''), null, null);
+  perform pgflow._require_stored_step(set_requirements.flow_slug, coalesce(set_requirements.step_slug, ''));
   if v_labels is null then
     delete from pgflow.step_requirements r
     where r.flow_slug = set_requirements.flow_slug and r.step_slug = set_requirements.step_slug;
@@ -99,11 +99,6 @@ set enable_seqscan = off
 as $$
 #variable_conflict use_column
 begin
-  if not exists (
-    select 1 from pgflow.step_requirements r where r.flow_slug = _barred_steps.flow_slug
-  ) then
-    return null;
-  end if;
   return (
     select array_agg(r.step_slug)
     from pgflow.step_requirements r
