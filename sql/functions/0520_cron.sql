@@ -93,7 +93,23 @@ begin
 end;
 $$;
 
--- Supabase has pg_cron: there the upkeep runs from the day of installation.
+-- Ours: pg_cron starts what is due, where it is there: also while no worker runs.
+create or replace function pgflow.setup_fire_schedules_cron(cron_interval text default '10 seconds')
+returns text
+language plpgsql
+security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_job_id bigint := pgflow._schedule_cron(
+    'pgflow_fire_schedules', cron_interval, 'select count(*) from pgflow.fire_schedules()'
+  );
+begin
+  return format('Scheduled pgflow_fire_schedules every "%s" (job id %s)', cron_interval, v_job_id);
+end;
+$$;
+
+-- Supabase has pg_cron: there the upkeep runs, and what is due is started, from the day of installation.
 do $$
 begin
   if exists (
@@ -104,6 +120,7 @@ begin
       and array(select unnest(p.proargtypes)) = '{text, text, text}'::regtype[]::oid[]
   ) then
     perform pgflow.setup_requeue_stalled_tasks_cron();
+    perform pgflow.setup_fire_schedules_cron();
   end if;
 end;
 $$;

@@ -1,6 +1,6 @@
 -- Ours: what is due by the server's clock is started, once: the row of a time and its run are written by one
 -- transaction, under the lock of the schedule. Any worker calls this, and pg_cron where it is there
--- (functions/0686_schedules_cron.sql); several at once do not wait for each other.
+-- (functions/0520_cron.sql); several at once do not wait for each other.
 
 -- Why this role cannot start runs of this flow; NULL: it can. As pgflow._require_flow would have it, had it called.
 create or replace function pgflow._cannot_start(owner_id oid, flow_slug text)
