@@ -1,4 +1,4 @@
-"""Asking workers where their code is, and answering that (sql/functions/0680_stacks.sql)."""
+"""Asking workers where their code is, and answering that (sql/functions/0698_stacks.sql)."""
 
 from __future__ import annotations
 

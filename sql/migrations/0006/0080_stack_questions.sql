@@ -1,4 +1,4 @@
--- Questions to workers about what their code is doing, and the answers: kept for minutes (functions/0680_stacks.sql).
+-- Questions to workers about what their code is doing, and the answers: kept for minutes (functions/0698_stacks.sql).
 -- role_name: who asked, and may read the answer.
 create table pgflow.stack_questions (
   question_id uuid not null default gen_random_uuid() constraint stack_questions_pkey primary key,
