@@ -6,9 +6,9 @@ connection is in autocommit mode and passed through ``wire.adapt``, as all that 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Unpack
 from uuid import UUID
 
 from pgflow_mp.db import engine
@@ -25,6 +25,7 @@ from pgflow_mp.observe.run_reports import (
     RunDetails,
     RunReport,
     RunState,
+    Sought,
     StepReport,
     StepState,
     total,
@@ -38,8 +39,20 @@ SOUGHT: Final = 200
 
 
 def read_runs(
+    conn: Connection, limit: int = PAGE, *, before: Mark | None = None, **sought: Unpack[Sought]
+) -> list[RunReport]:
+    """``limit`` of the runs that are meant, newest first, behind ``before``."""
+    found: list[RunReport] = []
+    pages = pages_of_runs(conn, limit, before, **sought)
+    while len(found) < limit and (page := next(pages, None)) is not None:
+        found += page[0]
+    return found[:limit]
+
+
+def pages_of_runs(
     conn: Connection,
-    limit: int = PAGE,
+    size: int,
+    before: Mark | None,
     *,
     flow: str | None = None,
     states: Collection[RunState] | None = None,
@@ -47,19 +60,15 @@ def read_runs(
     until: datetime | None = None,
     tags: Sequence[str] = (),
     key: str | None = None,
-    before: Mark | None = None,
-) -> list[RunReport]:
-    """``limit`` runs, newest first, behind ``before``: of a flow, in these states, with these tags and key.
-
-    ``since`` and ``until`` (exclusive) are about when they were started.
-    """
+) -> Iterator[tuple[list[RunReport], Mark | None]]:
+    """Of ``size`` runs after the other those that are meant, and behind which to go on, None at the end."""
     statuses = None
     if states is not None:
         statuses = sorted({"started" if state in OPEN_STATES else state for state in states})
     some = set(states or ()).intersection(OPEN_STATES)  # which of them a run is in, only its items tell
-    found: list[RunReport] = []
-    while len(found) < limit:
-        size = SOUGHT if some and len(some) < len(OPEN_STATES) else limit
+    if some and len(some) < len(OPEN_STATES):
+        size = SOUGHT
+    while True:
         entries = lists.list_runs(
             conn,
             size,
@@ -71,11 +80,11 @@ def read_runs(
             key=key,
             before=before,
         )
-        found += [each for each in reports_of(conn, entries) if states is None or each.state in states]
-        if len(entries) < size:
-            break
-        before = (entries[-1].started_at, entries[-1].run_id)
-    return found[:limit]
+        found = [each for each in _reports(conn, entries) if states is None or each.state in states]
+        before = (entries[-1].started_at, entries[-1].run_id) if len(entries) >= size else None
+        yield found, before
+        if before is None:
+            return
 
 
 def mark_of(run: RunReport) -> Mark:
@@ -183,7 +192,7 @@ def _now(entry: RunEntry) -> datetime:
     return datetime.now(entry.started_at.tzinfo)
 
 
-def reports_of(conn: Connection, entries: list[RunEntry]) -> list[RunReport]:
+def _reports(conn: Connection, entries: list[RunEntry]) -> list[RunReport]:
     """These runs, in their order."""
     if not entries:
         return []

@@ -6,9 +6,9 @@ and attempts are counted apart: an item that succeeds at its third attempt is on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
-from typing import Final, Literal
+from typing import Final, Literal, TypedDict
 
 import msgspec
 
@@ -59,6 +59,20 @@ STATUSES: Final[dict[RunState, str]] = {
 """What ``pgflow.runs`` calls each state."""
 OPEN_STATES: Final = tuple(state for state, status in STATUSES.items() if status == "started")
 """Those of runs that have not ended."""
+
+
+class Sought(TypedDict, total=False):
+    """Which runs are meant: of a flow, in these states, with these tags and key.
+
+    ``since`` and ``until`` (exclusive) are about when they were started.
+    """
+
+    flow: str | None
+    states: Collection[RunState] | None
+    since: datetime | None
+    until: datetime | None
+    tags: Sequence[str]
+    key: str | None
 
 
 class ItemCounts(msgspec.Struct, frozen=True, kw_only=True):

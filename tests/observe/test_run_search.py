@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from pgflow_mp.db import engine, wire
-from pgflow_mp.observe import run_search
+from pgflow_mp.observe import read_reports, run_search
 from pgflow_mp.observe.run_search import search_runs
 
 
@@ -21,7 +21,7 @@ def test_a_search_ends_early_and_is_gone_on_with(
     engine.register_worker(conn, worker, "sought", "somebody")
     engine.claim_tasks(conn, "sought", worker, 1)  # while there is but one: it may be of any run
     runs += [engine.start_flow(conn, "sought", b"{}") for _ in range(6)]
-    monkeypatch.setattr(run_search, "SOUGHT", 2)
+    monkeypatch.setattr(read_reports, "SOUGHT", 2)
     monkeypatch.setattr(run_search, "_ROUNDS", 1)
     found, before = search_runs(conn, 5, states=["running"])
     assert found == []
