@@ -161,19 +161,23 @@ as $$
   order by p.paused_at, p.run_id;
 $$;
 
--- The paused runs of a flow; NULL: all of it is paused.
+-- The paused runs of a flow; NULL: all of it is paused. Claims ask: see _is_to_be_alone.
 create or replace function pgflow._paused_runs(flow_slug text)
 returns uuid[]
-language sql
+language plpgsql
 stable
 set search_path = pg_catalog, pg_temp
 set enable_seqscan = off
 as $$
-  select case
-    when not coalesce(bool_or(p.run_id is null), false) then coalesce(array_agg(p.run_id), '{}')
-  end
-  from pgflow.pauses p
-  where p.flow_slug = _paused_runs.flow_slug and (p.until is null or p.until > clock_timestamp());
+begin
+  return (
+    select case
+      when not coalesce(bool_or(p.run_id is null), false) then coalesce(array_agg(p.run_id), '{}')
+    end
+    from pgflow.pauses p
+    where p.flow_slug = _paused_runs.flow_slug and (p.until is null or p.until > clock_timestamp())
+  );
+end;
 $$;
 
 -- Of these messages of a queue those whose tasks are of no paused run, and of none of but_steps; none of a paused flow.
