@@ -8,7 +8,7 @@ import sys
 
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK
-from pgflow_mp.cli.known_runs import run_or_none
+from pgflow_mp.cli.known_runs import neither, never_started, run_or_none
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
 
@@ -38,10 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     if not what or "\0" in what:
         raise InputError("RUN_ID|FLOW must be the id of a run, or the slug of a flow")
     if never_used(choice):
-        raise RunNotFound(
-            f"There is no flow or run {what}: nothing was ever started here",
-            hint="Name the database with --dsn or --data-dir.",
-        )
+        raise never_started(RunNotFound, f"flow or run {what}")
     with open_database(choice) as database, Client(database.dsn) as client:
         with database.connect() as conn:
             run = run_or_none(conn, what, database.options)
@@ -49,10 +46,7 @@ def execute(args: argparse.Namespace) -> int:
                 try:
                     check_flow(conn, what)
                 except FlowNotFound:
-                    raise FlowNotFound(
-                        f"There is no flow, and no run, {what!r} in this database",
-                        hint=f"List the runs and their flows: {command('status', *database.options)}",
-                    ) from None
+                    raise neither(what, database.options) from None
         if run is not None:
             client.delete(str(run.run_id))
             told: dict[str, str | None] = {"flow": run.flow_slug, "run_id": str(run.run_id)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, TIMED_OUT
+from pgflow_mp.cli.known_runs import never_started
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError
 
@@ -50,10 +51,7 @@ def execute(args: argparse.Namespace) -> int:
     if not what or "\0" in what:
         raise InputError("FLOW|WORKER must be the slug of a flow, or a worker's name or id")
     if never_used(choice):
-        raise FlowNotFound(
-            f"There is no flow or worker {what}: nothing was ever started here",
-            hint="Name the database with --dsn or --data-dir.",
-        )
+        raise never_started(FlowNotFound, f"flow or worker {what}")
     with open_database(choice) as database, database.connect() as conn:
         drained = _drain(conn, what, command("status", *database.options))
         left = _wait(conn, drained, args.timeout) if args.wait else []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.parser import command
-from pgflow_mp.errors import FlowNotFound, RunNotFound
+from pgflow_mp.errors import FlowNotFound, PgflowError, RunNotFound
 
 if TYPE_CHECKING:
     import psycopg
@@ -84,6 +84,22 @@ def none_here(run: str, choice: DatabaseChoice) -> RunNotFound:
     return RunNotFound(
         f"There is no run {run}: no run was ever started here",
         hint=f"Name the database with --dsn or --data-dir, or start a run: {first}",
+    )
+
+
+def never_started(kind: type[PgflowError], what: str) -> PgflowError:
+    """The error about a flow, or something else, where no embedded database was ever made."""
+    return kind(
+        f"There is no {what}: nothing was ever started here",
+        hint="Name the database with --dsn or --data-dir.",
+    )
+
+
+def neither(what: str, options: Iterable[str]) -> FlowNotFound:
+    """The error about a word that is neither the id of a run nor the slug of a flow."""
+    return FlowNotFound(
+        f"There is no flow, and no run, {what!r} in this database",
+        hint=f"List the runs and their flows: {command('status', *options)}",
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK
+from pgflow_mp.cli.known_runs import never_started
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError
 
@@ -104,10 +105,7 @@ def execute(args: argparse.Namespace) -> int:
     choice = database_choice(args)
     if never_used(choice):
         if args.flow is not None:
-            raise FlowNotFound(
-                f"There is no flow {args.flow!r}: nothing was ever started here",
-                hint="Name the database with --dsn or --data-dir.",
-            )
+            raise never_started(FlowNotFound, f"flow {args.flow!r}")
         _show([], args.json)
         return OK
     writes = bool(names or args.reset)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
-from pgflow_mp.cli.known_runs import run_or_none
+from pgflow_mp.cli.known_runs import neither, never_started, run_or_none
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
 
@@ -54,10 +54,7 @@ def execute(args: argparse.Namespace) -> int:
     if "\0" in what + (reason or ""):
         raise InputError("A NUL character is in no flow's slug, and not allowed in --reason")
     if never_used(choice):
-        raise RunNotFound(
-            f"There is no flow or run {what}: nothing was ever started here",
-            hint="Name the database with --dsn or --data-dir.",
-        )
+        raise never_started(RunNotFound, f"flow or run {what}")
     with open_database(choice, writes=True) as database, database.connect() as conn:
         wanted = _Wanted(args.verb == "pause", reason, lasts, args.json, database.options)
         run = run_or_none(conn, what, database.options)
@@ -108,10 +105,7 @@ def _of_flow(wanted: _Wanted, conn: Connection, slug: str) -> int:
         else:
             changed = pausing.resume_flow(conn, slug)
     except FlowNotFound:
-        raise FlowNotFound(
-            f"There is no flow, and no run, {slug!r} in this database",
-            hint=f"List the runs and their flows: {command('status', *wanted.options)}",
-        ) from None
+        raise neither(slug, wanted.options) from None
     if wanted.json:
         told = {"flow": slug, "run_id": None, "status": None}
         print(json.dumps({**told, "paused": wanted.pause, "changed": changed}))
