@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from datetime import datetime, timedelta
 from typing import Final
@@ -107,16 +108,12 @@ def age(text: str) -> float:
 
 def moment(text: str) -> datetime:
     """A time: how long ago (2h, 3d), or a date, with or without a time and its zone; else our own zone."""
-    try:
-        return datetime.now().astimezone() - timedelta(seconds=age(text))
-    except argparse.ArgumentTypeError:
-        pass
-    try:
-        return datetime.fromisoformat(text.strip()).astimezone()
-    except (ValueError, OverflowError, OSError):
+    found = _span_or_date(text)
+    if found is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither how long ago, like 2h or 3d, nor a date like 2026-11-26 or 2026-11-26T14:30"
-        ) from None
+        )
+    return datetime.now().astimezone() - found if isinstance(found, timedelta) else found
 
 
 def pause(text: str) -> timedelta:
@@ -128,16 +125,20 @@ def pause(text: str) -> timedelta:
 
 def later(text: str) -> datetime | timedelta:
     """A time to come: in how long (10m, 2h), or a date, with or without a time and its zone; else ours."""
-    try:
-        return timedelta(seconds=age(text))
-    except argparse.ArgumentTypeError:
-        pass
-    try:
-        return datetime.fromisoformat(text.strip()).astimezone()
-    except (ValueError, OverflowError, OSError):
+    found = _span_or_date(text)
+    if found is None:
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither in how long, like 10m or 2h, nor a date like 2026-11-27 or 2026-11-27T03:00"
-        ) from None
+        )
+    return found
+
+
+def _span_or_date(text: str) -> datetime | timedelta | None:
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        return timedelta(seconds=age(text))
+    with contextlib.suppress(ValueError, OverflowError, OSError):
+        return datetime.fromisoformat(text.strip()).astimezone()
+    return None
 
 
 def integer(text: str) -> int:
