@@ -52,7 +52,7 @@ class AsyncCalls:
             make(keeper),
             self._threads.streams,
             lambda seconds: self._listening.wait(run_ids, seconds),
-            keeper,
+            keeper.close,
         )
         try:
             async for each in found:
@@ -62,12 +62,8 @@ class AsyncCalls:
 
     async def _await(self, run: Run, rounds: Rounds[None]) -> None:
         """Wait until the rounds end, which look by the client's connection; raises what they raise."""
-        keeper = await self._do(self._sync._another)  # of which nothing is asked
         found = rounds_async(
-            rounds,
-            self._threads.calls,
-            lambda seconds: self._listening.wait([run.run_id], seconds),
-            keeper,
+            rounds, self._threads.calls, lambda seconds: self._listening.wait([run.run_id], seconds)
         )
         async for _ in found:
             pass

@@ -15,7 +15,6 @@ import psycopg
 from pgflow_mp.client.waiting import PAUSES, Rest, Rounds
 from pgflow_mp.db import async_connection
 from pgflow_mp.db.hints import REST
-from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.errors import PgflowError
 
 _AGAIN: Final = (0.1, 5.0)  # seconds until a lost connection is opened again: the first and the longest pause
@@ -141,10 +140,13 @@ class _Stream:
 
 
 async def rounds_async(
-    rounds: Rounds[T], pool: Executor, wait: Callable[[float], Awaitable[None]], keeper: Keeper
+    rounds: Rounds[T],
+    pool: Executor,
+    wait: Callable[[float], Awaitable[None]],
+    close: Callable[[], object] = lambda: None,
 ) -> AsyncGenerator[T, None]:
-    """What the rounds find; they read in the pool's threads, and pauses take none. The keeper is closed."""
-    loop, stream = asyncio.get_running_loop(), _Stream(rounds, keeper.close)
+    """What the rounds find; they read in the pool's threads, pauses take none. Ends with ``close``."""
+    loop, stream = asyncio.get_running_loop(), _Stream(rounds, close)
     try:
         while (found := await loop.run_in_executor(pool, stream.next)) is not _END:
             if isinstance(found, Rest):
