@@ -12,8 +12,8 @@ from typing import Any, Final, Literal, NamedTuple
 
 import psycopg
 
-from pgflow_mp.db import rights
 from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.reads.lists import list_flows
 
 SymptomLevel = Literal["ok", "warn", "bad"]
 
@@ -23,6 +23,7 @@ _SKEW: Final = 2.0
 _LONG: Final = 600
 _FEW_CONNECTIONS: Final = 10
 _MANY_DEAD: Final = 100_000
+_MOST_FLOWS: Final = 10_000
 
 
 class Symptom(NamedTuple):
@@ -35,10 +36,9 @@ class Symptom(NamedTuple):
 
 def database_symptoms(conn: Connection) -> Iterator[Symptom]:
     """All of them, good ones, too; ``conn`` is in autocommit mode."""
-    for look in (_server, _round_trips, _clocks, _announcements, _old_transactions, _dead_rows):
+    looks = (_server, _round_trips, _clocks, _announcements, _old_transactions, _dead_rows)
+    for look in (*looks, _silent_workers, _unserved_flows):
         yield from _unless_forbidden(conn, look)
-    yield from rights.read(conn, lambda conn: list(_silent_workers(conn)), lambda conn: [])
-    yield from rights.read(conn, lambda conn: list(_unserved_flows(conn)), lambda conn: [])
 
 
 def _unless_forbidden(conn: Connection, look: Callable[[Connection], Iterator[Symptom]]) -> Iterator[Symptom]:
@@ -172,18 +172,11 @@ def _silent_workers(conn: Connection) -> Iterator[Symptom]:
 
 
 def _unserved_flows(conn: Connection) -> Iterator[Symptom]:
-    found = _rows(
-        conn,
-        "select r.flow_slug, count(*) from pgflow.runs r where r.status = 'started' and not exists ("
-        " select 1 from pgflow.workers w where w.stopped_at is null and w.queue_name in ("
-        "  select s.queue_name from pgflow.steps s where s.flow_slug = r.flow_slug)"
-        "  and w.last_heartbeat_at >= clock_timestamp() - coalesce(w.dead_after, interval '30 seconds'))"
-        " group by r.flow_slug order by 2 desc limit 5",
-    )
-    for flow, runs in found:
-        waiting = "1 run waits" if runs == 1 else f"{runs:,} runs wait"
+    unserved = [flow for flow in list_flows(conn, _MOST_FLOWS) if flow.active and not flow.workers]
+    for flow in sorted(unserved, key=lambda flow: -flow.active)[:5]:
+        waiting = "1 run waits" if flow.active == 1 else f"{flow.active:,} runs wait"
         yield Symptom(
             "warn",
-            f"{waiting} for a worker that serves {flow}",
+            f"{waiting} for a worker that serves {flow.flow_slug}",
             "Start a worker with the flow's module.",
         )
