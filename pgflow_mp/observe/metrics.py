@@ -93,12 +93,7 @@ def database_metrics(conn: Connection) -> list[Any]:
     from pgflow_mp.observe.read_reports import read_flows, read_workers
 
     began = time.monotonic()
-    flows = read_flows(conn)
-    while flows and len(flows) % 200 == 0 and len(flows) < _MOST_FLOWS:
-        more = read_flows(conn, after=flows[-1].flow_slug)
-        if not more:
-            break
-        flows += more
+    flows = read_flows(conn, _MOST_FLOWS)
     workers = read_workers(conn)
     timed = schedules.schedules(conn)
     conditions = dict.fromkeys((("running",), ("idle",), ("draining",)), 0)

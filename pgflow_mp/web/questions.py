@@ -75,10 +75,12 @@ class PageQuery:
     def identity(self, name: str) -> str | None:
         """An id. Raises InputError."""
         word = self.text(name)
+        if word is None:
+            return None
         try:
-            return None if word is None else str(UUID(word))
+            return str(UUID(word))
         except ValueError:
-            raise InputError(f"{name} is {word[:40]!r}, which is no id" if word else "") from None
+            raise InputError(f"{name} is {word[:40]!r}, which is no id") from None
 
     def link(self, **changed: Any) -> str:
         """This page with another query."""

@@ -58,8 +58,9 @@ def _group(group: FailureGroup) -> str:
     head = f"{plural(group.items, 'item')} of {group.step} {outcome}"
     error = one_line(group.error, 400)
     examples = "".join(_example(each, group) for each in group.examples)
-    kind = f"group {group.outcome}" if group.outcome in _WORDS else "group"
-    return f'<div class="{kind}"><h3>{text(head)}</h3><code>{text(error)}</code>{examples}</div>'
+    return (
+        f'<div class="group {group.outcome}"><h3>{text(head)}</h3><code>{text(error)}</code>{examples}</div>'
+    )
 
 
 def _example(item: FailedItem, group: FailureGroup) -> str:
