@@ -77,6 +77,10 @@ _PRINTING: Final = (
     "compile",
     "replay",
     "schedule",
+    "limits",
+    "db",
+    "doctor",
+    "completion",
 )
 """Commands whose purpose is what they print; for others it is a courtesy, and so is standard error always."""
 
@@ -104,6 +108,7 @@ def _main(arguments: list[str]) -> int:
         from pgflow_mp.cli import helping
 
         print(helping.commands(VERBS), end="")
+        _check_written()
         return 0
     verb, rest = _split(arguments)
     module = _module(verb)

@@ -114,6 +114,8 @@ class Starts(Calls):
         reentry.refuse("enqueue()", in_handlers=False)
         name, encoded = jobs.check_queue(queue), [encode_input(payload) for payload in payloads]
         wait = jobs.check_delay(delay)
+        if not encoded:
+            return []
 
         def send(conn: Any) -> list[int]:
             jobs.create_queue(conn, name)

@@ -79,6 +79,17 @@ def test_what_was_asked_for_and_cannot_be_written_is_an_error(prints: Cli) -> No
     assert (head.err, len(head.out.splitlines())) == ("", 1)  # a reader that has enough is no error
 
 
+def test_what_other_commands_are_asked_for_is_an_error_where_it_is_lost(cli: Cli) -> None:
+    full, closed = (">/dev/full", "No space left on device"), (">&-", "it is closed")
+    for by, *lines in (
+        (cli, ("doctor", full), ("db dsn", closed), ("db size", full), ("limits", closed)),
+        (Cli(cli.cwd), ("completion bash", full), ("help", closed)),
+    ):
+        found = shell(by, *((command, where) for command, (where, _) in lines))
+        for (command, (_, told)), done in zip(lines, found, strict=True):
+            assert (done.code, f"cannot be written: {told}" in done.err) == (1, True), (command, done)
+
+
 def test_results_and_retries_with_streams_that_take_nothing(cli: Cli) -> None:
     (cli.cwd / "wide.py").write_text(
         "from pgflow_mp import Flow\nflow = Flow('wide')\n"
