@@ -6,7 +6,7 @@
 -- long as none of worker_ids is that of a worker.
 --
 -- A role that is limited to some flows tells of workers, runs and lanes of these only, and goes on with no process of
--- another role. Texts and arrays are cut, what would be too many is left out.
+-- another role; nothing of others is locked. Texts and arrays are cut, what would be too many is left out.
 create or replace function pgflow.report_worker(
   process_id uuid,
   report_no bigint,
@@ -39,11 +39,15 @@ declare
 begin
   select p.report_no, v_flows is null or p.role_name = v_role into v_last, v_ours
   from pgflow.worker_processes p
-  where p.process_id = report_worker.process_id
-  for update;
+  where p.process_id = report_worker.process_id;
   if not v_ours then
     return false;
-  elsif report_worker.report_no <= v_last then
+  end if;
+  select p.report_no into v_last
+  from pgflow.worker_processes p
+  where p.process_id = report_worker.process_id
+  for update;
+  if report_worker.report_no <= v_last then
     return true;
   end if;
 
@@ -58,10 +62,11 @@ begin
     )
     select report_worker.process_id, v_role, 0, left(coalesce(a.host, ''), 200), coalesce(a.pid, 0),
       left(coalesce(a.version, ''), 50), left(coalesce(a.executor, ''), 100), coalesce(a.lanes, 0),
-      array(select left(l, 100) from unnest(a.labels[1:50]) l where l is not null),
+      array(select left(l, 100) from unnest(a.labels[1:50]) l where l is not null limit 50),
       array(
         select left(f, 128) from unnest(a.flows[1:200]) f
         where f is not null and (v_flows is null or f = any (v_flows))
+        limit 200
       ),
       v_now - make_interval(secs => least(greatest(coalesce(a.age, 0), 0), 1e9))
     from jsonb_to_record(report_worker.about) a (
@@ -127,10 +132,11 @@ begin
   perform 1
   from pgflow.runs r
   where r.run_id in (
-    select x.run from jsonb_to_recordset(report_worker.timed) x (run uuid)
-    union
-    select y.run from jsonb_to_recordset(report_worker.spans) y (run uuid)
-  )
+      select x.run from jsonb_to_recordset(report_worker.timed) x (run uuid)
+      union
+      select y.run from jsonb_to_recordset(report_worker.spans) y (run uuid)
+    )
+    and (v_flows is null or r.flow_slug = any (v_flows))
   order by r.run_id
   for key share;
 
@@ -145,7 +151,9 @@ begin
     age float8
   )
   join pgflow.step_states ss on ss.run_id = x.run and ss.step_slug = x.step
-  where v_flows is null or ss.flow_slug = any (v_flows)
+  where (v_flows is null or ss.flow_slug = any (v_flows))
+    -- A slice of several dimensions is as long as the others are.
+    and greatest(array_ndims(x.counts), array_ndims(x.indexes), array_ndims(x.slowest), 1) = 1
   on conflict on constraint step_times_pkey do update
     set items = t.items + excluded.items,
         failed = t.failed + excluded.failed,

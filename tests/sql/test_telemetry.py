@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import psycopg
@@ -51,6 +52,19 @@ def report(
         Jsonb(given.get("times", [])),
         Jsonb(given.get("spans", [])),
     )
+
+
+@contextlib.contextmanager
+def limited_worker(db: Db) -> Iterator[None]:
+    """For as long the role has the access "worker" to flow f, in a database that keeps what is done."""
+    db.do(f"create role {ROLE}")
+    try:
+        db.do("select pgflow.grant_access(%s, 'worker', flows => array['f'])", ROLE)
+        yield
+    finally:
+        db.do("delete from pgflow.flow_grants")
+        db.do(f"drop owned by {ROLE}")
+        db.do(f"drop role {ROLE}")
 
 
 @pytest.fixture
@@ -116,6 +130,15 @@ def test_what_is_too_much_is_cut(db: Db, run: uuid.UUID) -> None:
     assert (len(row.counts), len(row.slowest_indexes)) == (88, 10)
 
 
+def test_arrays_of_two_dimensions_are_no_way_around_that(db: Db, run: uuid.UUID) -> None:
+    about = {"labels": [["l"] * 99] * 50, "flows": [["f"] * 99] * 200}
+    wide = [times(run, **{name: [[1] * 99] * 10}) for name in ("counts", "indexes", "slowest")]
+    assert report(db, 1, about=about, times=wide) is True
+    row = db.row("select * from pgflow.worker_processes")
+    assert (len(row.labels), len(row.flows)) == (50, 200)
+    assert db.rows("select * from pgflow.step_times") == []
+
+
 @pytest.mark.parametrize("steps", [["m"], ["m", "s"]])
 def test_a_run_keeps_some_thousands_of_spans_that_still_add_up(
     db: Db, run: uuid.UUID, steps: list[str]
@@ -172,6 +195,23 @@ def test_a_limited_role_goes_on_with_no_process_of_another_role(db: Db, run: uui
     own = db.row("select * from pgflow.worker_processes where process_id = %s", PROCESS)
     assert (own.role_name, [lane["lane"] for lane in own.lane_states]) == (ROLE, [1])
     assert db.row("select * from pgflow.item_times(%s)", run).items == 3
+
+
+def test_a_limited_role_keeps_nothing_of_others_locked(alone: Db, beside: Db) -> None:
+    for slug, each in (("f", WORKER), ("g", OTHER)):
+        flow(alone, slug, map_step("m"))
+        worker(alone, slug, each)
+    theirs = start(alone, "g", [1])
+    assert report(alone, 1, process=OTHER, worker_id=OTHER) is True
+    with limited_worker(alone):
+        with acting(beside):  # in a transaction that is open
+            assert report(beside, 99, process=OTHER) is False
+            assert report(beside, 1, times=[times(theirs)], spans=[span(theirs)]) is True
+        alone.do("set lock_timeout = '100ms'")
+        assert report(alone, 2, process=OTHER, worker_id=OTHER) is True
+        alone.do("select from pgflow.runs where run_id = %s for update", theirs)  # as whoever settles
+        alone.do("delete from pgflow.workers where worker_id = %s", OTHER)
+        beside.conn.rollback()
 
 
 def told(db: Db) -> list[int]:
