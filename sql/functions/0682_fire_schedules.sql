@@ -122,12 +122,14 @@ $$;
 
 -- Starts up to max_runs of what is due, for about a second, of the flows that the caller may use; call it again until
 -- it answers nothing. Answers what was started, and what could not be, with why: that is kept with the time and not
--- tried again. What is locked, or ran into locks, is left for the next call.
+-- tried again. What is locked, or ran into locks, is left for the next call: whoever may start runs could keep the
+-- key of a time in a transaction of their own for ever.
 create or replace function pgflow.fire_schedules(max_runs int default 20)
 returns table (flow_slug text, name text, due_at timestamptz, run_id uuid, error text)
 language plpgsql
 security definer
 set search_path = pg_catalog, pg_temp
+set lock_timeout = '200ms'
 as $$
 #variable_conflict use_column
 declare

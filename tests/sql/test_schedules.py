@@ -422,6 +422,21 @@ def test_whoever_comes_while_another_starts_a_schedule_leaves_it_and_finds_nothi
     assert runs(alone) == 3
 
 
+def test_who_keeps_the_key_of_a_time_keeps_no_other_schedule(alone: Db, beside: Db) -> None:
+    for slug in "fg":
+        flow(alone, slug, "s")
+        schedule(alone, slug, slug)
+        due(alone, 2 if slug == "f" else 1, name=slug)
+    key = f"schedule:f@{NOW - timedelta(minutes=2):%Y-%m-%dT%H:%MZ}"
+    beside.do("select pgflow.start_keyed_run('f', %s, '{}')", key)  # in a transaction that is open
+    alone.do("set lock_timeout = 0")
+    alone.do("set statement_timeout = '5s'")
+    assert [row.name for row in alone.rows(FIRE)] == ["g"]
+    assert states(alone, "f") == {2: "planned"}
+    beside.conn.rollback()
+    assert [(row.name, row.error) for row in alone.rows(FIRE)] == [("f", None)]
+
+
 def test_many_at_once_start_each_time_once(alone: Db, dsn: str) -> None:
     flow(alone, "f", "s")
     for name in "abc":
