@@ -131,6 +131,8 @@ def test_a_run_that_the_last_release_left_is_finished_by_this_one(
     work = command(old, project, empty_dsn, "run", "moving.py", "--input", items, "--workers", "2")
     with psycopg.connect(empty_dsn, autocommit=True) as conn:
         until(conn, TENTH)
+        before = schema.installed(conn)
+        assert before is not None
         work.kill()
         work.communicate()
         refused = finished(command(None, project, empty_dsn, "status"))
@@ -144,6 +146,8 @@ def test_a_run_that_the_last_release_left_is_finished_by_this_one(
         )
         assert status == 0, err
         assert conn.execute("select status from pgflow.runs").fetchone() == ("completed",)
+    if before.version == schema.latest_version():
+        return  # what the older one says of newer functions depends on the number of the package
     told = finished(command(old, project, empty_dsn, "status"))
     assert told[0] != 0
     assert "newer than this pgflow_mp" in told[2]
