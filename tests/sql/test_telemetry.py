@@ -132,7 +132,7 @@ def test_what_is_too_much_is_cut(db: Db, run: uuid.UUID) -> None:
 
 def test_arrays_of_two_dimensions_are_no_way_around_that(db: Db, run: uuid.UUID) -> None:
     about = {"labels": [["l"] * 99] * 50, "flows": [["f"] * 99] * 200}
-    wide = [times(run, **{name: [[1] * 99] * 10}) for name in ("counts", "indexes", "slowest")]
+    wide = [times(run, "m", **{name: [[1] * 99] * 10}) for name in ("counts", "indexes", "slowest")]
     assert report(db, 1, about=about, times=wide) is True
     row = db.row("select * from pgflow.worker_processes")
     assert (len(row.labels), len(row.flows)) == (50, 200)
