@@ -1,5 +1,7 @@
 """User code that a strict type checker accepts; checked by test_typing.py, never imported."""
 
+# pyright: strict
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
