@@ -49,7 +49,7 @@ def audit_run(conn: psycopg.Connection[Any], run_id: str) -> list[str]:
     remaining_tasks, failed_tasks and remaining_steps equal a recount; a map's output is its tasks'; of a run
     that has ended nothing is queued or under way, and each of its tasks' messages is in the archive once.
     Steps that had begun beside the one that failed a run stay as they were. For maps in ranges see
-    :func:`~pgflow_mp.testing.audit_ranges.range_problems`.
+    ``pgflow_mp.testing.audit_ranges``.
     The role needs rights on pgflow's and the queue's tables.
     """
     from psycopg import sql

@@ -56,7 +56,7 @@ def fill(stage: Stage, parts: list[Part]) -> None:
             else:
                 leaves += [leaf(entry) for entry in group.entries]
         if part.title == REFERENCE:
-            leaves += [f"{page.title} </{page.place.removesuffix('.md')}>" for page in reference.write(stage)]
+            leaves += [f"{page.title} </{page.document}>" for page in reference.write(stage)]
         trees.append(toctree(leaves, caption=part.title, hidden=True))
     for path in (*navigation.pages(stage.root), *(path for path in PROJECT if path != HOME)):
         if (stage.root / path).is_file():

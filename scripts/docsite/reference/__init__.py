@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from docsite.reference import python_api
 from docsite.staging import Stage
 
 
@@ -13,7 +14,12 @@ class Made(NamedTuple):
     place: str
     title: str
 
+    @property
+    def document(self) -> str:
+        """Its name as Sphinx has it."""
+        return self.place.rpartition(".")[0]
+
 
 def write(stage: Stage) -> list[Made]:
     """Write all pages of the reference; those that the sidebar names, in order."""
-    return []
+    return [Made(python_api.write(stage), "Python")]
