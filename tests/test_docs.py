@@ -39,6 +39,7 @@ LONG = (
     "results.md",
     "running.md",
     "server.md",
+    "start.md",
 )
 """Pages that take many seconds."""
 RUN_OR_SLOW = [pytest.param(page, marks=pytest.mark.slow) if page.name in LONG else page for page in RUN]
