@@ -95,6 +95,13 @@ def open_database(
 
 
 @contextlib.contextmanager
+def dsn_while_open(choice: DatabaseChoice, workers: int | None) -> Iterator[str]:
+    """The connection string of the command's database, for who wants it before the command opens that."""
+    with open_database(choice, workers=workers, writes=False) as database:
+        yield database.dsn
+
+
+@contextlib.contextmanager
 def _embedded(choice: DatabaseChoice, workers: int | None) -> Iterator[OpenDatabase]:
     from pgflow_mp.db import connection, recovery, schema
     from pgflow_mp.embedded.parameters import MAX_CONNECTIONS

@@ -12,8 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
 
+from pgflow_mp.cli import connecting
+from pgflow_mp.cli.command_line import DatabaseChoice
 from pgflow_mp.cli.input_options import InputChoice
-from pgflow_mp.errors import ConfigError, InputError
+from pgflow_mp.errors import InputError
 from pgflow_mp.io.source import BadLine, ItemSource, collect
 from pgflow_mp.io.whole import Whole
 from pgflow_mp.values.inputs import LIMIT, RunInput, encode_input
@@ -31,17 +33,23 @@ if TYPE_CHECKING:
 _MESSAGE: Final = "Give one --input with the parameters as one JSON value, as no map runs over items here."
 
 
-def read(choice: InputChoice, dsn: str | None) -> RunInput | ItemSource | None:
-    """The input, or a source of items that is yet to be read; None without any. Raises InputError."""
+def read(
+    choice: InputChoice, database: DatabaseChoice, workers: int | None = None
+) -> RunInput | ItemSource | None:
+    """The input, or a source of items that is yet to be read; None without any. Raises InputError.
+
+    ``database`` is that of the runs, with connections for so many ``workers``: --sql asks it, too, unless
+    another server is named.
+    """
     from pgflow_mp.io.chosen import Wanted, choose
 
     if choice.sql is not None:
         from pgflow_mp.db.connection import discover_dsn, parse
         from pgflow_mp.io.query import Query
 
-        found = discover_dsn(choice.sql_dsn or dsn)
+        found = connecting.named_dsn(database) if choice.sql_dsn is None else discover_dsn(choice.sql_dsn)
         if found is None:
-            raise ConfigError("--sql has no server to ask", hint="Give --sql-dsn postgresql://...")
+            return Query(choice.sql, lambda: connecting.dsn_while_open(database, workers))
         parse(found)  # refuses what is no connection string
         return Query(choice.sql, found)
     if choice.text is None:

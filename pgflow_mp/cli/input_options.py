@@ -70,7 +70,7 @@ def add_input(parser: Parser) -> None:
         env="PGFLOW_SQL_DSN",
         metavar="URL",
         group=group,
-        help="the PostgreSQL server that --sql asks; without it the one that --dsn names",
+        help="the PostgreSQL server that --sql asks; without it the database of the runs",
     )
     parser.option(
         "--set",

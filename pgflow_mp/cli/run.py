@@ -153,7 +153,7 @@ def prepare(order: RunOrder) -> Job:
             check_asked(order, flow)
         return Job(order, targets, flows, flow, None)
     assert order.flow is not None  # noqa: S101 - run_order sees to it
-    given = feeding.read(order.input, order.database.dsn)
+    given = feeding.read(order.input, order.database, order.work.processes)
     flows, flow, feed = keyed.prepare(targets, order.flow, order.input, given, order.key, order.database)
     check_asked(order, flow)
     check_steps(order.reuse, flow)

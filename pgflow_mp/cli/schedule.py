@@ -147,7 +147,7 @@ def _set(order: ScheduleOrder, choice: DatabaseChoice) -> int:
     from pgflow_mp.values.cronlines import CronLine
 
     line = CronLine(order.cron, order.time_zone)
-    flow, given, missing = _look(order, line)
+    flow, given, missing = _look(order, line, choice)
     slug = order.target if flow is None else flow.slug
     if order.dry_run:
         due = line.after(datetime.now(UTC), 5)
@@ -173,7 +173,9 @@ def _set(order: ScheduleOrder, choice: DatabaseChoice) -> int:
     return OK
 
 
-def _look(order: ScheduleOrder, line: CronLine) -> tuple[FlowFacts | None, RunInput, Exception | None]:
+def _look(
+    order: ScheduleOrder, line: CronLine, database: DatabaseChoice
+) -> tuple[FlowFacts | None, RunInput, Exception | None]:
     """The flow, if it is found outside of the database, and the input of its runs, which has to fit it."""
     import dataclasses
     from datetime import UTC, datetime
@@ -185,7 +187,7 @@ def _look(order: ScheduleOrder, line: CronLine) -> tuple[FlowFacts | None, RunIn
     from pgflow_mp.loading.targets import Target
     from pgflow_mp.values.inputs import RunInput
 
-    read = feeding.read(InputChoice(text=order.input), None)
+    read = feeding.read(InputChoice(text=order.input), database)
     given = _collected(read) if isinstance(read, ItemSource) else read
     if given is not None and len(given.json) > _MOST:
         raise _too_large(given.source)

@@ -90,7 +90,7 @@ def execute(args: argparse.Namespace) -> int:
     flow: FlowFacts | None = None
     feed: RunInput | feeding.Feed | InputError | None = None
     missing: Exception | None = None
-    given = feeding.read(choice, choice_of_database.dsn)
+    given = feeding.read(choice, choice_of_database)
     try:
         _, flow, feed = keyed.prepare(
             [Target.parse(args.flow)], args.flow, choice, given, args.key, choice_of_database

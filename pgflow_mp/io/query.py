@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 from pgflow_mp.errors import DatabaseUnavailable, InputError
@@ -15,19 +16,20 @@ _AT_ONCE: Final = 1000
 class Query(ItemSource):
     """A query that answers rows; what it answers is that of one moment, in a transaction that reads only."""
 
-    def __init__(self, sql: str, dsn: str) -> None:
+    def __init__(self, sql: str, dsn: str | Callable[[], AbstractContextManager[str]]) -> None:
+        """``dsn``, or what opens the server while it is asked, and answers its connection string."""
         super().__init__("--sql")
         self._sql = sql.strip().rstrip(";")
         if not self._sql:
             raise InputError("--sql is empty", hint='Give it a query: --sql "select ...".')
-        self._dsn = dsn
+        self._open = (lambda: nullcontext(dsn)) if isinstance(dsn, str) else dsn
 
     def parts(self) -> Iterator[tuple[list[Raw], int]]:
         import psycopg
 
         first = 0
         try:
-            with psycopg.connect(self._dsn, application_name="pgflow_mp --sql") as conn:
+            with self._open() as dsn, psycopg.connect(dsn, application_name="pgflow_mp --sql") as conn:
                 conn.read_only = True
                 with conn.cursor("pgflow_rows") as cursor:
                     query = f"select row_to_json(q)::text from (\n{self._sql}\n) q"  # noqa: S608 - it is to be run

@@ -227,14 +227,20 @@ def test_an_operator_who_ends_the_worker_is_named_and_has_a_status(
 
 @pytest.mark.slow
 def test_the_embedded_server_is_used_where_none_is_named(bare_cli: Cli) -> None:
+    lines = ("from pgflow_mp import Flow", "flow = Flow('one')", "@flow.map", "def one(row): return row['n']")
+    (bare_cli.cwd / "one.py").write_text("\n".join(lines))
+    asked = ("--sql", "select setting::int as n from pg_settings where name = 'port'", "--data-dir", "data")
+    elsewhere = "postgresql://me@127.0.0.1:1/not_asked"
+    done = bare_cli("run", "one.py", *asked, "--output", "-", PGFLOW_DATABASE_URL=elsewhere)
+    assert done.json == {"one": [5432]}, done
     done = bare_cli("run", "simple", "--data-dir", "data")
     assert done.code == 0, done
     home = next((bare_cli.cwd / "data").glob("postgres-*"))
     assert f"state     embedded PostgreSQL in {home.relative_to(bare_cli.cwd)}" in done.out.replace(
         f"{bare_cli.cwd}/", ""
     )
-    (run,) = bare_cli("status", "--json", "--data-dir", "data").json
-    assert run["status"] == "completed"
+    runs = bare_cli("status", "--json", "--data-dir", "data").json
+    assert [run["status"] for run in runs] == ["completed", "completed"]
 
 
 def test_progress_is_drawn_on_a_terminal_and_interrupted_there(cli: Cli) -> None:
