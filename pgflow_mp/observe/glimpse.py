@@ -28,6 +28,7 @@ _ENCODED: Final = msgspec.json.Encoder().encode
 _UNIT: Final = re.compile(
     r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[0-9a-fA-F]{4}|\\.|.", re.DOTALL
 )
+_PATH: Final = re.compile(r'"(?:/[^"\\]*|[^"\\\s]*)/[^"\\\s/]+"')
 _SECRET_CUT_OFF: Final = re.compile(r"(://[^:@/\s\"]*):[^@\s\"]*$")
 
 
@@ -35,12 +36,15 @@ def one_line(text: str, columns: int = COLUMNS, *, whole: bool = True) -> str:
     """``text``, JSON of which the end is missing if not ``whole``, in at most so many columns of a terminal.
 
     What is no printable character becomes an escape of JSON, and is not cut in two, no more than others are.
+    Of a path the end is kept, which tells it from its neighbours.
     """
     text = redact(text)
     if not whole:
         text = _SECRET_CUT_OFF.sub(rf"\1:{MASK}", text)
     if whole and len(text) <= columns and text.isascii() and text.isprintable():
         return text
+    if whole and _PATH.fullmatch(text) and text.isprintable() and (last := _end_of_path(text, columns)):
+        return last
     if not text.isprintable():
         text = "".join(c if c.isprintable() else json.dumps(c)[1:-1] for c in text)
     width, end, kept = 0, 0, 0
@@ -54,6 +58,16 @@ def one_line(text: str, columns: int = COLUMNS, *, whole: bool = True) -> str:
     if whole:
         return text
     return text + "..." if width <= columns - 3 else text[:kept] + "..."
+
+
+def _end_of_path(text: str, columns: int) -> str | None:
+    """As many of its last names as there is room for; None: it is short enough, or not one has room."""
+    starts = [0, *(at for at, letter in enumerate(text) if letter == "/" and at > 1)]
+    dots = '"...'
+    for start in starts:
+        if sum(map(_width, text[start:])) + (len(dots) if start else 0) <= columns:
+            return dots + text[start:] if start else None
+    return None
 
 
 def _width(unit: str) -> int:

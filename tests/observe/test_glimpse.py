@@ -35,6 +35,21 @@ def test_a_value_is_shown_in_so_many_columns_and_whole_characters(value: Any, li
     assert shown(value) == line
 
 
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("/data/" + "deep/" * 9 + "one/a.png", '".../deep/deep/deep/deep/one/a.png"'),
+        ("/data of mine/" + "deep/" * 9 + "a.png", '".../deep/deep/deep/deep/deep/a.png"'),
+        ("s3://bucket/" + "deep/" * 9 + "日本.png", '".../deep/deep/deep/deep/日本.png"'),
+        ("data/" + "x" * 40 + ".png", '"data/' + "x" * 28 + "..."),  # no name has room
+        ("either/or of " + "x" * 40, '"either/or of ' + "x" * 20 + "..."),  # no path
+        ("/data/" + "\x1b/" * 20 + "a.png", '"/data/' + "\\u001b/" * 3 + "\\u001b..."),
+    ],
+)
+def test_of_a_path_the_end_is_kept(path: str, line: str) -> None:
+    assert shown(path, 37) == line
+
+
 def test_no_escape_is_cut_in_two() -> None:
     for columns in range(8, 40):
         for value in ("\x1b" * 99, '"\\' * 99, "\U000e0001" * 99):
