@@ -49,6 +49,16 @@ def files(page: Path) -> dict[str, str]:
     }
 
 
+def patched(project: Path, text: str) -> None:
+    """Change a file as a ``diff`` block says: its lines without a mark and with ``-`` are there once."""
+    path = project / re.findall(r"^--- (.+)$", text, flags=re.MULTILINE)[0]
+    lines = [line for line in text.splitlines() if not line.startswith(("--- ", "+++ ", "@@"))]
+    before, after = ("\n".join(line[1:] for line in lines if line[:1] != other) for other in "+-")
+    found = path.read_text(encoding="utf-8")
+    assert found.count(f"\n{before}\n") == 1, f"{path.name} has not these lines, or more than once:\n{before}"
+    path.write_text(found.replace(f"\n{before}\n", f"\n{after}\n"), encoding="utf-8")
+
+
 @dataclass
 class Reader:
     """Somebody who types what a page shows, in a directory that has the page's files."""

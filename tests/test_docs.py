@@ -4,8 +4,9 @@ A ``python`` block begins with ``# name.py`` and is a file of the page's project
 block run in it, in order, with a database: to the exit status that a comment tells (``# exit status 1``),
 else 0; ``RUN_ID`` is the id that was printed last; what ends with ``&`` runs until the end of the page, where
 it has to heed SIGTERM. Where a block without a language follows, it is what the last command prints. The
-statements of ``sql`` blocks run in a transaction that is rolled back. A page that shows ``install`` begins
-without the schema. What cannot be run has another language (``text``, ``ini``, ``toml``).
+statements of ``sql`` blocks run in a transaction that is rolled back. A ``diff`` block changes a file. A page
+that shows ``install`` begins without the schema. What cannot be run has another language (``text``, ``ini``,
+``toml``). Tutorials are slow; those that need heavy packages (the extra ``tutorials``) run where these are.
 """
 
 from __future__ import annotations
@@ -17,16 +18,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from pages import PAGES, README, ROOT, Reader, blocks, files, name_of, prose_of, shape_of, text_of
+from pages import PAGES, README, ROOT, Reader, blocks, files, name_of, patched, prose_of, shape_of, text_of
 
 SHOWN = [README, *PAGES]
 READ = [ROOT / "CONTRIBUTING.md", *SHOWN]
 RUN = [page for page in SHOWN if any(language in ("sh", "sql") for language, _ in blocks(page))]
-LANGUAGES = {"python", "sh", "sql", "", "text", "ini", "toml"}
+LANGUAGES = {"python", "sh", "sql", "diff", "", "text", "ini", "toml"}
 BOOKS = [page for page in PAGES if page.parent.name == "contract" or page.name == "design.md"]
 """What is read, and shows no code to copy."""
 
 
+INSTALLED = {"PIL", "identify", "magika", "numpy", "pandas", "polars", "pyarrow", "skimage"}
+"""Packages that a user has to install first."""
 LONG = (
     "changing.md",
     "client.md",
@@ -42,7 +45,12 @@ LONG = (
     "start.md",
 )
 """Pages that take many seconds."""
-RUN_OR_SLOW = [pytest.param(page, marks=pytest.mark.slow) if page.name in LONG else page for page in RUN]
+RUN_OR_SLOW = [
+    pytest.param(page, marks=pytest.mark.slow)
+    if page.name in LONG or page.parent.name == "tutorials"
+    else page
+    for page in RUN
+]
 
 
 @pytest.mark.parametrize("page", RUN_OR_SLOW, ids=name_of)
@@ -66,6 +74,8 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path, request: pytest.Fixt
                 with psycopg.connect(dsn) as conn:
                     conn.execute(text.encode())
                     conn.rollback()
+            elif language == "diff":
+                patched(tmp_path, text)
     finally:
         complaints = reader.leaves()
     assert complaints == []
@@ -76,7 +86,7 @@ def libraries(page: Path) -> set[str]:
     found = [node for text in files(page).values() for node in ast.walk(ast.parse(text))]
     names = {alias.name for node in found if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in found if isinstance(node, ast.ImportFrom)}
-    return {name.partition(".")[0] for name in names} & {"numpy", "pandas", "polars", "pyarrow"}
+    return {name.partition(".")[0] for name in names} & INSTALLED
 
 
 @pytest.mark.slow
