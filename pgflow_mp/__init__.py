@@ -1,7 +1,7 @@
 """Durable, CPU-heavy batch work in Python on nothing but PostgreSQL.
 
 Write a flow    Flow: @flow.step, @flow.map, @flow.array, @flow.on_start
-                Context, Artifact, Failed
+                Context, Artifact, Failed; Flow[Input], StepFunction
 Run it here     run(flow, input); flow.imap(items) yields FinishedItem
 Test it         pgflow_mp.testing: run_inline(flow, input)
 Plain jobs      QueueWorker(function, queue, retry=Exponential()); Fixed
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from pgflow_mp.flows.failures import Failed
     from pgflow_mp.flows.finished_item import FinishedItem
     from pgflow_mp.flows.flow import Flow
+    from pgflow_mp.flows.typed import StepFunction
     from pgflow_mp.runner import run
     from pgflow_mp.values.artifacts import Artifact
 
@@ -89,6 +90,7 @@ __all__ = [
     "RunNotFound",
     "SchemaError",
     "ShapeMismatch",
+    "StepFunction",
     "WaitTimeout",
     "run",
 ]
@@ -104,6 +106,7 @@ _LAZY = {
     "Fixed": "pgflow_mp.client.job_retries",
     "Flow": "pgflow_mp.flows.flow",
     "QueueWorker": "pgflow_mp.client.queue_worker",
+    "StepFunction": "pgflow_mp.flows.typed",
     "run": "pgflow_mp.runner",
 }
 

@@ -15,7 +15,6 @@ Everything is checked where it is written: a wrong definition raises FlowDefinit
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from importlib import import_module
 from types import FrameType, MappingProxyType
@@ -23,17 +22,21 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pgflow_mp.flows import limits, storage, validation
 from pgflow_mp.flows import on_start as starting
+from pgflow_mp.flows.defining import calling_frame
 from pgflow_mp.flows.finished_item import FinishedItem
+from pgflow_mp.flows.map_decorators import MapDecorators
 from pgflow_mp.flows.options import FLOW
 from pgflow_mp.flows.options import names as option_names
-from pgflow_mp.flows.steps import FlowOptions, MapOptions, StepDefinition, StepOptions, Steps, build_step
+from pgflow_mp.flows.step_decorators import StepDecorators
+from pgflow_mp.flows.steps import FlowOptions, StepDefinition, Steps, build_step
+from pgflow_mp.flows.typed import In
 
 __all__ = ["Flow", "StepDefinition"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Flow:
+class Flow(StepDecorators[In], MapDecorators[In]):
     """A directed acyclic graph of steps.
 
     ``slug`` names the flow and its queue: at most 47 letters, digits and underscores. ``max_attempts``
@@ -73,7 +76,7 @@ class Flow:
         )
         self.artifacts = validation.check_artifacts(options.get("artifacts"), where)
         """Where files that the steps make are kept: an absolute path, or a URL; None: as the worker says."""
-        caller = _caller()
+        caller = calling_frame()
         self.module: str = caller.f_globals.get("__name__", "__main__")
         """``__name__`` of the module that made the flow."""
         self.file: str | None = caller.f_globals.get("__file__")
@@ -83,63 +86,6 @@ class Flow:
     def steps(self) -> Mapping[str, StepDefinition]:
         """The steps by slug in definition order, read-only. An unknown slug raises FlowNotFound."""
         return MappingProxyType(self._steps)
-
-    @overload
-    def step(self, handler: F, /) -> F: ...
-
-    @overload
-    def step(self, slug: str | None = None, **options: Unpack[StepOptions]) -> Callable[[F], F]: ...
-
-    @overload
-    def step(self, slug: str, handler: Callable[..., Any], **options: Unpack[StepOptions]) -> Flow: ...
-
-    def step(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
-        """Add a step: one task. A root step receives the run's input, others their parents' outputs.
-
-        Usable as ``@flow.step``, ``@flow.step(depends_on=[parent])``, ``@flow.step("slug", ...)``, and
-        ``flow.step("slug", function, ...)``, which returns the flow. The slug defaults to the
-        function's name. ``depends_on`` takes slugs and decorated functions. ``when``/``unless`` are
-        JSON patterns matched against the step's input; ``when_unmet`` and ``when_exhausted`` are
-        "fail", "skip" or "skip-cascade"; ``start_delay`` is in seconds.
-        """
-        return self._define("step", slug, handler, options)
-
-    @overload
-    def array(self, handler: F, /) -> F: ...
-
-    @overload
-    def array(self, slug: str | None = None, **options: Unpack[StepOptions]) -> Callable[[F], F]: ...
-
-    @overload
-    def array(self, slug: str, handler: Callable[..., Any], **options: Unpack[StepOptions]) -> Flow: ...
-
-    def array(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
-        """Add a step that returns a list, or yields its elements; a map can follow ``over`` it.
-
-        Anything else that it returns fails the task for good.
-        """
-        return self._define("array", slug, handler, options)
-
-    @overload
-    def map(self, handler: F, /) -> F: ...
-
-    @overload
-    def map(self, slug: str | None = None, **options: Unpack[MapOptions]) -> Callable[[F], F]: ...
-
-    @overload
-    def map(self, slug: str, handler: Callable[..., Any], **options: Unpack[MapOptions]) -> Flow: ...
-
-    def map(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
-        """Add a map: one task per element of the parent's array, or of the run's input without ``over``.
-
-        The handler receives one element; ``ctx.task_index`` is its position. ``tolerate`` is how many
-        items may fail for good, as a count (int) or a share (float) of all; their outputs are null.
-        ``stop_after_alike=K`` fails the step at once when its first K items all fail with one error.
-        ``batch=N`` gives the handler a list of up to N elements, which it answers with as many results.
-        ``storage`` is "tasks" or "ranges"; ``barrier=False`` lets a map over a map, both in ranges, begin
-        with what its parent has done.
-        """
-        return self._define("map", slug, handler, options)
 
     @overload
     def on_start(self, function: F, /) -> F: ...
@@ -159,14 +105,14 @@ class Flow:
         ``@flow.on_start("name")``, and ``flow.on_start("name", function)``, before the steps that use it.
         """
         if callable(name) and function is None:
-            self._add_start(None, name, _caller())
+            self._add_start(None, name, calling_frame())
             return name
         if function is not None:
-            self._add_start(name, function, _caller())
+            self._add_start(name, function, calling_frame())
             return self
 
         def decorate(decorated: F) -> F:
-            self._add_start(name, decorated, _caller())
+            self._add_start(name, decorated, calling_frame())
             return decorated
 
         return decorate
@@ -229,20 +175,6 @@ class Flow:
     def __repr__(self) -> str:
         return f"Flow({self.slug!r}, steps=[{', '.join(self._steps)}])"
 
-    def _define(self, kind: str, slug: Any, handler: Any, options: dict[str, Any]) -> Any:
-        if callable(slug) and handler is None:
-            self._add(kind, None, slug, options, _caller())
-            return slug
-        if handler is not None:
-            self._add(kind, slug, handler, options, _caller())
-            return self
-
-        def decorate(function: F) -> F:
-            self._add(kind, slug, function, options, _caller())
-            return function
-
-        return decorate
-
     def _add(self, kind: str, slug: Any, handler: Any, options: dict[str, Any], caller: FrameType) -> None:
         step = build_step(self._steps, kind, slug, handler, options, caller)
         self._steps[step.slug] = step
@@ -251,11 +183,3 @@ class Flow:
         names = {} if caller.f_locals is caller.f_globals else caller.f_locals
         found = starting.define(self.slug, name, function, self._steps.on_start, self._steps, names)
         self._steps.on_start[found.name] = found
-
-
-def _caller() -> FrameType:
-    """The frame of the user's code that is defining something."""
-    frame = sys._getframe(1)
-    while frame.f_globals is globals() and frame.f_back is not None:
-        frame = frame.f_back
-    return frame

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
-from typing import Any, Literal, TypedDict, cast
+from typing import Any, Literal, Required, TypeAlias, TypedDict, cast
 
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import limits, on_start, storage, validation
@@ -17,8 +17,13 @@ from pgflow_mp.flows.options import Nan, Storage
 from pgflow_mp.flows.options import names as option_names
 
 Mode = Literal["fail", "skip", "skip-cascade"]
+NotSkipped = Literal["fail", "skip-cascade"]
 Parent = str | Callable[..., Any]
-Pattern = Mapping[str, Any]
+PatternValue: TypeAlias = (
+    "Mapping[str, PatternValue] | Sequence[PatternValue] | str | int | float | bool | None"
+)
+Pattern: TypeAlias = Mapping[str, PatternValue]
+"""What JSON has to contain."""
 
 
 class _Options(TypedDict, total=False):
@@ -38,30 +43,54 @@ class FlowOptions(_Options, total=False):
     artifacts: str | os.PathLike[str] | None
 
 
-class _AnyStepOptions(_Options, total=False):
+class _StepOptions(_Options, total=False):
     start_delay: int | None
+    requires: Iterable[str] | str | None
+
+
+class SureOptions(_StepOptions, total=False):
+    """Options of a step that those which depend on it never miss."""
+
+    when_exhausted: NotSkipped | None
+
+
+class ConditionalOptions(SureOptions, total=False):
+    """The same of one with a condition, without which nothing runs that depends on it."""
+
+    when: Pattern | None
+    unless: Pattern | None
+    when_unmet: Required[NotSkipped]
+
+
+class AnyStepOptions(_StepOptions, total=False):
+    """Options of any step, but for its parents."""
+
     when: Pattern | None
     unless: Pattern | None
     when_unmet: Mode | None
     when_exhausted: Mode | None
-    requires: Iterable[str] | str | None
 
 
-class StepOptions(_AnyStepOptions, total=False):
+class StepOptions(AnyStepOptions, total=False):
     """Options of a step or array."""
 
     depends_on: Parent | Iterable[Parent]
 
 
-class MapOptions(_AnyStepOptions, total=False):
+class OtherMapOptions(AnyStepOptions, total=False):
+    """Options of a map that say nothing of the types of its items."""
+
+    stop_after_alike: int | None
+    storage: Storage | None
+    barrier: bool | None
+
+
+class MapOptions(OtherMapOptions, total=False):
     """Options of a map."""
 
     over: Parent | None
     tolerate: float | None
-    stop_after_alike: int | None
-    storage: Storage | None
     batch: int | None
-    barrier: bool | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -404,3 +404,15 @@ def test_only_maps_have_a_failure_policy() -> None:
         with pytest.raises(FlowDefinitionError, match=f"has no option '{option}'") as caught:
             Flow("f").step("s", abs, **{option: 1})  # type: ignore[call-overload]
         assert caught.value.hint.startswith("It is an option of maps. Options are ")
+
+
+def test_a_flow_that_says_its_input_is_of_the_module_that_made_it() -> None:
+    flow = Flow[list[int]]("f")
+
+    @flow.map
+    def double(x: int) -> int:
+        return 2 * x
+
+    assert (flow.module, flow.file) == (__name__, __file__)
+    assert flow.steps["double"].handler is double
+    assert type(double).__name__ == "function"

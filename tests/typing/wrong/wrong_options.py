@@ -14,7 +14,7 @@ def first(x: int) -> int:
     return x
 
 
-@flow.step(depends_on=[first], when_unmet="ignore")  # error: call-overload | reportArgumentType
+@flow.step(depends_on=[first], when_unmet="no")  # error: call-overload | reportCallIssue, reportArgumentType
 def second(first: int) -> int:
     return first
 
@@ -24,7 +24,7 @@ def third(x: int) -> int:
     return x
 
 
-@flow.array(max_attempts="3")  # error: call-overload | reportArgumentType
+@flow.array(max_attempts="3")  # error: call-overload | reportCallIssue, reportArgumentType
 def fourth(ctx: Context) -> list[int]:
     return [ctx.index]  # error: attr-defined | reportAttributeAccessIssue
 
@@ -38,7 +38,7 @@ def fifth(x: int) -> int:
     return x
 
 
-@flow.map(barrier="no")  # error: call-overload | reportArgumentType
+@flow.map(barrier="no")  # error: call-overload | reportCallIssue, reportArgumentType
 def sixth(x: int) -> int:
     return x
 

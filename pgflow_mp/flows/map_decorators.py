@@ -1,0 +1,199 @@
+"""``map`` of a flow, as type checkers see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, Never, Self, Unpack, overload
+
+from pgflow_mp.flows.defining import Defining
+from pgflow_mp.flows.steps import MapOptions, OtherMapOptions
+from pgflow_mp.flows.typed import In, P, R, StepFunction, T, X
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import (
+        C,
+        Elements,
+        HasInput,
+        PlainFunction,
+        Takes,
+        TakesMembers,
+        TakesSecond,
+        Unsaid,
+    )
+    from pgflow_mp.flows.typed_decorators import AnyBatchStep, AnyMapStep, BatchStep, MapStep
+
+
+class MapDecorators(Defining[In]):
+    """``map`` of a flow whose runs are given an In."""
+
+    @overload
+    def map(
+        self: HasInput[Unsaid], handler: Callable[P, Iterator[X]], /
+    ) -> StepFunction[P, Iterator[X], list[list[X]]]: ...
+    @overload
+    def map(self: HasInput[Unsaid], handler: Callable[P, R], /) -> StepFunction[P, R, list[R]]: ...
+    @overload
+    def map(self, handler: TakesMembers[P, R], /) -> StepFunction[P, R, list[R]]: ...
+    @overload
+    def map(self: HasInput[Elements[T]], handler: TakesSecond[T, P, R], /) -> StepFunction[P, R, list[R]]: ...
+    @overload
+    def map(self, handler: Takes[C, P, R], /) -> StepFunction[P, R, list[R]]: ...
+    @overload
+    def map(
+        self: HasInput[Elements[T]], handler: Takes[T, P, Iterator[X]], /
+    ) -> StepFunction[P, Iterator[X], list[list[X]]]: ...
+    @overload
+    def map(self: HasInput[Elements[T]], handler: Takes[T, P, R], /) -> StepFunction[P, R, list[R]]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: StepFunction[..., Any, Elements[T]],
+        **options: Unpack[OtherMapOptions],
+    ) -> MapStep[T, Never]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: StepFunction[..., Any, Elements[T]],
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> MapStep[T, None]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: StepFunction[..., Any, Elements[T]],
+        batch: int,
+        **options: Unpack[OtherMapOptions],
+    ) -> BatchStep[T, Never]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: StepFunction[..., Any, Elements[T]],
+        batch: int,
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> BatchStep[T, None]: ...
+    @overload
+    def map(
+        self: HasInput[Unsaid],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyMapStep[Never]: ...
+    @overload
+    def map(
+        self: HasInput[Unsaid],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyMapStep[None]: ...
+    @overload
+    def map(
+        self: HasInput[Unsaid],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        batch: int,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyBatchStep[Never]: ...
+    @overload
+    def map(
+        self: HasInput[Unsaid],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        batch: int,
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyBatchStep[None]: ...
+    @overload
+    def map(
+        self, slug: str | None = None, *, over: str | PlainFunction, **options: Unpack[OtherMapOptions]
+    ) -> AnyMapStep[Never]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: str | PlainFunction,
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyMapStep[None]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: str | PlainFunction,
+        batch: int,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyBatchStep[Never]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: str | PlainFunction,
+        batch: int,
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyBatchStep[None]: ...
+    @overload
+    def map(
+        self: HasInput[Elements[T]],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        **options: Unpack[OtherMapOptions],
+    ) -> MapStep[T, Never]: ...
+    @overload
+    def map(
+        self: HasInput[Elements[T]],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> MapStep[T, None]: ...
+    @overload
+    def map(
+        self: HasInput[Elements[T]],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        batch: int,
+        **options: Unpack[OtherMapOptions],
+    ) -> BatchStep[T, Never]: ...
+    @overload
+    def map(
+        self: HasInput[Elements[T]],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        batch: int,
+        tolerate: float,
+        **options: Unpack[OtherMapOptions],
+    ) -> BatchStep[T, None]: ...
+    @overload
+    def map(self, slug: str, handler: Callable[..., Any], **options: Unpack[MapOptions]) -> Self: ...
+    def map(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
+        """Add a map: one task per element of the parent's array, or of the run's input without ``over``.
+
+        The handler receives one element; ``ctx.task_index`` is its position. ``tolerate`` is how many
+        items may fail for good, as a count (int) or a share (float) of all; their outputs are null.
+        ``stop_after_alike=K`` fails the step at once when its first K items all fail with one error.
+        ``batch=N`` gives the handler a list of up to N elements, which it answers with as many results.
+        ``storage`` is "tasks" or "ranges"; ``barrier=False`` lets a map over a map, both in ranges, begin
+        with what its parent has done.
+        """
+        return self._define("map", slug, handler, options)
