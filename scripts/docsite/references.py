@@ -52,7 +52,7 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: TextE
 
 
 def link_names(
-    _app: Sphinx, _what: str, _name: str, _value: object, _options: object, lines: list[str]
+    _app: object, _what: str, _name: str, _value: object, _options: object, lines: list[str]
 ) -> None:
     """Makes links of what docstrings name without markup: pages, as docs/flows.md, and errors of ours."""
     for number, line in enumerate(lines):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from collections.abc import Sequence
 
 _SPECIAL = re.compile(r"([\\*`|]|(?<=\w)_(?!\w))")
 _LITERAL = re.compile(
@@ -28,10 +29,9 @@ def prose(text: str) -> str:
     """A text in which options, variables, calls and what stands between backticks are shown as code."""
     parts, at = [], 0
     for found in _LITERAL.finditer(text):
-        parts += [plain(text[at : found.start()]), literal(found[0].strip("`"))]
-        at = found.end()
-        if text[at : at + 1].isalnum():
-            parts.append("\\ ")
+        before, at = text[at : found.start()], found.end()
+        apart = ("\\ " if before[-1:].strip() else "", "\\ " if text[at : at + 1].strip() else "")
+        parts += [plain(before), apart[0], literal(found[0].strip("`")), apart[1]]
     return "".join([*parts, plain(text[at:])])
 
 
@@ -45,7 +45,7 @@ def code(text: str, language: str) -> str:
     return f".. code-block:: {language}\n\n{textwrap.indent(text.rstrip(), '   ')}\n"
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]], widths: tuple[int, ...]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], widths: tuple[int, ...]) -> str:
     """A table whose cells are reStructuredText."""
     lines = [".. list-table::", "   :header-rows: 1", f"   :widths: {' '.join(map(str, widths))}", ""]
     for row in (head, *rows):

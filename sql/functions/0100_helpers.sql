@@ -39,6 +39,8 @@ begin
 end;
 $$;
 
+-- Whether this database is a local Supabase stack, told by the secret that these are made with (contract
+-- section 3).
 create or replace function pgflow.is_local()
 returns boolean
 language sql

@@ -1,4 +1,4 @@
--- create_flow (contract section 4.1).
+-- Creates a flow and its queue; one that is there stays as it is, and is answered (contract section 4.1).
 create or replace function pgflow.create_flow(
   flow_slug text,
   max_attempts int default null,

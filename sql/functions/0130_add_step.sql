@@ -14,6 +14,8 @@ begin
 end;
 $$;
 
+-- Adds a step to a flow, behind the steps that it depends on; one that is there stays as it is, and is answered
+-- (contract section 4.2).
 create or replace function pgflow.add_step(
   flow_slug text,
   step_slug text,

@@ -268,6 +268,8 @@ begin
 end;
 $$;
 
+-- Creates the flow of a shape, or compares it with the one that is there: answers its status, "compiled",
+-- "verified", "recompiled" or "mismatch", and the differences (contract section 4.6).
 create or replace function pgflow.ensure_flow_compiled(
   flow_slug text,
   shape jsonb,

@@ -1,4 +1,4 @@
--- delete_flow_and_data (contract section 4.7): its queues, in whatever spelling they are listed, then its rows.
+-- Removes a flow with its runs: its queues, in whatever spelling they are listed, then its rows (contract section 4.7).
 create or replace function pgflow.delete_flow_and_data(p_flow_slug text)
 returns void
 language plpgsql

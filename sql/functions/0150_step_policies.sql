@@ -1,7 +1,6 @@
 -- Ours: policies of map steps: which failures they tolerate, how their items are stored and handed out.
 
 -- Sets all of a step's policy, but for its storage, which stays as it is where none is given.
-
 create or replace function pgflow.set_step_policy(
   flow_slug text,
   step_slug text,

@@ -140,6 +140,7 @@ begin
 end;
 $$;
 
+-- Starts the steps of a run whose parents are all done (contract section 6.4).
 create or replace function pgflow.start_ready_steps(run_id uuid)
 returns void
 language plpgsql

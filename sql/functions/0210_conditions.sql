@@ -200,6 +200,8 @@ begin
 end;
 $$;
 
+-- Skips the steps of a run whose conditions are not met, and what follows from that; false where that
+-- failed the run (contract section 6.6).
 create or replace function pgflow.cascade_resolve_conditions(run_id uuid)
 returns boolean
 language plpgsql

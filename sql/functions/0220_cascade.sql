@@ -1,6 +1,7 @@
 -- Taskless steps, the end of a run, and what follows when steps are resolved
 -- (contract sections 6.5 and 6.7).
 
+-- Completes the steps of a run that have no items, and what follows from that; how many (contract section 6.5).
 create or replace function pgflow.cascade_complete_taskless_steps(run_id uuid)
 returns int
 language plpgsql
@@ -195,6 +196,7 @@ begin
 end;
 $$;
 
+-- Completes a run that has no steps left, with the outputs of its leaves (contract section 6.7).
 create or replace function pgflow.maybe_complete_run(run_id uuid)
 returns void
 language plpgsql

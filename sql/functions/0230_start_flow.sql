@@ -77,6 +77,8 @@ begin
 end;
 $$;
 
+-- Starts a run of a flow and answers its row; with the id of a run that is there, that one (contract
+-- section 6.1).
 create or replace function pgflow.start_flow(flow_slug text, input jsonb, run_id uuid default null)
 returns setof pgflow.runs
 language plpgsql
@@ -104,6 +106,7 @@ begin
 end;
 $$;
 
+-- Starts a run as start_flow does, and answers it with the states of its steps as one document (contract section 6.3).
 create or replace function pgflow.start_flow_with_states(flow_slug text, input jsonb, run_id uuid default null)
 returns jsonb
 language plpgsql

@@ -1,5 +1,6 @@
 -- Visibility timeouts of many messages (contract section 13.1).
 
+-- Sets when each of these messages of a queue is seen again, in seconds from now; answers them.
 create or replace function pgflow.set_vt_batch(queue_name text, msg_ids bigint[], vt_offsets int[])
 returns table (
   msg_id bigint,

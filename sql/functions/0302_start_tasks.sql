@@ -17,6 +17,8 @@ begin
 end;
 $$;
 
+-- Hands the tasks of these messages to a worker: their inputs, and a lease as long as they may take (contract
+-- section 7).
 create or replace function pgflow.start_tasks(
   flow_slug text,
   msg_ids bigint[],

@@ -78,6 +78,7 @@ as $$
   where r.run_id = _run_with_states.run_id;
 $$;
 
+-- A run with the states of its steps as one document; null where there is none (contract section 6.2).
 create or replace function pgflow.get_run_with_states(run_id uuid)
 returns jsonb
 language sql

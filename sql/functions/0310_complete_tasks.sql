@@ -178,6 +178,7 @@ begin
 end;
 $$;
 
+-- Records the output of a task, and starts what follows from it (contract section 8).
 create or replace function pgflow.complete_task(run_id uuid, step_slug text, task_index int, output jsonb)
 returns setof pgflow.step_tasks
 language plpgsql

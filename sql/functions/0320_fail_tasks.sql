@@ -264,6 +264,7 @@ begin
 end;
 $$;
 
+-- Records that an attempt of a task failed: it is tried again, or fails for good (contract section 9).
 create or replace function pgflow.fail_task(run_id uuid, step_slug text, task_index int, error_message text)
 returns setof pgflow.step_tasks
 language plpgsql

@@ -63,6 +63,7 @@ begin
 end;
 $$;
 
+-- These workers have stopped: nobody takes over from them what they do not hold any more.
 create or replace function pgflow.stop_workers(worker_ids uuid[])
 returns void
 language sql
@@ -111,6 +112,7 @@ as $$
     and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_input'))::text[]), true);
 $$;
 
+-- A run's output alone; null until it is completed.
 create or replace function pgflow.run_output(run_id uuid)
 returns jsonb
 language sql
@@ -124,6 +126,7 @@ as $$
     and coalesce(r.flow_slug = any ((select pgflow._granted_flows('run_output'))::text[]), true);
 $$;
 
+-- A step's output alone, that of a map put together of its tasks'; null until it is completed.
 create or replace function pgflow.step_output(run_id uuid, step_slug text)
 returns jsonb
 language sql

@@ -25,6 +25,8 @@ begin
 end;
 $$;
 
+-- Removes runs that ended longer ago, with all that belongs to them, and what is as old of queues and
+-- workers (contract section 14.3).
 create or replace function pgflow.prune_data_older_than(retention_interval interval)
 returns void
 language plpgsql

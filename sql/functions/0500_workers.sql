@@ -1,5 +1,6 @@
 -- Worker registry (contract section 15).
 
+-- Makes a worker's function known, so that it is started again when none is alive.
 create or replace function pgflow.track_worker_function(function_name text, start_mode text default 'http')
 returns void
 language sql
@@ -13,6 +14,7 @@ as $$
     set start_mode = excluded.start_mode, updated_at = clock_timestamp();
 $$;
 
+-- A worker has stopped in order.
 create or replace function pgflow.mark_worker_stopped(worker_id uuid)
 returns void
 language sql

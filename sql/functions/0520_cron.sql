@@ -52,6 +52,7 @@ begin
 end;
 $$;
 
+-- Has pg_cron call ensure_workers again and again, and remove its old logs; what was set up, in words.
 create or replace function pgflow.setup_ensure_workers_cron(cron_interval text default '1 second')
 returns text
 language plpgsql
@@ -73,6 +74,7 @@ begin
 end;
 $$;
 
+-- Removes what pg_cron logged of its jobs longer ago than so many hours; how many lines.
 create or replace function pgflow.cleanup_ensure_workers_logs(retention_hours int default 24)
 returns table (cron_deleted bigint)
 language plpgsql

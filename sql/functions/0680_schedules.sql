@@ -206,6 +206,7 @@ begin
 end;
 $$;
 
+-- Removes a schedule; runs that it started stay.
 create or replace function pgflow.delete_schedule(flow_slug text, name text)
 returns void
 language plpgsql

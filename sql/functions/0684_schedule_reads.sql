@@ -1,5 +1,6 @@
 -- Ours: schedules as people read them, of the flows that the caller may use.
 
+-- Schedules, of a flow, or the one of this name: when their next runs start, and what became of the last.
 create or replace function pgflow.schedules(flow_slug text default null, name text default null)
 returns table (
   flow_slug text,
@@ -58,6 +59,7 @@ as $$
   order by s.flow_slug, s.name;
 $$;
 
+-- The input that a schedule starts its runs with.
 create or replace function pgflow.schedule_input(flow_slug text, name text)
 returns jsonb
 language sql

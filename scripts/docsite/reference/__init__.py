@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from docsite.reference import python_api
+from docsite.reference import commands, python_api, sql_functions
 from docsite.staging import Stage
 
 
@@ -22,4 +22,8 @@ class Made(NamedTuple):
 
 def write(stage: Stage) -> list[Made]:
     """Write all pages of the reference; those that the sidebar names, in order."""
-    return [Made(python_api.write(stage), "Python")]
+    return [
+        Made(python_api.write(stage), "Python"),
+        Made(commands.write(stage), "Command line"),
+        Made(sql_functions.write(stage), "SQL functions"),
+    ]
