@@ -1,5 +1,8 @@
 #!/usr/bin/env python3
-"""Build the wheel, look into it, install it where no checkout is in sight, and run the main job from it.
+"""Build sdist and wheel, look into both, install the wheel out of sight of the checkout, run the main job.
+
+The wheel that is built from the sdist, elsewhere, has to be the same to the byte. What an installation
+without extras brings and costs is measured and compared with its bars (scripts/_footprint.py).
 
 Everything happens in a temporary directory: a new virtual environment, an empty working directory, a
 home and a data directory of its own. Exit status 0 means that all of it worked.
@@ -16,13 +19,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-FOREIGN = ("tests/", "benchmarks/", "scripts/", "sql/", "_sql/")
+import _distributions
+import _footprint
+
 USABLE = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
 
 
@@ -30,65 +33,45 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--wheel", type=Path, help="check this wheel instead of building one")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave the built wheel in this directory")
+    parser.add_argument("--wheel", type=Path, help="check this wheel, build nothing")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="leave what was built in this directory")
     parser.add_argument("--user", help="install and run as this user (needs root)")
     parser.add_argument("--python", help="interpreter of the virtual environment (default: one USER can run)")
     parser.add_argument("--files", type=int, metavar="N", help="measure only N files (default: all of them)")
-    parser.add_argument("--no-run", action="store_true", help="only look into the wheel")
+    parser.add_argument("--no-run", action="store_true", help="only look into what was built")
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory(prefix="pgflow-wheel-") as name:
         place = Path(name)
-        wheel = options.wheel or build(place / "dist")
-        problems = list(look_into(wheel))
-        for problem in problems:
-            print(f"{wheel.name}: {problem}", file=sys.stderr)
-        if problems:
-            return 1
+        wheel, sdist = (options.wheel, None) if options.wheel else build(place)
+        complain(wheel, _distributions.problems_of_wheel(wheel))
         print(f"{wheel.name}: {wheel.stat().st_size / 1024:.0f} KiB, complete")
         if options.keep:
             options.keep.mkdir(parents=True, exist_ok=True)
-            shutil.copy(wheel, options.keep)
+            for built in filter(None, (wheel, sdist)):
+                shutil.copy(built, options.keep)
         if options.no_run:
             return 0
         account = pwd.getpwnam(options.user) if options.user else None
         return Installation(place, account, options.python).check(wheel, options.files)
 
 
-def build(directory: Path) -> Path:
-    """Build the wheel of this checkout; returns its path."""
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(directory), str(ROOT)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"The wheel cannot be built:\n{done.stdout}{done.stderr}")
-    return next(directory.glob("*.whl"))
+def build(place: Path) -> tuple[Path, Path]:
+    """Build both in ``place``; returns wheel and sdist. Exits where they are not as they should be."""
+    print("building sdist and wheel, and a wheel of the sdist")
+    sdist, wheel = sorted(_distributions.build(place / "dist"), key=lambda path: path.suffix)
+    complain(sdist, _distributions.problems_of_sdist(sdist))
+    other = _distributions.wheel_of_sdist(sdist, place / "elsewhere")
+    complain(sdist, _distributions.differences(wheel, other))
+    print(f"{sdist.name}: {sdist.stat().st_size / 1024:.0f} KiB, complete; the wheel of it is the same")
+    return wheel, sdist
 
 
-def look_into(wheel: Path) -> Iterator[str]:
-    """What is wrong with the contents of the wheel."""
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        for source in sorted((ROOT / "sql").rglob("*.sql")):
-            packed = f"pgflow_mp/_sql/{source.relative_to(ROOT / 'sql').as_posix()}"
-            if packed not in names:
-                yield f"{packed} is missing"
-            elif archive.read(packed) != source.read_bytes():
-                yield f"{packed} differs from {source.relative_to(ROOT)}"
-        modules = [path for path in (ROOT / "pgflow_mp").rglob("*.py") if "_sql" not in path.parts]
-        web = ROOT / "pgflow_mp" / "web"
-        pages = [path for part in ("assets", "templates") for path in (web / part).rglob("*.*")]
-        for module in [*modules, *pages, ROOT / "pgflow_mp" / "py.typed"]:
-            if (packed := module.relative_to(ROOT).as_posix()) not in names:
-                yield f"{packed} is missing"
-        for name in sorted(names):
-            if name.startswith(FOREIGN) or "/tests/" in name or "__pycache__" in name:
-                yield f"{name} does not belong there"
-        if not any(name.endswith("licenses/LICENSE") for name in names):
-            yield "the licence is missing"
-        entry_points = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
-        if not entry_points or b"pgflow-mp = pgflow_mp.cli.main:main" not in archive.read(entry_points[0]):
-            yield "the command pgflow-mp is missing"
+def complain(about: Path, problems: Iterable[str]) -> None:
+    """Exit where there are problems."""
+    found = [f"{about.name}: {problem}" for problem in problems]
+    if found:
+        sys.exit("\n".join(found))
 
 
 class Installation:
@@ -115,6 +98,7 @@ class Installation:
         found = self.run([str(venv / "bin" / "python"), "-c", "import pgflow_mp; print(pgflow_mp.__file__)"])
         if not found.strip().startswith(str(venv.resolve())):
             sys.exit(f"pgflow_mp was imported from {found.strip()}, not from the wheel")
+        self.check_footprint(venv)
 
         output = self.place / "empty" / "report.json"
         command = [str(venv / "bin" / "python"), "-m", "pgflow_mp", "run", "code_metrics"]
@@ -132,6 +116,13 @@ class Installation:
             print(f"Only {report['files']} files were found, at least 1500 were expected", file=sys.stderr)
             return 1
         return 0
+
+    def check_footprint(self, venv: Path) -> None:
+        """Measure what is installed, and what it takes to begin; exits where that is past its bars."""
+        measured = json.loads(self.run([str(venv / "bin" / "python"), "-c", _footprint.MEASURE]))
+        print(_footprint.told(measured))
+        if problems := list(_footprint.problems(measured)):
+            sys.exit("\n".join(problems))
 
     def run(self, command: list[str]) -> str:
         """Run a command to its end in the empty directory; returns its standard output, or exits."""

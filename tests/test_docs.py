@@ -21,7 +21,7 @@ import pytest
 from pages import PAGES, README, ROOT, Reader, blocks, files, name_of, patched, prose_of, shape_of, text_of
 
 SHOWN = [README, *PAGES]
-READ = [ROOT / "CONTRIBUTING.md", *SHOWN]
+READ = [*(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")), *SHOWN]
 RUN = [page for page in SHOWN if any(language in ("sh", "sql") for language, _ in blocks(page))]
 LANGUAGES = {"python", "sh", "sql", "diff", "", "text", "ini", "toml"}
 BOOKS = [page for page in PAGES if page.parent.name == "contract" or page.name == "design.md"]

@@ -25,7 +25,14 @@ OF_A_VERB = {("bench", "cli/bench.py")}
 """Modules of a command's verb, which is the name of what it works with."""
 LONGEST_TEST = 620
 TOP_LEVEL = {"pyproject.toml", "pgflow_mp", "sql", "tests", "benchmarks", "scripts", "docs"}
-TOP_LEVEL |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "LICENSE"}
+TOP_LEVEL |= {
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "SECURITY.md",
+    "requirements-dev.txt",
+}
 
 
 def lines_of(path: Path) -> int:
