@@ -5,6 +5,7 @@ Write a flow    Flow: @flow.step, @flow.map, @flow.array, @flow.on_start
 Run it here     run(flow, input); flow.imap(items) yields FinishedItem
 Test it         pgflow_mp.testing: run_inline(flow, input)
 Plain jobs      QueueWorker(function, queue, retry=Exponential()); Fixed
+Types           Json: what outputs are where only a slug tells their step
 From a program  Client, and AsyncClient with the same methods:
   start         start_flow, start, enqueue, enqueue_many
   follow        wait, as_completed, events, progress
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from pgflow_mp.flows.typed import StepFunction
     from pgflow_mp.runner import run
     from pgflow_mp.values.artifacts import Artifact
+    from pgflow_mp.values.json_values import Json
 
 __version__ = "0.1.0"
 
@@ -81,6 +83,7 @@ __all__ = [
     "FlowDefinitionError",
     "FlowNotFound",
     "InputError",
+    "Json",
     "LeaseLost",
     "OnStartFailed",
     "PermanentError",
@@ -105,6 +108,7 @@ _LAZY = {
     "FinishedItem": "pgflow_mp.flows.finished_item",
     "Fixed": "pgflow_mp.client.job_retries",
     "Flow": "pgflow_mp.flows.flow",
+    "Json": "pgflow_mp.values.json_values",
     "QueueWorker": "pgflow_mp.client.queue_worker",
     "StepFunction": "pgflow_mp.flows.typed",
     "run": "pgflow_mp.runner",

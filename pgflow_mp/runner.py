@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 from uuid import UUID, uuid4
 
 import psycopg
@@ -20,7 +21,7 @@ from pgflow_mp.client.placing import place_flow
 from pgflow_mp.client.reuse import reuse_of
 from pgflow_mp.client.showing import showing
 from pgflow_mp.client.state import open_state
-from pgflow_mp.client.typed_outputs import whole_output
+from pgflow_mp.client.typed_outputs import one_output, whole_output
 from pgflow_mp.db import engine, loads, schema
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.run_tags import check_tags
@@ -28,6 +29,10 @@ from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import DatabaseError, InputError, RunNotFound
 from pgflow_mp.executors.choosing import factory
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.handles import step_in
+from pgflow_mp.flows.results import typed_step
+from pgflow_mp.flows.run_options import RunOptions
+from pgflow_mp.flows.steps import StepDefinition
 from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.observe.text import plural
@@ -127,15 +132,16 @@ def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
 
 def run(
     flow: Flow,
-    input: Any,
+    input: object,
     *,
+    output: str | Callable[..., object] | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     max_poll_seconds: float = 2.0,
     dsn: str | None = None,
     data_dir: Path | str | None = None,
     timeout: float | None = None,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     run_id: str | None = None,
     key: str | None = None,
     priority: int = 0,
@@ -146,12 +152,14 @@ def run(
     executor: Pool | Callable[[], Pool] | str | None = None,
     ship: Literal["cloudpickle"] | None = None,
     progress: bool = False,
-    **settings: Any,
+    **settings: Unpack[RunOptions],
 ) -> Any:
     """Execute ``flow`` on ``input`` with all cores and return the run's output.
 
-    The output is an object of the leaf steps' outputs by slug; each is converted to its handler's return
-    annotation where there is one (``list[...]`` of it for a map). ``input`` is anything that a handler
+    The output is an object of the leaf steps' outputs by slug, None where all of them were skipped; each is
+    converted to its handler's return annotation where there is one (``list[...]`` of it for a map).
+    ``output``, a step, has its output alone be answered, whichever step it is, and RunFailed raised where it
+    was skipped: of a decorated function type checkers know what that is. ``input`` is anything that a handler
     could return. An iterator, generator or async iterator is loaded item by item in constant memory where the
     flow's maps are all that reads it; with ``params``, which other steps then read as the run's input, any
     iterable is. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
@@ -168,7 +176,8 @@ def run(
     then be resumed.
     """
     reentry.refuse("run()")
-    settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
+    wanted_step = None if output is None else step_in(flow, output)
+    given = {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
     keyed_runs.check_name(key, run_id)
     taken = reuse_of(flow, from_run, reuse, key)
     drawn = feeding_items.is_drawn(flow, input, params)
@@ -192,16 +201,17 @@ def run(
         tags=check_tags(tags),
         reuse=taken,
         executor=executor,
-        settings=settings | more,
+        settings={**settings, **given, **more},
     )
     with showing(observer, flow.slug, wanted, progress=progress) as watcher:
-        return _run(flow, request, dsn, data_dir, watcher, input if drawn else None, pages)
+        return _run(flow, request, dsn, data_dir, watcher, wanted_step, input if drawn else None, pages)
 
 
 def resume(
     flow: Flow,
     run_id: str,
     *,
+    output: str | Callable[..., object] | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     max_poll_seconds: float = 2.0,
@@ -212,14 +222,15 @@ def resume(
     executor: Pool | Callable[[], Pool] | str | None = None,
     ship: Literal["cloudpickle"] | None = None,
     progress: bool = False,
-    **settings: Any,
+    **settings: Unpack[RunOptions],
 ) -> Any:
     """Go on with a run that was interrupted; like :func:`run` otherwise. A finished run is only read.
 
     Steps that the code has got since it was started are added to it, unless it has failed.
     """
     reentry.refuse("resume()")
-    settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
+    wanted_step = None if output is None else step_in(flow, output)
+    given = {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
     target, more = place_flow(flow, ship)
     request = RunRequest(
         target,
@@ -228,10 +239,10 @@ def resume(
         resume=True,
         timeout=timeout,
         executor=executor,
-        settings=settings | more,
+        settings={**settings, **given, **more},
     )
     with showing(observer, flow.slug, run_id, progress=progress) as watcher:
-        return _run(flow, request, dsn, data_dir, watcher)
+        return _run(flow, request, dsn, data_dir, watcher, wanted_step)
 
 
 def _run(
@@ -240,6 +251,7 @@ def _run(
     dsn: str | None,
     data_dir: Path | str | None,
     observer: Observer | None,
+    wanted: StepDefinition | None,
     items: Any = None,
     pages: Iterator[loads.ItemPage] | None = None,
 ) -> Any:
@@ -252,6 +264,10 @@ def _run(
         if request.resume and request.run_id is not None:
             adopting.adopt(database.dsn, flow, as_uuid(request.run_id), mode)
         summary = execute(database, request, observer=observer)
+        if summary.status == "completed" and wanted is not None:
+            with Keeper(database.dsn) as keeper:
+                read = partial(typed_step, wanted)
+                return one_output(keeper.begin(), summary.run_id, wanted.slug, read)
         if summary.status == "completed":
             return whole_output(database.dsn, flow, summary.run_id)
     raise unfinished(flow, summary)

@@ -45,7 +45,10 @@ def test_status_and_waiting_move_no_payload(dsn: str) -> None:
                     run.steps["shout"].wait(timeout=0.2)
                 assert (run.status, run.output, run.error) == ("started", None, None)
                 assert found.answered < 200_000
-                assert len(run.input) == len(run.input) == LARGE
+                given = run.input
+                assert isinstance(given, str)
+                assert len(given) == LARGE
+                assert run.input is given
                 assert LARGE < found.answered < 1.2 * LARGE
 
 

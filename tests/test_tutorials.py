@@ -62,7 +62,7 @@ def test_what_fails_in_a_tutorial_fails_and_is_mended(
         importlib.invalidate_caches()
         flow = importlib.import_module(small.module).flow
         run = execute_inline(flow, small.items)
-        return run.status == "completed" and small.holds(run.output)
+        return run.output is not None and small.holds(run.output)
 
     try:
         if tutorial != "simulation":  # there it would never end

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, overload
 
-import msgspec
-
-from pgflow_mp.client.calls import Calls, as_uuid
+from pgflow_mp.client.calls import Calls, StepOfRun, as_uuid
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import engine
 from pgflow_mp.db.connection import parse
@@ -21,6 +19,7 @@ from pgflow_mp.observe import grouping, read_reports
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
+from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.observe.read_stacks import WorkerStacks
@@ -161,7 +160,13 @@ class Asking(Calls):
 
         return self._call(read)
 
-    def results(self, run: Run | str, step: str) -> Iterator[Any]:
+    @overload
+    def results(self, run: Run | str, step: str) -> Iterator[Json]: ...
+
+    @overload
+    def results(self, run: Run | str, step: Callable[..., object]) -> Iterator[Any]: ...
+
+    def results(self, run: Run | str, step: str | Callable[..., object]) -> Iterator[Any]:
         """Outputs of a step's completed tasks in index order, streamed; any size.
 
         Works while the step runs, too: then what is completed when it is passed is answered. Raises
@@ -169,11 +174,17 @@ class Asking(Calls):
         """
         return (output for _, output in self.indexed_results(run, step))
 
-    def indexed_results(self, run: Run | str, step: str) -> Iterator[tuple[int, Any]]:
+    @overload
+    def indexed_results(self, run: Run | str, step: str) -> Iterator[tuple[int, Json]]: ...
+
+    @overload
+    def indexed_results(self, run: Run | str, step: Callable[..., object]) -> Iterator[tuple[int, Any]]: ...
+
+    def indexed_results(self, run: Run | str, step: str | Callable[..., object]) -> Iterator[tuple[int, Any]]:
         """Like :meth:`results`, as (task index, output)."""
-        run_id = self._id(run)
-        self._check_step(run_id, step)
-        return self._indexed_results(run_id, step)
+        wanted = self._step_of(run if callable(step) else self._id(run), step)
+        self._check_step(wanted.run_id, wanted.slug)
+        return self._indexed_results(wanted)
 
     def failures(
         self, run: Run | str, step: str | None = None, *, error: str | None = None
@@ -193,10 +204,11 @@ class Asking(Calls):
 
         return self._call(read, long=True)
 
-    def _indexed_results(self, run_id: str, step: str) -> Iterator[tuple[int, Any]]:
+    def _indexed_results(self, step: StepOfRun) -> Iterator[tuple[int, Any]]:
+        read = step.read
         with self._another() as keeper:
-            for index, raw in documents.iter_results(keeper.connection(), run_id, step):
-                yield index, None if raw is None else msgspec.json.decode(raw)
+            for index, raw in documents.iter_results(keeper.connection(), step.run_id, step.slug):
+                yield index, None if raw is None else read(raw)
 
 
 def _states(given: RunState | Collection[RunState] | None) -> list[RunState] | None:

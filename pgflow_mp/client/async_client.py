@@ -7,44 +7,42 @@ from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
+    Callable,
     Collection,
     Iterable,
     Mapping,
     Sequence,
 )
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pgflow_mp.client.asking import ItemStatus
 from pgflow_mp.client.async_calls import drawn_in
 from pgflow_mp.client.async_events import AsyncEvents
-from pgflow_mp.client.async_run import AsyncRun
-from pgflow_mp.client.async_timetable import AsyncTimetable
+from pgflow_mp.client.async_run import AsyncRun, plain_run
+from pgflow_mp.client.async_steering import AsyncSteering
 from pgflow_mp.client.client import Client
 from pgflow_mp.client.event_feed import Event, EventLog, event_rounds
 from pgflow_mp.client.finished_items import finished_items
 from pgflow_mp.client.following import item_rounds
 from pgflow_mp.client.like import like
 from pgflow_mp.client.progressing import RunProgress, progress_rounds
-from pgflow_mp.client.retried import Indexes, Retry
-from pgflow_mp.client.run_handles import Run
 from pgflow_mp.client.waiting import Deadline
-from pgflow_mp.db.draining import Drained
 from pgflow_mp.db.pausing import When
-from pgflow_mp.db.pruning import Pruned
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
+from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.observe.read_stacks import WorkerStacks
 
 
 @like(Client)
-class AsyncClient(AsyncTimetable):
+class AsyncClient(AsyncSteering):
     """A :class:`Client` for programs with an event loop: the same methods, awaited or iterated.
 
     What waits (``wait``, ``events``, ``progress``, ``as_completed``) takes no thread while it does: one
@@ -68,7 +66,7 @@ class AsyncClient(AsyncTimetable):
     async def start_flow(
         self,
         slug: str,
-        input: Any,
+        input: object,
         run_id: str | None = None,
         *,
         priority: int = 0,
@@ -96,9 +94,9 @@ class AsyncClient(AsyncTimetable):
     async def start(
         self,
         flow: Flow | str,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Iterable[object] | AsyncIterable[object],
         *,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         run_id: str | None = None,
         priority: int = 0,
         tags: Sequence[str] = (),
@@ -125,10 +123,10 @@ class AsyncClient(AsyncTimetable):
         )
         return AsyncRun(self, run)
 
-    async def enqueue(self, queue: str, payload: Any, *, delay: float = 0) -> int:
+    async def enqueue(self, queue: str, payload: object, *, delay: float = 0) -> int:
         return await self._do(lambda: self._sync.enqueue(queue, payload, delay=delay))
 
-    async def enqueue_many(self, queue: str, payloads: Iterable[Any], *, delay: float = 0) -> list[int]:
+    async def enqueue_many(self, queue: str, payloads: Iterable[object], *, delay: float = 0) -> list[int]:
         return await self._do(lambda: self._sync.enqueue_many(queue, payloads, delay=delay))
 
     # -- reading -----------------------------------------------------------------------------------
@@ -159,13 +157,13 @@ class AsyncClient(AsyncTimetable):
         )
 
     async def report(self, run: AsyncRun | str) -> RunDetails:
-        return await self._do(lambda: self._sync.report(_plain(run)))
+        return await self._do(lambda: self._sync.report(plain_run(run)))
 
     async def html_report(self, run: AsyncRun | str) -> str:
-        return await self._do(lambda: self._sync.html_report(_plain(run)))
+        return await self._do(lambda: self._sync.html_report(plain_run(run)))
 
     async def steps(self, run: AsyncRun | str) -> list[StepReport]:
-        return await self._do(lambda: self._sync.steps(_plain(run)))
+        return await self._do(lambda: self._sync.steps(plain_run(run)))
 
     def items(
         self,
@@ -179,7 +177,7 @@ class AsyncClient(AsyncTimetable):
     ) -> AsyncIterator[ItemReport]:
         return self._stream(
             lambda: self._sync.items(
-                _plain(run), step, statuses=statuses, start=start, limit=limit, chars=chars
+                plain_run(run), step, statuses=statuses, start=start, limit=limit, chars=chars
             )
         )
 
@@ -192,16 +190,32 @@ class AsyncClient(AsyncTimetable):
     async def flows(self) -> list[FlowReport]:
         return await self._do(self._sync.flows)
 
-    def results(self, run: AsyncRun | str, step: str) -> AsyncIterator[Any]:
-        return self._stream(lambda: self._sync.results(_plain(run), step))
+    @overload
+    def results(self, run: AsyncRun | str, step: str) -> AsyncIterator[Json]: ...
 
-    def indexed_results(self, run: AsyncRun | str, step: str) -> AsyncIterator[tuple[int, Any]]:
-        return self._stream(lambda: self._sync.indexed_results(_plain(run), step))
+    @overload
+    def results(self, run: AsyncRun | str, step: Callable[..., object]) -> AsyncIterator[Any]: ...
+
+    def results(self, run: AsyncRun | str, step: str | Callable[..., object]) -> AsyncIterator[Any]:
+        return self._stream(lambda: self._sync.results(plain_run(run), step))
+
+    @overload
+    def indexed_results(self, run: AsyncRun | str, step: str) -> AsyncIterator[tuple[int, Json]]: ...
+
+    @overload
+    def indexed_results(
+        self, run: AsyncRun | str, step: Callable[..., object]
+    ) -> AsyncIterator[tuple[int, Any]]: ...
+
+    def indexed_results(
+        self, run: AsyncRun | str, step: str | Callable[..., object]
+    ) -> AsyncIterator[tuple[int, Any]]:
+        return self._stream(lambda: self._sync.indexed_results(plain_run(run), step))
 
     async def failures(
         self, run: AsyncRun | str, step: str | None = None, *, error: str | None = None
     ) -> list[FailureGroup]:
-        return await self._do(lambda: self._sync.failures(_plain(run), step, error=error))
+        return await self._do(lambda: self._sync.failures(plain_run(run), step, error=error))
 
     # -- waiting -----------------------------------------------------------------------------------
 
@@ -211,20 +225,41 @@ class AsyncClient(AsyncTimetable):
         timeout: float | None = 300.0,
         status: Literal["completed", "failed"] = "completed",
     ) -> AsyncRun:
-        known = await self._do(lambda: self._sync._run(_plain(run)))
+        known = await self._do(lambda: self._sync._run(plain_run(run)))
         return await AsyncRun(self, known).wait(timeout, status)
 
-    async def as_completed(
+    @overload
+    def as_completed(
         self, run: AsyncRun | str, step: str, *, ordered: bool = False, timeout: float | None = None
-    ) -> AsyncIterator[FinishedItem]:
-        known = await self._do(lambda: self._sync._run(_plain(run)))
+    ) -> AsyncIterator[FinishedItem[Json, Json]]: ...
+
+    @overload
+    def as_completed(
+        self,
+        run: AsyncRun | str,
+        step: Callable[..., object],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[FinishedItem[Any, Any]]: ...
+
+    async def as_completed(
+        self,
+        run: AsyncRun | str,
+        step: str | Callable[..., object],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[FinishedItem[Any, Any]]:
+        known = await self._do(lambda: self._sync._run(plain_run(run)))
+        wanted = await self._do(lambda: self._sync._step_of(known, step))
         deadline = Deadline(timeout, f"run {known.run_id} to reach status 'completed'")
         found = self._rounds(
-            lambda keeper: item_rounds(keeper, known, step, deadline, ordered=ordered), [known.run_id]
+            lambda keeper: item_rounds(keeper, known, wanted.slug, deadline, ordered=ordered), [known.run_id]
         )
         async for ended in found:
             for each in ended:
-                for item in finished_items(each):
+                for item in finished_items(each, wanted.read_outputs, wanted.read_inputs):
                     yield item
 
     def events(
@@ -235,7 +270,7 @@ class AsyncClient(AsyncTimetable):
         follow: bool = True,
         timeout: float | None = None,
     ) -> AsyncEvents:
-        wanted = [_plain(run) for run in ([runs] if isinstance(runs, AsyncRun | str) else runs)]
+        wanted = [plain_run(run) for run in ([runs] if isinstance(runs, AsyncRun | str) else runs)]
 
         def found(log: EventLog) -> AsyncGenerator[list[Event], None]:
             deadline = log.deadline(timeout)
@@ -253,63 +288,10 @@ class AsyncClient(AsyncTimetable):
         interval: float = 0.5,
         timeout: float | None = None,
     ) -> AsyncIterator[RunProgress]:
-        run_id = await self._do(lambda: self._sync._progress_of(_plain(run), step, interval))
+        run_id = await self._do(lambda: self._sync._progress_of(plain_run(run), step, interval))
         deadline = Deadline(timeout, f"run {run_id} to reach status 'completed'")
         found = self._rounds(
             lambda keeper: progress_rounds(keeper, run_id, step, interval, deadline), [run_id]
         )
         async for now in found:
             yield now
-
-    # -- steering ----------------------------------------------------------------------------------
-
-    async def cancel(self, run: AsyncRun | str, reason: str = "Run cancelled") -> AsyncRun:
-        return AsyncRun(self, await self._do(lambda: self._sync.cancel(_plain(run), reason)))
-
-    async def retry_failed(self, run: AsyncRun | str) -> int:
-        return await self._do(lambda: self._sync.retry_failed(_plain(run)))
-
-    async def retry(
-        self,
-        run: AsyncRun | str,
-        *,
-        steps: str | Iterable[str] | None = None,
-        indexes: Indexes | None = None,
-        errors: str | Iterable[str] | None = None,
-        dry_run: bool = False,
-    ) -> Retry:
-        return await self._do(
-            lambda: self._sync.retry(
-                _plain(run), steps=steps, indexes=indexes, errors=errors, dry_run=dry_run
-            )
-        )
-
-    async def pause(
-        self,
-        run: AsyncRun | str | None = None,
-        *,
-        flow: str | None = None,
-        reason: str | None = None,
-        until: When | None = None,
-    ) -> bool:
-        return await self._do(lambda: self._sync.pause(_maybe(run), flow=flow, reason=reason, until=until))
-
-    async def resume(self, run: AsyncRun | str | None = None, *, flow: str | None = None) -> bool:
-        return await self._do(lambda: self._sync.resume(_maybe(run), flow=flow))
-
-    async def drain(self, *, flow: str | None = None, worker: str | None = None) -> list[Drained]:
-        return await self._do(lambda: self._sync.drain(flow=flow, worker=worker))
-
-    async def delete(self, run: AsyncRun | str | None = None, *, flow: str | None = None) -> None:
-        await self._do(lambda: self._sync.delete(_maybe(run), flow=flow))
-
-    async def prune(self, keep: timedelta | float, *, flow: str | None = None) -> Pruned:
-        return await self._do_aside(lambda: self._sync.prune(keep, flow=flow))
-
-
-def _plain(run: AsyncRun | str) -> Run | str:
-    return run._run if isinstance(run, AsyncRun) else run
-
-
-def _maybe(run: AsyncRun | str | None) -> Run | str | None:
-    return None if run is None else _plain(run)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pgflow_mp.client.async_events import AsyncEvents
 from pgflow_mp.client.like import like
@@ -14,6 +14,7 @@ from pgflow_mp.client.run_handles import Run
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.observe.run_reports import StepReport
+from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.client.async_client import AsyncClient
@@ -64,10 +65,10 @@ class AsyncRun:
     async def key(self) -> str | None:
         return await self._client._do(lambda: self._run.key)
 
-    async def input(self) -> Any:
+    async def input(self) -> Json:
         return await self._client._do(lambda: self._run.input)
 
-    async def output(self) -> Any:
+    async def output(self) -> dict[str, Json] | None:
         return await self._client._do(lambda: self._run.output)
 
     async def error(self) -> str | None:
@@ -87,15 +88,38 @@ class AsyncRun:
         await self._client._await(self._run, self._run._waiting(status, timeout))
         return self
 
-    async def result(self, timeout: float | None = 300.0) -> Any:
-        return await (await self.wait(timeout)).output()
+    async def result(
+        self, timeout: float | None = 300.0, *, output: str | Callable[..., object] | None = None
+    ) -> Any:
+        if output is None:
+            return await (await self.wait(timeout)).output()
+        wanted = await self._client._do(lambda: self._client._sync._step_of(self._run, output))
+        await self._client._do(lambda: self._client._sync._check_step(wanted.run_id, wanted.slug))
+        await self.wait(timeout)
+        return await self._client._do(lambda: self._client._sync._read_output(wanted))
 
-    def results(self, step: str) -> AsyncIterator[Any]:
+    @overload
+    def results(self, step: str) -> AsyncIterator[Json]: ...
+
+    @overload
+    def results(self, step: Callable[..., object]) -> AsyncIterator[Any]: ...
+
+    def results(self, step: str | Callable[..., object]) -> AsyncIterator[Any]:
         return self._client.results(self, step)
 
+    @overload
     def as_completed(
         self, step: str, *, ordered: bool = False, timeout: float | None = None
-    ) -> AsyncIterator[FinishedItem]:
+    ) -> AsyncIterator[FinishedItem[Json, Json]]: ...
+
+    @overload
+    def as_completed(
+        self, step: Callable[..., object], *, ordered: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[FinishedItem[Any, Any]]: ...
+
+    def as_completed(
+        self, step: str | Callable[..., object], *, ordered: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[FinishedItem[Any, Any]]:
         return self._client.as_completed(self, step, ordered=ordered, timeout=timeout)
 
     def events(
@@ -129,3 +153,8 @@ class AsyncRun:
         return await self._client._do(
             lambda: self._run.retry(steps=steps, indexes=indexes, errors=errors, dry_run=dry_run)
         )
+
+
+def plain_run(run: AsyncRun | str) -> Run | str:
+    """What a synchronous client takes it for."""
+    return run._run if isinstance(run, AsyncRun) else run

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pgflow_mp.client.async_calls import AsyncCalls
 from pgflow_mp.client.like import like
 from pgflow_mp.client.schedule_calls import DEFAULT_NAME, Missed, Planned
@@ -20,7 +18,7 @@ class AsyncTimetable(AsyncCalls):
         self,
         flow: Flow | str,
         cron: str,
-        input: Any = None,
+        input: object = None,
         *,
         time_zone: str = "UTC",
         name: str = DEFAULT_NAME,

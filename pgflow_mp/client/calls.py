@@ -6,8 +6,9 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Generator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 import msgspec
 import psycopg
@@ -15,6 +16,7 @@ import psycopg
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.client.state import open_state
 from pgflow_mp.client.step_handles import check_step
+from pgflow_mp.client.typed_outputs import one_output
 from pgflow_mp.client.waiting import Rounds, Waiter, rounds_here
 from pgflow_mp.db import connection, engine, patience, schema
 from pgflow_mp.db.connection import Backoff
@@ -22,8 +24,11 @@ from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
+from pgflow_mp.flows import handles
+from pgflow_mp.flows.results import inputs_reader, outputs_reader, task_reader, typed_step
 from pgflow_mp.loading import reentry
 from pgflow_mp.run_request import StateDatabase
+from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.client.client import Client
@@ -34,6 +39,18 @@ _LIST: Final = "Ids are whole here; run() finds one by how it begins, runs() lis
 _PAUSES: Final = (0.05, 1.0)  # seconds, the first and the longest between tries: somebody waits
 
 T = TypeVar("T")
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class StepOfRun(NamedTuple):
+    """A step by its slug, or, of a function, with what reads its outputs and inputs as that is annotated."""
+
+    run_id: str
+    slug: str
+    read: Callable[[bytes], Any] = _decode
+    read_outputs: Callable[[bytes], list[Any]] = _decode
+    read_inputs: Callable[[bytes], list[Any]] = _decode
+    read_whole: Callable[[bytes], Any] = _decode
 
 
 class Calls:
@@ -159,7 +176,27 @@ class Calls:
             raise RunNotFound(f"Run not found: {run_id}")
         check_step([row.step_slug for row in view[1]], step, view[0].flow_slug)
 
-    def _map_output(self, run_id: str, step: str) -> list[Any]:
+    def _step_of(self, run: Run | str, step: str | Callable[..., object]) -> StepOfRun:
+        """A step of a run by its slug, unchecked, or by its function. Raises RunNotFound and FlowNotFound."""
+        if not callable(step):
+            return StepOfRun(run.run_id if isinstance(run, Run) else run, step)
+        known = self._run(run)
+        flow, found = handles.step_of(known.flow_slug, step)
+        inputs = inputs_reader(flow, found) if found.step_type == "map" else _decode
+        outputs, whole = outputs_reader(found), partial(typed_step, found)
+        return StepOfRun(known.run_id, found.slug, task_reader(found), outputs, inputs, whole)
+
+    def _output_of(self, run: Run, step: str | Callable[..., object], timeout: float | None) -> Any:
+        """The output of a step, once its run has completed; raises what Run.result does."""
+        wanted = self._step_of(run, step)
+        self._check_step(wanted.run_id, wanted.slug)
+        run.wait(timeout)
+        return self._read_output(wanted)
+
+    def _read_output(self, step: StepOfRun) -> Any:
+        return self._call(lambda conn: one_output(conn, step.run_id, step.slug, step.read_whole), long=True)
+
+    def _map_output(self, run_id: str, step: str) -> list[Json]:
         """The outputs of a completed map, None for failed items, out of its tasks."""
         with self._another() as keeper:
             outputs = documents.iter_map_output(keeper.connection(), run_id, step)

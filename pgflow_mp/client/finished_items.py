@@ -12,11 +12,13 @@ from pgflow_mp.flows.finished_item import FinishedItem
 
 
 def finished_items(
-    ended: EndedItems, decode: Callable[[bytes], Any] = msgspec.json.decode
-) -> Iterator[FinishedItem]:
-    """Each of them; ``decode`` makes a list of a JSON array of outputs."""
-    outputs = decode(ended.outputs)
-    inputs = None if ended.inputs is None else msgspec.json.decode(ended.inputs)
+    ended: EndedItems,
+    read_outputs: Callable[[bytes], list[Any]] = msgspec.json.decode,
+    read_inputs: Callable[[bytes], list[Any]] = msgspec.json.decode,
+) -> Iterator[FinishedItem[Any, Any]]:
+    """Each of them; what is read is a JSON array."""
+    outputs = read_outputs(ended.outputs)
+    inputs = None if ended.inputs is None else read_inputs(ended.inputs)
     seconds = ended.seconds
     for begin, end in ended.spans:
         for at in range(begin - ended.first_index, end - ended.first_index):
@@ -26,6 +28,6 @@ def finished_items(
                 outputs[at],
                 ended.error,
                 seconds,
-                ended.status,
+                "completed" if ended.status == "completed" else "failed",
                 ended.attempts,
             )

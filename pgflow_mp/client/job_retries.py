@@ -61,7 +61,7 @@ _STRATEGIES: Final[Mapping[str, type[Exponential] | type[Fixed]]] = {
 
 
 def retry_of(
-    given: RetryPolicy | Mapping[str, Any] | None,
+    given: RetryPolicy | Mapping[str, object] | None,
     retry_delay: int | None = None,
     retry_limit: int | None = None,
 ) -> RetryPolicy:
@@ -86,7 +86,7 @@ def retry_of(
         return given
     if not isinstance(given, Mapping):
         raise ConfigError(f"retry must be Exponential(...) or Fixed(...), not {given!r}")
-    options = {str(name): value for name, value in given.items()}
+    options: dict[str, Any] = {str(name): value for name, value in given.items()}
     strategy = _STRATEGIES.get(str(options.pop("strategy", None)))
     if strategy is None:
         raise ConfigError(

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Unpack
 
 import msgspec
 import psycopg
@@ -34,6 +34,7 @@ from pgflow_mp.executors.events import ExecutorLost, LaneDied, LaneFailedToStart
 from pgflow_mp.executors.messages import Chunk, Item, Kind, Outcome
 from pgflow_mp.executors.protocol import Executor, Limits
 from pgflow_mp.flows.context import JOBS
+from pgflow_mp.flows.run_options import WorkerOptions
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.job_functions import STEP
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition
@@ -77,10 +78,10 @@ class QueueWorker:
 
     def __init__(
         self,
-        function: Callable[..., Any] | str,
+        function: Callable[..., object] | str,
         queue: str = "tasks",
         *,
-        retry: RetryPolicy | Mapping[str, Any] | None = None,
+        retry: RetryPolicy | Mapping[str, object] | None = None,
         workers: int | None = None,
         batch_size: int = 10,
         max_poll_seconds: float = 5.0,
@@ -92,7 +93,7 @@ class QueueWorker:
         ship: Literal["cloudpickle"] | None = None,
         retry_delay: int | None = None,
         retry_limit: int | None = None,
-        **settings: Any,
+        **settings: Unpack[WorkerOptions],
     ) -> None:
         reentry.refuse("QueueWorker()")
         self.queue = jobs.check_queue(queue)
@@ -101,7 +102,8 @@ class QueueWorker:
         self.report = JobReport()
         self._dsn, self._data_dir, self._executor_wanted = dsn, data_dir, executor
         target, how = place_function(function, ship)
-        settings |= {
+        given: dict[str, Any] = {
+            **settings,
             "workers": workers,
             "batch_size": batch_size,
             "max_poll_seconds": max_poll_seconds,
@@ -111,7 +113,7 @@ class QueueWorker:
             "main_path": target.main_path,
             **how,
         }
-        self.settings = WorkerSettings(dsn="", targets=(str(target),), **settings)
+        self.settings = WorkerSettings(dsn="", targets=(str(target),), **given)
         self._id = str(uuid.uuid4())
         self._events: queue_module.SimpleQueue[Any] = queue_module.SimpleQueue()
         self._stop = threading.Event()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import msgspec
 
@@ -17,6 +17,7 @@ from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.errors import RunFailed, RunNotFound
 from pgflow_mp.observe import grouping
 from pgflow_mp.observe.reports import FailureGroup
+from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.client.client import Client
@@ -35,8 +36,8 @@ class Run:
         self._client = client
         self._row = row
         self._steps: dict[str, Step] | None = None
-        self._input: tuple[Any] | None = None
-        self._output: tuple[Any] | None = None
+        self._input: tuple[Json] | None = None
+        self._output: tuple[dict[str, Json] | None] | None = None
         self._key: tuple[str | None] | None = None
 
     def __repr__(self) -> str:
@@ -66,7 +67,7 @@ class Run:
         return self._row.status
 
     @property
-    def input(self) -> Any:
+    def input(self) -> Json:
         """What the run was started with."""
         if self._input is None:
             raw = self._client._call(lambda conn: documents.run_input(conn, self.run_id), long=True)
@@ -76,7 +77,7 @@ class Run:
         return self._input[0]
 
     @property
-    def output(self) -> Any:
+    def output(self) -> dict[str, Json] | None:
         """An object of the leaf steps' outputs; None unless the run is completed, or if all were skipped."""
         if self.status != "completed":
             return None
@@ -84,13 +85,13 @@ class Run:
             self._output = (self._read_output(),)
         return self._output[0]
 
-    def _read_output(self) -> Any:
+    def _read_output(self) -> dict[str, Json] | None:
         client, run_id = self._client, self.run_id
         leaves = client._call(lambda conn: documents.leaves(conn, run_id))
         raw = client._call(lambda conn: documents.run_output(conn, run_id), long=True)
         if not leaves:
             return None if raw is None else msgspec.json.decode(raw)
-        output: dict[str, Any] = {} if raw is None else msgspec.json.decode(raw)
+        output: dict[str, Json] = {} if raw is None else msgspec.json.decode(raw)
         for leaf in leaves:
             if not leaf.whole:
                 slug = leaf.step_slug
@@ -179,17 +180,41 @@ class Run:
                 f"Run {self.run_id} is completed and cannot reach status 'failed'", run_id=self.run_id
             )
 
-    def result(self, timeout: float | None = 300.0) -> Any:
-        """Wait for the run's output and return it; raises like :meth:`wait`."""
-        return self.wait(timeout).output
+    def result(
+        self, timeout: float | None = 300.0, *, output: str | Callable[..., object] | None = None
+    ) -> Any:
+        """Wait for the run's output, or that of a step of it, and return it; raises like :meth:`wait`.
 
-    def results(self, step: str) -> Iterator[Any]:
+        Of a step that is given as a decorated function it is what that is annotated to return. Raises
+        RunFailed for a step that was skipped, FlowNotFound for one that the run does not have.
+        """
+        if output is None:
+            return self.wait(timeout).output
+        return self._client._output_of(self, output, timeout)
+
+    @overload
+    def results(self, step: str) -> Iterator[Json]: ...
+
+    @overload
+    def results(self, step: Callable[..., object]) -> Iterator[Any]: ...
+
+    def results(self, step: str | Callable[..., object]) -> Iterator[Any]:
         """Outputs of a step's completed tasks in index order, streamed. FlowNotFound for an unknown step."""
         return self._client.results(self.run_id, step)
 
+    @overload
     def as_completed(
         self, step: str, *, ordered: bool = False, timeout: float | None = None
-    ) -> Iterator[FinishedItem]:
+    ) -> Iterator[FinishedItem[Json, Json]]: ...
+
+    @overload
+    def as_completed(
+        self, step: Callable[..., object], *, ordered: bool = False, timeout: float | None = None
+    ) -> Iterator[FinishedItem[Any, Any]]: ...
+
+    def as_completed(
+        self, step: str | Callable[..., object], *, ordered: bool = False, timeout: float | None = None
+    ) -> Iterator[FinishedItem[Any, Any]]:
         """Items of a step as they end, each once, until the step is over, in constant memory.
 
         Those that failed for good are among them. ``ordered``: in the order of their indexes; an item that

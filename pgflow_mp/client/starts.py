@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
-from typing import Any
 
 import psycopg
 
@@ -27,7 +26,7 @@ class Starts(Calls):
     def start_flow(
         self,
         slug: str,
-        input: Any,
+        input: object,
         run_id: str | None = None,
         *,
         priority: int = 0,
@@ -70,9 +69,9 @@ class Starts(Calls):
     def start(
         self,
         flow: Flow | str,
-        items: Iterable[Any] | AsyncIterable[Any],
+        items: Iterable[object] | AsyncIterable[object],
         *,
-        params: Mapping[str, Any] | None = None,
+        params: Mapping[str, object] | None = None,
         run_id: str | None = None,
         priority: int = 0,
         tags: Sequence[str] = (),
@@ -101,7 +100,7 @@ class Starts(Calls):
             )
             return self._handle(found.run)
 
-    def enqueue(self, queue: str, payload: Any, *, delay: float = 0) -> int:
+    def enqueue(self, queue: str, payload: object, *, delay: float = 0) -> int:
         """Give a :class:`QueueWorker` a job; the id of its message. The queue is made if there is none.
 
         ``payload`` is anything that a handler could return. The job is seen after ``delay`` seconds. Raises
@@ -109,7 +108,7 @@ class Starts(Calls):
         """
         return self.enqueue_many(queue, [payload], delay=delay)[0]
 
-    def enqueue_many(self, queue: str, payloads: Iterable[Any], *, delay: float = 0) -> list[int]:
+    def enqueue_many(self, queue: str, payloads: Iterable[object], *, delay: float = 0) -> list[int]:
         """Like :meth:`enqueue` for many jobs, all or none of them, in one round trip."""
         reentry.refuse("enqueue()", in_handlers=False)
         name, encoded = jobs.check_queue(queue), [encode_input(payload) for payload in payloads]
@@ -117,7 +116,7 @@ class Starts(Calls):
         if not encoded:
             return []
 
-        def send(conn: Any) -> list[int]:
+        def send(conn: Connection) -> list[int]:
             jobs.create_queue(conn, name)
             return jobs.send(conn, name, encoded, wait)
 

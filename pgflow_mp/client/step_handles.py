@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
@@ -14,6 +14,7 @@ from pgflow_mp.client.waiting import Deadline, Rounds, until
 from pgflow_mp.db.reads import documents
 from pgflow_mp.db.reads.runs import StepRow
 from pgflow_mp.errors import FlowNotFound, InputError, RunFailed
+from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.client.run_handles import Run
@@ -41,10 +42,10 @@ class Step:
     failed_at: datetime | None
     skipped_at: datetime | None
     _run: Run = field(repr=False)
-    _output: tuple[Any] | None = field(default=None, repr=False)
+    _output: tuple[Json] | None = field(default=None, repr=False)
 
     @property
-    def output(self) -> Any:
+    def output(self) -> Json:
         """The step's output, read when it is first asked for; None unless it is completed."""
         if self.status != "completed":
             return None

@@ -33,6 +33,7 @@ from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
+from pgflow_mp.values.json_values import Json
 from pgflow_mp.worker.artifact_removal import remove_leftovers
 from pgflow_mp.worker.worker import Worker
 
@@ -43,7 +44,7 @@ _PATIENCE: Final = 2.0
 
 def imap(
     flow: Flow,
-    items: Iterable[Any] | AsyncIterable[Any],
+    items: Iterable[object] | AsyncIterable[object],
     *,
     step: str | None = None,
     ordered: bool = True,
@@ -54,7 +55,7 @@ def imap(
     dsn: str | None = None,
     data_dir: Path | str | None = None,
     timeout: float | None = None,
-    params: Mapping[str, Any] | None = None,
+    params: Mapping[str, object] | None = None,
     run_id: str | None = None,
     priority: int = 0,
     tags: Sequence[str] = (),
@@ -62,7 +63,7 @@ def imap(
     executor: Pool | Callable[[], Pool] | str | None = None,
     ship: Literal["cloudpickle"] | None = None,
     **settings: Any,
-) -> Generator[FinishedItem, None, None]:
+) -> Generator[FinishedItem[Json, object], None, None]:
     """See :meth:`pgflow_mp.Flow.imap`."""
     reentry.refuse("imap()")
     slug = _step_of(flow, step)
@@ -118,7 +119,7 @@ def _step_of(flow: Flow, step: str | None) -> str:
 
 def _imap(
     flow: Flow,
-    items: Iterable[Any] | AsyncIterable[Any],
+    items: Iterable[object] | AsyncIterable[object],
     slug: str,
     request: RunRequest,
     dsn: str | None,
@@ -127,7 +128,7 @@ def _imap(
     *,
     ordered: bool,
     keep: bool,
-) -> Generator[FinishedItem, None, None]:
+) -> Generator[FinishedItem[Json, object], None, None]:
     run_id = str(request.run_id)
 
     def decode(outputs: bytes) -> Any:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import psycopg
 
 from pgflow_mp.client import keyed_runs, schedule_calls
@@ -26,7 +24,7 @@ class Timetable(Calls):
         self,
         flow: Flow | str,
         cron: str,
-        input: Any = None,
+        input: object = None,
         *,
         time_zone: str = "UTC",
         name: str = DEFAULT_NAME,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator
-from typing import Literal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Literal, overload
 
 from pgflow_mp.client.calls import Calls
 from pgflow_mp.client.event_feed import Event, EventLog, Events, event_rounds
@@ -14,6 +14,7 @@ from pgflow_mp.client.run_handles import Run
 from pgflow_mp.client.waiting import Deadline
 from pgflow_mp.errors import InputError
 from pgflow_mp.flows.finished_item import FinishedItem
+from pgflow_mp.values.json_values import Json
 
 
 class Waits(Calls):
@@ -32,9 +33,29 @@ class Waits(Calls):
         """
         return self._run(run).wait(timeout, status)
 
+    @overload
     def as_completed(
         self, run: Run | str, step: str, *, ordered: bool = False, timeout: float | None = None
-    ) -> Iterator[FinishedItem]:
+    ) -> Iterator[FinishedItem[Json, Json]]: ...
+
+    @overload
+    def as_completed(
+        self,
+        run: Run | str,
+        step: Callable[..., object],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[FinishedItem[Any, Any]]: ...
+
+    def as_completed(
+        self,
+        run: Run | str,
+        step: str | Callable[..., object],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[FinishedItem[Any, Any]]:
         """Items of a step as they end, each once, until the step is over, in constant memory.
 
         Those that failed for good are among them. ``ordered``: in the order of their indexes; an item that
@@ -42,13 +63,16 @@ class Waits(Calls):
         failed or was cancelled; WaitTimeout after ``timeout`` seconds, RunNotFound, and FlowNotFound for an
         unknown step. Lost connections are opened again.
         """
-        followed = self._run(run)
-        self._check_step(followed.run_id, step)
-        deadline = Deadline(timeout, f"run {followed.run_id} to reach status 'completed'")
+        known = self._run(run)
+        wanted = self._step_of(known, step)
+        self._check_step(wanted.run_id, wanted.slug)
+        deadline = Deadline(timeout, f"run {known.run_id} to reach status 'completed'")
         found = self._here(
-            lambda keeper: item_rounds(keeper, followed, step, deadline, ordered=ordered), followed.run_id
+            lambda keeper: item_rounds(keeper, known, wanted.slug, deadline, ordered=ordered),
+            known.run_id,
         )
-        return (item for ended in found for each in ended for item in finished_items(each))
+        read = wanted.read_outputs, wanted.read_inputs
+        return (item for ended in found for each in ended for item in finished_items(each, *read))
 
     def events(
         self,

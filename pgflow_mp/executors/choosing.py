@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import Executor as Pool
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Final
 
 from pgflow_mp.errors import ConfigError
 from pgflow_mp.executors.call_engines import CallEngine, InlinePool, PoolEngine
@@ -26,11 +26,11 @@ from pgflow_mp.executors.protocol import ExecutorFactory, Limits, OnEvent
 WORDS: Final = "lanes, threads, inline, dask, dask://HOST:PORT, ray, ray://HOST:PORT, mpi"
 _KINDS: Final = ("lanes", "threads", "inline", "dask", "dask+tls", "ray", "mpi")
 _ADDRESSED: Final = ("dask", "dask+tls", "ray")
-Given = Pool | Callable[[], Pool] | str | Any
-"""An Executor, a function that makes one, or a word."""
+Given = Pool | Callable[[], Pool] | str
+"""An Executor, a function that makes one, or a word; or what Dask has, which cannot be named here."""
 
 
-def factory(given: Given | None, workers: int | None = None) -> ExecutorFactory:
+def factory(given: object, workers: int | None = None) -> ExecutorFactory:
     """The ExecutorFactory for a word, an Executor, a function that makes one, or a Client of Dask.
 
     ``workers`` is how many chunks run at once at most (None: what it says itself, else one for each CPU).

@@ -50,8 +50,8 @@ class Argument:
 
     name: str
     source: Source
-    annotation: Any = EMPTY
-    default: Any = EMPTY
+    annotation: object = EMPTY
+    default: object = EMPTY
     positional: bool = True
 
 

@@ -10,10 +10,10 @@ import contextlib
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -23,9 +23,11 @@ from pgflow_mp.flows.page_reader import PageReader
 from pgflow_mp.flows.paged import Decode, lazily
 from pgflow_mp.values import artifacts
 from pgflow_mp.values.artifacts import ArtifactFile, Roots
+from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from psycopg import Connection
+    from psycopg.rows import TupleRow
 
 _CACHED_INPUTS: Final = 32
 _decode: Final[Decode] = msgspec.json.Decoder().decode
@@ -53,9 +55,9 @@ class StepTask(NamedTuple):
     run_id: str
     step_slug: str
     task_index: int
-    input: Any
+    input: Json
     msg_id: int
-    flow_input: Any
+    flow_input: Json
 
 
 class RawMessage(NamedTuple):
@@ -65,7 +67,7 @@ class RawMessage(NamedTuple):
     read_ct: int
     enqueued_at: datetime
     vt: datetime
-    message: Any
+    message: Json
 
 
 class Runtime:
@@ -80,20 +82,20 @@ class Runtime:
         self,
         *,
         dsn: str | None = None,
-        worker_config: Mapping[str, Any] | None = None,
+        worker_config: Mapping[str, object] | None = None,
         shutdown: Shutdown | None = None,
         artifacts: Roots | None = None,
     ) -> None:
         self.dsn = dsn
-        self.worker_config: Mapping[str, Any] = _freeze(dict(worker_config or {}))
+        self.worker_config: Mapping[str, object] = _freeze(dict(worker_config or {}))
         self.shutdown: Shutdown = shutdown or _NeverShutdown()
         self.outputs = PageReader(dsn)
         self.artifacts = artifacts or Roots()
-        self._connection: Connection[Any] | None = None
+        self._connection: Connection[TupleRow] | None = None
         self._pid = os.getpid()
-        self._flow_inputs: OrderedDict[tuple[str, Decode], tuple[Any]] = OrderedDict()
+        self._flow_inputs: OrderedDict[tuple[str, object], tuple[object]] = OrderedDict()
 
-    def connect(self) -> Connection[Any]:
+    def connect(self) -> Connection[TupleRow]:
         """This process's connection, in autocommit mode; opened on first use and again once closed."""
         import psycopg
 
@@ -118,7 +120,9 @@ class Runtime:
         self._connection, self._pid = connection, os.getpid()
         return connection
 
-    def flow_input(self, run_id: str, raw: bytes | None = None, decode: Decode = _decode) -> Any:
+    def flow_input(
+        self, run_id: str, raw: bytes | None = None, decode: Callable[[bytes], object] = _decode
+    ) -> object:
         """The input of a run, decoded by ``decode``; loaded from the database where ``raw`` is None.
 
         The latest 32 are remembered.
@@ -189,14 +193,14 @@ class Context(msgspec.Struct, eq=False):
     paged: Mapping[str, int | None] | None = None
 
     @property
-    def flow_input(self) -> Any:
+    def flow_input(self) -> Json:
         """The run's input. Raises RunNotFound if the run is gone, PermanentError in a job, which has none.
 
         It is decoded once per run and process: tasks of one run share it, so do not change it.
         """
         if self.flow_slug == JOBS:
             raise PermanentError("A background job has no flow input; its payload is all that it is given")
-        return self.runtime.flow_input(self.run_id, self.raw_flow_input)
+        return cast("Json", self.runtime.flow_input(self.run_id, self.raw_flow_input))
 
     @property
     def task(self) -> StepTask:
@@ -255,7 +259,7 @@ class Context(msgspec.Struct, eq=False):
         return self.runtime.shutdown
 
     @property
-    def worker_config(self) -> Mapping[str, Any]:
+    def worker_config(self) -> Mapping[str, object]:
         """The worker's resolved options; read-only, also inside."""
         return self.runtime.worker_config
 
@@ -294,7 +298,7 @@ class Context(msgspec.Struct, eq=False):
         artifacts.enter(self.runtime.artifacts, self.flow_slug, self.run_id)
         return self
 
-    def connect(self) -> Connection[Any]:
+    def connect(self) -> Connection[TupleRow]:
         """A psycopg connection in autocommit mode, shared by all tasks of this process.
 
         Raises ConfigError where no worker runs the handler, DatabaseUnavailable if no server answers.

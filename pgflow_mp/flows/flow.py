@@ -20,7 +20,7 @@ from importlib import import_module
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, TypeVar, Unpack, overload
 
-from pgflow_mp.flows import limits, storage, validation
+from pgflow_mp.flows import handles, limits, storage, validation
 from pgflow_mp.flows import on_start as starting
 from pgflow_mp.flows.defining import calling_frame
 from pgflow_mp.flows.finished_item import FinishedItem
@@ -30,6 +30,7 @@ from pgflow_mp.flows.options import names as option_names
 from pgflow_mp.flows.step_decorators import StepDecorators
 from pgflow_mp.flows.steps import FlowOptions, StepDefinition, Steps, build_step
 from pgflow_mp.flows.typed import In
+from pgflow_mp.values.json_values import Json
 
 __all__ = ["Flow", "StepDefinition"]
 
@@ -130,7 +131,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         ordered: bool = True,
         keep: bool = True,
         **options: Any,
-    ) -> Generator[FinishedItem, None, None]:
+    ) -> Generator[FinishedItem[Json, object], None, None]:
         """Run the flow over ``items`` here, on all cores, and yield each item as it ends, while others run.
 
             for item in flow.imap(items, workers=4):
@@ -147,7 +148,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         it is kept; InputError and FlowNotFound at once.
         """
         streaming = import_module("pgflow_mp.client.streaming")  # a flow needs no database until then
-        found: Generator[FinishedItem, None, None] = streaming.imap(
+        found: Generator[FinishedItem[Json, object], None, None] = streaming.imap(
             self, items, step=step, ordered=ordered, keep=keep, **options
         )
         return found
@@ -178,6 +179,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
     def _add(self, kind: str, slug: Any, handler: Any, options: dict[str, Any], caller: FrameType) -> None:
         step = build_step(self._steps, kind, slug, handler, options, caller)
         self._steps[step.slug] = step
+        handles.remember(self, step)
 
     def _add_start(self, name: Any, function: Any, caller: FrameType) -> None:
         names = {} if caller.f_locals is caller.f_globals else caller.f_locals

@@ -46,11 +46,11 @@ class StartFunction:
     """
 
     name: str
-    function: Callable[..., Any]
+    function: Callable[..., object]
     positional: tuple[str, ...]
     named: tuple[str, ...]
     ends: bool
-    returns: Any = EMPTY
+    returns: object = EMPTY
 
 
 def define(
@@ -98,8 +98,8 @@ def check_step(
         if _differ(argument.annotation, returned):
             raise FlowDefinitionError(
                 f'Handler of {where}: parameter "{argument.name}" receives what the on_start function '
-                f"of this name returns, of type {returned.__name__}, yet it is annotated "
-                f"{inspect.formatannotation(argument.annotation)}",
+                f"of this name returns, of type {getattr(returned, '__name__', returned)}, "
+                f"yet it is annotated {inspect.formatannotation(argument.annotation)}",
                 hint="Rename the parameter, if it is to receive something else.",
             )
 

@@ -1,18 +1,30 @@
-"""What a run's output becomes for who called ``run()``: each leaf's as its handler annotates it."""
+"""What outputs become for who asked for them: what the handlers of their steps are annotated to return.
+
+Annotations are for people, too: what does not fit them is what JSON gives, of a map that item alone.
+"""
 
 from __future__ import annotations
 
+import collections.abc
+import functools
+import typing
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from pgflow_mp.flows.checks import result_type
+from pgflow_mp.errors import FlowDefinitionError, RunFailed
+from pgflow_mp.flows.annotations import plain
+from pgflow_mp.flows.binding import EMPTY, Source
+from pgflow_mp.flows.checks import reader, result_type
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.steps import StepDefinition
 from pgflow_mp.values import reading
 
+_plain = msgspec.json.Decoder().decode
 
-def typed_output(flow: Flow, output: bytes | None) -> Any:
+
+def typed_output(flow: Flow, output: bytes | None) -> dict[str, object] | None:
     """The object of the leaves' outputs, of their raw JSON; None if there is none."""
     if output is None:
         return None
@@ -21,16 +33,69 @@ def typed_output(flow: Flow, output: bytes | None) -> Any:
 
 
 def typed_leaf(flow: Flow, slug: str, raw: bytes | msgspec.Raw) -> Any:
-    """A leaf's output; of a map, a list of as many: None for items whose failure was tolerated.
-
-    Annotations are for people, too: what does not fit is what JSON gives, of a map that item alone.
-    """
+    """A leaf's output; of another step what JSON gives."""
     step = flow.steps.get(slug)
     if step is None or any(slug in other.dependencies for other in flow.steps.values()):
-        return msgspec.json.decode(raw)
-    wanted = result_type(step.handler, batch=step.batch > 0)
-    if step.step_type != "map":
-        return _decoded(wanted, raw)
+        return _plain(raw)
+    return typed_step(step, raw)
+
+
+def typed_step(step: StepDefinition, raw: bytes | msgspec.Raw) -> Any:
+    """A step's output; of a map, a list of as many: None for items whose failure was tolerated."""
+    wanted = _returned(step)
+    return _listed(wanted, raw) if step.step_type == "map" else _reader(wanted)(raw)
+
+
+def task_reader(step: StepDefinition) -> Callable[[bytes], Any]:
+    """What makes of the raw output of one task, an item of a map, what the handler returned."""
+    return _reader(_returned(step))
+
+
+def outputs_reader(step: StepDefinition) -> Callable[[bytes], list[Any]]:
+    """The same for a JSON array of outputs of tasks."""
+    return functools.partial(_listed, _returned(step))
+
+
+def no_output(run_id: str | None, slug: str, reason: str | None) -> RunFailed:
+    """The error about a step whose output is wanted, and which has none though its run has completed."""
+    of = "" if run_id is None else f" of run {run_id}"
+    text = f'Step "{slug}"{of} has no output: it was skipped ({reason or "its run did not need it"})'
+    return RunFailed(text, run_id=run_id)
+
+
+def inputs_reader(flow: Flow, step: StepDefinition) -> Callable[[bytes], list[Any]]:
+    """What makes of a JSON array of inputs of a map what they are: results of its parent, if that is known.
+
+    Otherwise what its handler is annotated to take.
+    """
+    wanted: Any = EMPTY
+    for slug in step.dependencies:
+        parent = flow.steps[slug]
+        wanted = _returned(parent) if parent.step_type == "map" else _element(_returned(parent))
+    if wanted is EMPTY:
+        taken = [each for each in step.arguments if each.source in (Source.INPUT, Source.MEMBERS)]
+        try:
+            wanted = reader(step.handler, taken[0], step.facts)[0] if len(taken) == 1 else Any
+        except FlowDefinitionError:
+            wanted = Any
+        wanted = _element(wanted) if step.batch else wanted
+    return functools.partial(_listed, Any if wanted is EMPTY else wanted)
+
+
+def _returned(step: StepDefinition) -> Any:
+    return result_type(step.handler, batch=step.batch > 0)
+
+
+def _element(wanted: Any) -> Any:
+    """What a list of such a type holds; EMPTY where that is no list of one kind, or not known."""
+    wanted = plain(wanted)
+    kind, args = typing.get_origin(wanted), [arg for arg in typing.get_args(wanted) if arg is not Ellipsis]
+    is_list = isinstance(kind, type) and issubclass(kind, collections.abc.Iterable)
+    is_list = is_list and not issubclass(kind, collections.abc.Mapping)
+    return args[0] if is_list and len(args) == 1 else EMPTY
+
+
+def _listed(wanted: Any, raw: bytes | msgspec.Raw) -> Any:
     try:
         return reading.decoder(list.__class_getitem__(wanted))(raw)
     except (msgspec.DecodeError, TypeError):
@@ -39,19 +104,20 @@ def typed_leaf(flow: Flow, slug: str, raw: bytes | msgspec.Raw) -> Any:
         decode = reading.decoder(wanted)
         items = msgspec.json.decode(raw, type=list[msgspec.Raw])
     except (msgspec.DecodeError, TypeError):
-        return msgspec.json.decode(raw)
-    return [_item(decode, item) for item in items]
+        return _plain(raw)
+    return [_either(decode, item) for item in items]
 
 
-def _decoded(wanted: Any, raw: bytes | msgspec.Raw) -> Any:
+def _reader(wanted: Any) -> Callable[[bytes | msgspec.Raw], Any]:
     try:
-        return reading.decoder(wanted)(raw)
-    except (msgspec.DecodeError, TypeError):
-        return msgspec.json.decode(raw)
+        decode = reading.decoder(wanted)
+    except TypeError:
+        return _plain
+    return lambda raw: _either(decode, raw)
 
 
-def _item(decode: Callable[[Any], Any], raw: msgspec.Raw) -> Any:
+def _either(decode: Callable[[Any], Any], raw: bytes | msgspec.Raw) -> Any:
     try:
         return decode(raw)
     except (msgspec.DecodeError, TypeError):
-        return msgspec.json.decode(raw)
+        return _plain(raw)

@@ -5,7 +5,7 @@ As JSON an object has the fields of its struct, in snake case; an item's input i
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -36,7 +36,7 @@ class FailedItem(msgspec.Struct, frozen=True, kw_only=True):
     glimpse: str | None = None
 
     @property
-    def input(self) -> Any:
+    def input(self) -> object:
         """The whole input as Python has it, None where it was not read."""
         return msgspec.json.decode(self.raw_input)
 

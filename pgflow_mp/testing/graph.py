@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -14,6 +14,7 @@ from pgflow_mp.errors import InputError
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.steps import StepDefinition
 from pgflow_mp.testing.patterns import contains
+from pgflow_mp.values.json_values import Json
 
 Status = Literal["created", "started", "completed", "failed", "skipped"]
 NULL: Final = b"null"
@@ -38,7 +39,7 @@ class InlineStep:
     _inputs: list[bytes] | None = None
 
     @property
-    def output(self) -> Any:
+    def output(self) -> Json:
         """The step's output, an array for a map; None unless it is completed."""
         return None if self.raw_output is None else msgspec.json.decode(self.raw_output)
 

@@ -8,7 +8,7 @@ caps, and processes that die - ``Faults`` simulates those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, Literal
@@ -17,8 +17,9 @@ from pgflow_mp.errors import RunFailed
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.handles import step_in
 from pgflow_mp.flows.on_start import ProcessValues
-from pgflow_mp.flows.results import typed_output
+from pgflow_mp.flows.results import no_output, typed_output, typed_step
 from pgflow_mp.loading import reentry
 from pgflow_mp.testing.clock import FakeClock
 from pgflow_mp.testing.faults import simulated
@@ -29,7 +30,7 @@ from pgflow_mp.values.inputs import encode_input
 
 __all__ = ["InlineRun", "InlineStep", "execute_inline", "run_inline"]
 
-NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})  # what a run without an input is started with
+NOTHING: Final[Mapping[str, object]] = MappingProxyType({})  # what a run without an input is started with
 
 
 @dataclass
@@ -41,7 +42,7 @@ class InlineRun:
 
     flow: Flow
     status: Literal["completed", "failed"]
-    output: Any
+    output: dict[str, object] | None
     steps: Mapping[str, InlineStep]
     seconds: float
     """What the pauses would have taken."""
@@ -54,18 +55,27 @@ class InlineRun:
 
 def run_inline(
     flow: Flow,
-    input: Any = NOTHING,
+    input: object = NOTHING,
     *,
+    output: str | Callable[..., object] | None = None,
     clock: FakeClock | None = None,
-    on_start: Mapping[str, Any] = NOTHING,
+    on_start: Mapping[str, object] = NOTHING,
 ) -> Any:
     """Execute ``flow`` on ``input`` here and return its output, an object of the leaf steps' outputs.
+
+    ``output``, a step, has its output alone be answered, as by :func:`pgflow_mp.run`.
 
     ``on_start`` has values for handlers in the place of those that on_start functions of these names make.
     Raises RunFailed with step, index and error of the first failure, InputError for an input that the flow
     cannot be started with.
     """
+    wanted = None if output is None else step_in(flow, output)
     run = execute_inline(flow, input, clock=clock, on_start=on_start)
+    if run.status == "completed" and wanted is not None:
+        found = run.steps[wanted.slug]
+        if found.raw_output is None:
+            raise no_output(None, wanted.slug, found.skip_reason)
+        return typed_step(wanted, found.raw_output)
     if run.status == "completed":
         return run.output
     for step in run.steps.values():
@@ -78,11 +88,11 @@ def run_inline(
 
 def execute_inline(
     flow: Flow,
-    input: Any = NOTHING,
+    input: object = NOTHING,
     *,
     clock: FakeClock | None = None,
     dsn: str | None = None,
-    on_start: Mapping[str, Any] = NOTHING,
+    on_start: Mapping[str, object] = NOTHING,
 ) -> InlineRun:
     """Like :func:`run_inline`, but answers the whole run, failed or not. Raises OnStartFailed.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Literal
 
 Scope = Literal["session", "package", "module", "class", "function"]
 
@@ -28,7 +28,9 @@ def temporary_database(*, schema: bool = True) -> Iterator[str]:
         yield server.dsn
 
 
-def database_fixture(*, scope: Scope = "session", name: str = "pgflow_dsn", schema: bool = True) -> Any:
+def database_fixture(
+    *, scope: Scope = "session", name: str = "pgflow_dsn", schema: bool = True
+) -> Callable[..., Iterator[str]]:
     """A pytest fixture that lends :func:`temporary_database`; put it into ``conftest.py``.
 
     ::
@@ -44,5 +46,7 @@ def database_fixture(*, scope: Scope = "session", name: str = "pgflow_dsn", sche
         with temporary_database(schema=schema) as dsn:
             yield dsn
 
-    decorate: Callable[..., Any] = pytest.fixture(scope=scope, name=name)
+    decorate: Callable[[Callable[[], Iterator[str]]], Callable[..., Iterator[str]]] = pytest.fixture(
+        scope=scope, name=name
+    )
     return decorate(lend)

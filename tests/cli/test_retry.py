@@ -154,7 +154,7 @@ def test_a_run_that_workers_are_at_is_repaired_under_their_hands(cli: Cli, stora
         done = run.retry()
         assert (done.items, done.recomputed) == (5, ("known", "double"))
         assert not run.retry()
-        output = run.wait(60).output["double"]
+        output = (run.wait(60).output or {})["double"]
     assert output == [200 if item == "x" else 2 * int(item) for item in items]
     worker.terminate()
     assert finish(worker).code == 0

@@ -34,6 +34,7 @@ def test_the_flow_input_is_loaded_from_the_run_where_the_task_brought_none(task:
 def test_the_raw_message_is_the_queue_row(task: Context) -> None:
     message = task.raw_message
     assert (message.msg_id, message.read_ct) == (task.msg_id, 0)
+    assert isinstance(message.message, dict)
     assert message.message["step_slug"] == "first"
     task.runtime.close()
 

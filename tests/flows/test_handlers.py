@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from enum import Enum
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, TypedDict, cast
 
 import msgspec
 import pytest
@@ -480,11 +480,12 @@ def test_the_context_describes_the_task() -> None:
     def look(x: int, ctx: Context) -> None:
         assert ctx.task == ("demo", "r", "m", 3, 5, 42, {"all": 1})
         assert (ctx.attempt, ctx.task_index) == (2, 3)
-        assert ctx.worker_config["a"]["b"] == (1, 2)
+        config = cast(dict[str, Any], ctx.worker_config["a"])
+        assert config["b"] == (1, 2)
         assert not ctx.shutdown.is_set()
         assert "PATH" in ctx.env
         with contextlib.suppress(TypeError):
-            ctx.worker_config["a"]["b"] = 1
+            config["b"] = 1
             raise AssertionError("worker_config is frozen")
         ctx.log.warning("seen")
 

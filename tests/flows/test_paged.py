@@ -7,7 +7,7 @@ import pickle
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, cast
 
 import msgspec
 import psycopg
@@ -243,7 +243,8 @@ def test_what_a_mapping_of_all_parents_gives(run: tuple[str, str]) -> None:
         given.extend([type(outputs).__name__, sorted(outputs), outputs["c"], type(a), len(a)])
 
     def typed(outputs: dict[str, Any], ctx: Context) -> None:
-        given.extend([type(outputs), outputs["b"][5], ctx.task.input["a"][7], sorted(ctx.task.input)])
+        input = cast(dict[str, Any], ctx.task.input)
+        given.extend([type(outputs), outputs["b"][5], input["a"][7], sorted(input)])
 
     def lazy(outputs: dict[str, int | Sequence[Any]]) -> None:
         given.append(len(outputs["a"]) if isinstance(outputs["a"], Sequence) else None)

@@ -134,7 +134,8 @@ def test_an_item_of_a_map_over_a_map_is_named_by_what_the_other_returned(dsn: st
             ("read_it", "tolerated", "ValueError: no 'f1.gz'"),
         ]
         (item,) = groups[1].examples
-        assert (item.index, item.input["path"], len(item.input["body"])) == (1, "f1.gz", 5000)
+        assert item.index == 1
+        assert item.input == {"path": "f1.gz", "body": 5000 * "x"}
         assert item.shown(80) == '{"body": "xxxxxxxxxxxxxxxxxxxxxxxx...", "path": "f1.gz"}'
         assert client.failures(run_id, "name") == []
         assert [g.items for g in client.failures(run_id, error="no '*'")] == [1]

@@ -10,7 +10,7 @@ from typing import assert_type
 
 import msgspec
 
-from pgflow_mp import Artifact, Context, FinishedItem, Flow, PermanentError
+from pgflow_mp import Artifact, Context, FinishedItem, Flow, Json, PermanentError
 
 flow = Flow("typed", max_attempts=3, base_delay=5, timeout=60, nan="null", artifacts=Path("kept"))
 
@@ -71,4 +71,4 @@ def file_of(flow_input: str, ctx: Context) -> list[Artifact]:
     return [file.artifact, made]
 
 
-assert_type(next(flow.imap([{"a": 1}], workers=2, keep=False)), FinishedItem)
+assert_type(next(flow.imap([{"a": 1}], workers=2, keep=False)), FinishedItem[Json, object])

@@ -1,0 +1,81 @@
+"""Decorated functions in the place of the slugs of their steps, where somebody asks for what steps gave.
+
+    run(flow, lines, output=total)
+    client.results(run_id, count)
+
+A step is found again by its function, or one that this wraps, among the flows that are defined here.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.flows.steps import StepDefinition
+from pgflow_mp.flows.steps import _unwrapped as unwrapped
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.flow import Flow
+
+_SLUG: Final = "Give the step's slug instead of the function."
+_DEFINED: Final[weakref.WeakKeyDictionary[Callable[..., object], list[tuple[weakref.ref[Flow], str]]]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def remember(flow: Flow, step: StepDefinition) -> None:
+    """Have the step be found by its function, as long as there are both; not by one that cannot be a key."""
+    try:
+        _DEFINED.setdefault(step.handler, []).append((weakref.ref(flow), step.slug))
+    except TypeError:
+        return
+
+
+def step_in(flow: Flow, step: str | Callable[..., object]) -> StepDefinition:
+    """The step of a flow that a slug or a function means. Raises FlowNotFound."""
+    if not callable(step):
+        return flow.steps[step]
+    functions = set(map(id, unwrapped(step)))
+    exact = [each for each in flow.steps.values() if each.handler is step]
+    found = exact or [
+        each for each in flow.steps.values() if functions & set(map(id, unwrapped(each.handler)))
+    ]
+    return _only(found, step, flow.slug)
+
+
+def step_of(flow_slug: str, function: Callable[..., object]) -> tuple[Flow, StepDefinition]:
+    """The step that a function is in a flow of this slug, and that flow. Raises FlowNotFound.
+
+    Of several flows of one slug, such as one that was defined again at a prompt, it is the latest.
+    """
+    for each in unwrapped(function):
+        try:
+            known = _DEFINED.get(each, [])
+        except TypeError:
+            continue
+        flows = [flow for flow in (flow() for flow, _ in known) if flow is not None]
+        for flow in reversed(flows):
+            if flow.slug == flow_slug:
+                return flow, step_in(flow, each)
+    raise _none(function, flow_slug)
+
+
+def _only(found: list[StepDefinition], function: Callable[..., object], flow_slug: str) -> StepDefinition:
+    if not found:
+        raise _none(function, flow_slug)
+    if len(found) > 1:
+        slugs = ", ".join(step.slug for step in found)
+        raise FlowNotFound(
+            f'{_name(function)} is the handler of several steps of flow "{flow_slug}": {slugs}', hint=_SLUG
+        )
+    return found[0]
+
+
+def _none(function: Callable[..., object], flow_slug: str) -> FlowNotFound:
+    return FlowNotFound(f'{_name(function)} is no step of flow "{flow_slug}"', hint=_SLUG)
+
+
+def _name(function: Callable[..., object]) -> str:
+    return f"Function {getattr(function, '__name__', repr(function))}"
