@@ -54,6 +54,12 @@ class FlowDefinitionError(PgflowError, ValueError):
     """A flow or step is defined wrongly (contract: worker section 6)."""
 
 
+class FlowFileError(FlowDefinitionError):
+    """A flow file cannot be read, or what it describes is wrong."""
+
+    exit_code = 2
+
+
 class FlowNotFound(PgflowError):
     """A module, file, flow or step that was named does not exist."""
 

@@ -65,7 +65,8 @@ class RunRequest:
             flows=(self.flow,),
             sys_path=tuple(self.target.sys_path),
             main_path=self.target.main_path,
-            **self.settings,
+            contents=self.target.by_path,
+            **{"handlers": self.target.handlers, **self.settings},
         )
 
 

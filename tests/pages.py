@@ -41,11 +41,11 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def files(page: Path) -> dict[str, str]:
-    """The contents of the page's Python files by the names in their first lines."""
+    """The contents of the page's files, Python and YAML, by the names in their first lines."""
     return {
         name[1]: text
         for language, text in blocks(page)
-        if language == "python" and (name := re.match(r"# ([\w/]+\.\w+)\n", text))
+        if language in ("python", "yaml") and (name := re.match(r"# ([\w/]+\.\w+)\n", text))
     }
 
 

@@ -1,12 +1,13 @@
 """README.md and the pages under docs/ tell the truth: files run, commands print what is shown, links lead on.
 
-A ``python`` block begins with ``# name.py`` and is a file of the page's project. The commands of a ``sh``
-block run in it, in order, with a database: to the exit status that a comment tells (``# exit status 1``),
-else 0; ``RUN_ID`` is the id that was printed last; what ends with ``&`` runs until the end of the page, where
-it has to heed SIGTERM. Where a block without a language follows, it is what the last command prints. The
-statements of ``sql`` blocks run in a transaction that is rolled back. A ``diff`` block changes a file. A page
-that shows ``install`` begins without the schema. What cannot be run has another language (``text``, ``ini``,
-``toml``). Tutorials are slow; those that need heavy packages (the extra ``tutorials``) run where these are.
+A ``python`` or ``yaml`` block begins with ``# name.py`` and is a file of the page's project. The commands of
+a ``sh`` block run in it, in order, with a database: to the exit status that a comment tells (``# exit status
+1``), else 0; ``RUN_ID`` is the id that was printed last; what ends with ``&`` runs until the end of the page,
+where it has to heed SIGTERM. Where a block without a language follows, it is what the last command prints.
+The statements of ``sql`` blocks run in a transaction that is rolled back. A ``diff`` block changes a file. A
+page that shows ``install`` begins without the schema. What cannot be run has another language (``text``,
+``ini``, ``toml``). Tutorials are slow; those that need heavy packages (the extra ``tutorials``) run where
+these are.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from pages import PAGES, README, ROOT, Reader, blocks, files, name_of, patched, 
 SHOWN = [README, *PAGES]
 READ = [*(ROOT / name for name in ("CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md")), *SHOWN]
 RUN = [page for page in SHOWN if any(language in ("sh", "sql") for language, _ in blocks(page))]
-LANGUAGES = {"python", "sh", "sql", "diff", "", "text", "ini", "toml"}
+LANGUAGES = {"python", "yaml", "sh", "sql", "diff", "", "text", "ini", "toml"}
 BOOKS = [page for page in PAGES if page.parent.name == "contract" or page.name == "design.md"]
 """What is read, and shows no code to copy."""
 
@@ -81,9 +82,13 @@ def test_what_a_page_shows_runs(page: Path, tmp_path: Path, request: pytest.Fixt
     assert complaints == []
 
 
+def python_files(page: Path) -> list[str]:
+    return [text for name, text in files(page).items() if name.endswith(".py")]
+
+
 def libraries(page: Path) -> set[str]:
     """What the files of a page import that a user has to install first."""
-    found = [node for text in files(page).values() for node in ast.walk(ast.parse(text))]
+    found = [node for text in python_files(page) for node in ast.walk(ast.parse(text))]
     names = {alias.name for node in found if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in found if isinstance(node, ast.ImportFrom)}
     return {name.partition(".")[0] for name in names} & INSTALLED
@@ -120,7 +125,7 @@ def test_no_code_of_a_page_escapes_the_tests(page: Path) -> None:
         text for last, (language, text) in zip(before, found, strict=False) if not language and last != "sh"
     ]
     assert unprinted == []
-    for text in files(page).values():
+    for text in python_files(page):
         ast.parse(text)
 
 

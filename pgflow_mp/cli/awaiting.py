@@ -18,18 +18,17 @@ _LOOK: Final = 10.0
 
 
 def wait_for_run(
-    database: OpenDatabase, run_id: str, flow_slug: str, served_by: str, timeout: float | None
+    database: OpenDatabase, run_id: str, flow_slug: str, work: str, timeout: float | None
 ) -> int:
     """Wait until the run has completed; TIMED_OUT after ``timeout`` seconds.
 
-    ``served_by`` is the word that a worker for it is started with. Raises RunFailed for a run that has failed
+    ``work`` is the command that starts a worker for it. Raises RunFailed for a run that has failed
     or was cancelled, RunDeleted, and KeyboardInterrupt, all of which leave the run alone.
     """
     from pgflow_mp.client.client import Client
     from pgflow_mp.errors import RunDeleted, RunNotFound, WaitTimeout
 
     end = None if timeout is None else time.monotonic() + timeout
-    work = command("work", served_by, *database.options)
     told = False
     try:
         with Client(database.dsn) as client:

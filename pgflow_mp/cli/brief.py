@@ -34,6 +34,7 @@ BRIEFS: Final[dict[str, Brief]] = {
         (
             "run flows.py --input items.jsonl --workers 8",
             "run flows.py --input 'data/*.csv' --output results.jsonl",
+            "run flow.yaml --handlers app.steps --input '[1, 2]'",
             "run flows.py --resume RUN_ID",
         ),
         _ITEMS
@@ -63,7 +64,11 @@ BRIEFS: Final[dict[str, Brief]] = {
         | _WHERE,
     ),
     "work": Brief(
-        ("work flows.py --workers 16", "work app.flows --max-memory-per-worker 2GB"),
+        (
+            "work flows.py --workers 16",
+            "work app.flows --max-memory-per-worker 2GB",
+            "work flow.yaml --handlers app.steps,app.tools.*",
+        ),
         {
             "--workers": "processes that run your code (one for each CPU)",
             "--grace": "when stopped, how long running items may go on (30)",
@@ -230,7 +235,8 @@ BRIEFS: Final[dict[str, Brief]] = {
         },
     ),
     "compile": Brief(
-        ("compile flows.py", "compile flows.py:flow --output flow.sql"), {"--output": "write it there"}
+        ("compile flows.py", "compile flows.py:flow --output flow.sql"),
+        {"--output": "write it there", "--handlers": "functions that a flow file may name"},
     ),
     "install": Brief(
         ("install --dsn postgresql://user@host/database", "install --print > schema.sql"),

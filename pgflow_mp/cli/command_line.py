@@ -33,7 +33,7 @@ _SETTINGS: Final = (
     "compile",
     "max_memory_per_worker",
     "threads",
-    "preload",
+    *("preload", "handlers"),
     "load_timeout",
     *("heartbeat_interval", "dead_after", "keep", "artifacts", "labels"),
     *("metrics_port", "metrics_address", "traces"),

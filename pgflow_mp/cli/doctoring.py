@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import DatabaseChoice, database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
+from pgflow_mp.cli.flow_targets import add_handlers, flow_target
 from pgflow_mp.cli.parser import Parser, add_database, add_json
 from pgflow_mp.errors import PgflowError
 
@@ -27,7 +28,10 @@ def configure(parser: Parser, verb: str) -> None:
         "what is wrong or will go wrong, and what to do. Nothing is changed. Exit status 1: something is bad."
     )
     parser.add_argument(
-        "target", nargs="?", metavar="TARGET", help="module, module:flow, path.py or path.py:flow"
+        "target",
+        nargs="?",
+        metavar="TARGET",
+        help="module, module:flow, path.py, path.py:flow or a flow file",
     )
     parser.option(
         "--workers",
@@ -37,6 +41,7 @@ def configure(parser: Parser, verb: str) -> None:
         convert=converters.workers,
         help="processes that are to run here; auto (the default): one for each CPU",
     )
+    add_handlers(parser)
     add_json(parser)
     add_database(parser)
 
@@ -45,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     """Print it; 1 if something is bad."""
     choice = database_choice(args)
     found = []
-    for symptom in _symptoms(choice, args.workers, args.target):
+    for symptom in _symptoms(choice, args.workers, args.target, args.handlers):
         found.append(symptom)
         if not args.json:
             print(f"{_MARKS[symptom.level]}  {symptom.what}", flush=True)
@@ -56,7 +61,9 @@ def execute(args: argparse.Namespace) -> int:
     return RUN_FAILED if any(symptom.level == "bad" for symptom in found) else OK
 
 
-def _symptoms(choice: DatabaseChoice, workers: int | None, target: str | None) -> Iterator[Symptom]:
+def _symptoms(
+    choice: DatabaseChoice, workers: int | None, target: str | None, handlers: Sequence[str]
+) -> Iterator[Symptom]:
     from pgflow_mp.cli.connecting import named_dsn
     from pgflow_mp.embedded.server import EmbeddedServer
     from pgflow_mp.worker.machine import machine_symptoms
@@ -64,16 +71,16 @@ def _symptoms(choice: DatabaseChoice, workers: int | None, target: str | None) -
     is_embedded = named_dsn(choice) is None
     yield from machine_symptoms(workers, EmbeddedServer(choice.data_dir).data_dir if is_embedded else None)
     if target is not None:
-        yield from _of_target(target)
+        yield from _of_target(target, handlers)
     yield from _of_database(choice)
 
 
-def _of_target(target: str) -> Iterator[Symptom]:
+def _of_target(target: str, handlers: Sequence[str]) -> Iterator[Symptom]:
     from pgflow_mp.db.checkup import Symptom
     from pgflow_mp.loading import finding
 
     try:
-        flows = finding.load_flows(finding.Target.parse(target))
+        flows = finding.load_flows(flow_target(target, handlers))
     except PgflowError as error:
         yield Symptom("bad", str(error), error.hint)
         return

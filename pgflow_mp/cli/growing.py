@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from pgflow_mp.cli.complaints import OK
+from pgflow_mp.cli.flow_targets import flow_target, handler_words
 from pgflow_mp.cli.known_runs import not_here, open_run, resume_command
 from pgflow_mp.errors import InputError, ShapeMismatch
 
@@ -16,7 +18,15 @@ if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection, RunRow
 
 
-def add_new_steps(choice: DatabaseChoice, text: str, target: str | None, how: str, *, as_json: bool) -> int:
+def add_new_steps(
+    choice: DatabaseChoice,
+    text: str,
+    target: str | None,
+    handlers: Sequence[str],
+    how: str,
+    *,
+    as_json: bool,
+) -> int:
     """Give the run its new steps: those of the code in ``target``, else those of the database; tell it.
 
     ``text`` is the run's id or how it begins, ``how`` is as of --compile.
@@ -24,9 +34,8 @@ def add_new_steps(choice: DatabaseChoice, text: str, target: str | None, how: st
     from pgflow_mp.cli import preflight
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.db import engine, later_steps
-    from pgflow_mp.loading.targets import Target
 
-    flows = preflight.look_at([Target.parse(target)]) if target is not None else []
+    flows = preflight.look_at([flow_target(target, handlers)]) if target is not None else []
     with open_run(choice, text) as (database, conn, run):
         flow = next((flow for flow in flows if flow.slug == run.flow_slug), None)
         if flow is not None:
@@ -46,7 +55,8 @@ def add_new_steps(choice: DatabaseChoice, text: str, target: str | None, how: st
         return OK
     print(f"Run {run.run_id} of {run.flow_slug} has {_steps(added)}.")
     if status == "started":
-        print(f"Workers will execute it, or here: {resume_command(target, str(run.run_id), *options)}")
+        words = [*handler_words(target, handlers), *options]
+        print(f"Workers will execute it, or here: {resume_command(target, str(run.run_id), *words)}")
     return OK
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgflow_mp.cli.command_line import DatabaseChoice, database_choice
+from pgflow_mp.cli.flow_targets import add_handlers, flow_target
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 
 if TYPE_CHECKING:
@@ -31,8 +33,11 @@ def configure(parser: Parser, verb: str) -> None:
     parser.usage = f"{parser.prog} [OPTIONS]"
     if verb == "compile":
         parser.usage = f"{parser.prog} TARGET [--output FILE]"
-        parser.add_argument("target", metavar="TARGET", help="module:flow, path.py:flow, or an example")
+        parser.add_argument(
+            "target", metavar="TARGET", help="module:flow, path.py:flow, a flow file, or an example"
+        )
         parser.option("--output", "-o", env="PGFLOW_OUTPUT", metavar="FILE", help="write it to FILE")
+        add_handlers(parser)
         return
     parser.option(
         "--print",
@@ -55,7 +60,7 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Run the command."""
     if args.verb == "compile":
-        _compile(args.target, args.output)
+        _compile(args.target, args.handlers, args.output)
         return 0
     if args.print:
         from pgflow_mp.db import schema
@@ -114,12 +119,12 @@ def _in_words(result: InstallResult, place: str) -> str:
     return f"Upgraded the pgflow schema from version {before} to {after} ({place})."
 
 
-def _compile(target: str, output: str | None) -> None:
+def _compile(target: str, handlers: Sequence[str], output: str | None) -> None:
     from pgflow_mp.flows.shapes import to_sql
     from pgflow_mp.flows.storage import when_new
     from pgflow_mp.loading import finding
 
-    flows = finding.load_flows(finding.Target.parse(target))
+    flows = finding.load_flows(flow_target(target, handlers))
     text = "\n".join(to_sql(flow, whole=True) + _remark(when_new(flow)) for flow in flows)
     if output is None or output == "-":
         _write(text)

@@ -8,13 +8,14 @@ import faulthandler
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
+from pgflow_mp.cli.flow_targets import add_handlers, app_targets
 from pgflow_mp.cli.known_runs import no_step, not_here, open_run
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, PgflowError
@@ -47,7 +48,7 @@ def configure(parser: Parser, verb: str) -> None:
         "flow",
         nargs="?",
         metavar="FLOW",
-        help="where the flow is: module:flow, path.py:flow, an example; INDEX comes before it",
+        help="where the flow is: module:flow, path.py:flow, a flow file, an example; INDEX comes before it",
     )
     parser.option(
         "--pdb",
@@ -56,6 +57,7 @@ def configure(parser: Parser, verb: str) -> None:
         default=False,
         help="after an exception, look around with Python's debugger",
     )
+    add_handlers(parser)
     add_json(parser)
     add_database(parser)
 
@@ -111,7 +113,7 @@ def execute(args: argparse.Namespace) -> int:
         conn.close()
         item = _Item(run, args.step, args.index, task, is_map)
         again = command("replay", args.run, args.step, str(args.index), "FLOW", *database.options)
-        flow = _load(item, args.flow, again)
+        flow = _load(item, args.flow, args.handlers, again)
         if args.pdb:
             with _started(flow, item.step) as prepared:
                 done = _replay(prepared, item, database.dsn)
@@ -146,12 +148,12 @@ def _check_step(conn: Any, run: RunRow, step: str, index: int) -> bool:
     return row.step_type == "map"
 
 
-def _load(item: _Item, flow: str | None, again: str) -> Flow:
+def _load(item: _Item, flow: str | None, handlers: Sequence[str], again: str) -> Flow:
     """Load the flow into this process. ``again`` is this command, with FLOW added."""
     from pgflow_mp.loading import finding
 
     run = item.run
-    targets = finding.resolve_app(flow)
+    targets = app_targets(flow, handlers)
     here: list[str] = []
     for target in targets:
         try:

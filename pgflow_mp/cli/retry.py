@@ -12,6 +12,7 @@ from pgflow_mp.cli import converters
 from pgflow_mp.cli.asked import add_output
 from pgflow_mp.cli.command_line import RetryOrder, retry_order, run_order
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
+from pgflow_mp.cli.flow_targets import handler_words
 from pgflow_mp.cli.known_runs import open_run, resume_command
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.working import add_work
@@ -39,7 +40,10 @@ def configure(parser: Parser, verb: str) -> None:
     )
     parser.add_argument("run", metavar="RUN_ID", help="the run's id, or how it begins")
     parser.add_argument(
-        "flow", nargs="?", metavar="FLOW", help="where the flow is: module:flow, path.py:flow, an example"
+        "flow",
+        nargs="?",
+        metavar="FLOW",
+        help="where the flow is: module:flow, path.py:flow, a flow file, an example",
     )
     group = parser.add_argument_group("which items (all that failed)")
     parser.option(
@@ -134,7 +138,9 @@ def execute(args: argparse.Namespace) -> int:
     if order.new_steps and work is None:
         from pgflow_mp.cli.growing import add_new_steps
 
-        return add_new_steps(order.database, order.run, order.flow, order.compile, as_json=order.json)
+        return add_new_steps(
+            order.database, order.run, order.flow, args.handlers, order.compile, as_json=order.json
+        )
     job = None
     if work is not None:
         from pgflow_mp.cli import run as run_verb
@@ -147,7 +153,8 @@ def execute(args: argparse.Namespace) -> int:
             run_verb.flow_of(job, run)
         done: list[RetriedStep] | None = None
         if order.failed:
-            _check_failed(conn, run, order.flow, database.options)
+            words = handler_words(order.flow, args.handlers)
+            _check_failed(conn, run, order.flow, words, database.options)
             queued = 0 if work else engine.retry_failed_tasks(conn, run.run_id)
         else:
             done = _retry(conn, run, order)
@@ -155,7 +162,7 @@ def execute(args: argparse.Namespace) -> int:
                 return OK
             queued = sum(step.retried + step.unfinished for step in done)
         status = engine.run_status(conn, run.run_id) or "started"
-        options = database.options
+        options = [*handler_words(order.flow, args.handlers), *database.options]
     if work is not None and (order.failed or status != "failed" or done):
         return run_verb.perform(replace(work, resume=run.run_id), job)
     if order.json:
@@ -234,7 +241,9 @@ def _for_programs(step: RetriedStep) -> dict[str, Any]:
     return step._asdict()
 
 
-def _check_failed(conn: Connection, run: RunRow, flow: str | None, options: list[str]) -> None:
+def _check_failed(
+    conn: Connection, run: RunRow, flow: str | None, words: list[str], options: list[str]
+) -> None:
     from pgflow_mp.db import engine
     from pgflow_mp.observe.text import plural
 
@@ -242,7 +251,7 @@ def _check_failed(conn: Connection, run: RunRow, flow: str | None, options: list
         return
     failed = sum(step.failed_tasks for step in engine.run_progress(conn, run.run_id))
     if run.status == "started":
-        hint = f"It can be gone on with: {resume_command(flow, run.run_id, *options)}"
+        hint = f"It can be gone on with: {resume_command(flow, run.run_id, *words, *options)}"
     elif failed:
         again = command("retry", str(run.run_id), *options)
         hint = f"{plural(failed, 'item')} failed in it, as its flow tolerates. Try them again: {again}"

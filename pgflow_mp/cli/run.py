@@ -11,6 +11,7 @@ from pgflow_mp.cli import converters
 from pgflow_mp.cli.asked import add_output, check_asked
 from pgflow_mp.cli.command_line import RunOrder, run_order
 from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
+from pgflow_mp.cli.flow_targets import app_targets, flow_target
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.live_results import LiveResults
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
@@ -37,7 +38,10 @@ def configure(parser: Parser, verb: str) -> None:
     parser.usage = f"{parser.prog} FLOW [--input INPUT] [--output FILE] [OPTIONS]"
     parser.description = "Start one run of a flow and execute it here, on all cores, to its end."
     parser.add_argument(
-        "flow", nargs="?", metavar="FLOW", help="module:flow, path.py:flow, or the name of a bundled example"
+        "flow",
+        nargs="?",
+        metavar="FLOW",
+        help="module:flow, path.py:flow, a flow file, or the name of a bundled example",
     )
     add_input(parser)
     add_reuse(parser)
@@ -143,9 +147,9 @@ def _write(
 def prepare(order: RunOrder) -> Job:
     """Everything that can be wrong with flow and input is found here, before anything is started."""
     from pgflow_mp.cli import feeding, keyed, preflight
-    from pgflow_mp.loading.targets import Target, resolve_app
 
-    targets = [Target.parse(order.flow)] if order.flow is not None else resolve_app(None)
+    handlers = order.work.settings["handlers"]
+    targets = app_targets(None, handlers) if order.flow is None else [flow_target(order.flow, handlers)]
     if order.resume is not None:
         flows = preflight.look_at(targets)
         flow = flows[0] if len(flows) == 1 else None

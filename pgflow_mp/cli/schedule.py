@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli.command_line import DatabaseChoice, database_choice
 from pgflow_mp.cli.complaints import OK
 from pgflow_mp.cli.converters import integer
+from pgflow_mp.cli.flow_targets import add_handlers, flow_target
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, ScheduleNotFound
 
@@ -92,6 +94,7 @@ def configure(parser: Parser, verb: str) -> None:
     parser.option(
         "--dry-run", env="PGFLOW_DRY_RUN", flag=True, default=False, help="only show the next times"
     )
+    add_handlers(parser)
     add_json(parser)
     add_database(parser)
 
@@ -107,7 +110,7 @@ def execute(args: argparse.Namespace) -> int:
             )
         order = ScheduleOrder(
             *(words[0], args.cron, args.time_zone, args.input, args.due_as, args.missed, getattr(args, "as")),
-            *(args.priority, args.compile, args.dry_run, args.json),
+            *(args.priority, args.compile, args.dry_run, args.json, args.handlers),
         )
         return _set(order, choice)
     if not words or words[0] not in _ACTIONS:
@@ -135,6 +138,7 @@ class ScheduleOrder:
     compile: str
     dry_run: bool
     json: bool
+    handlers: Sequence[str]
 
 
 def _set(order: ScheduleOrder, choice: DatabaseChoice) -> int:
@@ -184,7 +188,6 @@ def _look(
     from pgflow_mp.cli.input_options import InputChoice
     from pgflow_mp.client.schedule_calls import with_time
     from pgflow_mp.io.source import ItemSource
-    from pgflow_mp.loading.targets import Target
     from pgflow_mp.values.inputs import RunInput
 
     read = feeding.read(InputChoice(text=order.input), database)
@@ -197,7 +200,8 @@ def _look(
         return dataclasses.replace(given, json=with_time(given.json, order.due_as, first))
 
     try:
-        flows = preflight.look_at([Target.parse(order.target)])
+        target = flow_target(order.target, order.handlers)
+        flows = preflight.look_at([target])
         flow = preflight.choose(flows, order.target)
     except FlowNotFound as error:
         if not order.target.isidentifier():
@@ -207,9 +211,7 @@ def _look(
         return None, given, error
     given = given or preflight.missing_input(flow)
     checked = of_run(given)
-    preflight.check_input(
-        preflight.choose(preflight.look_at([Target.parse(order.target)], checked), order.target), checked
-    )
+    preflight.check_input(preflight.choose(preflight.look_at([target], checked), order.target), checked)
     return flow, given, None
 
 

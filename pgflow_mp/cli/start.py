@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice, input_choice, reuse_choice
 from pgflow_mp.cli.complaints import OK
+from pgflow_mp.cli.flow_targets import add_handlers, flow_target, handler_words
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.cli.reuse_options import add_reuse
@@ -32,9 +33,12 @@ def configure(parser: Parser, verb: str) -> None:
     parser.usage = f"{parser.prog} FLOW [--input INPUT] [OPTIONS]"
     parser.description = "Start a run and print its id. Workers execute it: python -m pgflow_mp TARGET."
     parser.add_argument(
-        "flow", metavar="FLOW", help="module:flow, path.py:flow, an example, or a flow in the database"
+        "flow",
+        metavar="FLOW",
+        help="module:flow, path.py:flow, a flow file, an example, or a flow in the database",
     )
     add_input(parser)
+    add_handlers(parser)
     add_reuse(parser)
     parser.option(
         "--compile",
@@ -79,7 +83,6 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.db import reusing
     from pgflow_mp.db.pausing import check_when
-    from pgflow_mp.loading.targets import Target
     from pgflow_mp.values.inputs import RunInput
 
     choice, choice_of_database = input_choice(args), database_choice(args)
@@ -93,7 +96,7 @@ def execute(args: argparse.Namespace) -> int:
     given = feeding.read(choice, choice_of_database)
     try:
         _, flow, feed = keyed.prepare(
-            [Target.parse(args.flow)], args.flow, choice, given, args.key, choice_of_database
+            [flow_target(args.flow, args.handlers)], args.flow, choice, given, args.key, choice_of_database
         )
         check_steps(taken, flow)
     except FlowNotFound as error:
@@ -129,6 +132,7 @@ def execute(args: argparse.Namespace) -> int:
             else:
                 assert isinstance(feed, RunInput)  # noqa: S101 - errors are for runs with a key
                 run_id = _start(conn, slug, feed.json, args.priority, tags, after, database.place, reuse)
+        served = [*handler_words(args.flow, args.handlers), *database.options]
         reused = [] if taken is None else reusing.reused(conn, run_id)
         for each in reused:
             print(each.text, file=sys.stderr)
@@ -140,12 +144,13 @@ def execute(args: argparse.Namespace) -> int:
             _tell_of_known(args.key, run_id, status, database.options)
         elif sys.stderr.isatty() and not args.json:
             later = "" if after is None else f" Nothing of it is worked on before {_clock(after)}."
-            further = "" if args.wait else f" Work on it: {command(args.flow, *database.options)}"
+            further = "" if args.wait else f" Work on it: {command(args.flow, *served)}"
             print(f"Started {slug} in {database.place}.{later}{further}", file=sys.stderr)
         if not args.wait:
             return OK
         conn.close()
-        return wait_for_run(database, run_id, slug, args.flow, args.timeout)
+        work = command("work", args.flow, *served)
+        return wait_for_run(database, run_id, slug, work, args.timeout)
 
 
 def _print_id(record: dict[str, Any], *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from pgflow_mp.cli.flow_targets import handler_words
 from pgflow_mp.cli.known_runs import retry_advice
 from pgflow_mp.cli.output import json_object
 from pgflow_mp.cli.parser import command
@@ -55,7 +56,8 @@ class Told:
     def resume(self) -> str:
         """The command that goes on with the run."""
         flow = [self.order.flow] if self.order.flow is not None else []
-        return command("run", *flow, "--resume", self.run_id, *self.options)
+        handlers = handler_words(self.order.flow, self.order.work.settings["handlers"])
+        return command("run", *flow, "--resume", self.run_id, *handlers, *self.options)
 
 
 def of(

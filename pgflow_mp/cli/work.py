@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pgflow_mp.cli import queue_work
 from pgflow_mp.cli.command_line import database_choice, work_options
+from pgflow_mp.cli.flow_targets import app_targets
 from pgflow_mp.cli.parser import Parser, add_database, program
 from pgflow_mp.cli.working import add_work, watching
 
@@ -26,8 +27,8 @@ def configure(parser: Parser, verb: str) -> None:
         "target",
         nargs="?",
         metavar="TARGET",
-        help="where the flows are: module, module:flow, path.py or path.py:flow; else what [tool.pgflow_mp] "
-        "flows in the nearest pyproject.toml names, else PGFLOW_FLOWS, else the bundled examples",
+        help="where flows are: module, module:flow, path.py, path.py:flow or a flow file; else what "
+        "[tool.pgflow_mp] flows in the nearest pyproject.toml names, else PGFLOW_FLOWS, else the examples",
     )
     add_work(parser)
     queue_work.add_queue(parser)
@@ -38,12 +39,11 @@ def execute(args: argparse.Namespace) -> int:
     """Work until a signal, or an operator's deprecation, ends it."""
     from pgflow_mp.cli import preflight
     from pgflow_mp.cli.connecting import beside, open_database
-    from pgflow_mp.loading.targets import resolve_app
 
     options, choice = work_options(args), database_choice(args)
     if args.queue is not None:
         return queue_work.work_on(args.queue, args.target, args.retry, options, choice)
-    targets = resolve_app(args.target)
+    targets = app_targets(args.target, args.handlers)
     flows = [flow.slug for flow in preflight.look_at(targets)]
     with open_database(choice, workers=options.processes) as database:
         from pgflow_mp.executors.choosing import factory
@@ -56,6 +56,7 @@ def execute(args: argparse.Namespace) -> int:
             targets=tuple(map(str, targets)),
             flows=tuple(flows),
             sys_path=tuple(dict.fromkeys(path for target in targets for path in target.sys_path)),
+            contents={file: data for target in targets for file, data in target.by_path.items()},
             artifacts_beside=beside(database.server),
             **options.settings,
         )

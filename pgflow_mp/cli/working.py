@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import converters
+from pgflow_mp.cli.flow_targets import add_handlers
 from pgflow_mp.cli.parser import Parser
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def add_work(parser: Parser) -> None:
     group = parser.add_argument_group("work")
     for flags, variable, details in _WORK:
         parser.option(*flags, env=variable, group=group, **details)
+    add_handlers(parser, group)
 
 
 _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 import msgspec
@@ -18,6 +19,7 @@ from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.on_start import ProcessValues
 from pgflow_mp.flows.shapes import definition
 from pgflow_mp.loading import finding, job_functions, shipping
+from pgflow_mp.loading.targets import Target
 from pgflow_mp.values import artifacts
 
 _WORTH_TELLING: Final = 1.0  # seconds
@@ -87,6 +89,10 @@ class Loadable(Protocol):
     def job(self) -> bool: ...
     @property
     def shipped(self) -> bytes: ...
+    @property
+    def contents(self) -> dict[str, bytes]: ...
+    @property
+    def handlers(self) -> list[str]: ...
 
 
 def flows_of(target: Loadable, *, may_be_main: bool = False) -> dict[str, Flow]:
@@ -103,9 +109,17 @@ def flows_of(target: Loadable, *, may_be_main: bool = False) -> dict[str, Flow]:
     return {
         flow.slug: flow
         for place in target.target.splitlines()
-        for flow in finding.load_flows(place, main_path=target.main_path, may_be_main=may_be_main)
+        for flow in finding.load_flows(
+            _place(place, target), main_path=target.main_path, may_be_main=may_be_main
+        )
         if not target.flows or flow.slug in target.flows
     }
+
+
+def _place(text: str, setup: Loadable) -> Target:
+    target = Target.parse(text)
+    contents = setup.contents.get(target.file or "")
+    return replace(target, contents=contents, handlers=tuple(setup.handlers))
 
 
 def describe(flow: Flow) -> FlowInfo:

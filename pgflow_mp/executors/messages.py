@@ -41,7 +41,8 @@ class Setup(Message):
     ``artifacts``, else where their flow says, else in ``artifacts_beside``, under the ``installation``'s id.
     ``code``: digests that modules must have where they are imported elsewhere (others may be any),
     ``version`` of this package ("": any). With ``job`` the target is a function for background jobs.
-    ``shipped`` is a flow itself, in the place of a target to import (loading/shipping.py).
+    ``shipped`` is a flow itself, in the place of a target to import (loading/shipping.py). ``contents`` are
+    what the flow files among the targets say, by path, and ``handlers`` what these may name.
     """
 
     target: str
@@ -61,6 +62,8 @@ class Setup(Message):
     version: str = ""
     job: bool = False
     shipped: bytes = b""
+    contents: dict[str, bytes] = {}
+    handlers: list[str] = []
 
 
 class CodeFile(Message):

@@ -15,6 +15,7 @@ Everything is checked where it is written: a wrong definition raises FlowDefinit
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from importlib import import_module
 from types import FrameType, MappingProxyType
@@ -82,6 +83,8 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         """``__name__`` of the module that made the flow."""
         self.file: str | None = caller.f_globals.get("__file__")
         """``__file__`` of that module; None in a notebook or at a prompt."""
+        self.is_data = False
+        """Whether it was made of data: other processes make it of the same, and import its functions."""
 
     @property
     def steps(self) -> Mapping[str, StepDefinition]:
@@ -158,6 +161,37 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         from pgflow_mp.flows.shapes import shape
 
         return shape(self)
+
+    @classmethod
+    def from_shape(cls, shape: Mapping[str, object], *, handlers: Iterable[str] | str = ()) -> Flow:
+        """The flow that a mapping describes, as a flow file does (docs/flow-files.md).
+
+        Its handlers are functions, or import paths, ``module:function``, that are on the list ``handlers``:
+        ``module``, ``module:function`` or ``package.*``. Nothing else is imported. Raises
+        FlowDefinitionError, FlowNotFound for what is not there, ConfigError for the list.
+        """
+        caller = calling_frame().f_globals
+        flow: Flow = import_module("pgflow_mp.loading.flow_files").of_shape(shape, handlers)
+        flow.module, flow.file = caller.get("__name__", "__main__"), caller.get("__file__")
+        return flow
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], *, handlers: Iterable[str] | str = ()) -> Flow:
+        """The flow that a file of JSON or YAML describes, with ``handlers`` as in from_shape().
+
+        Raises FlowFileError with file and line, FlowNotFound, ConfigError.
+        """
+        flow: Flow = import_module("pgflow_mp.loading.flow_files").of_file(path, handlers)
+        return flow
+
+    def to_json(self) -> str:
+        """The flow as JSON, with its functions by import path: from_shape() makes an equal flow of it.
+
+        Raises FlowDefinitionError for a function that has none: a lambda, a method, one in a function.
+        """
+        from pgflow_mp.flows.exporting import to_json
+
+        return to_json(self)
 
     def to_sql(self) -> str:
         """The statements that create this flow, one a line (contract: worker section 6.2).

@@ -16,6 +16,7 @@ from typing import Any
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.loading import flow_files
 from pgflow_mp.loading.importing import FILE_PREFIX, import_target, place_of
 from pgflow_mp.loading.targets import Target, bundled_examples, here, resolve_app
 
@@ -34,6 +35,8 @@ def load_flows(
     """
     if isinstance(target, str):
         target = Target.parse(target)
+    if target.is_data:
+        return [_of_file(target)]
     module = import_target(target, main_path, may_be_main=may_be_main)
     flows = _collect(module, str(target.module or target.file))
     if target.flow is not None:
@@ -47,6 +50,16 @@ def load_flows(
     for flow in chosen:
         handlers.check(flow)
     return chosen
+
+
+def _of_file(target: Target) -> Flow:
+    flow = flow_files.load(target)
+    if target.flow not in (None, flow.slug):
+        raise FlowNotFound(
+            f"{place_of(target)} has no flow '{target.flow}'", hint=f"A flow file has one: {flow.slug}."
+        )
+    handlers.check(flow)
+    return flow
 
 
 def load_app(targets: Iterable[Target]) -> list[Flow]:
@@ -67,6 +80,8 @@ def target_for(flow: Flow) -> Target:
             f'Flow "{flow.slug}" was started while a worker process was importing its script',
             hint="Start it under: if __name__ == '__main__':",
         )
+    if (place := flow_files.target_of(flow)) is not None:
+        return place
     for name, namespace in _namespaces(flow):
         if any(value is flow for value in namespace.values()):
             return target_in(flow.slug, name, namespace)

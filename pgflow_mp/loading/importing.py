@@ -19,7 +19,7 @@ from typing import Any, Final
 from pgflow_mp import paths
 from pgflow_mp.errors import FlowNotFound, PgflowError
 from pgflow_mp.loading import reentry
-from pgflow_mp.loading.targets import Target, bundled_examples, here, package_of
+from pgflow_mp.loading.targets import DATA_ENDINGS, Target, bundled_examples, here, package_of
 
 FILE_PREFIX: Final = "pgflow_mp_file_"
 """Starts the names of modules that were loaded by path because their own name was taken."""
@@ -106,7 +106,7 @@ def _code_of(path: str) -> types.CodeType:
 def _import_file(file: Path, *, may_be_main: bool) -> types.ModuleType:
     """Import by the name that other modules would use for the file, if it is free, else by one of ours."""
     if not file.is_file():
-        raise _no_file(file)
+        raise no_file(file)
     if not os.access(file, os.R_OK):
         raise FlowNotFound(f"File {file} cannot be read: permission denied")
     name = package_of(str(file))[1]
@@ -174,7 +174,8 @@ def _no_module(wanted: str, missing: str) -> FlowNotFound:
     )
 
 
-def _no_file(file: Path) -> FlowNotFound:
+def no_file(file: Path) -> FlowNotFound:
+    """The error about a file that is not there, with what may be meant."""
     if file.is_dir():
         return FlowNotFound(
             f"{file} is a directory", hint="Name a Python file in it, or a package by its dots."
@@ -185,7 +186,9 @@ def _no_file(file: Path) -> FlowNotFound:
         return FlowNotFound(f"There is no file {file}", hint=f"There is no directory {file.parent} either.")
     import difflib
 
-    close = difflib.get_close_matches(file.name, [path.name for path in file.parent.glob("*.py")], 1)
+    endings = (".py", *DATA_ENDINGS)
+    there = [path.name for path in file.parent.iterdir() if path.name.endswith(endings)]
+    close = difflib.get_close_matches(file.name, there, 1)
     return FlowNotFound(f"There is no file {file}", hint=f"Did you mean {close[0]}?" if close else "")
 
 

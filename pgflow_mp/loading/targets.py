@@ -1,7 +1,7 @@
 """Where flows are: the text forms that name them, and the places that are looked at by default.
 
-A target is ``module``, ``module:flow``, ``path.py``, ``path.py:flow``, ``__main__:flow`` or the name of a
-bundled example. Parsing one imports nothing and needs no file to exist.
+A target is ``module``, ``module:flow``, ``path.py``, ``path.py:flow``, ``__main__:flow``, a flow file or the
+name of a bundled example. Parsing one imports nothing and needs no file to exist.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any, Final
 from pgflow_mp import paths
 from pgflow_mp.errors import ConfigError, FlowNotFound
 
-FORMS: Final = "module:flow, module, path.py:flow, path.py or the name of a bundled example"
+FORMS: Final = "module:flow, module, path.py:flow, path.py, a flow file or the name of a bundled example"
+DATA_ENDINGS: Final = (".json", ".yaml", ".yml")
+"""Of flow files."""
 _EXAMPLES: Final = Path(__file__).resolve().parents[1] / "examples"
 _PREFIX: Final = "pgflow_mp.examples."
 
@@ -30,7 +32,8 @@ class Target:
     ``module`` is a dotted name; ``file`` an absolute path. The module ``__main__`` comes with the file
     of its script. ``directory`` goes on sys.path before the import; ``source`` says where the target
     was configured: "argument", "PGFLOW_FLOWS", "examples", or the path of a pyproject.toml.
-    ``str(target)`` is parsed back to the same target in any working directory.
+    ``str(target)`` is parsed back to the same target in any working directory, but for ``contents``, what a
+    flow file said when it was read, and ``handlers``, what it may name.
     """
 
     module: str | None = None
@@ -38,6 +41,8 @@ class Target:
     flow: str | None = None
     directory: str | None = None
     source: str = "argument"
+    contents: bytes | None = None
+    handlers: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, text: str, *, cwd: str | Path | None = None, source: str = "argument") -> Target:
@@ -49,6 +54,12 @@ class Target:
             place, flow = match[1], match[2] or None
         if not place:
             raise FlowNotFound(f"{text!r} names no module or file", hint=f"Forms: {FORMS}.")
+        if place.startswith("<") and place.endswith(".json"):
+            return cls(file=place, flow=flow, directory=os.path.abspath(base), source=source)
+        if place.endswith(DATA_ENDINGS):
+            file = base / Path(place).expanduser()
+            beside = os.path.abspath(base)
+            return cls(file=os.path.abspath(file), flow=flow, directory=beside, source=source)
         if place.endswith(".py") or "/" in place or os.sep in place:
             file = base / Path(place).expanduser()
             return cls(file=os.path.abspath(file), flow=flow, source=source)
@@ -69,6 +80,16 @@ class Target:
         return self.file if self.module == "__main__" else None
 
     @property
+    def is_data(self) -> bool:
+        """Whether it is a flow file."""
+        return self.module is None and self.file is not None and self.file.endswith(DATA_ENDINGS)
+
+    @property
+    def by_path(self) -> dict[str, bytes]:
+        """What a flow file said, if it was read, by its path."""
+        return {} if self.contents is None else {self.file or "": self.contents}
+
+    @property
     def bundled(self) -> bool:
         """Whether the flows are examples of this package."""
         return (self.module or "").startswith(_PREFIX)
@@ -76,7 +97,7 @@ class Target:
     @property
     def sys_path(self) -> list[str]:
         """Directories that belong on sys.path where the target is loaded."""
-        if self.file is not None:
+        if self.file is not None and not self.is_data:
             where = (package_of(self.file)[0], package_of(os.path.realpath(self.file))[0])
             return list(dict.fromkeys(where))  # a script finds what is beside the file that a link leads to
         return [self.directory] if self.directory else []

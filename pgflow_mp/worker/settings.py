@@ -6,7 +6,8 @@ import dataclasses
 import numbers
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Literal
 
@@ -14,6 +15,7 @@ from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors import cpus
 from pgflow_mp.executors.messages import LOAD_TIMEOUT
 from pgflow_mp.flows.labels import labels_of
+from pgflow_mp.loading.handler_list import HandlerList
 from pgflow_mp.values.stores import normal_root
 
 Compile = Literal["check", "extend", "skip", "recreate"]
@@ -40,7 +42,9 @@ class WorkerSettings:
 
     ``targets`` are texts that pgflow_mp.loading understands; ``sys_path`` are directories that loading
     them needs besides their own, ``main_path`` the script behind a target in ``__main__``. ``shipped`` is a
-    flow itself in their place (loading/shipping.py); with ``job`` the target is a function. ``flows`` limits
+    flow itself in their place (loading/shipping.py); with ``job`` the target is a function. ``handlers`` is
+    the list of functions that flow files among the targets may name: ``module``, ``module:function``,
+    ``package.*``; ``contents`` are what such files say, by path, as far as they were read. ``flows`` limits
     the worker to these slugs. ``workers`` is the number of lanes (None: the CPUs this process may use);
     ``batch_size`` the quantity of every claim (None: measured). After an empty claim the next one
     follows in ``poll_interval_ms``, then twice that and so on up to ``max_poll_seconds``, unless the
@@ -70,6 +74,8 @@ class WorkerSettings:
     main_path: str | None = None
     shipped: bytes = b""
     job: bool = False
+    handlers: tuple[str, ...] = ()
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     workers: int | None = None
     batch_size: int | None = None
     max_poll_seconds: float = 2.0
@@ -131,6 +137,7 @@ class WorkerSettings:
             object.__setattr__(self, "labels", labels_of(self.labels))
         except ValueError as error:
             raise ConfigError(f"labels: {error}") from None
+        object.__setattr__(self, "handlers", HandlerList.of(self.handlers).entries)
         if not self.targets:
             raise ConfigError("a worker needs at least one target", hint="For example flows.py or app.flows.")
 
@@ -160,7 +167,7 @@ class WorkerSettings:
     def for_handlers(self) -> dict[str, Any]:
         """What handlers see as ctx.worker_config: everything but the connection string."""
         values = dataclasses.asdict(self)
-        del values["dsn"], values["shipped"], values["job"]
+        del values["dsn"], values["shipped"], values["job"], values["contents"]
         values.update(workers=self.lanes, name=self.worker_name)
         return values
 

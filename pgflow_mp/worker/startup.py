@@ -18,6 +18,7 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.errors import ConfigError, FlowNotFound
 from pgflow_mp.executors.messages import FlowInfo, Setup
+from pgflow_mp.loading import flow_files
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.values.artifacts import NO_PLACE
 from pgflow_mp.values.stores import prepare_root
@@ -39,7 +40,10 @@ Policies = Mapping[tuple[str, str], StepPolicy]
 
 
 def lane_setup(settings: WorkerSettings, installation: str = "local") -> Setup:
-    """What lanes are told; ``installation`` is the database's id."""
+    """What lanes are told; ``installation`` is the database's id.
+
+    Raises FlowNotFound and FlowFileError for flow files that cannot be read.
+    """
     targets = [] if settings.shipped else [Target.parse(text) for text in settings.targets]
     paths = [path for target in targets for path in target.sys_path]
     main = settings.main_path
@@ -60,6 +64,8 @@ def lane_setup(settings: WorkerSettings, installation: str = "local") -> Setup:
         installation=installation,
         job=settings.job,
         shipped=settings.shipped,
+        contents=flow_files.contents_of(targets, settings.contents),
+        handlers=list(settings.handlers),
     )
 
 

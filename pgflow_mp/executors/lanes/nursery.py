@@ -118,6 +118,8 @@ class Nursery:
             setup.threads,
             [name for name in wanted if name != PRELOAD_FLOW],
             sys.argv,
+            contents=setup.contents,
+            handlers=setup.handlers,
         )
 
     def close(self, process: LaneProcess, grace: float) -> None:

@@ -5,6 +5,8 @@ Threads: the main thread of a lane, or of the forkserver, only.
 
 from __future__ import annotations
 
+import msgspec
+
 from pgflow_mp.executors.execution import Loadable, flows_of
 from pgflow_mp.executors.messages import Message
 from pgflow_mp.flows.flow import Flow
@@ -23,6 +25,8 @@ class Preload(Message):
     lifeline: str = ""  # a pipe that ends with the parent
     job: bool = False
     shipped: bytes = b""
+    contents: dict[str, bytes] = msgspec.field(default_factory=dict)
+    handlers: list[str] = msgspec.field(default_factory=list)
 
 
 before_fork: bool = False
