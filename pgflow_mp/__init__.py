@@ -1,11 +1,11 @@
 """Durable, CPU-heavy batch work in Python on nothing but PostgreSQL.
 
 Write a flow    Flow: @flow.step, @flow.map, @flow.array, @flow.on_start
-                Context, Artifact, Failed; Flow[Input], StepFunction
+                Context, Artifact, Failed
+Types           Flow[Input], StepFunction, MapFunction, Json
 Run it here     run(flow, input); flow.imap(items) yields FinishedItem
 Test it         pgflow_mp.testing: run_inline(flow, input)
 Plain jobs      QueueWorker(function, queue, retry=Exponential()); Fixed
-Types           Json: what outputs are where only a slug tells their step
 From a program  Client, and AsyncClient with the same methods:
   start         start_flow, start, enqueue, enqueue_many
   follow        wait, as_completed, events, progress
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from pgflow_mp.flows.failures import Failed
     from pgflow_mp.flows.finished_item import FinishedItem
     from pgflow_mp.flows.flow import Flow
-    from pgflow_mp.flows.typed import StepFunction
+    from pgflow_mp.flows.typed import MapFunction, StepFunction
     from pgflow_mp.runner import run
     from pgflow_mp.values.artifacts import Artifact
     from pgflow_mp.values.json_values import Json
@@ -85,6 +85,7 @@ __all__ = [
     "InputError",
     "Json",
     "LeaseLost",
+    "MapFunction",
     "OnStartFailed",
     "PermanentError",
     "PgflowError",
@@ -109,6 +110,7 @@ _LAZY = {
     "Fixed": "pgflow_mp.client.job_retries",
     "Flow": "pgflow_mp.flows.flow",
     "Json": "pgflow_mp.values.json_values",
+    "MapFunction": "pgflow_mp.flows.typed",
     "QueueWorker": "pgflow_mp.client.queue_worker",
     "StepFunction": "pgflow_mp.flows.typed",
     "run": "pgflow_mp.runner",

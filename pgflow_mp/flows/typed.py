@@ -31,6 +31,8 @@ X = TypeVar("X")
 X_co = TypeVar("X_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 Out_co = TypeVar("Out_co", covariant=True)
+Item_co = TypeVar("Item_co", covariant=True)
+Result_co = TypeVar("Result_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -55,6 +57,21 @@ class StepFunction(Generic[P, R_co, Out_co]):
 
         @property
         def _exactly(self) -> Callable[[Out_co], Out_co]: ...
+
+
+class MapFunction(StepFunction[P, R_co, Out_co], Generic[P, R_co, Out_co, Item_co, Result_co]):
+    """A function that is a map: ``MapFunction[[str], int, list[int], str, int]``.
+
+    Its last two types are those of an item and of what becomes of it. For annotations, as StepFunction is.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def _item(self) -> Item_co: ...
+
+        @property
+        def _result(self) -> Result_co: ...
 
 
 if TYPE_CHECKING:
