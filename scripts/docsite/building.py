@@ -10,6 +10,7 @@ from pathlib import Path
 
 from docsite import navigation, reference
 from docsite.navigation import Part
+from docsite.reference import python_api
 from docsite.staging import HOME, PROJECT, Stage, leaf, toctree
 
 HERE = Path(__file__).resolve().parent
@@ -28,7 +29,7 @@ def build(root: Path, output: Path) -> int:
     Raises BuildFailed, and leaves ``output`` as it was then.
     """
     parts = navigation.read(root)
-    refuse(navigation.complaints(root, parts))
+    refuse([*navigation.complaints(root, parts), *python_api.complaints()])
     with tempfile.TemporaryDirectory(prefix="pgflow-site.") as scratch:
         stage = Stage(root, Path(scratch, "pages"))
         fill(stage, parts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sphinx.application import Sphinx
 
 import pgflow_mp
-from docsite import references
+from docsite import docstrings, references
 
 project = "pgflow_mp"
 author = "the authors of pgflow_mp"
@@ -40,4 +40,4 @@ def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.connect("missing-reference", references.resolve)
     app.connect("autodoc-process-signature", references.leave_out_constructors)
-    app.connect("autodoc-process-docstring", references.link_names)
+    app.connect("autodoc-process-docstring", docstrings.link_names)

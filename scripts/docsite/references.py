@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import inspect
-import re
 from typing import Any
 
 from docutils.nodes import Element, TextElement
@@ -16,18 +14,8 @@ from sphinx.errors import NoUri
 from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
-import pgflow_mp
 from docsite.reference.python_api import classes, is_made_by_users
 
-
-def _is_error(value: object) -> bool:
-    return inspect.isclass(value) and issubclass(value, Exception)
-
-
-_ERRORS = "|".join(name for name in pgflow_mp.__all__ if _is_error(getattr(pgflow_mp, name)))
-_NAMED = re.compile(
-    rf"(?P<code>``.*?``|`[^`]*`)|\bdocs/(?P<page>[\w-]+)\.md\b|(?<![\w.])(?P<error>{_ERRORS})\b(?! *[(])"
-)
 _log = logging.getLogger(__name__)
 
 
@@ -49,19 +37,6 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: TextE
     ):
         _log.warning("%s is named here and documented nowhere", target, location=node)
     raise NoUri
-
-
-def link_names(
-    _app: object, _what: str, _name: str, _value: object, _options: object, lines: list[str]
-) -> None:
-    """Makes links of what docstrings name without markup: pages, as docs/flows.md, and errors of ours."""
-    for number, line in enumerate(lines):
-        if not line.startswith("    "):
-            lines[number] = _NAMED.sub(lambda found: found[0] if found["code"] else _link(found), line)
-
-
-def _link(found: re.Match[str]) -> str:
-    return f":doc:`/{found['page']}`" if found["page"] else f":exc:`{found['error']}`"
 
 
 def leave_out_constructors(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from docsite import references, rst
+from docsite import docstrings, rst
 from docsite.reference import commands, python_api, sql_functions
 from docsite.staging import Stage
 from pages import ROOT
@@ -95,6 +95,7 @@ def test_sql_functions_tell_what_they_raise() -> None:
 
 
 def test_every_public_name_has_its_place_in_the_api(stage: Stage) -> None:
+    assert python_api.complaints() == []
     python_api.write(stage)
     told = text_below(stage.folder / python_api.FOLDER)
     for module in (pgflow_mp, testing):
@@ -132,7 +133,7 @@ def test_what_is_public_says_what_it_is() -> None:
 )
 def test_docstrings_lead_to_what_they_name(docstring: str, linked: str) -> None:
     lines = [docstring]
-    references.link_names(None, "", "", None, None, lines)
+    docstrings.link_names(None, "", "", None, None, lines)
     assert lines == [linked]
 
 

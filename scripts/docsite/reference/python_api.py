@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, get_overloads, is_typeddict
 import msgspec
 
 import pgflow_mp
+from docsite.docstrings import link_names
 from docsite.rst import heading, prose
 from docsite.staging import Stage
 from pgflow_mp import testing
@@ -42,7 +43,7 @@ AREAS = (
         "flows",
         "Flows and steps",
         "What a flow is made of. Writing one: :doc:`/flows`; what its steps can be told: :doc:`/options`.",
-        ("Flow", "Context", "Artifact", "Failed"),
+        ("Flow", "StepFunction", "Context", "Artifact", "Failed"),
     ),
     Area(
         "run",
@@ -83,11 +84,53 @@ AREAS = (
 )
 
 
-def write(stage: Stage) -> str:
-    """Write the pages; the place of their overview. Raises LookupError for a public name without an area."""
+FORMS: dict[str, tuple[str, ...]] = {
+    "Flow.step": (
+        "(handler, /)",
+        "(slug=None, **options: Unpack[StepOptions])",
+        "(slug, handler, **options)",
+    ),
+    "Flow.array": (
+        "(handler, /)",
+        "(slug=None, **options: Unpack[StepOptions])",
+        "(slug, handler, **options)",
+    ),
+    "Flow.map": ("(handler, /)", "(slug=None, **options: Unpack[MapOptions])", "(slug, handler, **options)"),
+}
+"""How to call what has many overloads, which are for type checkers and tell people nothing."""
+MANY = 4
+_HERE = "scripts/docsite/reference/python_api.py"
+
+
+def complaints() -> list[str]:
+    """Public names without a page, and what people could not read there."""
     placed = {name for area in AREAS for name in area.names}
-    if homeless := sorted(set(pgflow_mp.__all__) - placed):
-        raise LookupError(f"{', '.join(homeless)} of pgflow_mp: name the area in {__name__}.AREAS")
+    wrong = [
+        f"pgflow_mp.{name} has no page: add it to an area of AREAS in {_HERE}"
+        for name in sorted(set(pgflow_mp.__all__) - placed)
+    ]
+    many = [
+        f"{name}.{member}"
+        for name in pgflow_mp.__all__
+        if inspect.isclass(value := getattr(pgflow_mp, name))
+        for part in value.__mro__
+        for member, it in vars(part).items()
+        if _has_many_forms(it)
+    ]
+    wrong += [
+        f"{name} has more than {MANY} overloads: add to FORMS in {_HERE} how it is called"
+        for name in many
+        if name not in FORMS
+    ]
+    return wrong
+
+
+def _has_many_forms(member: object) -> bool:
+    return inspect.isfunction(member) and len(get_overloads(member)) > MANY
+
+
+def write(stage: Stage) -> str:
+    """Write the pages; the place of their overview."""
     documented: set[str] = {name for area in AREAS for name in area.names}
     overview = [heading("Python"), "Everything here is imported ``from pgflow_mp``, if not said otherwise.\n"]
     for area in AREAS:
@@ -130,14 +173,27 @@ def _documented(value: Any, path: str, line: str = "-") -> Iterator[str]:
         return
     yield ""
     for part, members in groups:
-        yield f"   .. rubric:: {first_sentence(part)}\n"
+        if not (title := first_sentence(part)).startswith("``") and part is not value:
+            yield f"   .. rubric:: {title}\n"
         for member in members:
+            if _has_many_forms(inspect.getattr_static(value, member)):
+                yield from _forms(getattr(value, member), f"{name}.{member}")
+                continue
             kind = (
                 "autoproperty"
                 if isinstance(inspect.getattr_static(value, member), property)
                 else "automethod"
             )
             yield f"   .. {kind}:: {path}.{member}\n"
+
+
+def _forms(member: Any, name: str) -> Iterator[str]:
+    """A method of many overloads, as it is called."""
+    forms = [f"{name}{form}" for form in FORMS.get(name, ())]
+    yield "   .. py:method:: " + "\n                  ".join(forms) + "\n"
+    lines = (inspect.getdoc(member) or "").splitlines()
+    link_names(None, "", "", None, None, lines)
+    yield textwrap.indent("\n".join(lines), "      ") + "\n"
 
 
 def _keys(value: type, path: str) -> Iterator[str]:
@@ -155,7 +211,7 @@ def _keys(value: type, path: str) -> Iterator[str]:
 
 def _groups(value: type) -> Iterator[tuple[type, list[str]]]:
     """The parts that a class is put together of, with the public methods that each brings."""
-    for part in value.__mro__:
+    for part in (*value.__mro__[1:], value):
         if part.__module__.startswith("pgflow_mp.") and not issubclass(value, BaseException):
             members = [name for name, it in vars(part).items() if not name.startswith("_") and _is_method(it)]
             if members:
@@ -226,12 +282,15 @@ def _named_in(value: Any) -> list[str]:
         texts += [str(kind) for kind in _annotations(value.__init__)]
     if inspect.isfunction(value):
         texts += [str(kind) for kind in value.__annotations__.values()]
-    return [name for text in texts for name in re.findall(r"\b[A-Z]\w+", text)]
+    parts = {part.__name__ for part in getattr(value, "__mro__", ())}
+    return [name for text in texts for name in re.findall(r"\b[A-Z]\w+", text) if name not in parts]
 
 
 def _annotations(member: Any) -> list[Any]:
     if isinstance(member, property):
         member = member.fget
     member = getattr(member, "__func__", member)
+    if _has_many_forms(member):
+        return ["StepOptions", "MapOptions"]
     overloads = get_overloads(member) if inspect.isfunction(member) else []
     return [kind for each in (member, *overloads) for kind in getattr(each, "__annotations__", {}).values()]
