@@ -37,13 +37,14 @@ BRIEFS: Final[dict[str, Brief]] = {
             "run flow.yaml --handlers app.steps --input '[1, 2]'",
             "run flows.py --resume RUN_ID",
         ),
-        _ITEMS
+        {name: _ITEMS[name] for name in ("--input", "--key")}
         | {
             "--output": "write the output there: .json, .jsonl, .csv or .parquet",
             "--results": "write the results of a step there, STEP=FILE",
             "--workers": "processes that run your code (one for each CPU)",
             "--timeout": "stop after so many seconds, in order",
             "--resume": "go on with a run",
+            "--only": "work on nothing else (else: on this run first)",
         }
         | _JSON
         | _WHERE,

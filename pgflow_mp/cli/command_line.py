@@ -131,10 +131,9 @@ class RunOrder:
     """A run to start, or to go on with (``resume``: its id, or how that begins), and to execute here.
 
     ``flow`` is the word of the command line. ``key`` is the name of the run to start or to go on with.
-    ``output``: where the run's output goes, a file
-    or ``-``, in ``output_format`` if its name does not tell; ``results``: (step, file) of further results;
-    ``reuse``: what it takes from an earlier run; ``json``: whether the summary is for programs. ``timeout``
-    is in seconds. ``follow``: lines of results are written as items end.
+    ``output``: where its output goes, a file or ``-``, in ``output_format`` if its name does not tell;
+    ``results``: (step, file) of further results; ``reuse``: what it takes from an earlier run; ``json``: the
+    summary is for programs. ``timeout`` is in seconds. ``follow``: results are written as items end.
     """
 
     flow: str | None
@@ -160,6 +159,7 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
     Raises UsageError and ConfigError for what makes no sense, whatever flow and database.
     """
     work = work_options(args)
+    work = replace(work, settings={**work.settings, "only": args.only})
     if resume is None:
         flow, given, priority, resume = args.flow, input_choice(args), args.priority, args.resume
         key, reuse = args.key, reuse_choice(args)

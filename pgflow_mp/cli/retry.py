@@ -15,7 +15,7 @@ from pgflow_mp.cli.complaints import OK, RUN_FAILED
 from pgflow_mp.cli.flow_targets import handler_words
 from pgflow_mp.cli.known_runs import open_run, resume_command
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
-from pgflow_mp.cli.working import add_work
+from pgflow_mp.cli.working import add_only, add_work
 from pgflow_mp.errors import FlowNotFound, InputError
 
 if TYPE_CHECKING:
@@ -107,6 +107,7 @@ def configure(parser: Parser, verb: str) -> None:
         convert=converters.seconds,
         help="with --work: stop after so long, in order (exit status 124)",
     )
+    add_only(parser)
     add_json(parser)
     add_work(parser)
     add_database(parser)

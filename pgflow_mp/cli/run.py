@@ -17,7 +17,7 @@ from pgflow_mp.cli.live_results import LiveResults
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.cli.reuse_options import add_reuse
 from pgflow_mp.cli.taking import check_steps, find_reuse
-from pgflow_mp.cli.working import add_work, watching
+from pgflow_mp.cli.working import add_only, add_work, watching
 from pgflow_mp.errors import InputError, PgflowError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def configure(parser: Parser, verb: str) -> None:
         metavar="S",
         help="stop after so long, in order; the run can be resumed (exit status 124)",
     )
+    add_only(parser)
     add_json(parser)
     add_work(parser)
     add_database(parser)
@@ -262,7 +263,8 @@ def _work(
         observer,
         heard,
     ):
-        others = _Others(flow.slug, run_id, observer, database.options)
+        only = bool(order.work.settings["only"])
+        others = _Others(flow.slug, run_id, observer, database.options, only=only)
 
         def begun(conn: Connection) -> None:
             """The run is stored, and nothing refuses it any more: now its id is good for something."""
@@ -318,9 +320,12 @@ def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:
 
 
 class _Others:
-    """Says once that a worker takes the tasks of all runs of its flow, where there are others."""
+    """Says once what becomes of other runs of the flow, where there are any."""
 
-    def __init__(self, flow_slug: str, run_id: str, observer: Observer, options: list[str]) -> None:
+    def __init__(
+        self, flow_slug: str, run_id: str, observer: Observer, options: list[str], *, only: bool
+    ) -> None:
+        self._only = only
         self._flow_slug = flow_slug
         self._run_id = run_id
         self._observer: Observer | None = observer
@@ -335,9 +340,12 @@ class _Others:
         if ids and self._observer is not None:
             have = "has" if count == 1 else "have"
             names = ", ".join(ids) + (", ..." if count > len(ids) else "")
-            self._observer.on_message(
-                "info",
-                f"also working on {plural(count, 'other run')} of {self._flow_slug} that {have} not ended "
-                f"({names}); to end one: {command('cancel', ids[0], *self._options)}",
+            others = f"{plural(count, 'other run')} of {self._flow_slug} that {have} not ended ({names})"
+            text = (
+                f"leaving {others} to other workers"
+                if self._only
+                else f"also working on {others}, after this one; --only leaves them; "
+                f"to end one: {command('cancel', ids[0], *self._options)}"
             )
+            self._observer.on_message("info", text)
         self._observer = None

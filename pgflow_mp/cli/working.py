@@ -27,6 +27,17 @@ def add_work(parser: Parser) -> None:
     add_handlers(parser, group)
 
 
+def add_only(parser: Parser) -> None:
+    """Whether a command that serves a run serves others, too."""
+    parser.option(
+        "--only",
+        env="PGFLOW_ONLY",
+        flag=True,
+        default=False,
+        help="work on this run and on nothing else (the default: on it first)",
+    )
+
+
 _WORK: Final[Iterable[tuple[tuple[str, ...], str, dict[str, Any]]]] = (
     (
         ("-w", "--workers"),

@@ -16,7 +16,7 @@ import msgspec
 import psycopg
 
 from pgflow_mp.db import connection, engine, item_ranges
-from pgflow_mp.db.engine import ClaimedTask, Connection
+from pgflow_mp.db.engine import ClaimedTask, Connection, OwnRun
 from pgflow_mp.db.item_ranges import ClaimedWork
 
 _AT_ONCE: Final = 100  # tasks whose inputs are asked for one by one
@@ -79,25 +79,33 @@ def claim(
     sparing: bool = False,
     but_steps: Collection[str] = (),
     usable: int | None = None,
+    own: OwnRun | None = None,
 ) -> ClaimedWork:
     """Claim work as ``item_ranges.claim_work`` does; where an input cannot be had, tasks have none.
 
     ``sparing``: tasks have none anyhow, and where there are any, no items are claimed. What is raised may
     have claimed something, unless it ``is_undone``.
     """
+
+    def without_input() -> list[ClaimedTask]:
+        few = min(qty, _AT_ONCE)
+        return engine.claim_tasks(conn, flow_slug, worker_id, few, lease, with_input=False, own=own)
+
     if sparing:
-        tasks = engine.claim_tasks(conn, flow_slug, worker_id, min(qty, _AT_ONCE), lease, with_input=False)
+        tasks = without_input()
         if tasks or not items:
             return ClaimedWork(tasks, [], [])
         qty = 0
     try:
-        work = item_ranges.claim_work(conn, flow_slug, worker_id, qty, items, known, lease, but_steps, usable)
+        work = item_ranges.claim_work(
+            conn, flow_slug, worker_id, qty, items, known, lease, but_steps, usable, own
+        )
     except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
         raise
     except psycopg.Error as error:
         if conn.broken or not concerns_data(error) or not is_undone(error):
             raise
-        tasks = engine.claim_tasks(conn, flow_slug, worker_id, min(qty, _AT_ONCE), lease, with_input=False)
+        tasks = without_input()
         if not tasks:  # it is about something else, such as a page
             raise
         work = ClaimedWork(tasks, [], [])

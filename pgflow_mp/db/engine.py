@@ -44,6 +44,13 @@ class ClaimedTask(NamedTuple):
     paged: dict[str, int | None] | None = None
 
 
+class OwnRun(NamedTuple):
+    """The run that a worker serves, whose work it claims first; ``only``: and no other's."""
+
+    run_id: str
+    only: bool = False
+
+
 class Settled(NamedTuple):
     """What became of a batch: ``rejected`` are task indexes whose result was stale or late."""
 
@@ -102,6 +109,9 @@ class RunRow(NamedTuple):
 RUN_COLUMNS: Final = "run_id, flow_slug, status, remaining_steps, started_at, completed_at, failed_at"
 
 
+_OF_OWN: Final = ", %s::uuid, %s::boolean"
+
+
 def claim_tasks(
     conn: Connection,
     flow_slug: str,
@@ -110,17 +120,18 @@ def claim_tasks(
     lease: int | None = None,
     *,
     with_input: bool = True,
+    own: OwnRun | None = None,
 ) -> list[ClaimedTask]:
     """Claim up to ``qty`` tasks for ``lease`` seconds (default: the flow's longest timeout + 2).
 
-    Fewer where their inputs hold more than about 16 MB. Use :func:`pgflow_mp.db.claiming.claim` where one
-    task without an input must not cost the others.
+    Fewer where their inputs hold more than about 16 MB. ``own``: without inputs, those of that run first. Use
+    :func:`pgflow_mp.db.claiming.claim` where one task without an input must not cost the others.
     """
     function = "claim_tasks" if with_input else "claim_tasks_without_input"
     rows = conn.execute(
         "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths "  # noqa: S608
-        f"from pgflow.{function}(%s, %s::uuid, %s::int, %s::int)",
-        (flow_slug, worker_id, qty, lease),
+        f"from pgflow.{function}(%s, %s::uuid, %s::int, %s::int{'' if own is None else _OF_OWN})",
+        (flow_slug, worker_id, qty, lease, *(own or ())),
         binary=True,
     ).fetchall()
     return [ClaimedTask(*row) for row in rows]

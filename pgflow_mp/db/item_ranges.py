@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import psycopg
 
-from pgflow_mp.db.engine import ClaimedTask, Connection
+from pgflow_mp.db.engine import ClaimedTask, Connection, OwnRun
 from pgflow_mp.db.wire import Int4Array, Int8Array, RawJsonArray
 
 
@@ -84,6 +84,7 @@ _CLAIM: Final = (
     "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths, items "
     "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int, %s::text[], %s::int)"
 )
+_CLAIM_OWN: Final = _CLAIM[:-1] + ", %s::uuid, %s::boolean)"
 _COMPLETE: Final = (
     "select accepted, rejected, step_status, run_status "
     "from pgflow.complete_ranges(%s::uuid, %s, %s::uuid, %s, %s, %s, %s)"
@@ -104,15 +105,18 @@ def claim_work(
     lease: int | None = None,
     but_steps: Collection[str] = (),
     usable: int | None = None,
+    own: OwnRun | None = None,
 ) -> ClaimedWork:
     """Claim up to ``qty`` tasks, as engine.claim_tasks does, and up to ``items`` items of maps in ranges.
 
     ``known``: ids of pages that need not be answered; ``but_steps``: steps of which nothing is wanted. Of a
     flow with limits at most ``usable`` items are got, which could be worked on at once; None: a share.
+    What there is of one's ``own`` run comes first.
     """
     values = (flow_slug, worker_id, qty, items, Int8Array(known), lease, list(but_steps) or None, usable)
     found = ClaimedWork([], [], [])
-    for row in conn.execute(_CLAIM, values, binary=True).fetchall():
+    query = _CLAIM if own is None else _CLAIM_OWN
+    for row in conn.execute(query, (*values, *(own or ())), binary=True).fetchall():
         if row[0] is None:
             found = found._replace(limited=Limited(None if row[7] is None else row[7] / 1000))
         elif row[9] is None:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 
 from pgflow_mp.db import claiming, engine, item_ranges
-from pgflow_mp.db.engine import ClaimedTask, Connection
+from pgflow_mp.db.engine import ClaimedTask, Connection, OwnRun
 from pgflow_mp.db.hints import REST, Hints
 from pgflow_mp.db.item_ranges import ClaimedWork, ElementPage
 from pgflow_mp.db.keeper import first_line
@@ -120,7 +120,8 @@ class _Thrift:
 class Claimer(DatabaseThread):
     """Claims on a connection of its own, and listens there for announcements of work in flows.
 
-    ``steps`` are those whose work is ours, by flow: what there is of others is left to others.
+    ``steps`` are those whose work is ours, by flow: what there is of others is left to others. The work of
+    our ``own`` run comes first.
 
     A worker id that it has not used before is registered first. At most one request is under way; its
     answer, Claimed, ClaimFailed or ClaimLost, goes to ``post``, also if the thread is to stop meanwhile.
@@ -143,8 +144,10 @@ class Claimer(DatabaseThread):
         lease: int | None,
         steps: Mapping[str, Collection[str]],
         labels: Sequence[str] = (),
+        own: OwnRun | None = None,
     ) -> None:
         super().__init__(dsn, post)
+        self._own = own
         self._flows = {flow.encode(): flow for flow in steps}
         self._strangers = Strangers(steps, lambda text: post(Said("warn", text)))
         self._worker_name = worker_name
@@ -203,6 +206,7 @@ class Claimer(DatabaseThread):
                 sparing=sparing,
                 but_steps=self._strangers.of(flow),
                 usable=request.usable,
+                own=self._own,
             )
             is_made = True
             work = self._strangers.hand_back(conn, flow, worker_id, work)

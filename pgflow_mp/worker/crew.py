@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.engine import Connection, OwnRun
 from pgflow_mp.worker.claim import Claimer
 from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.dispatch import Dispatcher
@@ -61,7 +61,7 @@ def hire(
     details: bool = False,
     executor: object = None,
 ) -> Crew:
-    """A crew for a worker of these flows; not started yet. ``run_id`` is the run to watch, if any.
+    """A crew for a worker of these flows; not started yet. ``run_id`` is the run that it serves, if any.
 
     ``steps`` are those whose work is ours, by flow; ``policies`` reads their retry options. ``facts`` are
     what the database is told of us; None: it is told nothing. ``details``: somebody watches the run.
@@ -76,6 +76,7 @@ def hire(
         lease=settings.visibility_timeout,
         steps=steps,
         labels=settings.labels,
+        own=None if run_id is None else OwnRun(run_id, settings.only),
     )
 
     def beating() -> Sequence[str]:

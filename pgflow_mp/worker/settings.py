@@ -65,6 +65,7 @@ class WorkerSettings:
     ``metrics_port`` (0: any that is free): metrics and health checks are served there, at
     ``metrics_address``. ``labels``: what this worker has, for steps that require it.
     ``traces``: "otlp", or a file of JSON lines, for OpenTelemetry's spans.
+    A worker that serves one run claims what there is of that run first, and with ``only`` nothing else.
     """
 
     dsn: str
@@ -100,6 +101,7 @@ class WorkerSettings:
     metrics_address: str = "127.0.0.1"
     traces: str | None = None
     labels: tuple[str, ...] = ()
+    only: bool = False
     log_level: str = "info"
     log_format: str = "text"
 

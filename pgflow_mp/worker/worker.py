@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any, Final
 
 from pgflow_mp.db import artifact_stores, engine, schema
-from pgflow_mp.errors import PgflowError
+from pgflow_mp.errors import ConfigError, PgflowError
 from pgflow_mp.executors.lanes.executor import lanes
 from pgflow_mp.executors.protocol import Executor, ExecutorFactory, Limits
 from pgflow_mp.loading import reentry
@@ -90,15 +90,17 @@ class Worker:
         """Start, serve, stop; returns how it went.
 
         Ends when asked to stop, when an operator deprecates it, when ``until()`` is true (it is asked
-        every 20 to 100 ms), when the run ``run_id`` has ended, or with ``idle_exit`` when there is nothing
-        to do. ``begin`` is called once the database knows the flows, and again if the connection is lost
-        meanwhile; it returns the run to serve. In the main thread SIGTERM and SIGINT stop it: the first
-        in order, within ``grace`` seconds, the second at once. Raises PgflowError if it cannot start or
-        its database refuses it.
+        every 20 to 100 ms), when the run ``run_id``, whose work comes first, has ended, or with ``idle_exit``
+        when there is nothing to do. ``begin`` is called once the database knows the flows, and again if the
+        connection is lost meanwhile; it returns the run to serve. In the main thread SIGTERM and SIGINT stop
+        it: the first in order, within ``grace`` seconds, the second at once. Raises PgflowError if it cannot
+        start or its database refuses it.
         """
         reentry.refuse("Worker.run()")
         if self.state is not WorkerState.CREATED:
             raise PgflowError("A worker can only be started once")
+        if self.settings.only and run_id is None and begin is None:
+            raise ConfigError("only=True needs a run to serve, which this worker has not")
         course = self._course
         course.run_id = run_id
         self._to(WorkerState.STARTING)

@@ -45,7 +45,8 @@ $$;
 
 -- The queued suspects of a flow's queue, and of them what this worker may have: all that are condemned, which it
 -- only has to fail, and one other, unless it holds one already; if it dies now, that one is to blame. Those
--- that most workers died with come first. Of but_steps and but_runs it gets none. What has to be run alone is for a
+-- that most workers died with come first. Of but_steps and but_runs it gets none, and where of_run is given, only of
+-- that run. What has to be run alone is for a
 -- worker that holds nothing; after ten seconds, in which none came, for any.
 create or replace function pgflow._suspects(
   flow_slug text,
@@ -55,6 +56,7 @@ create or replace function pgflow._suspects(
   lease_seconds int,
   but_steps text[],
   but_runs uuid[],
+  of_run uuid default null,
   out queued bigint[],
   out taken bigint[]
 )
@@ -70,19 +72,23 @@ declare
 begin
   select array_agg(t.message_id order by t.worker_deaths desc, t.message_id),
     array_agg(t.message_id order by t.worker_deaths desc, t.message_id)
-      filter (where t.condemned is not true and (but_runs is null or t.run_id <> all (but_runs))),
-    array_agg(t.message_id) filter (where t.condemned and (but_runs is null or t.run_id <> all (but_runs))),
+      filter (where t.condemned is not true and t.is_wanted),
+    array_agg(t.message_id) filter (where t.condemned and t.is_wanted),
     array_agg(t.message_id) filter (
       where not t.condemned and t.last_requeued_at > clock_timestamp() - interval '10 seconds'
     )
   into queued, v_open, v_condemned, v_alone
-  from pgflow.step_tasks t
-  where t.flow_slug = _suspects.flow_slug
-    and t.worker_deaths >= 2
-    and t.queue_name = _suspects.queue_name
-    and (but_steps is null or t.step_slug <> all (but_steps))
-    and t.status = 'queued'
-    and t.message_id is not null;
+  from (
+    select t.message_id, t.worker_deaths, t.condemned, t.last_requeued_at,
+      (but_runs is null or t.run_id <> all (but_runs)) and (of_run is null or t.run_id = of_run) as is_wanted
+    from pgflow.step_tasks t
+    where t.flow_slug = _suspects.flow_slug
+      and t.worker_deaths >= 2
+      and t.queue_name = _suspects.queue_name
+      and (but_steps is null or t.step_slug <> all (but_steps))
+      and t.status = 'queued'
+      and t.message_id is not null
+  ) t;
   if queued is null then
     return;
   end if;

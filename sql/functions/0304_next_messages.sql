@@ -178,6 +178,7 @@ $$;
 
 -- Takes up to qty messages from a queue for a worker, of all steps or of the one that it is for. lease_seconds is
 -- the visibility timeout; by default that of the flow's slowest step. Of but_steps and of but_runs it gets nothing.
+-- of_run: of that run alone; where is_only is not set, some of its retries may be left (_take_of_run).
 create or replace function pgflow._next_messages(
   flow_slug text,
   queue_name text,
@@ -186,7 +187,9 @@ create or replace function pgflow._next_messages(
   qty int,
   lease_seconds int,
   but_steps text[] default null,
-  but_runs uuid[] default null
+  but_runs uuid[] default null,
+  of_run uuid default null,
+  is_only boolean default false
 )
 returns bigint[]
 language plpgsql
@@ -209,7 +212,7 @@ begin
     return null;
   end if;
   -- Where nothing but those steps has begun there may be many messages, none of which is wanted.
-  if coalesce(cardinality(but_steps), 0) > 0 then
+  if coalesce(cardinality(but_steps), 0) > 0 and of_run is null then
     if _next_messages.step_slug = any (but_steps) or not exists (
       select 1
       from pgflow.runs r
@@ -247,7 +250,7 @@ begin
     select s.queued, s.taken into v_suspects, v_ids
     from pgflow._suspects(
       _next_messages.flow_slug, _next_messages.queue_name, _next_messages.worker_id, qty, v_lease, but_steps,
-      but_runs
+      but_runs, of_run
     ) s;
     if exists (
       select 1 from pgflow.step_tasks t
@@ -261,6 +264,15 @@ begin
     end if;
   end if;
   v_ids := coalesce(v_ids, '{}');
+  if of_run is not null then
+    return v_ids || coalesce(
+      pgflow._take_of_run(
+        _next_messages.queue_name, _next_messages.step_slug, of_run, qty - cardinality(v_ids), v_lease,
+        coalesce(v_suspects, '{}'), but_steps, is_only
+      ),
+      '{}'
+    );
+  end if;
   if cardinality(v_ids) < qty and (
     select count(*) > 1 from (
       select 1 from pgflow.runs r

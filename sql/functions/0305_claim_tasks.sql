@@ -1,7 +1,7 @@
 -- Ours: read, start and input in one round trip, and claims without inputs, where both together cannot be had.
 
 -- Claims up to qty tasks from the queue that the worker serves, fewer where their input is large (_claim_bytes),
--- answered in message order; or, without_input, so many whatever it is. jit is off here and in what settles: a
+-- answered in message order; or, without_input, so many whatever it is. of_run: of that run alone (_next_messages). jit is off here and in what settles: a
 -- plan that avoids a method at any price looks expensive enough to compile, which takes longer than the call.
 create or replace function pgflow._claim_next(
   function_name text,
@@ -9,7 +9,9 @@ create or replace function pgflow._claim_next(
   worker_id uuid,
   qty int,
   lease_seconds int,
-  without_input boolean default false
+  without_input boolean default false,
+  of_run uuid default null,
+  is_only boolean default false
 )
 returns setof pgflow.claimed_task
 language plpgsql
@@ -28,7 +30,7 @@ declare
 begin
   perform pgflow._require_flow(function_name, _claim_next.flow_slug);
   v_paused := pgflow._paused_runs(_claim_next.flow_slug);
-  if v_paused is null then
+  if v_paused is null or of_run = any (v_paused) then
     return;
   end if;
   v_barred := pgflow._barred_steps(_claim_next.flow_slug, _claim_next.worker_id);
@@ -39,7 +41,7 @@ begin
     select c.run_id, c.step_slug, c.task_index, c.msg_id, c.attempt, c.input, c.flow_input, c.timeout, c.deaths
     from pgflow._claim_within_limits(
       _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, 0, null, lease_seconds, v_barred, v_paused, null,
-      case when not without_input then pgflow._claim_bytes() end, without_input
+      case when not without_input then pgflow._claim_bytes() end, without_input, of_run, is_only
     ) c
     where c.run_id is not null
     order by c.msg_id;
@@ -51,7 +53,7 @@ begin
     _claim_next.flow_slug,
     pgflow._next_messages(
       _claim_next.flow_slug, v_queue, v_step, _claim_next.worker_id, qty, lease_seconds, v_barred,
-      v_paused
+      v_paused, of_run, is_only
     ),
     _claim_next.worker_id,
     v_queue,

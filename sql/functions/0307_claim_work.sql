@@ -4,7 +4,7 @@
 -- with the highest priority, an equal share each, and by lot who gets the odd ones. Maps that others lease from at this moment are
 -- passed over; only where nothing else of that priority is to be had a patient caller waits for them, one at a time and
 -- with nothing leased yet, so that no two wait for each other. A worker that promised no signs of life, or was taken for
--- dead, gets nothing. Answers the ranges, and before them the pages that they
+-- dead, gets nothing. of_run: from maps of that run alone. Answers the ranges, and before them the pages that they
 -- lie in but for those in known.
 create or replace function pgflow._claim_ranges(
   flow_slug text,
@@ -14,7 +14,8 @@ create or replace function pgflow._claim_ranges(
   known bigint[],
   but_steps text[] default null,
   is_patient boolean default true,
-  but_runs uuid[] default null
+  but_runs uuid[] default null,
+  of_run uuid default null
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -50,18 +51,27 @@ begin
         -- Those with least to give first: what they do not need goes to the others.
         case when c.lots <= _claim_ranges.items then c.items - c.next_index end as at_most
       from (
-        select m.run_id, m.step_slug, m.ctid as row_id, m.items, m.next_index,
+        select m.run_id, m.step_slug, m.row_id, m.items, m.next_index,
           coalesce(p.priority, 0) as priority, random() as lot, count(*) over () as lots
-        from pgflow.range_maps m
-        join pgflow.runs r on r.run_id = m.run_id and r.status = 'started'
+        from (
+          select m.ctid as row_id, m.*, r.started_at
+          from pgflow.range_maps m
+          join pgflow.runs r on r.run_id = m.run_id and r.status = 'started'
+          where of_run is null and m.flow_slug = _claim_ranges.flow_slug and m.is_open
+          union all
+          select o.row_id, (o.m).*, r.started_at
+          from ( -- by their keys, whatever the statistics say
+            select m.ctid as row_id, m from pgflow.range_maps m where m.run_id = of_run offset 0
+          ) o
+          cross join lateral (select r.* from pgflow.runs r where r.run_id = of_run offset 0) r
+          where (o.m).flow_slug = _claim_ranges.flow_slug and (o.m).is_open and r.status = 'started'
+        ) m
         left join pgflow.run_priorities p on p.run_id = m.run_id
-        where m.flow_slug = _claim_ranges.flow_slug
-          and m.is_open
-          and (m.not_before is null or m.not_before <= clock_timestamp())
+        where (m.not_before is null or m.not_before <= clock_timestamp())
           and (_claim_ranges.step_slug is null or m.step_slug = _claim_ranges.step_slug)
           and (but_steps is null or m.step_slug <> all (but_steps))
           and (but_runs is null or m.run_id <> all (but_runs))
-        order by priority desc, r.started_at
+        order by priority desc, m.started_at
         limit 4 * v_most_maps
       ) c
     ) o

@@ -70,7 +70,9 @@ create or replace function pgflow._next_messages_within(
   but_steps text[],
   but_runs uuid[],
   steps text[],
-  rooms int[]
+  rooms int[],
+  of_run uuid default null,
+  is_only boolean default false
 )
 returns bigint[]
 language plpgsql
@@ -93,7 +95,7 @@ begin
     v_found := pgflow._next_messages(
       _next_messages_within.flow_slug, _next_messages_within.queue_name, _next_messages_within.step_slug,
       _next_messages_within.worker_id, least(qty - cardinality(v_ids), pgflow._room(steps, v_rooms, '')),
-      lease_seconds, v_but || coalesce(but_steps, '{}'), but_runs
+      lease_seconds, v_but || coalesce(but_steps, '{}'), but_runs, of_run, is_only
     );
     exit when coalesce(cardinality(v_found), 0) = 0;
     select * into v_part from pgflow._within_rooms(_next_messages_within.queue_name, v_found, steps, v_rooms);
@@ -153,7 +155,7 @@ end;
 $$;
 
 -- Claims from a flow with limits: up to qty tasks and up to so many items in ranges, as far as there is room. usable:
--- see _open_rooms. Tasks and each step with limits of its own take turns by lot in being first. Where something was
+-- see _open_rooms; of_run and is_only: see _next_messages. Tasks and each step with limits of its own take turns by lot in being first. Where something was
 -- left for want of room, the last row, without a run, says so; its timeout is in how many milliseconds a rate has room
 -- again, NULL where only what is held stands in the way.
 create or replace function pgflow._claim_within_limits(
@@ -169,7 +171,9 @@ create or replace function pgflow._claim_within_limits(
   but_runs uuid[],
   usable int,
   max_bytes bigint,
-  without_input boolean
+  without_input boolean,
+  of_run uuid default null,
+  is_only boolean default false
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -221,7 +225,8 @@ begin
     if v_turn.is_tasks then
       v_ids := pgflow._next_messages_within(
         _claim_within_limits.flow_slug, _claim_within_limits.queue_name, _claim_within_limits.step_slug,
-        _claim_within_limits.worker_id, qty, lease_seconds, but_steps, but_runs, v_steps, v_rooms
+        _claim_within_limits.worker_id, qty, lease_seconds, but_steps, but_runs, v_steps, v_rooms,
+        of_run, is_only
       );
       continue when cardinality(v_ids) = 0;
       return query
@@ -257,7 +262,8 @@ begin
         known,
         case when v_turn.step_slug is null then v_limited || coalesce(but_steps, '{}') end,
         is_patient => v_left = items,
-        but_runs => _claim_within_limits.but_runs
+        but_runs => _claim_within_limits.but_runs,
+        of_run => _claim_within_limits.of_run
       ) c
     loop
       return next v_row;
