@@ -40,6 +40,7 @@ impossible time tolerate role sql another too it
 """
 """Words that messages of ours begin with; others may be the name of a file."""
 _LONGEST: Final = 24  # lines; the rest of a long message says little more
+_LONGEST_WORD: Final = 500  # characters; paths and commands are shorter
 
 
 def exit_code(error: BaseException) -> int:
@@ -162,13 +163,23 @@ def _place(error: BaseException) -> str:
 def _print(message: str, hint: str, stream: TextIO) -> None:
     red, bold, end = ("\x1b[1;31m", "\x1b[1m", "\x1b[0m") if has_color(stream) else ("", "", "")
     message, hint = _sentence(printable(message)), _capital(printable(hint))
-    lines = _wrap(message, len("error: "))
+    print(f"{red}error:{end} {_on_screen(message)}", file=stream)
+    if hint:
+        print(f" {bold}hint:{end} {_on_screen(hint)}", file=stream)
+    stream.flush()
+
+
+def _on_screen(text: str) -> str:
+    """Its lines as they follow ``error: `` or `` hint: ``; longer than a screen is cut, so are words."""
+    text = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", lambda word: _cut(word[0]), text)
+    lines = _wrap(text, len("error: "))
     if len(lines) > _LONGEST:
         lines = [*lines[: _LONGEST - 1], f"       ... ({len(lines) - _LONGEST + 1} more lines)"]
-    print(f"{red}error:{end} " + "\n".join(lines).lstrip(), file=stream)
-    if hint:
-        print(f" {bold}hint:{end} " + "\n".join(_wrap(hint, len(" hint: "))).lstrip(), file=stream)
-    stream.flush()
+    return "\n".join(lines).lstrip()
+
+
+def _cut(word: str) -> str:
+    return f"{word[: _LONGEST_WORD // 2]}... ({len(word):,} characters)"
 
 
 def _sentence(text: str) -> str:

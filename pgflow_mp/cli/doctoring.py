@@ -11,6 +11,7 @@ from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import DatabaseChoice, database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
 from pgflow_mp.cli.flow_targets import add_handlers, flow_target
+from pgflow_mp.cli.output import stdout_for_results
 from pgflow_mp.cli.parser import Parser, add_database, add_json
 from pgflow_mp.errors import PgflowError
 
@@ -80,7 +81,8 @@ def _of_target(target: str, handlers: Sequence[str]) -> Iterator[Symptom]:
     from pgflow_mp.loading import finding
 
     try:
-        flows = finding.load_flows(flow_target(target, handlers))
+        with stdout_for_results():
+            flows = finding.load_flows(flow_target(target, handlers))
     except PgflowError as error:
         yield Symptom("bad", str(error), error.hint)
         return

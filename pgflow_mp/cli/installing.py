@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pgflow_mp.cli.command_line import DatabaseChoice, database_choice
 from pgflow_mp.cli.flow_targets import add_handlers, flow_target
+from pgflow_mp.cli.output import stdout_for_results
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def _compile(target: str, handlers: Sequence[str], output: str | None) -> None:
     from pgflow_mp.flows.storage import when_new
     from pgflow_mp.loading import finding
 
-    flows = finding.load_flows(flow_target(target, handlers))
+    with stdout_for_results():  # what modules print is no SQL
+        flows = finding.load_flows(flow_target(target, handlers))
     text = "\n".join(to_sql(flow, whole=True) + _remark(when_new(flow)) for flow in flows)
     if output is None or output == "-":
         _write(text)

@@ -113,7 +113,8 @@ def execute(args: argparse.Namespace) -> int:
         conn.close()
         item = _Item(run, args.step, args.index, task, is_map)
         again = command("replay", args.run, args.step, str(args.index), "FLOW", *database.options)
-        flow = _load(item, args.flow, args.handlers, again)
+        with stdout_for_results():  # what modules print is no output of the item
+            flow = _load(item, args.flow, args.handlers, again)
         if args.pdb:
             with _started(flow, item.step) as prepared:
                 done = _replay(prepared, item, database.dsn)

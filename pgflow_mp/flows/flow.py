@@ -212,7 +212,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
 
     def _add(self, kind: str, slug: Any, handler: Any, options: dict[str, Any], caller: FrameType) -> None:
         step = build_step(self._steps, kind, slug, handler, options, caller)
-        self._steps[step.slug] = step
+        self._steps.add(step)
         handles.remember(self, step)
 
     def _add_start(self, name: Any, function: Any, caller: FrameType) -> None:

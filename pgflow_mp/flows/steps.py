@@ -153,6 +153,16 @@ class Steps(dict[str, StepDefinition]):
         self.on_start: dict[str, on_start.StartFunction] = {}
         """The functions that are run once in each process, by name."""
         self.nan: Nan = nan or "error"
+        self._spelt: dict[str, str] = {}
+
+    def add(self, step: StepDefinition) -> None:
+        """Take a step that was checked against those before it."""
+        self[step.slug] = step
+        self._spelt[step.slug.lower()] = step.slug
+
+    def alike(self, slug: str) -> str | None:
+        """The step whose slug differs from this one only by case, if there is one, or has it."""
+        return self._spelt.get(slug.lower())
 
     def __missing__(self, slug: str) -> StepDefinition:
         raise FlowNotFound(
@@ -179,7 +189,7 @@ def build_step(
     function = validation.check_handler(handler, where)
     if slug in steps:
         raise FlowDefinitionError(f'Step "{slug}" already exists in flow "{flow_slug}"')
-    validation.check_same_but_for_case(steps, slug, flow_slug)
+    validation.check_same_but_for_case(steps.alike(slug), slug, flow_slug)
     if steps.queue_mode == "step":
         validation.check_step_queue(flow_slug, slug, len(steps))
     parents = _parents(steps, slug, options.get("over" if kind == "map" else "depends_on"), where)
@@ -233,12 +243,12 @@ def _parents(steps: Steps, slug: str, given: Any, where: str) -> tuple[str, ...]
         given = [given]
     if not isinstance(given, Iterable):
         raise FlowDefinitionError(f"Parents of {where} must be slugs or functions, not {given!r}")
-    names: list[str] = []
+    names: dict[str, None] = {}
     for parent in given:
         name = _parent_slug(steps, slug, parent, where)
         if name in names:
             raise FlowDefinitionError(f'Step "{slug}" depends on step "{name}" more than once')
-        names.append(name)
+        names[name] = None
     return tuple(names)
 
 

@@ -138,14 +138,13 @@ def check_step_queue(flow_slug: str, slug: str, index: int) -> str:
     )
 
 
-def check_same_but_for_case(slugs: Iterable[str], slug: str, flow_slug: str) -> None:
-    """Refuse a step that differs from one before it only by case."""
-    for other in slugs:
-        if other.lower() == slug.lower():
-            raise FlowDefinitionError(
-                f'Steps "{other}" and "{slug}" in flow "{flow_slug}" conflict case-insensitively: '
-                "step slugs must be unique case-insensitively."
-            )
+def check_same_but_for_case(other: str | None, slug: str, flow_slug: str) -> None:
+    """Refuse a step that differs from the ``other`` before it only by case."""
+    if other is not None:
+        raise FlowDefinitionError(
+            f'Steps "{other}" and "{slug}" in flow "{flow_slug}" conflict case-insensitively: '
+            "step slugs must be unique case-insensitively."
+        )
 
 
 def check_options(options: Mapping[str, object], where: str) -> dict[str, int]:

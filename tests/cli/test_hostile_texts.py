@@ -69,6 +69,15 @@ def test_errors_reasons_and_names_reach_no_terminal_as_they_are(cli: Cli, tmp_pa
     assert_harmless(done.err)
 
 
+@pytest.mark.parametrize("text", ["x" * 1_000_000, "9 " * 100_000, "'" + "y" * 700 + "' " * 50_000])
+def test_what_is_too_long_for_a_screen_is_cut_in_errors_and_hints(text: str) -> None:
+    paper = io.StringIO()
+    complaints.report(InputError(f"Slug {text} is too long", hint=f"It is {text}"), stream=paper)
+    assert len(paper.getvalue()) < 30_000
+    assert len(paper.getvalue().splitlines()) <= 48
+    assert ("more lines" in paper.getvalue()) or ("characters)" in paper.getvalue())
+
+
 def test_what_is_told_by_messages_logs_errors_and_the_summary_is_printable(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

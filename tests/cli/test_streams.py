@@ -138,3 +138,18 @@ def test_a_forgiving_stream_writes_all_or_goes_on_without(tmp_path: Path) -> Non
         lost = streams.failure(98)
         assert lost is not None
         assert lost.strerror == "No space left on device"
+
+
+def test_what_a_module_prints_when_it_is_imported_is_no_output(prints: Cli) -> None:
+    """compile prints SQL, doctor and replay print JSON: what the module prints goes to standard error."""
+    done = prints("run", "prints.py", "--input", "[1]", "--workers", "1", "--json")
+    run_id = done.json["run_id"]
+    compiled = prints_without_database(prints)("compile", "prints.py")
+    assert compiled.out.startswith("SELECT pgflow.create_flow('prints'"), compiled.out
+    assert "loaded" in compiled.err
+    assert prints("doctor", "prints.py", "--json").json
+    assert prints("replay", run_id, "a", "0", "prints.py", "--json").json["output"] == 1
+
+
+def prints_without_database(cli: Cli) -> Cli:
+    return Cli(cli.cwd)
