@@ -14,7 +14,8 @@ from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.flow_targets import app_targets, flow_target
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.live_results import LiveResults
-from pgflow_mp.cli.parser import Parser, add_database, add_json, command
+from pgflow_mp.cli.other_runs import OtherRuns
+from pgflow_mp.cli.parser import Parser, add_database, add_json
 from pgflow_mp.cli.reuse_options import add_reuse
 from pgflow_mp.cli.taking import check_steps, find_reuse
 from pgflow_mp.cli.working import add_only, add_work, watching
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pgflow_mp.cli.summary import Told
     from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.loading.targets import Target
-    from pgflow_mp.observe.observer import Observer, ProgressSnapshot
+    from pgflow_mp.observe.observer import ProgressSnapshot
     from pgflow_mp.run_request import RunSummary
     from pgflow_mp.values.inputs import RunInput
 
@@ -264,7 +265,7 @@ def _work(
         heard,
     ):
         only = bool(order.work.settings["only"])
-        others = _Others(flow.slug, run_id, observer, database.options, only=only)
+        others = OtherRuns(flow.slug, run_id, observer, database.options, only=only)
 
         def begun(conn: Connection) -> None:
             """The run is stored, and nothing refuses it any more: now its id is good for something."""
@@ -317,35 +318,3 @@ def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:
             )
         )
     return ProgressSnapshot(tuple(steps), 0, done.lanes, 0.0, 0, 0, "connected", 0.0)
-
-
-class _Others:
-    """Says once what becomes of other runs of the flow, where there are any."""
-
-    def __init__(
-        self, flow_slug: str, run_id: str, observer: Observer, options: list[str], *, only: bool
-    ) -> None:
-        self._only = only
-        self._flow_slug = flow_slug
-        self._run_id = run_id
-        self._observer: Observer | None = observer
-        self._options = options
-
-    def mention(self, conn: Connection) -> None:
-        """Look for other runs, and name the first ones."""
-        from pgflow_mp.db.reads import runs
-        from pgflow_mp.observe.text import plural
-
-        ids, count = runs.unfinished_runs(conn, self._flow_slug, self._run_id)
-        if ids and self._observer is not None:
-            have = "has" if count == 1 else "have"
-            names = ", ".join(ids) + (", ..." if count > len(ids) else "")
-            others = f"{plural(count, 'other run')} of {self._flow_slug} that {have} not ended ({names})"
-            text = (
-                f"leaving {others} to other workers"
-                if self._only
-                else f"also working on {others}, after this one; --only leaves them; "
-                f"to end one: {command('cancel', ids[0], *self._options)}"
-            )
-            self._observer.on_message("info", text)
-        self._observer = None
