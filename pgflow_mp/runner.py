@@ -165,7 +165,7 @@ def run(
     iterable is. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
     shared, runs of the highest ``priority`` are worked on first; by its ``tags`` a run is found again. That
     of a ``key``, a name among the runs of the flow, is started once: with the same input it is gone on with,
-    or read, as by :func:`resume`. What ``from_run``, the id of an earlier run, has finished of the steps in
+    or read, as by ``runner.resume``. What ``from_run``, the id of an earlier run, has finished of the steps in
     ``reuse`` is taken instead of done again, item by item where the input is the same.
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
     that makes one, or a word (executors/choosing.py). ``ship="cloudpickle"`` sends the flow to the processes,

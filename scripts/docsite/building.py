@@ -10,7 +10,6 @@ from pathlib import Path
 
 from docsite import navigation, reference
 from docsite.navigation import Part
-from docsite.reference import python_api
 from docsite.staging import HOME, PROJECT, Stage, leaf, toctree
 
 HERE = Path(__file__).resolve().parent
@@ -29,7 +28,7 @@ def build(root: Path, output: Path) -> int:
     Raises BuildFailed, and leaves ``output`` as it was then.
     """
     parts = navigation.read(root)
-    refuse([*navigation.complaints(root, parts), *python_api.complaints()])
+    refuse(navigation.complaints(root, parts))
     with tempfile.TemporaryDirectory(prefix="pgflow-site.") as scratch:
         stage = Stage(root, Path(scratch, "pages"))
         fill(stage, parts)
@@ -87,7 +86,7 @@ def _named(told: str, source: Path, root: Path) -> list[str]:
     told = _COLOURS.sub("", told)
     for place, path in places.items():
         told = told.replace(f"{place}:", f"{path}:")
-    told = told.replace(f"{source.as_posix()}/", "docs/")
+    told = told.replace(f"{source.as_posix()}/", "docs/").replace(f"{root.as_posix()}/", "")
     return [line for line in told.splitlines() if line.strip()]
 
 

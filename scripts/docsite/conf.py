@@ -40,4 +40,4 @@ def setup(app: Sphinx) -> None:
     """What Sphinx calls."""
     app.connect("missing-reference", references.resolve)
     app.connect("autodoc-process-signature", references.leave_out_constructors)
-    app.connect("autodoc-process-docstring", docstrings.link_names)
+    app.connect("autodoc-process-docstring", docstrings.render)

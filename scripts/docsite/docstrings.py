@@ -1,4 +1,4 @@
-"""What docstrings name without markup becomes a link: errors of ours, pages as docs/flows.md."""
+"""Docstrings as pages show them: examples are code, errors of ours and pages as docs/flows.md are links."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ _NAMED = re.compile(
 )
 
 
-def link_names(
-    _app: object, _what: str, _name: str, _value: object, _options: object, lines: list[str]
-) -> None:
-    """Makes links of what docstrings name without markup: pages, as docs/flows.md, and errors of ours."""
+def render(_app: object, _what: str, _name: str, _value: object, _options: object, lines: list[str]) -> None:
+    """Sphinx's autodoc-process-docstring: changes the lines in place."""
+    lines[:] = _with_examples(lines)
     for number, line in enumerate(lines):
         if not line.startswith("    "):
             lines[number] = _NAMED.sub(lambda found: found[0] if found["code"] else _link(found), line)
@@ -29,3 +28,16 @@ def link_names(
 
 def _link(found: re.Match[str]) -> str:
     return f":doc:`/{found['page']}`" if found["page"] else f":exc:`{found['error']}`"
+
+
+def _with_examples(lines: list[str]) -> list[str]:
+    """Paragraphs that are indented are code in Python, whether or not the one before ends with two colons."""
+    found: list[str] = []
+    before = ""
+    for number, line in enumerate(lines):
+        begins = line.startswith("    ") and number and not lines[number - 1].strip()
+        if begins and before and not before.startswith((" ", "*", "-", ".. ")) and not before.endswith("::"):
+            found += [".. code-block:: python", ""]
+        found.append(line)
+        before = line if line.strip() else before
+    return found

@@ -17,6 +17,7 @@ from sphinx.util.nodes import make_refnode
 from docsite.reference.python_api import classes, is_made_by_users
 
 _log = logging.getLogger(__name__)
+_KINDS = {"func": "function", "meth": "method"}
 
 
 def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: TextElement) -> Element | None:
@@ -24,7 +25,10 @@ def resolve(app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: TextE
     if node.get("refdomain") != "py":
         return None
     target = str(node["reftarget"])
-    found = _found(env.domains.python_domain.objects, target)
+    known = env.domains.python_domain.objects
+    if kind := _KINDS.get(str(node.get("reftype"))):
+        known = {name: entry for name, entry in known.items() if entry.objtype == kind}
+    found = _found(known, target)
     if found is not None:
         name, entry = found
         return make_refnode(app.builder, str(node["refdoc"]), entry.docname, entry.node_id, [shown], name)

@@ -47,6 +47,13 @@ def write(stage: Stage) -> str:
     return f"{FOLDER}/index.rst"
 
 
+def helps() -> dict[str, str]:
+    """What options of ``work`` and ``run`` are, by the names that they have in Python."""
+    known = parsers()
+    actions = [action for verb in ("run", "work") for action in known[verb]._actions if action.option_strings]
+    return {it.dest: prose(_filled((it.help or "").partition(" [env: ")[0], it)) for it in actions}
+
+
 def exit_statuses() -> list[tuple[str, str]]:
     """(status, what it means) of every command."""
     found: list[tuple[str, str]] = []

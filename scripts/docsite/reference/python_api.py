@@ -19,7 +19,8 @@ from typing import Any, NamedTuple, get_overloads, is_typeddict
 import msgspec
 
 import pgflow_mp
-from docsite.docstrings import link_names
+from docsite.docstrings import render
+from docsite.reference.commands import helps
 from docsite.rst import heading, prose
 from docsite.staging import Stage
 from pgflow_mp import testing
@@ -35,6 +36,8 @@ class Area(NamedTuple):
     title: str
     about: str
     names: tuple[str, ...]
+    home: str
+    """Beginning of the modules whose other public names are here, too."""
     module: str = "pgflow_mp"
 
 
@@ -43,26 +46,36 @@ AREAS = (
         "flows",
         "Flows and steps",
         "What a flow is made of. Writing one: :doc:`/flows`; what its steps can be told: :doc:`/options`.",
-        ("Flow", "StepFunction", "Context", "Artifact", "Failed"),
+        ("Flow", "Context", "Artifact", "Failed"),
+        "pgflow_mp.flows",
     ),
     Area(
         "run",
         "Running here",
         "A run in this process, to its end. More in :doc:`/python`.",
         ("run", "FinishedItem"),
+        "pgflow_mp.run",
     ),
     Area(
         "client",
         "Client",
         "Starts runs, follows and steers them, whoever works on them. More in :doc:`/client`.",
         ("Client",),
+        "pgflow_mp.client",
     ),
-    Area("async-client", "AsyncClient", "The same for programs with an event loop.", ("AsyncClient",)),
+    Area(
+        "async-client",
+        "AsyncClient",
+        "The same for programs with an event loop.",
+        ("AsyncClient",),
+        "pgflow_mp.client.async_",
+    ),
     Area(
         "jobs",
         "Background jobs",
         "Plain jobs of a queue. More in :doc:`/jobs`.",
         ("QueueWorker", "Exponential", "Fixed"),
+        "pgflow_mp.client.job",
     ),
     Area(
         "testing",
@@ -70,16 +83,14 @@ AREAS = (
         "What tests of flows need. More in :doc:`/python`.",
         tuple(testing.__all__),
         "pgflow_mp.testing",
+        "pgflow_mp.testing",
     ),
     Area(
         "exceptions",
         "Exceptions",
         "All are a :exc:`PgflowError`, whose ``hint`` says what to do.",
-        tuple(
-            name
-            for name, value in vars(pgflow_mp).items()
-            if inspect.isclass(value) and issubclass(value, BaseException) and name in pgflow_mp.__all__
-        ),
+        ("PgflowError",),
+        "pgflow_mp.errors",
     ),
 )
 
@@ -99,30 +110,21 @@ FORMS: dict[str, tuple[str, ...]] = {
 }
 """How to call what has many overloads, which are for type checkers and tell people nothing."""
 MANY = 4
-_HERE = "scripts/docsite/reference/python_api.py"
 
 
-def complaints() -> list[str]:
-    """Public names without a page, and what people could not read there."""
-    placed = {name for area in AREAS for name in area.names}
-    wrong = [
-        f"pgflow_mp.{name} has no page: add it to an area of AREAS in {_HERE}"
-        for name in sorted(set(pgflow_mp.__all__) - placed)
-    ]
-    many = [
-        f"{name}.{member}"
-        for name in pgflow_mp.__all__
-        if inspect.isclass(value := getattr(pgflow_mp, name))
-        for part in value.__mro__
-        for member, it in vars(part).items()
-        if _has_many_forms(it)
-    ]
-    wrong += [
-        f"{name} has more than {MANY} overloads: add to FORMS in {_HERE} how it is called"
-        for name in many
-        if name not in FORMS
-    ]
-    return wrong
+def names_of(area: Area) -> list[str]:
+    """The public names of an area: those that it names, then others that come from there."""
+    if area.module != "pgflow_mp":
+        return list(area.names)
+    placed = {name for each in AREAS for name in each.names}
+    others = [name for name in pgflow_mp.__all__ if name not in placed]
+    return [*area.names, *(name for name in others if _home(name) is area)]
+
+
+def _home(name: str) -> Area:
+    """The area of a public name that none names: the first one whose package it comes from."""
+    module = pgflow_mp._LAZY.get(name, "pgflow_mp.errors")
+    return next((area for area in AREAS if module.startswith(area.home)), AREAS[0])
 
 
 def _has_many_forms(member: object) -> bool:
@@ -131,13 +133,13 @@ def _has_many_forms(member: object) -> bool:
 
 def write(stage: Stage) -> str:
     """Write the pages; the place of their overview."""
-    documented: set[str] = {name for area in AREAS for name in area.names}
+    documented: set[str] = {name for area in AREAS for name in names_of(area)}
     overview = [heading("Python"), "Everything here is imported ``from pgflow_mp``, if not said otherwise.\n"]
     for area in AREAS:
-        objects = [getattr(importlib.import_module(area.module), name) for name in area.names]
+        objects = [getattr(importlib.import_module(area.module), name) for name in names_of(area)]
         found = list(types_of(objects, documented))
         stage.write(f"{FOLDER}/{area.slug}.rst", "\n".join(_page(area, found)))
-        overview += [f":doc:`{area.title} <{area.slug}>`", f"   {', '.join(area.names)}", ""]
+        overview += [f":doc:`{area.title} <{area.slug}>`", f"   {', '.join(names_of(area))}", ""]
     overview += [".. toctree::", "   :hidden:", "", *(f"   {area.title} <{area.slug}>" for area in AREAS), ""]
     stage.write(f"{FOLDER}/index.rst", "\n".join(overview))
     return f"{FOLDER}/index.rst"
@@ -149,7 +151,7 @@ def _page(area: Area, found: list[type]) -> Iterator[str]:
     yield f"{area.about}\n"
     if area.module != "pgflow_mp":
         yield f"Imported ``from {area.module}``.\n"
-    for name in area.names:
+    for name in names_of(area):
         yield from _documented(getattr(importlib.import_module(area.module), name), f"{area.module}.{name}")
     if found:
         yield heading("What these take and answer", "-")
@@ -160,6 +162,10 @@ def _page(area: Area, found: list[type]) -> Iterator[str]:
 def _documented(value: Any, path: str, line: str = "-") -> Iterator[str]:
     name = path.rpartition(".")[2]
     yield heading(name, line)
+    if not inspect.isroutine(value) and (not inspect.isclass(value) or value.__name__ != name):
+        about = inspect.getdoc(importlib.import_module(pgflow_mp._LAZY[name])) or ""
+        yield f".. py:type:: {path}\n\n{textwrap.indent(about, '   ')}\n"
+        return
     if not inspect.isclass(value):
         yield f".. autofunction:: {path}\n"
         return
@@ -189,24 +195,27 @@ def _documented(value: Any, path: str, line: str = "-") -> Iterator[str]:
 
 def _forms(member: Any, name: str) -> Iterator[str]:
     """A method of many overloads, as it is called."""
-    forms = [f"{name}{form}" for form in FORMS.get(name, ())]
+    forms = [f"{name}{form}" for form in FORMS.get(name, (str(inspect.signature(member)),))]
     yield "   .. py:method:: " + "\n                  ".join(forms) + "\n"
     lines = (inspect.getdoc(member) or "").splitlines()
-    link_names(None, "", "", None, None, lines)
+    render(None, "", "", None, None, lines)
     yield textwrap.indent("\n".join(lines), "      ") + "\n"
 
 
 def _keys(value: type, path: str) -> Iterator[str]:
     """What a TypedDict may have: the options of a call."""
-    yield f".. py:class:: {path}\n"
+    module, _, name = path.rpartition(".")
+    yield f".. py:class:: {name}\n   :module: {module}\n"
     yield textwrap.indent(inspect.getdoc(value) or "", "   ") + "\n"
-    told = {option.name: option for option in OPTIONS}
+    told, like = {option.name: option for option in OPTIONS}, helps()
     for name, kind in value.__annotations__.items():
         yield f"   .. py:attribute:: {name}"
         yield f"      :type: {getattr(kind, '__forward_arg__', kind)}\n"
-        option = told[name]
-        takes = f"{prose(option.takes)}; default: {prose(option.default)}"
-        yield f"      {prose(option.help)} ({takes})\n"
+        if option := told.get(name):
+            takes = f"{prose(option.takes)}; default: {prose(option.default)}"
+            yield f"      {prose(option.help)} ({takes})\n"
+        elif name in like:
+            yield f"      {like[name]}\n"
 
 
 def _groups(value: type) -> Iterator[tuple[type, list[str]]]:
