@@ -159,21 +159,26 @@ def run(
     The output is an object of the leaf steps' outputs by slug, None where all of them were skipped; each is
     converted to its handler's return annotation where there is one (``list[...]`` of it for a map).
     ``output``, a step, has its output alone be answered, whichever step it is, and RunFailed raised where it
-    was skipped: of a decorated function type checkers know what that is. ``input`` is anything that a handler
-    could return. An iterator, generator or async iterator is loaded item by item in constant memory where the
-    flow's maps are all that reads it; with ``params``, which other steps then read as the run's input, any
-    iterable is. State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is
-    shared, runs of the highest ``priority`` are worked on first; by its ``tags`` a run is found again. That
-    of a ``key``, a name among the runs of the flow, is started once: with the same input it is gone on with,
-    or read, as by ``runner.resume``. What ``from_run``, the id of an earlier run, has finished of the steps in
-    ``reuse`` is taken instead of done again, item by item where the input is the same.
+    was skipped: of a decorated function type checkers know what that is.
+
+    ``input`` is anything that a handler could return. An iterator, generator or async iterator is loaded item
+    by item in constant memory where the flow's maps are all that reads it; with ``params``, which other steps
+    then read as the run's input, any iterable is.
+
+    State is kept in ``dsn``, or the environment's database, or the embedded server. Where it is shared, runs
+    of the highest ``priority`` are worked on first; by its ``tags`` a run is found again. That of a ``key``,
+    a name among the runs of the flow, is started once: with the same input it is gone on with, or read. What
+    ``from_run``, the id of an earlier run, has finished of the steps in ``reuse`` is taken instead of done
+    again, item by item where the input is the same.
+
     ``executor`` runs the items in the place of processes of ours: a concurrent.futures.Executor, a function
-    that makes one, or a word (executors/choosing.py). ``ship="cloudpickle"`` sends the flow to the processes,
+    that makes one, or a word (docs/executors.md). ``ship="cloudpickle"`` sends the flow to the processes,
     which otherwise import it: for one that is defined in a notebook or at a prompt. With ``progress`` it is
     seen how it goes, on standard error. ``settings`` are further fields of WorkerSettings,
-    such as ``preload`` and ``load_timeout``. Raises InputError, RunFailed with step, index and error of the
-    first failure, WaitTimeout after ``timeout`` seconds, and KeyboardInterrupt when interrupted; the run can
-    then be resumed.
+    such as ``preload`` and ``load_timeout``.
+
+    Raises InputError, RunFailed with step, index and error of the first failure, WaitTimeout after
+    ``timeout`` seconds, and KeyboardInterrupt when interrupted; the run can then be resumed.
     """
     reentry.refuse("run()")
     wanted_step = None if output is None else step_in(flow, output)
