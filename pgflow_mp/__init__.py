@@ -1,6 +1,7 @@
 """Durable, CPU-heavy batch work in Python on nothing but PostgreSQL.
 
 Write a flow    Flow: @flow.step, @flow.map, @flow.array, @flow.on_start
+                output_of, input_of, value_of: defaults of parameters
                 Context, Artifact, Failed
 Types           Flow[Input], StepFunction, MapFunction, Json
 Run it here     run(flow, input); flow.imap(items) yields FinishedItem
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from pgflow_mp.client.job_retries import Exponential, Fixed
     from pgflow_mp.client.queue_worker import QueueWorker
     from pgflow_mp.flows.context import Context
+    from pgflow_mp.flows.defaults import input_of, output_of, value_of
     from pgflow_mp.flows.failures import Failed
     from pgflow_mp.flows.finished_item import FinishedItem
     from pgflow_mp.flows.flow import Flow
@@ -96,7 +98,10 @@ __all__ = [
     "ShapeMismatch",
     "StepFunction",
     "WaitTimeout",
+    "input_of",
+    "output_of",
     "run",
+    "value_of",
 ]
 
 _LAZY = {
@@ -113,7 +118,10 @@ _LAZY = {
     "MapFunction": "pgflow_mp.flows.typed",
     "QueueWorker": "pgflow_mp.client.queue_worker",
     "StepFunction": "pgflow_mp.flows.typed",
+    "input_of": "pgflow_mp.flows.defaults",
+    "output_of": "pgflow_mp.flows.defaults",
     "run": "pgflow_mp.runner",
+    "value_of": "pgflow_mp.flows.defaults",
 }
 
 

@@ -26,6 +26,7 @@ from pgflow_mp.flows.validation import describe
 from pgflow_mp.flows.wrappers import Calling, calling_of
 
 EMPTY: Final = inspect.Parameter.empty
+NOTHING: Final[Mapping[str, Any]] = types.MappingProxyType({})
 _CONTEXT_NAMES: Final = ("ctx", "context")
 _POSITIONAL: Final = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC: Final = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -46,13 +47,22 @@ class Source(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """One bound parameter. ``annotation`` may still be a string; ``default`` is EMPTY if there is none."""
+    """One bound parameter. ``annotation`` may still be a string; ``default`` is EMPTY if there is none.
+
+    ``asked_of``: the parent or on_start function that its default names; else it is the parameter that does.
+    """
 
     name: str
     source: Source
     annotation: object = EMPTY
     default: object = EMPTY
     positional: bool = True
+    asked_of: str = ""
+
+    @property
+    def of(self) -> str:
+        """The parent, or the on_start function, that it receives something of."""
+        return self.asked_of or self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +87,14 @@ class StepFacts:
 
 
 def bind(
-    handler: Callable[..., Any], facts: StepFacts, names: Mapping[str, Any] | None = None
+    handler: Callable[..., Any],
+    facts: StepFacts,
+    names: Mapping[str, Any] | None = None,
+    asked: Mapping[str, tuple[Source, str]] = NOTHING,
 ) -> tuple[Argument, ...]:
     """The arguments that ``handler`` will be called with, in call order.
 
+    ``asked`` are the parameters that say by their default what they receive.
     Annotations are resolved as far as that is possible now, with ``names`` in sight besides the
     handler's globals; the others stay strings until the flow is loaded.
     Raises FlowDefinitionError for a parameter without a default that can never be supplied, and for one that
@@ -97,6 +111,7 @@ def bind(
     ]
     kinds = [parameter.kind for parameter in parameters]
     own_is_free = not any(parameter.name in parents for parameter in parameters)
+    own_is_free = own_is_free and not any(source is Source.PARENT for source, _ in asked.values())
     given = _given(calling, parameters, parents, facts, own_is_free=own_is_free)
     arguments: list[Argument] = []
     gap = False  # a parameter before this one keeps its default, so this one must be passed by name
@@ -105,7 +120,9 @@ def bind(
         if parameter.name in given:
             gap = True
             continue
-        source = _named_source(parameter, parents, facts)
+        source, of = asked.get(parameter.name) or (_named_source(parameter, parents, facts), "")
+        if of:
+            parameter = parameter.replace(default=EMPTY)  # noqa: PLW2901
         if kind is inspect.Parameter.VAR_KEYWORD:
             taken = any(argument.source is Source.PARENTS for argument in arguments)
             source = Source.OTHER_PARENTS if parents and not taken else None
@@ -131,7 +148,7 @@ def bind(
         first = kind in _POSITIONAL and calling.by_position and not (gap and calling.by_name)
         positional = first or kind is inspect.Parameter.VAR_POSITIONAL
         arguments.append(
-            Argument(parameter.name, source, parameter.annotation, parameter.default, positional)
+            Argument(parameter.name, source, parameter.annotation, parameter.default, positional, of)
         )
     _check_values(handler, arguments, facts, own_is_free=own_is_free)
     return tuple(arguments)

@@ -99,12 +99,12 @@ def return_type(handler: Any, names: Mapping[str, Any] | None = None) -> Any:
         return EMPTY
 
 
-def result_type(handler: Any, *, batch: bool = False) -> Any:
+def result_type(handler: Any, *, batch: bool = False, names: Mapping[str, Any] | None = None) -> Any:
     """The type that a result has once it is read again: what was yielded is a list then.
 
-    Of a handler of batches it is the type of one item's.
+    Of a handler of batches it is the type of one item's. ``names`` are in sight besides the handler's own.
     """
-    wanted = return_type(handler)
+    wanted = return_type(handler, names)
     if wanted is EMPTY:
         return Any
     if batch:
@@ -126,7 +126,7 @@ def check_nulls(
             continue
         for argument in arguments:
             over = facts.is_map and argument.source is Source.INPUT
-            if not over and (argument.source is not Source.PARENT or argument.name != parent.slug):
+            if not over and (argument.source is not Source.PARENT or argument.of != parent.slug):
                 continue
             wanted = _resolved(argument.annotation, handler)
             if _floats(wanted):

@@ -23,6 +23,7 @@ from typing import Any, Literal, TypeVar, Unpack, overload
 
 from pgflow_mp.flows import handles, limits, storage, validation
 from pgflow_mp.flows import on_start as starting
+from pgflow_mp.flows.agreement import input_of
 from pgflow_mp.flows.defining import calling_frame
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.map_decorators import MapDecorators
@@ -211,7 +212,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         return f"Flow({self.slug!r}, steps=[{', '.join(self._steps)}])"
 
     def _add(self, kind: str, slug: Any, handler: Any, options: dict[str, Any], caller: FrameType) -> None:
-        step = build_step(self._steps, kind, slug, handler, options, caller)
+        step = build_step(self._steps, kind, slug, handler, options, caller, input_of(self))
         self._steps.add(step)
         handles.remember(self, step)
 

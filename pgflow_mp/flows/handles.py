@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.flows.parents import unwrapped
 from pgflow_mp.flows.steps import StepDefinition
-from pgflow_mp.flows.steps import _unwrapped as unwrapped
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.flow import Flow

@@ -38,11 +38,9 @@ def values_after_item(step: StepDefinition, values: Mapping[str, Any]) -> tuple[
     first, *others = step.arguments or (None,)
     if first is None or (first.source, first.positional) != (Source.INPUT, True):
         return ()
-    if not all(
-        other.source is Source.VALUE and other.positional and other.name in values for other in others
-    ):
+    if not all(other.source is Source.VALUE and other.positional and other.of in values for other in others):
         return ()
-    return tuple(values[other.name] for other in others)
+    return tuple(values[other.of] for other in others)
 
 
 def compiled(step: StepDefinition, values: Mapping[str, Any]) -> Invocation:
@@ -102,7 +100,7 @@ def _general(step: StepDefinition, is_root: bool, values: Mapping[str, Any]) -> 
 
 def _getter(step: StepDefinition, argument: Argument, is_root: bool, values: Mapping[str, Any]) -> _Get:
     """How one argument is made of a task."""
-    source, name = argument.source, argument.name
+    source, name = argument.source, argument.of
     if source is Source.VALUE:
         return lambda input, flow_input, ctx, parents: _made(values, name)
     if source is Source.CONTEXT:
@@ -153,7 +151,7 @@ def _members(step: StepDefinition, argument: Argument, is_root: bool, values: Ma
 def _other_parents(step: StepDefinition, argument: Argument) -> _GetOthers:
     wanted, decode, mismatch = _decoding(step, argument)
     read = paged.reader(wanted, decode, mismatch)
-    named = {other.name for other in step.arguments if other.source is Source.PARENT}
+    named = {other.of for other in step.arguments if other.source is Source.PARENT}
 
     def others(ctx: Context, parents: dict[str, msgspec.Raw]) -> dict[str, Any]:
         found = {slug: decode(raw) for slug, raw in parents.items() if slug not in named}

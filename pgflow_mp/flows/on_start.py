@@ -94,11 +94,11 @@ def check_step(
     for argument in arguments:
         if argument.source is not Source.VALUE:
             continue
-        returned = known[argument.name].returns
+        returned = known[argument.of].returns
         if _differ(argument.annotation, returned):
             raise FlowDefinitionError(
                 f'Handler of {where}: parameter "{argument.name}" receives what the on_start function '
-                f"of this name returns, of type {getattr(returned, '__name__', returned)}, "
+                f'"{argument.of}" returns, of type {getattr(returned, "__name__", returned)}, '
                 f"yet it is annotated {inspect.formatannotation(argument.annotation)}",
                 hint="Rename the parameter, if it is to receive something else.",
             )

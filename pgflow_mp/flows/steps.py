@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType, MappingProxyType
 from typing import Any, Literal, Required, TypeAlias, TypedDict, cast
 
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import limits, on_start, storage, validation
-from pgflow_mp.flows.binding import Argument, StepFacts, bind
+from pgflow_mp.flows.agreement import GivenTypes, check_array, check_patterns, check_types
+from pgflow_mp.flows.binding import Argument, Source, StepFacts, bind
 from pgflow_mp.flows.checks import check_annotations, check_nulls
+from pgflow_mp.flows.defaults import asked_by
 from pgflow_mp.flows.options import Nan, Storage
 from pgflow_mp.flows.options import names as option_names
+from pgflow_mp.flows.parents import named_parents, sources_of
 
 Mode = Literal["fail", "skip", "skip-cascade"]
 NotSkipped = Literal["fail", "skip-cascade"]
@@ -128,6 +130,12 @@ class StepDefinition:
         return any(self.policy.get(name) for name in ("tolerated_failures", "tolerated_share"))
 
     @property
+    def may_be_skipped(self) -> bool:
+        """Whether what depends on it may run without it."""
+        conditional = (self.when or self.unless) is not None and self.when_unmet in (None, "skip")
+        return conditional or self.when_exhausted == "skip"
+
+    @property
     def batch(self) -> int:
         """How many items the handler is given at once, as a list; 0 if it gets them one by one."""
         return int(self.policy.get("batch", 0))
@@ -172,11 +180,18 @@ class Steps(dict[str, StepDefinition]):
 
 
 def build_step(
-    steps: Steps, kind: str, slug: object, handler: object, options: Mapping[str, Any], caller: FrameType
+    steps: Steps,
+    kind: str,
+    slug: object,
+    handler: object,
+    options: Mapping[str, Any],
+    caller: FrameType,
+    flow_input: Any = Any,
 ) -> StepDefinition:
     """Check one step against the steps before it. ``kind`` is step, array or map.
 
-    ``caller`` is the frame that defines it, where names in annotations are looked up.
+    ``caller`` is the frame that defines it, where names in annotations are looked up; ``flow_input`` is the
+    type of the run's input.
     """
     flow_slug = steps.flow_slug
     if slug is None:
@@ -192,13 +207,17 @@ def build_step(
     validation.check_same_but_for_case(steps.alike(slug), slug, flow_slug)
     if steps.queue_mode == "step":
         validation.check_step_queue(flow_slug, slug, len(steps))
-    parents = _parents(steps, slug, options.get("over" if kind == "map" else "depends_on"), where)
+    parents = named_parents(steps, slug, options.get("over" if kind == "map" else "depends_on"), where)
     if kind == "map" and len(parents) > 1:
         raise FlowDefinitionError(
             f'Map step "{slug}" can have at most one dependency, but {len(parents)} were provided: '
             + ", ".join(parents),
             hint="Join them in an array step first, and map over that one.",
         )
+    asked = sources_of(asked_by(function), steps, slug, where, is_map=kind == "map")
+    parents = tuple(
+        dict.fromkeys([*parents, *(of for source, of in asked.values() if source is Source.PARENT)])
+    )
     barrier = storage.check_barrier(options, where, [steps[parent] for parent in parents], steps.storage)
     stored = storage.check_storage(options.get("storage"), where) if kind == "map" else None
     policy = validation.check_policy(options, where)
@@ -207,10 +226,20 @@ def build_step(
         tolerant=tuple(parent for parent in parents if steps[parent].tolerates),
     )
     names = {} if caller.f_locals is caller.f_globals else caller.f_locals
-    arguments = bind(function, facts, names)
+    arguments = bind(function, facts, names, asked)
     check_annotations(function, arguments, facts, names)
     on_start.check_step(slug, arguments, where, steps.on_start)
     check_nulls(function, arguments, facts, [steps[parent] for parent in parents])
+    given = GivenTypes([steps[parent] for parent in parents], flow_input, names, flow_slug)
+    check_types(function, arguments, facts, given)
+    if kind == "array":
+        check_array(function, facts, names)
+    conditions = {
+        name: pattern
+        for name in ("when", "unless")
+        if (pattern := validation.check_pattern(options.get(name), name, where)) is not None
+    }
+    check_patterns(conditions, facts, given)
     nan = validation.check_nan(options.get("nan"), where) or steps.nan
     return StepDefinition(
         slug=slug,
@@ -224,8 +253,8 @@ def build_step(
         storage=stored or (steps.storage if kind == "map" else None),
         barrier=barrier,
         nan=nan,
-        when=validation.check_pattern(options.get("when"), "when", where),
-        unless=validation.check_pattern(options.get("unless"), "unless", where),
+        when=conditions.get("when"),
+        unless=conditions.get("unless"),
         when_unmet=cast(Mode | None, validation.check_mode(options.get("when_unmet"), "when_unmet", where)),
         when_exhausted=cast(
             Mode | None, validation.check_mode(options.get("when_exhausted"), "when_exhausted", where)
@@ -236,51 +265,6 @@ def build_step(
     )
 
 
-def _parents(steps: Steps, slug: str, given: Any, where: str) -> tuple[str, ...]:
-    if given is None:
-        return ()
-    if isinstance(given, str) or callable(given):
-        given = [given]
-    if not isinstance(given, Iterable):
-        raise FlowDefinitionError(f"Parents of {where} must be slugs or functions, not {given!r}")
-    names: dict[str, None] = {}
-    for parent in given:
-        name = _parent_slug(steps, slug, parent, where)
-        if name in names:
-            raise FlowDefinitionError(f'Step "{slug}" depends on step "{name}" more than once')
-        names[name] = None
-    return tuple(names)
-
-
-def _parent_slug(steps: Steps, slug: str, parent: Any, where: str) -> str:
-    if isinstance(parent, str):
-        if parent not in steps:
-            raise FlowDefinitionError(
-                f'Step "{slug}" depends on undefined step "{parent}"',
-                hint=f"Steps defined before it: {', '.join(steps) or 'none'}.",
-            )
-        return parent
-    if not callable(parent):
-        raise FlowDefinitionError(f"Parents of {where} must be slugs or functions, not {parent!r}")
-    functions = set(map(id, _unwrapped(parent)))
-    matches = [step.slug for step in steps.values() if functions & set(map(id, _unwrapped(step.handler)))]
-    exact = [step.slug for step in steps.values() if step.handler is parent]
-    matches = exact or matches
-    if not matches:
-        name = getattr(parent, "__name__", repr(parent))
-        raise FlowDefinitionError(
-            f'Step "{slug}" depends on undefined step "{name}"',
-            hint=f'That function is no step of flow "{steps.flow_slug}".',
-        )
-    if len(matches) > 1:
-        raise FlowDefinitionError(
-            f'Step "{slug}" depends on a function that is the handler of several steps: '
-            + ", ".join(matches),
-            hint="Give the parent's slug instead of the function.",
-        )
-    return matches[0]
-
-
 def _default_slug(handler: Callable[..., Any], flow_slug: str) -> str:
     name = getattr(handler, "__name__", None)
     if not isinstance(name, str) or name == "<lambda>":
@@ -289,13 +273,3 @@ def _default_slug(handler: Callable[..., Any], flow_slug: str) -> str:
             hint='Give the slug: flow.step("slug", handler).',
         )
     return name
-
-
-def _unwrapped(handler: Any) -> Iterator[Any]:
-    """The handler and every function that it wraps (decorators above and below ours, partials)."""
-    for _ in range(100):
-        yield handler
-        inner = getattr(handler, "__wrapped__", None)
-        handler = handler.func if inner is None and isinstance(handler, functools.partial) else inner
-        if handler is None:
-            return

@@ -1,6 +1,6 @@
 """Whether a handler can be given the null of a failed item that a map tolerates.
 
-Asked of the decoder that will be used, so that what it makes of null is what counts; in doubt it can.
+AskedDefault of the decoder that will be used, so that what it makes of null is what counts; in doubt it can.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def _found(argument: Argument, wanted: Any, decode: Decode, facts: StepFacts) ->
         if facts.batch:
             return (parent, shown, _with_null(wanted)) if _refuses(decode, b"[", b"]") else None
         return None if _takes(decode, b"null") else (parent, shown, f"{shown} | None")
-    if source is Source.PARENT and argument.name in facts.tolerant:
-        return (argument.name, shown, _with_null(wanted)) if _refuses(decode, b"[", b"]") else None
+    if source is Source.PARENT and argument.of in facts.tolerant:
+        return (argument.of, shown, _with_null(wanted)) if _refuses(decode, b"[", b"]") else None
     if source is Source.OTHER_PARENTS and facts.tolerant:
         return (facts.tolerant[0], shown, _with_null(wanted)) if _refuses(decode, b"[", b"]") else None
     return _in_mapping(wanted, facts.tolerant) if source is Source.PARENTS else None

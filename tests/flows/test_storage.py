@@ -125,7 +125,7 @@ def test_the_batch_of_a_step_is_known() -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], text: str) -> None:
-    flow = Flow("f").array("a", double).map("p", double).map("t", double, storage="tasks")
+    flow = Flow("f").array("a", list).map("p", double).map("t", double, storage="tasks")
     with pytest.raises(FlowDefinitionError, match=f"(?m){text}"):
         flow.map("m", double, **options)
 

@@ -80,12 +80,19 @@ def flows(draw: st.DrawFn) -> Flow:
             stored = {given.get("storage") or flow._steps.storage, flow.steps[over].storage if over else None}
             if not early or "tasks" in stored:
                 given.pop("barrier", None)
+            if over is not None and flow.steps[over].tolerates:
+                given.pop("batch", None)  # its function takes no null
             handler = data_handlers.lengths if "batch" in given else data_handlers.anything
         else:
             given["depends_on"] = (
                 draw(st.lists(st.sampled_from(known), max_size=3, unique=True)) if known else []
             )
             handler = data_handlers.anything
+        parents = [given.get("over")] if kind == "map" else given["depends_on"]
+        if parents != [None] and parents:  # a condition of such a step names parents
+            for name in {"when", "unless"} & set(given):
+                said = dict(zip(parents, given[name].values(), strict=False))
+                given[name] = {at: [] if flow.steps[at].step_type == "map" else it for at, it in said.items()}
         getattr(flow, kind)(slug, handler, **given)
     return flow
 

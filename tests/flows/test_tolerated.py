@@ -74,7 +74,6 @@ TAKEN = [
     list[Any],
     Any,
     object,
-    int,  # which is no list at all: said elsewhere
     "list[Unknown]",
 ]
 
