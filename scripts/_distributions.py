@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -18,6 +20,8 @@ META = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 """What is below NAME-VERSION.dist-info of our wheel."""
 NOT_IN_SDIST = (".ci/", ".pre-commit-config.yaml")
 """What is of this repository, and nothing for those who build from an archive."""
+MADE = {"__pycache__", "build", "dist", "site", "PKG-INFO"}
+"""What is made of a checkout and no part of it, where no git tells."""
 LIMITS = {".whl": 2.5, ".gz": 6.0}
 """Megabytes (1e6) of each at most: what goes beyond was not meant to be in it."""
 FIELDS = ("Name", "Version", "Summary", "License-Expression", "Requires-Python", "Author", "Description")
@@ -115,17 +119,26 @@ def differences(one: Path, other: Path) -> Iterator[str]:
         yield "the wheel of the sdist has the same files, but is another archive"
 
 
+def needs_of(wheel: Path) -> list[str]:
+    """What the wheel asks for without extras, as pip reads it."""
+    with zipfile.ZipFile(wheel) as archive:
+        name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        fields: Message = BytesParser().parsebytes(archive.read(name))
+    return [need for need in fields.get_all("Requires-Dist", []) if "extra ==" not in need]
+
+
 def _sources() -> list[str]:
     """The files of this checkout that are under version control or will be, or all of an unpacked sdist."""
-    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    if listed.returncode == 0 and (ROOT / ".git").exists():
+    if (ROOT / ".git").exists() and shutil.which("git"):
+        command = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
         return [name for name in listed.stdout.splitlines() if (ROOT / name).is_file()]
-    found = (path for path in ROOT.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    names = (path.relative_to(ROOT).as_posix() for path in found)
-    return [
-        name for name in names if name != "PKG-INFO" and not name.startswith((".venv/", ".pytest_cache/"))
-    ]
+    found: list[str] = []
+    for folder, folders, files in os.walk(ROOT):
+        place = PurePosixPath(Path(folder).relative_to(ROOT).as_posix())
+        folders[:] = [name for name in folders if name[0] != "." and name not in MADE]
+        found += [str(place / name) for name in files if str(place / name) not in MADE]
+    return sorted(found)
 
 
 def _packed(source: str) -> str | None:

@@ -37,6 +37,9 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="DIR", help="leave what was built in this directory")
     parser.add_argument("--user", help="install and run as this user (needs root)")
     parser.add_argument("--python", help="interpreter of the virtual environment (default: one USER can run)")
+    parser.add_argument(
+        "--bare", metavar="PACKAGE", help="install PACKAGE without what it asks for, which has no wheel here"
+    )
     parser.add_argument("--files", type=int, metavar="N", help="measure only N files (default: all of them)")
     parser.add_argument("--no-run", action="store_true", help="only look into what was built")
     options = parser.parse_args()
@@ -53,7 +56,7 @@ def main() -> int:
         if options.no_run:
             return 0
         account = pwd.getpwnam(options.user) if options.user else None
-        return Installation(place, account, options.python).check(wheel, options.files)
+        return Installation(place, account, options.python).check(wheel, options.files, options.bare)
 
 
 def build(place: Path) -> tuple[Path, Path]:
@@ -87,14 +90,20 @@ class Installation:
                 os.chown(directory, account.pw_uid, account.pw_gid)
         self.python = python or self._find_python()
 
-    def check(self, wheel: Path, files: int | None) -> int:
+    def check(self, wheel: Path, files: int | None, bare: str | None) -> int:
         """Install the wheel and run the main job; returns the exit status."""
         venv = self.place / "venv"
         copy = self.place / wheel.name
         shutil.copy(wheel, copy)
         copy.chmod(0o644)
         self.run([self.python, "-m", "venv", str(venv)])
-        self.run([str(venv / "bin" / "pip"), "install", "--quiet", str(copy)])
+        pip = [str(venv / "bin" / "pip"), "install", "--quiet"]
+        if bare is None:
+            self.run([*pip, str(copy)])
+        else:
+            needs = [need for need in _distributions.needs_of(wheel) if not need.startswith(bare)]
+            self.run([*pip, "--only-binary", ":all:", *needs])
+            self.run([*pip, "--no-deps", bare, str(copy)])
         found = self.run([str(venv / "bin" / "python"), "-c", "import pgflow_mp; print(pgflow_mp.__file__)"])
         if not found.strip().startswith(str(venv.resolve())):
             sys.exit(f"pgflow_mp was imported from {found.strip()}, not from the wheel")

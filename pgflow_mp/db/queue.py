@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib import resources
+import importlib.util
+from pathlib import Path
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -113,4 +114,12 @@ end $$;"""  # noqa: S608
 
 
 def _bundled() -> str:
-    return (resources.files("pgmq") / "sql" / "pgmq.sql").read_text(encoding="utf-8")
+    """The SQL of the package ``pgmq``. Raises SchemaError where it is not installed."""
+    # Found, not imported: it is a client as well, with a pool and a JSON library that we have no use for.
+    package = importlib.util.find_spec("pgmq")
+    if package is None or package.origin is None:
+        raise SchemaError(
+            "the SQL of the queue is not installed (package pgmq), and the server does not offer it",
+            hint="pip install pgmq, or install the extension pgmq on the server",
+        )
+    return (Path(package.origin).parent / "sql" / "pgmq.sql").read_text(encoding="utf-8")
