@@ -230,6 +230,7 @@ def _work(
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.connecting import beside
     from pgflow_mp.cli.feeding import Feed
+    from pgflow_mp.cli.known_runs import resume_command
     from pgflow_mp.run_request import RunRequest, StateDatabase
 
     order = job.order
@@ -267,8 +268,12 @@ def _work(
         only = bool(order.work.settings["only"])
         others = OtherRuns(flow.slug, run_id, observer, database.options, only=only)
 
+        has_begun = False
+
         def begun(conn: Connection) -> None:
             """The run is stored, and nothing refuses it any more: now its id is good for something."""
+            nonlocal has_begun
+            has_begun = True
             observer.open()
             others.mention(conn)
             live.begin(run_id)
@@ -276,9 +281,12 @@ def _work(
         try:
             state = StateDatabase(database.dsn, database.place, None)
             done = runner.execute(state, request, observer=observer, begun=begun)
-        except Exception:
+        except Exception as error:
             if heard.numbers:  # while it was starting
                 raise KeyboardInterrupt from None
+            if has_begun and isinstance(error, PgflowError):
+                again = resume_command(order.flow, run_id, *database.options)
+                error.hint = f"{error.hint} Go on with it: {again}".lstrip()
             raise
         observer.on_progress(_last_picture(database, done))
     if done.status == "completed":

@@ -6,7 +6,7 @@ from typing import Final
 
 ROUNDS: Final = 3
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
-HINT: Final = "No item was charged: once that is mended, run --resume goes on where it was."
+HINT: Final = "No item was charged: once that is mended, the run goes on where it was."
 
 
 class StartFailures:

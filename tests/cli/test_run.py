@@ -226,6 +226,23 @@ def test_an_operator_who_ends_the_worker_is_named_and_has_a_status(
 
 
 @pytest.mark.slow
+def test_an_error_that_leaves_a_run_says_how_to_go_on_with_it(cli: Cli) -> None:
+    lines = (
+        "@flow.on_start",
+        "def model(): return open('model').read()",
+        "@flow.map",
+        "def one(n, model): return n",
+    )
+    (cli.cwd / "one.py").write_text("\n".join(("from pgflow_mp import Flow", "flow = Flow('one')", *lines)))
+    done = cli("run", "one.py", "-i", "[1]", "--workers", "1")
+    assert done.code == 1
+    again = re.search(r"Go on with it: python -m\s+pgflow_mp\s+(run\s+one.py\s+--resume\s+\S+)", done.err)
+    assert again, done.err
+    (cli.cwd / "model").touch()
+    assert cli(*again[1].split(), "--output", "-").json == {"one": [1]}
+
+
+@pytest.mark.slow
 def test_the_embedded_server_is_used_where_none_is_named(bare_cli: Cli) -> None:
     lines = ("from pgflow_mp import Flow", "flow = Flow('one')", "@flow.map", "def one(row): return row['n']")
     (bare_cli.cwd / "one.py").write_text("\n".join(lines))
