@@ -16,7 +16,12 @@ from pages import PAGES, blocks, files, patched
 
 from pgflow_mp.testing import execute_inline
 
-TUTORIALS = {page.stem: page for page in PAGES if page.parent.name == "tutorials"}
+TUTORIALS = {
+    page.stem: page
+    for page in PAGES
+    if page.parent.name == "tutorials" and any(language == "diff" for language, _ in blocks(page))
+}
+"""Those in which a function is mended."""
 NEEDS = {"texts": "identify.vendor.licenses", "simulation": "numpy"}
 
 
