@@ -50,7 +50,7 @@ def handler_words(flow: str | None, handlers: Sequence[str]) -> list[str]:
     """What another command line needs besides ``flow`` to load it, too."""
     from pgflow_mp.loading.targets import DATA_ENDINGS
 
-    is_file = flow is not None and flow.partition(":")[0].endswith(DATA_ENDINGS)
+    is_file = flow is not None and flow.partition(":")[0].lower().endswith(DATA_ENDINGS)
     return ["--handlers", ",".join(handlers)] if is_file and handlers else []
 
 

@@ -135,7 +135,7 @@ def _parse(file: str, data: bytes) -> datatexts.Document:
     if not text.strip():
         raise FlowFileError(f"{file} is empty", hint="A flow file has a slug and steps.")
     try:
-        if file.endswith(".json"):
+        if file.lower().endswith(".json"):
             return datatexts.read_json(text)
         return yamltext.read_yaml(text)
     except yamltext.NoYamlReader:

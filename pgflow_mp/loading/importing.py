@@ -37,6 +37,10 @@ def import_target(
     as that: processes that its functions start find it then. ``__main__`` is run again as ``__mp_main__``.
     Raises FlowNotFound, and lets PgflowError through with the place added to its hint.
     """
+    if target.is_data:
+        raise FlowNotFound(
+            f"{target.file} is a flow file, and no module", hint="Name a Python file or module."
+        )
     with reentry.importing(place_of(target)):
         return _import_target(target, main_path, may_be_main=may_be_main)
 
@@ -155,13 +159,17 @@ def place_of(target: Target) -> str:
     return f"file {target.file}" if target.file else f"module '{target.module}'"
 
 
+_ENDINGS: Final = f"Its name must end in .py, or in {', '.join(DATA_ENDINGS)}."
+
+
 def _no_module(wanted: str, missing: str) -> FlowNotFound:
     message = f"There is no module '{missing}'" + (f" (of '{wanted}')" if wanted != missing else "")
     if os.path.isfile(wanted):
-        return FlowNotFound(f"{wanted} is no Python file", hint="Its name must end in .py.")
-    path = wanted.replace(".", os.sep) + ".py"
-    if os.path.isfile(path):
-        return FlowNotFound(message, hint=f"There is a file of that name: use {path}.")
+        return FlowNotFound(f"{wanted} is no Python file, and no flow file", hint=_ENDINGS)
+    python_file = wanted.replace(".", os.sep) + ".py"
+    for path in (python_file, *(wanted + ending for ending in DATA_ENDINGS)):
+        if os.path.isfile(path):
+            return FlowNotFound(message, hint=f"There is a file of that name: use {path}.")
     tops = [entry.stem for entry in Path(here()).glob("*.py")] + bundled_examples()
     import difflib
 

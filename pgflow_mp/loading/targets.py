@@ -56,7 +56,7 @@ class Target:
             raise FlowNotFound(f"{text!r} names no module or file", hint=f"Forms: {FORMS}.")
         if place.startswith("<") and place.endswith(".json"):
             return cls(file=place, flow=flow, directory=os.path.abspath(base), source=source)
-        if place.endswith(DATA_ENDINGS):
+        if place.lower().endswith(DATA_ENDINGS):
             file = base / Path(place).expanduser()
             beside = os.path.abspath(base)
             return cls(file=os.path.abspath(file), flow=flow, directory=beside, source=source)
@@ -82,7 +82,7 @@ class Target:
     @property
     def is_data(self) -> bool:
         """Whether it is a flow file."""
-        return self.module is None and self.file is not None and self.file.endswith(DATA_ENDINGS)
+        return self.module is None and self.file is not None and self.file.lower().endswith(DATA_ENDINGS)
 
     @property
     def by_path(self) -> dict[str, bytes]:

@@ -25,7 +25,7 @@ from pgflow_mp.errors import (
 )
 from pgflow_mp.flows.file_format import FLOW_KEYS, KINDS, STEP_KEYS
 from pgflow_mp.flows.options import names
-from pgflow_mp.loading import finding, flow_files
+from pgflow_mp.loading import finding, flow_files, job_functions
 from pgflow_mp.loading.targets import Target
 from pgflow_mp.testing import run_inline
 
@@ -198,6 +198,27 @@ def test_files_that_are_none(tmp_path: Path) -> None:
         Flow.from_file(tmp_path / "flow.yaml", handlers=["os/system"])
 
 
+def test_what_is_near_to_a_flow_file_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = file_of(tmp_path, WORDS, "Near.YAML")
+    assert Flow.from_file("Near.YAML", handlers=LIST).slug == "words"
+    path.rename("near.yaml")
+    with pytest.raises(FlowNotFound, match="There is no module 'near'") as caught:
+        finding.load_flows("near")
+    assert caught.value.hint == "There is a file of that name: use near.yaml."
+    file_of(tmp_path, WORDS, "near.toml")
+    with pytest.raises(FlowNotFound, match=r"near\.toml is no Python file, and no flow file"):
+        finding.load_flows("near.toml")
+
+
+def test_a_flow_file_is_never_executed(tmp_path: Path) -> None:
+    """As the module of a function for jobs it would be: this one is valid Python."""
+    path = file_of(tmp_path, f"slug: open({str(tmp_path / 'made')!r}, 'w')\nsteps: []\n")
+    with pytest.raises(FlowNotFound, match="is a flow file, and no module"):
+        job_functions.load(f"{path}:steps", None)
+    assert not (tmp_path / "made").exists()
+
+
 def test_without_pyyaml_it_is_said_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(ConfigError, match="PyYAML is not installed") as caught:
@@ -300,3 +321,29 @@ def test_whatever_is_in_a_file_is_a_flow_or_an_error_of_ours(
     made.to_sql()
     again = Flow.from_shape(json.loads(made.to_json()), handlers=LIST)
     assert dict(again.steps) == dict(made.steps)
+
+
+words = st.text(
+    st.sampled_from("slug: steps[]{}-&*!|>'\"#%@`,?~\n \t\r\0\ufeff\x85\u2028\ud7ff0123.e+_a/\\"), max_size=40
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.sampled_from(["/a.json", "/a.yaml"]), st.binary(max_size=40) | words.map(str.encode))
+def test_whatever_bytes_a_file_has_the_error_is_ours(name: str, data: bytes) -> None:
+    with pytest.raises(PgflowError) as caught:
+        finding.load_flows(Target(file=name, contents=data))
+    assert caught.value.exit_code == 2
+    assert str(caught.value).startswith(name)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, len(WORDS)), st.integers(0, 5), words)
+def test_whatever_is_changed_in_a_file_is_a_flow_or_an_error_of_ours(at: int, size: int, new: str) -> None:
+    text = WORDS[:at] + new + WORDS[at + size :]
+    try:
+        (flow,) = finding.load_flows(Target(file="/a.yaml", contents=text.encode(), handlers=LIST))
+    except PgflowError as error:
+        str(error).encode()
+    else:
+        flow.to_json()
