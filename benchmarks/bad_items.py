@@ -49,8 +49,9 @@ def work(item: int) -> int:
 
 def pgflow_mp() -> int:
     with tempfile.TemporaryDirectory() as folder:
-        output = run(flow, list(range(ITEMS)), data_dir=folder, workers=PROCESSES, progress=False)
-    return sum(result is not None for result in output["work"])
+        output = run(flow, list(range(ITEMS)), data_dir=folder, workers=PROCESSES, output="work")
+    assert isinstance(output, list)
+    return sum(result is not None for result in output)
 
 
 def process_pool() -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from uuid import UUID, uuid4
 
 import psycopg
@@ -40,6 +40,10 @@ from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
 from pgflow_mp.worker.stats import Ending, Stats, WorkerReport
 from pgflow_mp.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from pgflow_mp.client.arguments import ResumeArguments, RunArguments
+    from pgflow_mp.flows.typed import Input, Out, PlainFunction, StepFunction, StepLike
 
 _NOTHING_DONE = WorkerReport(Ending.RUN_ENDED, Stats(), 0.0, 0, None, 0, 0)
 
@@ -130,11 +134,33 @@ def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
     return run.status
 
 
+@overload
 def run(
-    flow: Flow,
+    flow: Flow[Input],
+    input: Input | Iterator[object] | AsyncIterable[object],
+    **settings: Unpack[RunArguments],
+) -> dict[str, object] | None: ...
+@overload
+def run(
+    flow: Flow[Input],
+    input: Input | Iterator[object] | AsyncIterable[object],
+    *,
+    output: StepFunction[..., object, Out],
+    **settings: Unpack[RunArguments],
+) -> Out: ...
+@overload
+def run(
+    flow: Flow[Input],
+    input: Input | Iterator[object] | AsyncIterable[object],
+    *,
+    output: str | PlainFunction,
+    **settings: Unpack[RunArguments],
+) -> object: ...
+def run(
+    flow: Flow[Any],
     input: object,
     *,
-    output: str | Callable[..., object] | None = None,
+    output: StepLike | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     max_poll_seconds: float = 2.0,
@@ -212,11 +238,31 @@ def run(
         return _run(flow, request, dsn, data_dir, watcher, wanted_step, input if drawn else None, pages)
 
 
+@overload
 def resume(
-    flow: Flow,
+    flow: Flow[Input], run_id: str, **settings: Unpack[ResumeArguments]
+) -> dict[str, object] | None: ...
+@overload
+def resume(
+    flow: Flow[Input],
     run_id: str,
     *,
-    output: str | Callable[..., object] | None = None,
+    output: StepFunction[..., object, Out],
+    **settings: Unpack[ResumeArguments],
+) -> Out: ...
+@overload
+def resume(
+    flow: Flow[Input],
+    run_id: str,
+    *,
+    output: str | PlainFunction,
+    **settings: Unpack[ResumeArguments],
+) -> object: ...
+def resume(
+    flow: Flow[Any],
+    run_id: str,
+    *,
+    output: StepLike | None = None,
     workers: int | None = None,
     batch_size: int | None = None,
     max_poll_seconds: float = 2.0,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ast
-import functools
 import inspect
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
 from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 MODULES: Final = ("pgflow_mp", "pgflow_mp.client", "pgflow_mp.testing")
@@ -82,22 +83,63 @@ def _of_function(name: str, function: Callable[..., Any]) -> Iterator[Place]:
 def _hints(thing: Any) -> dict[str, Any]:
     """The annotations that it has itself, evaluated where it is defined."""
     own = vars(thing).get("__annotations__", {}) if isinstance(thing, type) else thing.__annotations__
-    names = {**_for_checkers(thing.__module__), **vars(sys.modules[thing.__module__]), "Json": JsonValue}
+    names = {
+        **_for_checkers(thing.__module__),
+        **vars(sys.modules.get(thing.__module__, typing)),
+        "Json": JsonValue,
+    }
     texts = {name: getattr(hint, "__forward_arg__", hint) for name, hint in own.items()}
     return {name: eval(hint, names) if isinstance(hint, str) else hint for name, hint in texts.items()}
 
 
-@functools.cache
+_KNOWN: Final[dict[str, dict[str, Any]]] = {}
+
+
 def _for_checkers(module: str) -> dict[str, Any]:
-    """What a module imports for type checkers only."""
-    source = inspect.getsource(sys.modules[module])
-    names: dict[str, Any] = {}
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            for line in node.body:
-                if isinstance(line, ast.ImportFrom | ast.Import):
-                    exec(ast.unparse(line), names)
+    """What a module imports or defines for type checkers only: all of it where nothing else can import it."""
+    if module in _KNOWN:
+        return _KNOWN[module]
+    names = _KNOWN[module] = {}
+    scope: dict[str, Any] = {"__name__": module, "TYPE_CHECKING": True}
+    body = _source(module).body
+    if _loads(module):
+        scope |= vars(sys.modules[module])
+        body = [line for node in body if _is_for_checkers(node) for line in node.body]
+    for line in body:
+        found: dict[str, Any] = {}
+        if isinstance(line, ast.ImportFrom) and str(line.module).startswith(OURS):
+            found = {each.asname or each.name: _named(str(line.module), each.name) for each in line.names}
+        else:
+            before = dict(scope)
+            exec("from __future__ import annotations\n" + ast.unparse(line), scope)
+            found = {name: value for name, value in scope.items() if before.get(name) is not value}
+        scope |= found
+        names |= found
     return names
+
+
+def _is_for_checkers(node: ast.stmt) -> typing.TypeGuard[ast.If]:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def _source(module: str) -> ast.Module:
+    spec = find_spec(module)
+    assert spec is not None
+    assert spec.origin is not None
+    return ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+
+
+def _loads(module: str) -> bool:
+    try:
+        import_module(module)
+    except ImportError:  # it imports what is there for type checkers only
+        return False
+    return True
+
+
+def _named(module: str, name: str) -> Any:
+    found = getattr(sys.modules[module], name, None) if _loads(module) else None
+    return _for_checkers(module)[name] if found is None else found
 
 
 def parts(hint: Any) -> Iterator[Any]:

@@ -36,7 +36,7 @@ def test_run_with_a_key_computes_once_whatever_form_the_same_items_have(dsn: str
     with pytest.raises(InputError, match="exclude each other"):
         run(chain, [3], dsn=dsn, key="2", run_id="x")
     with pytest.raises(InputError, match="is a text, not int"):
-        run(chain, [3], dsn=dsn, key=7)  # type: ignore[arg-type]
+        run(chain, [3], dsn=dsn, key=7)  # type: ignore[call-overload]
 
 
 def test_a_run_of_a_key_that_failed_is_only_read(dsn: str) -> None:

@@ -157,7 +157,7 @@ def test_what_cannot_be_sent_is_said(dsn: str, monkeypatch: pytest.MonkeyPatch) 
         run(flow, [1], dsn=dsn, ship="cloudpickle")
     assert "belongs to this process" in caught.value.hint
     with pytest.raises(ConfigError, match="there is no such way to send a flow"):
-        run(flow, [1], dsn=dsn, ship="pickle")  # type: ignore[arg-type]
+        run(flow, [1], dsn=dsn, ship="pickle")  # type: ignore[call-overload]
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(ConfigError, match="cloudpickle is not installed") as missing:
         run(flow, [1], dsn=dsn, ship="cloudpickle")
@@ -176,7 +176,9 @@ def test_nothing_of_it_is_in_the_database_or_shown_to_handlers(dsn: str) -> None
         return sorted(ctx.worker_config)  # type: ignore[attr-defined]
 
     flow.map("look", look)
-    (names,) = run(flow, [1], dsn=dsn, ship="cloudpickle", workers=1)["look"]
+    found = run(flow, [1], dsn=dsn, ship="cloudpickle", workers=1, output="look")
+    assert isinstance(found, list)
+    (names,) = found
     assert "shipped" not in names
     with psycopg.connect(dsn) as conn:
         tables = conn.execute(

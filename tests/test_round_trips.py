@@ -24,6 +24,7 @@ def test_what_one_step_gives_is_what_the_next_one_takes(slug: str, dsn: str) -> 
         pytest.importorskip(library)
     (flow,) = [flow for flow in load_flows(str(FLOWS)) if flow.slug == slug]
     found = run(flow, [1], dsn=dsn, executor="inline")
+    assert found is not None
     assert len(found) > 30
     assert [name for name, same in found.items() if same is not True] == []
 
@@ -37,7 +38,9 @@ def test_artifacts_of_a_run_that_is_not_kept_are_there_until_its_end(dsn: str, t
         contents.append(item.output.read())
     assert contents == [b"done", b"done"]
     assert [path for path in Path(place).rglob("*") if path.is_file()] == []
-    (kept,) = run(flow, [0], dsn=dsn, executor="inline", artifacts=place)["wait"]
+    found = run(flow, [0], dsn=dsn, executor="inline", artifacts=place, output="wait")
+    assert isinstance(found, list)
+    (kept,) = found
     assert kept.read() == b"done"
 
 

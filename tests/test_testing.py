@@ -199,7 +199,9 @@ def test_handlers_that_use_faults_import_no_database_driver() -> None:
 @pytest.mark.slow
 def test_a_temporary_database_is_gone_afterwards() -> None:
     with temporary_database() as dsn:
-        assert runner.run(testing_flows.words, ["a"], dsn=dsn, workers=1)["report"]["sum"] == 2
+        report = runner.run(testing_flows.words, ["a"], dsn=dsn, workers=1, output="report")
+        assert isinstance(report, dict)
+        assert report["sum"] == 2
         directory = psycopg.conninfo.conninfo_to_dict(dsn)["host"]
         assert os.path.isdir(str(directory))
     assert not os.path.exists(str(directory))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar, get_args, overload
 
@@ -22,12 +22,13 @@ from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
 from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import OneMap, OneStep, Out, PlainFunction, StepLike, T, X
     from pgflow_mp.observe.read_stacks import WorkerStacks
 
 ItemStatus = Literal["queued", "started", "completed", "failed", "cancelled", "skipped"]
 _PAGE: Final = 500
 
-T = TypeVar("T", bound=str)
+S = TypeVar("S", bound=str)
 
 
 class Asking(Calls):
@@ -164,9 +165,15 @@ class Asking(Calls):
     def results(self, run: Run | str, step: str) -> Iterator[Json]: ...
 
     @overload
-    def results(self, run: Run | str, step: Callable[..., object]) -> Iterator[Any]: ...
+    def results(self, run: Run | str, step: OneMap[T, X]) -> Iterator[X]: ...
 
-    def results(self, run: Run | str, step: str | Callable[..., object]) -> Iterator[Any]:
+    @overload
+    def results(self, run: Run | str, step: OneStep[Out]) -> Iterator[Out]: ...
+
+    @overload
+    def results(self, run: Run | str, step: PlainFunction) -> Iterator[object]: ...
+
+    def results(self, run: Run | str, step: StepLike) -> Iterator[Any]:
         """Outputs of a step's completed tasks in index order, streamed; any size.
 
         Works while the step runs, too: then what is completed when it is passed is answered. Raises
@@ -178,11 +185,17 @@ class Asking(Calls):
     def indexed_results(self, run: Run | str, step: str) -> Iterator[tuple[int, Json]]: ...
 
     @overload
-    def indexed_results(self, run: Run | str, step: Callable[..., object]) -> Iterator[tuple[int, Any]]: ...
+    def indexed_results(self, run: Run | str, step: OneMap[T, X]) -> Iterator[tuple[int, X]]: ...
 
-    def indexed_results(self, run: Run | str, step: str | Callable[..., object]) -> Iterator[tuple[int, Any]]:
+    @overload
+    def indexed_results(self, run: Run | str, step: OneStep[Out]) -> Iterator[tuple[int, Out]]: ...
+
+    @overload
+    def indexed_results(self, run: Run | str, step: PlainFunction) -> Iterator[tuple[int, object]]: ...
+
+    def indexed_results(self, run: Run | str, step: StepLike) -> Iterator[tuple[int, Any]]:
         """Like :meth:`results`, as (task index, output)."""
-        wanted = self._step_of(run if callable(step) else self._id(run), step)
+        wanted = self._step_of(self._id(run) if isinstance(step, str) else run, step)
         self._check_step(wanted.run_id, wanted.slug)
         return self._indexed_results(wanted)
 
@@ -219,7 +232,7 @@ def _item_statuses(given: ItemStatus | Collection[ItemStatus] | None) -> list[It
     return _chosen(given, get_args(ItemStatus), "status of an item")
 
 
-def _chosen(given: T | Collection[T] | None, known: tuple[T, ...], what: str) -> list[T] | None:
+def _chosen(given: S | Collection[S] | None, known: tuple[S, ...], what: str) -> list[S] | None:
     """Those that are named, if any. Raises InputError for what there is not."""
     if given is None:
         return None

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
     AsyncIterator,
-    Callable,
     Collection,
     Iterable,
-    Mapping,
-    Sequence,
 )
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pgflow_mp.client.asking import ItemStatus
-from pgflow_mp.client.async_calls import drawn_in
 from pgflow_mp.client.async_events import AsyncEvents
 from pgflow_mp.client.async_run import AsyncRun, plain_run
-from pgflow_mp.client.async_steering import AsyncSteering
+from pgflow_mp.client.async_starts import AsyncStarts
 from pgflow_mp.client.client import Client
 from pgflow_mp.client.event_feed import Event, EventLog, event_rounds
 from pgflow_mp.client.finished_items import finished_items
@@ -29,20 +23,19 @@ from pgflow_mp.client.following import item_rounds
 from pgflow_mp.client.like import like
 from pgflow_mp.client.progressing import RunProgress, progress_rounds
 from pgflow_mp.client.waiting import Deadline
-from pgflow_mp.db.pausing import When
 from pgflow_mp.flows.finished_item import FinishedItem
-from pgflow_mp.flows.flow import Flow
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
 from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import OneMap, OneStep, Out, PlainFunction, StepLike, T, X
     from pgflow_mp.observe.read_stacks import WorkerStacks
 
 
 @like(Client)
-class AsyncClient(AsyncSteering):
+class AsyncClient(AsyncStarts):
     """A :class:`Client` for programs with an event loop: the same methods, awaited or iterated.
 
     What waits (``wait``, ``events``, ``progress``, ``as_completed``) takes no thread while it does: one
@@ -60,74 +53,6 @@ class AsyncClient(AsyncSteering):
 
     async def __aexit__(self, *_error: object) -> None:
         await self.close()
-
-    # -- starting ----------------------------------------------------------------------------------
-
-    async def start_flow(
-        self,
-        slug: str,
-        input: object,
-        run_id: str | None = None,
-        *,
-        priority: int = 0,
-        tags: Sequence[str] = (),
-        after: When | None = None,
-        key: str | None = None,
-        from_run: str | None = None,
-        reuse: Sequence[str] = (),
-    ) -> AsyncRun:
-        run = await self._do(
-            lambda: self._sync.start_flow(
-                slug,
-                input,
-                run_id,
-                priority=priority,
-                tags=tags,
-                after=after,
-                key=key,
-                from_run=from_run,
-                reuse=reuse,
-            )
-        )
-        return AsyncRun(self, run)
-
-    async def start(
-        self,
-        flow: Flow | str,
-        items: Iterable[object] | AsyncIterable[object],
-        *,
-        params: Mapping[str, object] | None = None,
-        run_id: str | None = None,
-        priority: int = 0,
-        tags: Sequence[str] = (),
-        after: When | None = None,
-        key: str | None = None,
-        from_run: str | None = None,
-        reuse: Sequence[str] = (),
-    ) -> AsyncRun:
-        loop = asyncio.get_running_loop()
-        drawn = drawn_in(loop, aiter(items)) if isinstance(items, AsyncIterable) else items
-        run = await self._do_aside(
-            lambda: self._sync.start(
-                flow,
-                drawn,
-                params=params,
-                run_id=run_id,
-                priority=priority,
-                tags=tags,
-                after=after,
-                key=key,
-                from_run=from_run,
-                reuse=reuse,
-            )
-        )
-        return AsyncRun(self, run)
-
-    async def enqueue(self, queue: str, payload: object, *, delay: float = 0) -> int:
-        return await self._do(lambda: self._sync.enqueue(queue, payload, delay=delay))
-
-    async def enqueue_many(self, queue: str, payloads: Iterable[object], *, delay: float = 0) -> list[int]:
-        return await self._do(lambda: self._sync.enqueue_many(queue, payloads, delay=delay))
 
     # -- reading -----------------------------------------------------------------------------------
 
@@ -194,22 +119,32 @@ class AsyncClient(AsyncSteering):
     def results(self, run: AsyncRun | str, step: str) -> AsyncIterator[Json]: ...
 
     @overload
-    def results(self, run: AsyncRun | str, step: Callable[..., object]) -> AsyncIterator[Any]: ...
+    def results(self, run: AsyncRun | str, step: OneMap[T, X]) -> AsyncIterator[X]: ...
 
-    def results(self, run: AsyncRun | str, step: str | Callable[..., object]) -> AsyncIterator[Any]:
+    @overload
+    def results(self, run: AsyncRun | str, step: OneStep[Out]) -> AsyncIterator[Out]: ...
+
+    @overload
+    def results(self, run: AsyncRun | str, step: PlainFunction) -> AsyncIterator[object]: ...
+
+    def results(self, run: AsyncRun | str, step: StepLike) -> AsyncIterator[Any]:
         return self._stream(lambda: self._sync.results(plain_run(run), step))
 
     @overload
     def indexed_results(self, run: AsyncRun | str, step: str) -> AsyncIterator[tuple[int, Json]]: ...
 
     @overload
-    def indexed_results(
-        self, run: AsyncRun | str, step: Callable[..., object]
-    ) -> AsyncIterator[tuple[int, Any]]: ...
+    def indexed_results(self, run: AsyncRun | str, step: OneMap[T, X]) -> AsyncIterator[tuple[int, X]]: ...
 
+    @overload
+    def indexed_results(self, run: AsyncRun | str, step: OneStep[Out]) -> AsyncIterator[tuple[int, Out]]: ...
+
+    @overload
     def indexed_results(
-        self, run: AsyncRun | str, step: str | Callable[..., object]
-    ) -> AsyncIterator[tuple[int, Any]]:
+        self, run: AsyncRun | str, step: PlainFunction
+    ) -> AsyncIterator[tuple[int, object]]: ...
+
+    def indexed_results(self, run: AsyncRun | str, step: StepLike) -> AsyncIterator[tuple[int, Any]]:
         return self._stream(lambda: self._sync.indexed_results(plain_run(run), step))
 
     async def failures(
@@ -234,19 +169,39 @@ class AsyncClient(AsyncSteering):
     ) -> AsyncIterator[FinishedItem[Json, Json]]: ...
 
     @overload
-    def as_completed(
+    def as_completed(  # type: ignore[overload-overlap]
         self,
         run: AsyncRun | str,
-        step: Callable[..., object],
+        step: OneMap[T, X],
         *,
         ordered: bool = False,
         timeout: float | None = None,
-    ) -> AsyncIterator[FinishedItem[Any, Any]]: ...
+    ) -> AsyncIterator[FinishedItem[T, X]]: ...
+
+    @overload
+    def as_completed(
+        self,
+        run: AsyncRun | str,
+        step: OneStep[Out],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[FinishedItem[Json, Out]]: ...
+
+    @overload
+    def as_completed(
+        self,
+        run: AsyncRun | str,
+        step: PlainFunction,
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> AsyncIterator[FinishedItem[object, object]]: ...
 
     async def as_completed(
         self,
         run: AsyncRun | str,
-        step: str | Callable[..., object],
+        step: StepLike,
         *,
         ordered: bool = False,
         timeout: float | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -18,6 +18,7 @@ from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.client.async_client import AsyncClient
+    from pgflow_mp.flows.typed import OneMap, OneStep, Out, PlainFunction, StepLike, T, X
 
 
 @like(Run)
@@ -88,9 +89,19 @@ class AsyncRun:
         await self._client._await(self._run, self._run._waiting(status, timeout))
         return self
 
-    async def result(
-        self, timeout: float | None = 300.0, *, output: str | Callable[..., object] | None = None
-    ) -> Any:
+    @overload
+    async def result(self, timeout: float | None = 300.0) -> dict[str, Json] | None: ...
+
+    @overload
+    async def result(self, timeout: float | None = 300.0, *, output: str) -> Json: ...
+
+    @overload
+    async def result(self, timeout: float | None = 300.0, *, output: OneStep[Out]) -> Out: ...
+
+    @overload
+    async def result(self, timeout: float | None = 300.0, *, output: PlainFunction) -> object: ...
+
+    async def result(self, timeout: float | None = 300.0, *, output: StepLike | None = None) -> Any:
         if output is None:
             return await (await self.wait(timeout)).output()
         wanted = await self._client._do(lambda: self._client._sync._step_of(self._run, output))
@@ -102,9 +113,15 @@ class AsyncRun:
     def results(self, step: str) -> AsyncIterator[Json]: ...
 
     @overload
-    def results(self, step: Callable[..., object]) -> AsyncIterator[Any]: ...
+    def results(self, step: OneMap[T, X]) -> AsyncIterator[X]: ...
 
-    def results(self, step: str | Callable[..., object]) -> AsyncIterator[Any]:
+    @overload
+    def results(self, step: OneStep[Out]) -> AsyncIterator[Out]: ...
+
+    @overload
+    def results(self, step: PlainFunction) -> AsyncIterator[object]: ...
+
+    def results(self, step: StepLike) -> AsyncIterator[Any]:
         return self._client.results(self, step)
 
     @overload
@@ -113,12 +130,22 @@ class AsyncRun:
     ) -> AsyncIterator[FinishedItem[Json, Json]]: ...
 
     @overload
+    def as_completed(  # type: ignore[overload-overlap]
+        self, step: OneMap[T, X], *, ordered: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[FinishedItem[T, X]]: ...
+
+    @overload
     def as_completed(
-        self, step: Callable[..., object], *, ordered: bool = False, timeout: float | None = None
-    ) -> AsyncIterator[FinishedItem[Any, Any]]: ...
+        self, step: OneStep[Out], *, ordered: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[FinishedItem[Json, Out]]: ...
+
+    @overload
+    def as_completed(
+        self, step: PlainFunction, *, ordered: bool = False, timeout: float | None = None
+    ) -> AsyncIterator[FinishedItem[object, object]]: ...
 
     def as_completed(
-        self, step: str | Callable[..., object], *, ordered: bool = False, timeout: float | None = None
+        self, step: StepLike, *, ordered: bool = False, timeout: float | None = None
     ) -> AsyncIterator[FinishedItem[Any, Any]]:
         return self._client.as_completed(self, step, ordered=ordered, timeout=timeout)
 

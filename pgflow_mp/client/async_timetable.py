@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, overload
+
 from pgflow_mp.client.async_calls import AsyncCalls
 from pgflow_mp.client.like import like
 from pgflow_mp.client.schedule_calls import DEFAULT_NAME, Missed, Planned
@@ -9,14 +11,45 @@ from pgflow_mp.client.timetable import Timetable
 from pgflow_mp.db.schedules import Schedule
 from pgflow_mp.flows.flow import Flow
 
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import Input
+
 
 @like(Timetable)
 class AsyncTimetable(AsyncCalls):
     """Schedules. One is named by its flow, or as FLOW/NAME."""
 
+    @overload
     async def schedule(
         self,
-        flow: Flow | str,
+        flow: Flow[Input],
+        cron: str,
+        input: Input | None = None,
+        *,
+        time_zone: str = "UTC",
+        name: str = DEFAULT_NAME,
+        missed: Missed = "once",
+        due_as: str | None = None,
+        priority: int = 0,
+    ) -> Planned: ...
+
+    @overload
+    async def schedule(
+        self,
+        flow: str,
+        cron: str,
+        input: object = None,
+        *,
+        time_zone: str = "UTC",
+        name: str = DEFAULT_NAME,
+        missed: Missed = "once",
+        due_as: str | None = None,
+        priority: int = 0,
+    ) -> Planned: ...
+
+    async def schedule(
+        self,
+        flow: Flow[Any] | str,
         cron: str,
         input: object = None,
         *,

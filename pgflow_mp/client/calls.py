@@ -32,6 +32,7 @@ from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.client.client import Client
+    from pgflow_mp.flows.typed import StepLike
 
 RETRY_FOR: Final = 30.0
 """Seconds to wait for a database that is away."""
@@ -176,9 +177,9 @@ class Calls:
             raise RunNotFound(f"Run not found: {run_id}")
         check_step([row.step_slug for row in view[1]], step, view[0].flow_slug)
 
-    def _step_of(self, run: Run | str, step: str | Callable[..., object]) -> StepOfRun:
+    def _step_of(self, run: Run | str, step: StepLike) -> StepOfRun:
         """A step of a run by its slug, unchecked, or by its function. Raises RunNotFound and FlowNotFound."""
-        if not callable(step):
+        if isinstance(step, str):
             return StepOfRun(run.run_id if isinstance(run, Run) else run, step)
         known = self._run(run)
         flow, found = handles.step_of(known.flow_slug, step)
@@ -186,7 +187,7 @@ class Calls:
         outputs, whole = outputs_reader(found), partial(typed_step, found)
         return StepOfRun(known.run_id, found.slug, task_reader(found), outputs, inputs, whole)
 
-    def _output_of(self, run: Run, step: str | Callable[..., object], timeout: float | None) -> Any:
+    def _output_of(self, run: Run, step: StepLike, timeout: float | None) -> Any:
         """The output of a step, once its run has completed; raises what Run.result does."""
         wanted = self._step_of(run, step)
         self._check_step(wanted.run_id, wanted.slug)

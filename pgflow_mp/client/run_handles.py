@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pgflow_mp.client.event_feed import Events
     from pgflow_mp.client.progressing import RunProgress
     from pgflow_mp.flows.finished_item import FinishedItem
+    from pgflow_mp.flows.typed import OneMap, OneStep, Out, PlainFunction, StepLike, T, X
 
 
 class Run:
@@ -180,9 +181,19 @@ class Run:
                 f"Run {self.run_id} is completed and cannot reach status 'failed'", run_id=self.run_id
             )
 
-    def result(
-        self, timeout: float | None = 300.0, *, output: str | Callable[..., object] | None = None
-    ) -> Any:
+    @overload
+    def result(self, timeout: float | None = 300.0) -> dict[str, Json] | None: ...
+
+    @overload
+    def result(self, timeout: float | None = 300.0, *, output: str) -> Json: ...
+
+    @overload
+    def result(self, timeout: float | None = 300.0, *, output: OneStep[Out]) -> Out: ...
+
+    @overload
+    def result(self, timeout: float | None = 300.0, *, output: PlainFunction) -> object: ...
+
+    def result(self, timeout: float | None = 300.0, *, output: StepLike | None = None) -> Any:
         """Wait for the run's output, or that of a step of it, and return it; raises like :meth:`wait`.
 
         Of a step that is given as a decorated function it is what that is annotated to return. Raises
@@ -196,9 +207,15 @@ class Run:
     def results(self, step: str) -> Iterator[Json]: ...
 
     @overload
-    def results(self, step: Callable[..., object]) -> Iterator[Any]: ...
+    def results(self, step: OneMap[T, X]) -> Iterator[X]: ...
 
-    def results(self, step: str | Callable[..., object]) -> Iterator[Any]:
+    @overload
+    def results(self, step: OneStep[Out]) -> Iterator[Out]: ...
+
+    @overload
+    def results(self, step: PlainFunction) -> Iterator[object]: ...
+
+    def results(self, step: StepLike) -> Iterator[Any]:
         """Outputs of a step's completed tasks in index order, streamed. FlowNotFound for an unknown step."""
         return self._client.results(self.run_id, step)
 
@@ -208,12 +225,22 @@ class Run:
     ) -> Iterator[FinishedItem[Json, Json]]: ...
 
     @overload
+    def as_completed(  # type: ignore[overload-overlap]
+        self, step: OneMap[T, X], *, ordered: bool = False, timeout: float | None = None
+    ) -> Iterator[FinishedItem[T, X]]: ...
+
+    @overload
     def as_completed(
-        self, step: Callable[..., object], *, ordered: bool = False, timeout: float | None = None
-    ) -> Iterator[FinishedItem[Any, Any]]: ...
+        self, step: OneStep[Out], *, ordered: bool = False, timeout: float | None = None
+    ) -> Iterator[FinishedItem[Json, Out]]: ...
+
+    @overload
+    def as_completed(
+        self, step: PlainFunction, *, ordered: bool = False, timeout: float | None = None
+    ) -> Iterator[FinishedItem[object, object]]: ...
 
     def as_completed(
-        self, step: str | Callable[..., object], *, ordered: bool = False, timeout: float | None = None
+        self, step: StepLike, *, ordered: bool = False, timeout: float | None = None
     ) -> Iterator[FinishedItem[Any, Any]]:
         """Items of a step as they end, each once, until the step is over, in constant memory.
 

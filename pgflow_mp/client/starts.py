@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import psycopg
 
@@ -19,13 +20,27 @@ from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
 from pgflow_mp.values.inputs import encode_input
 
+if TYPE_CHECKING:
+    from pgflow_mp.client.arguments import FlowOf, StartArguments, StartFlowArguments
+    from pgflow_mp.flows.typed import Input, T
+
 
 class Starts(Calls):
     """Starting runs, and plain background jobs."""
 
+    @overload
+    def start_flow(
+        self, flow: Flow[Input], /, input: Input, run_id: str | None = None, **how: Unpack[StartFlowArguments]
+    ) -> Run: ...
+
+    @overload
+    def start_flow(
+        self, slug: str, input: object, run_id: str | None = None, **how: Unpack[StartFlowArguments]
+    ) -> Run: ...
+
     def start_flow(
         self,
-        slug: str,
+        slug: str | Flow[Any],
         input: object,
         run_id: str | None = None,
         *,
@@ -36,20 +51,27 @@ class Starts(Calls):
         from_run: str | None = None,
         reuse: Sequence[str] = (),
     ) -> Run:
-        """Start a run with ``input``, anything that a handler could return.
+        """Start a run of a flow, or of that of a slug, with ``input``, anything that a handler could return.
 
-        Among the runs of a flow, those of the highest ``priority`` are worked on first; by its ``tags`` a run
-        is found again. Nothing of it is worked on before ``after``, a time (in our zone where it has none),
-        or how long from now. With a ``run_id`` of your own, or a ``key``, a name among the runs of the flow,
+        A Flow that the database does not know is made known to it; type checkers compare its input. Among
+        the runs of a flow, those of the highest ``priority`` are worked on first; by its ``tags`` a run is
+        found again. Nothing of it is worked on before ``after``, a time (in our zone where it has none), or
+        how long from now. With a ``run_id`` of your own, or a ``key``, a name among the runs of the flow,
         starting twice starts once; the run is answered as it is. Raises FlowNotFound, InputError, also where
         the run of the key was given another input. What ``from_run``, an earlier run, has finished of the
         steps in ``reuse`` is taken instead of done again where the input is the same.
         """
         reentry.refuse("start_flow()", in_handlers=False)
-        encoded, taken = encode_input(input), reuse_of(slug, from_run, reuse, key)
+        flow, taken = slug, reuse_of(slug, from_run, reuse, key)
+        encoded = encode_input(input, nulls=isinstance(flow, Flow) and flow.nulls)
         later = check_when(after, "after")
         keyed_runs.check_name(key, run_id)
         wanted = new_id(run_id)
+        if isinstance(flow, Flow):
+            slug, known = flow.slug, flow
+            self._call(lambda conn: _make_known(conn, known))
+        else:
+            slug = flow
         if key is not None:
             found = self._call(
                 lambda conn: keyed_runs.start_value(
@@ -66,9 +88,37 @@ class Starts(Calls):
         )
         return self._handle(row)
 
+    @overload
     def start(
         self,
-        flow: Flow | str,
+        flow: FlowOf[T],
+        items: Iterable[T] | AsyncIterable[T],
+        **how: Unpack[StartArguments],
+    ) -> Run: ...
+
+    @overload
+    def start(
+        self,
+        flow: Flow[Input],
+        items: Iterable[object] | AsyncIterable[object],
+        *,
+        params: Mapping[str, object],
+        **how: Unpack[StartArguments],
+    ) -> Run: ...
+
+    @overload
+    def start(
+        self,
+        flow: str,
+        items: Iterable[object] | AsyncIterable[object],
+        *,
+        params: Mapping[str, object] | None = None,
+        **how: Unpack[StartArguments],
+    ) -> Run: ...
+
+    def start(
+        self,
+        flow: Flow[Any] | str,
         items: Iterable[object] | AsyncIterable[object],
         *,
         params: Mapping[str, object] | None = None,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import threading
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 from uuid import uuid4
 
+import msgspec
 import psycopg
 
 from pgflow_mp import runner
@@ -28,14 +30,17 @@ from pgflow_mp.errors import DatabaseError, FlowNotFound, InputError, PgflowErro
 from pgflow_mp.flows import items as uses
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.flow import Flow
-from pgflow_mp.flows.results import typed_leaf
+from pgflow_mp.flows.handles import step_in
+from pgflow_mp.flows.results import inputs_reader, outputs_reader, typed_leaf
 from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
 from pgflow_mp.values.inputs import encode_input
-from pgflow_mp.values.json_values import Json
 from pgflow_mp.worker.artifact_removal import remove_leftovers
 from pgflow_mp.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import StepLike
 
 _LEFT: Final = "The loop over its items was left"
 _PATIENCE: Final = 2.0
@@ -46,7 +51,7 @@ def imap(
     flow: Flow,
     items: Iterable[object] | AsyncIterable[object],
     *,
-    step: str | None = None,
+    step: StepLike | None = None,
     ordered: bool = True,
     keep: bool = True,
     workers: int | None = None,
@@ -63,10 +68,12 @@ def imap(
     executor: Pool | Callable[[], Pool] | str | None = None,
     ship: Literal["cloudpickle"] | None = None,
     **settings: Any,
-) -> Generator[FinishedItem[Json, object], None, None]:
+) -> Generator[FinishedItem[Any, Any], None, None]:
     """See :meth:`pgflow_mp.Flow.imap`."""
     reentry.refuse("imap()")
     slug = _step_of(flow, step)
+    of_function = step is not None and not isinstance(step, str)
+    reading = _reading(flow, slug, of_function=of_function)
     if params is None and uses.reads_whole_input(flow):
         raise InputError(
             f'Other steps of flow "{flow.slug}" read its input as a whole, which items are not',
@@ -88,10 +95,24 @@ def imap(
         settings=settings | more,
     )
     request.worker_settings(dsn or "")  # refuses what makes no sense
-    return _imap(flow, items, slug, request, dsn, data_dir, observer, ordered=ordered, keep=keep)
+    return _imap(flow, items, slug, reading, request, dsn, data_dir, observer, ordered=ordered, keep=keep)
 
 
-def _step_of(flow: Flow, step: str | None) -> str:
+class _Reading(NamedTuple):
+    """What reads JSON arrays of outputs and of inputs."""
+
+    outputs: Callable[[bytes], list[Any]]
+    inputs: Callable[[bytes], list[Any]]
+
+
+def _reading(flow: Flow, slug: str, *, of_function: bool) -> _Reading:
+    """Outputs of a leaf as annotated, and of a step that is given as its function, whose inputs are, too."""
+    if of_function:
+        return _Reading(outputs_reader(flow.steps[slug]), inputs_reader(flow, flow.steps[slug]))
+    return _Reading(functools.partial(typed_leaf, flow, slug), msgspec.json.decode)
+
+
+def _step_of(flow: Flow, step: StepLike | None) -> str:
     """The map whose items are wanted. Raises FlowNotFound and InputError."""
     if not uses.root_maps(flow):
         raise InputError(
@@ -99,6 +120,8 @@ def _step_of(flow: Flow, step: str | None) -> str:
             hint="Call run(flow, input).",
         )
     if step is not None:
+        if not isinstance(step, str):
+            return step_in(flow, step).slug
         if step not in flow.steps:
             raise FlowNotFound(
                 f'Flow "{flow.slug}" has no step "{step}"', hint=f"Its steps are {', '.join(flow.steps)}."
@@ -121,6 +144,7 @@ def _imap(
     flow: Flow,
     items: Iterable[object] | AsyncIterable[object],
     slug: str,
+    reading: _Reading,
     request: RunRequest,
     dsn: str | None,
     data_dir: Path | str | None,
@@ -128,11 +152,8 @@ def _imap(
     *,
     ordered: bool,
     keep: bool,
-) -> Generator[FinishedItem[Json, object], None, None]:
+) -> Generator[FinishedItem[Any, Any], None, None]:
     run_id = str(request.run_id)
-
-    def decode(outputs: bytes) -> Any:
-        return typed_leaf(flow, slug, outputs)
 
     with open_state(dsn, data_dir) as database:
         mode = str(request.settings.get("compile", "check"))
@@ -146,7 +167,7 @@ def _imap(
                 )
                 for ended in follower:
                     for each in ended:
-                        yield from finished_items(each, decode)
+                        yield from finished_items(each, *reading)
             background.finish()
         except GeneratorExit:
             background.cancel()

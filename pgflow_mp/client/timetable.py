@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, overload
+
 import psycopg
 
 from pgflow_mp.client import keyed_runs, schedule_calls
@@ -16,13 +18,44 @@ from pgflow_mp.flows.flow import Flow
 from pgflow_mp.values.cronlines import CronLine
 from pgflow_mp.values.inputs import encode_input
 
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import Input
+
 
 class Timetable(Calls):
     """Schedules. One is named by its flow, or as FLOW/NAME."""
 
+    @overload
     def schedule(
         self,
-        flow: Flow | str,
+        flow: Flow[Input],
+        cron: str,
+        input: Input | None = None,
+        *,
+        time_zone: str = "UTC",
+        name: str = DEFAULT_NAME,
+        missed: Missed = "once",
+        due_as: str | None = None,
+        priority: int = 0,
+    ) -> Planned: ...
+
+    @overload
+    def schedule(
+        self,
+        flow: str,
+        cron: str,
+        input: object = None,
+        *,
+        time_zone: str = "UTC",
+        name: str = DEFAULT_NAME,
+        missed: Missed = "once",
+        due_as: str | None = None,
+        priority: int = 0,
+    ) -> Planned: ...
+
+    def schedule(
+        self,
+        flow: Flow[Any] | str,
         cron: str,
         input: object = None,
         *,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import Any, Literal, overload
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from pgflow_mp.client.calls import Calls
 from pgflow_mp.client.event_feed import Event, EventLog, Events, event_rounds
@@ -15,6 +15,9 @@ from pgflow_mp.client.waiting import Deadline
 from pgflow_mp.errors import InputError
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.values.json_values import Json
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import OneMap, OneStep, Out, PlainFunction, StepLike, T, X
 
 
 class Waits(Calls):
@@ -39,19 +42,39 @@ class Waits(Calls):
     ) -> Iterator[FinishedItem[Json, Json]]: ...
 
     @overload
-    def as_completed(
+    def as_completed(  # type: ignore[overload-overlap]
         self,
         run: Run | str,
-        step: Callable[..., object],
+        step: OneMap[T, X],
         *,
         ordered: bool = False,
         timeout: float | None = None,
-    ) -> Iterator[FinishedItem[Any, Any]]: ...
+    ) -> Iterator[FinishedItem[T, X]]: ...
+
+    @overload
+    def as_completed(
+        self,
+        run: Run | str,
+        step: OneStep[Out],
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[FinishedItem[Json, Out]]: ...
+
+    @overload
+    def as_completed(
+        self,
+        run: Run | str,
+        step: PlainFunction,
+        *,
+        ordered: bool = False,
+        timeout: float | None = None,
+    ) -> Iterator[FinishedItem[object, object]]: ...
 
     def as_completed(
         self,
         run: Run | str,
-        step: str | Callable[..., object],
+        step: StepLike,
         *,
         ordered: bool = False,
         timeout: float | None = None,

@@ -19,7 +19,7 @@ import os
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping
 from importlib import import_module
 from types import FrameType, MappingProxyType
-from typing import Any, Literal, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
 from pgflow_mp.flows import handles, limits, storage, validation
 from pgflow_mp.flows import on_start as starting
@@ -33,6 +33,10 @@ from pgflow_mp.flows.step_decorators import StepDecorators
 from pgflow_mp.flows.steps import FlowOptions, StepDefinition, Steps, build_step
 from pgflow_mp.flows.typed import In
 from pgflow_mp.values.json_values import Json
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.run_options import ImapOptions
+    from pgflow_mp.flows.typed import Elements, HasInput, MapFunction, PlainFunction, R, StepLike, T, X
 
 __all__ = ["Flow", "StepDefinition"]
 
@@ -127,32 +131,79 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         """What on_start was given, by name in definition order, read-only."""
         return MappingProxyType(self._steps.on_start)
 
+    @overload
+    def imap(
+        self: HasInput[Elements[T]],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        step: MapFunction[..., object, object, R, X],
+        ordered: bool = True,
+        keep: bool = True,
+        **options: Unpack[ImapOptions],
+    ) -> Generator[FinishedItem[R, X], None, None]: ...
+
+    @overload
+    def imap(
+        self: HasInput[Elements[T]],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        step: str | PlainFunction | None = None,
+        ordered: bool = True,
+        keep: bool = True,
+        **options: Unpack[ImapOptions],
+    ) -> Generator[FinishedItem[Json, object], None, None]: ...
+
+    @overload
+    def imap(
+        self,
+        items: Iterable[object] | AsyncIterable[object],
+        *,
+        params: Mapping[str, object],
+        step: MapFunction[..., object, object, R, X],
+        ordered: bool = True,
+        keep: bool = True,
+        **options: Unpack[ImapOptions],
+    ) -> Generator[FinishedItem[R, X], None, None]: ...
+
+    @overload
+    def imap(
+        self,
+        items: Iterable[object] | AsyncIterable[object],
+        *,
+        params: Mapping[str, object],
+        step: str | PlainFunction | None = None,
+        ordered: bool = True,
+        keep: bool = True,
+        **options: Unpack[ImapOptions],
+    ) -> Generator[FinishedItem[Json, object], None, None]: ...
+
     def imap(
         self,
         items: Iterable[Any] | AsyncIterable[Any],
         *,
-        step: str | None = None,
+        step: StepLike | None = None,
         ordered: bool = True,
         keep: bool = True,
         **options: Any,
-    ) -> Generator[FinishedItem[Json, object], None, None]:
+    ) -> Generator[FinishedItem[Any, Any], None, None]:
         """Run the flow over ``items`` here, on all cores, and yield each item as it ends, while others run.
 
             for item in flow.imap(items, workers=4):
                 print(item.index, item.input, item.output)
 
         The items are those of the map ``step``, if it is not the flow's only or last one; each has index,
-        input, output (converted as of :func:`pgflow_mp.run`), error, seconds and status, "failed" where it
-        failed for good. They come in the order of ``items``, or, if not ``ordered``, as they end. All are
-        stored first, and so is what comes out: memory stays the same, and the work never waits for who reads.
-        The run begins with the first ``next()``; leaving the loop before its end cancels it. With
-        ``keep=False`` nothing is left of it in the database then, however it ended. ``options`` are those of
-        run(): dsn, data_dir, workers, timeout, params, run_id, executor and so on; and so are the errors:
-        RunFailed after the last item, WaitTimeout, KeyboardInterrupt, after which the run can be resumed if
-        it is kept; InputError and FlowNotFound at once.
+        input, output (converted as of :func:`pgflow_mp.run`; if ``step`` is a function the input, too),
+        error, seconds and status, "failed" where it failed for good. They come in the order of ``items``,
+        or, if not ``ordered``, as they end. All are stored first, and so is what comes out: memory stays the
+        same, and the work never waits for who reads. The run begins with the first ``next()``; leaving the
+        loop before its end cancels it. With ``keep=False`` nothing is left of it in the database then,
+        however it ended. ``options`` are those of run(): dsn, data_dir, workers, timeout, params, run_id,
+        executor and so on; and so are the errors: RunFailed after the last item, WaitTimeout,
+        KeyboardInterrupt, after which the run can be resumed if it is kept; InputError and FlowNotFound at
+        once.
         """
         streaming = import_module("pgflow_mp.client.streaming")  # a flow needs no database until then
-        found: Generator[FinishedItem[Json, object], None, None] = streaming.imap(
+        found: Generator[FinishedItem[Any, Any], None, None] = streaming.imap(
             self, items, step=step, ordered=ordered, keep=keep, **options
         )
         return found

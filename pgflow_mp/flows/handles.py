@@ -18,6 +18,7 @@ from pgflow_mp.flows.steps import StepDefinition
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.flow import Flow
+    from pgflow_mp.flows.typed import StepLike
 
 _SLUG: Final = "Give the step's slug instead of the function."
 _DEFINED: Final[weakref.WeakKeyDictionary[Callable[..., object], list[tuple[weakref.ref[Flow], str]]]] = (
@@ -33,9 +34,9 @@ def remember(flow: Flow, step: StepDefinition) -> None:
         return
 
 
-def step_in(flow: Flow, step: str | Callable[..., object]) -> StepDefinition:
+def step_in(flow: Flow, step: StepLike) -> StepDefinition:
     """The step of a flow that a slug or a function means. Raises FlowNotFound."""
-    if not callable(step):
+    if isinstance(step, str):
         return flow.steps[step]
     functions = set(map(id, unwrapped(step)))
     exact = [each for each in flow.steps.values() if each.handler is step]
@@ -45,7 +46,7 @@ def step_in(flow: Flow, step: str | Callable[..., object]) -> StepDefinition:
     return _only(found, step, flow.slug)
 
 
-def step_of(flow_slug: str, function: Callable[..., object]) -> tuple[Flow, StepDefinition]:
+def step_of(flow_slug: str, function: StepLike) -> tuple[Flow, StepDefinition]:
     """The step that a function is in a flow of this slug, and that flow. Raises FlowNotFound.
 
     Of several flows of one slug, such as one that was defined again at a prompt, it is the latest.
@@ -62,7 +63,7 @@ def step_of(flow_slug: str, function: Callable[..., object]) -> tuple[Flow, Step
     raise _none(function, flow_slug)
 
 
-def _only(found: list[StepDefinition], function: Callable[..., object], flow_slug: str) -> StepDefinition:
+def _only(found: list[StepDefinition], function: StepLike, flow_slug: str) -> StepDefinition:
     if not found:
         raise _none(function, flow_slug)
     if len(found) > 1:
@@ -73,9 +74,9 @@ def _only(found: list[StepDefinition], function: Callable[..., object], flow_slu
     return found[0]
 
 
-def _none(function: Callable[..., object], flow_slug: str) -> FlowNotFound:
+def _none(function: StepLike, flow_slug: str) -> FlowNotFound:
     return FlowNotFound(f'{_name(function)} is no step of flow "{flow_slug}"', hint=_SLUG)
 
 
-def _name(function: Callable[..., object]) -> str:
+def _name(function: StepLike) -> str:
     return f"Function {getattr(function, '__name__', repr(function))}"

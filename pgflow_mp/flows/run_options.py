@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor as Pool
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -55,7 +55,6 @@ class ImapOptions(_Options, total=False):
     dsn: str | None
     data_dir: Path | str | None
     timeout: float | None
-    params: Mapping[str, object] | None
     run_id: str | None
     priority: int
     tags: Sequence[str]

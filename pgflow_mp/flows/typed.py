@@ -28,6 +28,8 @@ T = TypeVar("T")
 D = TypeVar("D")
 N = TypeVar("N")
 X = TypeVar("X")
+Input = TypeVar("Input")
+Out = TypeVar("Out")
 X_co = TypeVar("X_co", covariant=True)
 R_co = TypeVar("R_co", covariant=True)
 Out_co = TypeVar("Out_co", covariant=True)
@@ -105,6 +107,11 @@ if TYPE_CHECKING:
 
         @property
         def __code__(self) -> CodeType: ...
+
+    StepLike = str | StepFunction[..., object, object] | PlainFunction
+    """A step by its slug or its function."""
+    OneStep = StepFunction[..., object, Out]
+    OneMap = MapFunction[..., object, object, T, X]
 
     class Columns(Protocol):
         """An array or a frame of a library, which is made of a list."""

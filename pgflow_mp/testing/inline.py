@@ -8,10 +8,10 @@ caps, and processes that die - ``Faults`` simulates those.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, cast, overload
 
 from pgflow_mp.errors import RunFailed
 from pgflow_mp.flows import handlers
@@ -27,6 +27,9 @@ from pgflow_mp.testing.graph import InlineStep
 from pgflow_mp.testing.inline_engine import Engine
 from pgflow_mp.values import artifacts
 from pgflow_mp.values.inputs import encode_input
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import Input, Out, PlainFunction, StepFunction, StepLike
 
 __all__ = ["InlineRun", "InlineStep", "execute_inline", "run_inline"]
 
@@ -53,11 +56,37 @@ class InlineRun:
         return next((step.error for step in self.steps.values() if step.status == "failed"), None)
 
 
+@overload
 def run_inline(
-    flow: Flow,
+    flow: Flow[Input],
+    input: Input = ...,
+    *,
+    clock: FakeClock | None = None,
+    on_start: Mapping[str, object] = NOTHING,
+) -> dict[str, object] | None: ...
+@overload
+def run_inline(
+    flow: Flow[Input],
+    input: Input = ...,
+    *,
+    output: StepFunction[..., object, Out],
+    clock: FakeClock | None = None,
+    on_start: Mapping[str, object] = NOTHING,
+) -> Out: ...
+@overload
+def run_inline(
+    flow: Flow[Input],
+    input: Input = ...,
+    *,
+    output: str | PlainFunction,
+    clock: FakeClock | None = None,
+    on_start: Mapping[str, object] = NOTHING,
+) -> object: ...
+def run_inline(
+    flow: Flow[Any],
     input: object = NOTHING,
     *,
-    output: str | Callable[..., object] | None = None,
+    output: StepLike | None = None,
     clock: FakeClock | None = None,
     on_start: Mapping[str, object] = NOTHING,
 ) -> Any:
@@ -87,8 +116,8 @@ def run_inline(
 
 
 def execute_inline(
-    flow: Flow,
-    input: object = NOTHING,
+    flow: Flow[Input],
+    input: Input = cast("Any", NOTHING),  # noqa: B008
     *,
     clock: FakeClock | None = None,
     dsn: str | None = None,

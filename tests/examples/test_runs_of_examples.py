@@ -32,7 +32,7 @@ def place(server: DatabaseServer, template: str) -> Iterator[str]:
 
 def execute(flow: Flow, given: Any, dsn: str) -> Any:
     """The output of a flow's only leaf, as its handler's return type."""
-    (output,) = run(flow, given, workers=2, dsn=dsn).values()
+    (output,) = (run(flow, given, workers=2, dsn=dsn) or {}).values()
     return output
 
 

@@ -40,7 +40,7 @@ class Told:
 def test_a_run_on_threads_inline_and_on_processes_gives_what_lanes_give(dsn: str) -> None:
     told = Told()
     with ThreadPoolExecutor(3) as pool:
-        output = run(flow_of("chain"), [1, 2, 3], dsn=dsn, executor=pool, observer=told)  # type: ignore[arg-type]
+        output = run(flow_of("chain"), [1, 2, 3], dsn=dsn, executor=pool, observer=told)  # type: ignore[call-overload]
         assert output == {"joined": "#2 #4 #6"}
         assert pool.submit(os.getpid).result() == os.getpid()  # it is still its owner's
     said = [text for text in told.messages if text.startswith("warn: executor ThreadPoolExecutor: ")]

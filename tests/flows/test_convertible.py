@@ -212,7 +212,7 @@ def test_what_a_step_returns_comes_back_as_the_type_that_the_next_one_asks_for(
     assert run_inline(Flow("demo").map("m", look), [value]) == {"m": [None]}
     (seen,) = look.seen  # type: ignore[attr-defined]
     assert (type(seen), seen) == (type(value), value)
-    answer = run_inline(Flow("demo").step("a", returning(annotation)), value)["a"]
+    answer = run_inline(Flow("demo").step("a", returning(annotation)), value, output="a")
     assert answer == value
 
 

@@ -72,8 +72,8 @@ def test_a_step_depends_on_what_its_defaults_name() -> None:
 
 
 def test_parameters_of_any_name_receive_outputs_the_input_and_values() -> None:
-    assert run_inline(flow, {"texts": ["a", "bcd"], "least": 7}) == {"summary": [40, None, 7, "summary"]}
-    given = execute_inline(flow, {"texts": ["none", "x"]}, on_start={"scale": 1})
+    assert run_inline(flow, Request(["a", "bcd"], 7)) == {"summary": [40, None, 7, "summary"]}
+    given = execute_inline(flow, Request(["none", "x"]), on_start={"scale": 1})
     assert given.output == {"summary": [5, "2 with none", 0, "summary"]}
 
 

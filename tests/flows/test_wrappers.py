@@ -180,7 +180,12 @@ def test_the_outputs_of_parents_go_by_name_past_a_decorator() -> None:
         return 1
 
     flow = Flow("demo").step("left", load).step("right", lambda: 2)
-    assert run_inline(flow.step("join", join, depends_on=["left", "right"]))["join"] == [1, 2, True, "join"]
+    assert run_inline(flow.step("join", join, depends_on=["left", "right"]), output="join") == [
+        1,
+        2,
+        True,
+        "join",
+    ]
 
 
 def test_a_decorator_may_ask_for_the_context_itself() -> None:
@@ -226,11 +231,11 @@ def test_an_object_is_taken_apart_by_keywords() -> None:
         return [item, rest]
 
     row = {"name": "a", "size": 2}
-    assert run_inline(Flow("demo").map("m", whole), [row])["m"] == [[["name", "a"], ["size", 2]]]
-    assert run_inline(Flow("demo").step("s", whole), row)["s"] == [["name", "a"], ["size", 2]]
-    assert run_inline(Flow("demo").map("m", numbers), [{"a": 1}, {"a": 1, "b": 2}])["m"] == [1, 4]
-    assert run_inline(Flow("demo").map("m", typed), [row])["m"] == ["aa"]
-    assert run_inline(Flow("demo").map("m", first), [{"a": 1}])["m"] == [[{"a": 1}, {}]]
+    assert run_inline(Flow("demo").map("m", whole), [row], output="m") == [[["name", "a"], ["size", 2]]]
+    assert run_inline(Flow("demo").step("s", whole), row, output="s") == [["name", "a"], ["size", 2]]
+    assert run_inline(Flow("demo").map("m", numbers), [{"a": 1}, {"a": 1, "b": 2}], output="m") == [1, 4]
+    assert run_inline(Flow("demo").map("m", typed), [row], output="m") == ["aa"]
+    assert run_inline(Flow("demo").map("m", first), [{"a": 1}], output="m") == [[{"a": 1}, {}]]
 
 
 @pytest.mark.parametrize(
@@ -256,8 +261,8 @@ def test_a_catch_all_receives_the_element_whole() -> None:
     def everything(*args: Any, **kwargs: Any) -> Any:
         return [list(args), kwargs]
 
-    assert run_inline(Flow("demo").map("m", everything), [{"a": 1}, [2]])["m"] == [
+    assert run_inline(Flow("demo").map("m", everything), [{"a": 1}, [2]], output="m") == [
         [[{"a": 1}], {}],
         [[[2]], {}],
     ]
-    assert run_inline(Flow("demo").map("m", lambda *args: args), [[1, 2]])["m"] == [[[1, 2]]]
+    assert run_inline(Flow("demo").map("m", lambda *args: args), [[1, 2]], output="m") == [[[1, 2]]]

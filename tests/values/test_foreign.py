@@ -25,7 +25,7 @@ def taking(annotation: Any) -> Any:
 
 
 def there_and_back(annotation: Any, value: Any) -> Any:
-    return run_inline(Flow("demo").step("take", taking(annotation)), value)["take"]
+    return run_inline(Flow("demo").step("take", taking(annotation)), value, output="take")
 
 
 @pytest.mark.parametrize(
