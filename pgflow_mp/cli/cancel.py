@@ -7,7 +7,7 @@ import json
 
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
-from pgflow_mp.cli.known_runs import open_run
+from pgflow_mp.cli.known_runs import ended_already, open_run
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.errors import InputError
 
@@ -42,6 +42,7 @@ def execute(args: argparse.Namespace) -> int:
         run = engine.cancel_run(conn, found.run_id, args.reason) if cancelled else found
         steps = engine.run_progress(conn, run.run_id)
         options = database.options
+        refusal = "" if cancelled else ended_already(conn, run)
     open_items = sum(step.remaining_tasks or 0 for step in steps if step.status == "failed")
     if args.json:
         told = {"run_id": str(run.run_id), "flow": run.flow_slug, "status": run.status}
@@ -52,5 +53,5 @@ def execute(args: argparse.Namespace) -> int:
         print(f"Cancelled run {run.run_id} of {run.flow_slug}: {plural(open_items, 'item')} not finished.")
         print(f"Go on with it: {command('retry', '--failed', str(run.run_id), *options)}")
     else:
-        print(f"Run {run.run_id} of {run.flow_slug} has {run.status} already; nothing was changed.")
+        print(refusal)
     return OK if cancelled else RUN_FAILED

@@ -39,6 +39,8 @@ a an the there this these those no not neither nothing nobody only one some all 
 impossible time tolerate role sql another too it
 """
 """Words that messages of ours begin with; others may be the name of a file."""
+_EXCERPT: Final = re.compile(r"\nLINE \d+:.*(?:\n *\^)?")
+"""What the server quotes of a statement, which is ours."""
 _LONGEST: Final = 24  # lines; the rest of a long message says little more
 _LONGEST_WORD: Final = 500  # characters; paths and commands are shorter
 
@@ -83,7 +85,7 @@ def explain(error: BaseException) -> BaseException:
 def _from_database(error: Exception) -> PgflowError:
     from pgflow_mp.db.connection import is_connection_lost
 
-    text = redact(str(error).strip()).partition("\nCONTEXT:")[0]
+    text = _EXCERPT.sub("", redact(str(error).strip()).partition("\nCONTEXT:")[0])
     state = getattr(error, "sqlstate", None) or ""
     if is_connection_lost(error):
         return DatabaseError(
@@ -105,6 +107,12 @@ def _from_database(error: Exception) -> PgflowError:
 def _who_may(refusal: str) -> str:
     from pgflow_mp.db.rights import ACCESS
 
+    if re.search(r"for (schema pgflow|table|view|sequence)\b", refusal):
+        return (
+            "Connect as a role with more rights. An administrator can give them: "
+            "select pgflow.grant_access('some_role', 'reader'); "
+            "to start runs, too, 'starter', to steer them 'operator', to work on them 'worker'."
+        )
     found = re.search(r"for function (\w+)", refusal)
     if found is None:
         return "Connect as a role with more rights."

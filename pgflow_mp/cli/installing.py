@@ -101,7 +101,8 @@ def _install(choice: DatabaseChoice, *, migrates: bool) -> tuple[InstallResult, 
         check_writable(conn)
         if migrates and schema.installed(conn) is None:
             raise UsageError(
-                f"{place} has no pgflow schema to migrate", hint=f"Install it: {command('install')}"
+                f"{place} has no pgflow schema to migrate",
+                hint=f"Install it: {command('install', *choice.options)}",
             )
         result = schema.install(conn)
     return result, place

@@ -95,6 +95,27 @@ def never_started(kind: type[PgflowError], what: str) -> PgflowError:
     )
 
 
+def check_flow_asked(conn: psycopg.Connection[tuple[Any, ...]] | None, slug: str | None) -> None:
+    """Raise FlowNotFound for a flow that was named (--flow) and is not there; no connection: nothing is."""
+    from pgflow_mp.db.reads.runs import check_flow
+
+    if slug is None:
+        return
+    if conn is None:
+        raise never_started(FlowNotFound, f"flow {slug}")
+    check_flow(conn, slug)
+
+
+def ended_already(conn: psycopg.Connection[tuple[Any, ...]], run: RunRow) -> str:
+    """What is said of a run that has ended where one that goes on was wanted."""
+    from pgflow_mp.observe.read_reports import read_run
+
+    found = read_run(conn, run.run_id)
+    was_cancelled = found is not None and found.state == "cancelled"
+    how = "been cancelled" if was_cancelled else run.status
+    return f"Run {run.run_id} of {run.flow_slug} has {how} already; nothing was changed."
+
+
 def neither(what: str, options: Iterable[str]) -> FlowNotFound:
     """The error about a word that is neither the id of a run nor the slug of a flow."""
     return FlowNotFound(

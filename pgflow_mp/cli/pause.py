@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from datetime import timedelta
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import UTC, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK, RUN_FAILED
-from pgflow_mp.cli.known_runs import neither, never_started, run_or_none
+from pgflow_mp.cli.known_runs import ended_already, neither, never_started, run_or_none
 from pgflow_mp.cli.parser import Parser, add_database, add_json, command
 from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
 
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection, RunRow
+    from pgflow_mp.db.pausing import Pause
 
 
 def configure(parser: Parser, verb: str) -> None:
@@ -82,11 +83,11 @@ def _of_run(wanted: _Wanted, conn: Connection, run: RunRow) -> int:
     pauses = [p for p in pausing.list_pauses(conn) if p.flow_slug == run.flow_slug]
     flow_too = any(p.run_id is None for p in pauses)
     if wanted.json:
-        paused = not ended and (flow_too or any(str(p.run_id) == run_id for p in pauses))
+        holding = [] if ended else [p for p in pauses if p.run_id is None or str(p.run_id) == run_id]
         told = {"flow": run.flow_slug, "run_id": run_id, "status": run.status}
-        print(json.dumps({**told, "paused": paused, "changed": changed}))
+        print(json.dumps({**told, **_state(holding), "changed": changed}))
     elif ended:
-        print(f"Run {run_id} of {run.flow_slug} has {run.status} already; nothing was changed.")
+        print(ended_already(conn, run))
     else:
         _tell(wanted, f"run {run_id} of {run.flow_slug}", run_id, changed)
         if not wanted.pause and flow_too:
@@ -107,14 +108,22 @@ def _of_flow(wanted: _Wanted, conn: Connection, slug: str) -> int:
     except FlowNotFound:
         raise neither(slug, wanted.options) from None
     if wanted.json:
+        holding = [p for p in pausing.list_pauses(conn) if p.flow_slug == slug and p.run_id is None]
         told = {"flow": slug, "run_id": None, "status": None}
-        print(json.dumps({**told, "paused": wanted.pause, "changed": changed}))
+        print(json.dumps({**told, **_state(holding), "changed": changed}))
         return OK
     _tell(wanted, f"flow {slug}", slug, changed)
     left = sum(p.flow_slug == slug and p.run_id is not None for p in pausing.list_pauses(conn))
     if left and not wanted.pause:
         print(f"{plural(left, 'run')} of it stay{'s' if left == 1 else ''} paused.")
     return OK
+
+
+def _state(holding: list[Pause]) -> dict[str, Any]:
+    """Whether any of these pauses holds it, and until when; null: somebody has to resume it."""
+    ends = [pause.until for pause in holding if pause.until is not None]
+    by_itself = bool(holding) and len(ends) == len(holding)
+    return {"paused": bool(holding), "until": max(ends).astimezone(UTC).isoformat() if by_itself else None}
 
 
 def _tell(wanted: _Wanted, name: str, word: str, changed: bool) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK
+from pgflow_mp.cli.known_runs import check_flow_asked
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Remove them, and say how many there were."""
     from pgflow_mp.cli.connecting import beside, never_used, open_database
-    from pgflow_mp.db.reads.runs import check_flow
     from pgflow_mp.observe.text import plural
     from pgflow_mp.worker.artifact_removal import Removal, remove_leftovers, unreachable_text
 
@@ -52,10 +52,11 @@ def execute(args: argparse.Namespace) -> int:
             "How long are runs to be kept?", hint=f"For example: {command('prune', '--keep', '30d')}"
         )
     choice, runs, rows, files = database_choice(args), 0, 0, Removal()
-    if not never_used(choice):
+    if never_used(choice):
+        check_flow_asked(None, args.flow)
+    else:
         with open_database(choice) as database, database.connect() as conn:
-            if args.flow is not None:
-                check_flow(conn, args.flow)
+            check_flow_asked(conn, args.flow)
             flows = None if args.flow is None else [args.flow]
             runs, rows = _prune(conn, args.keep, flows)
             files = remove_leftovers(conn, flows, beside(database.server))

@@ -76,16 +76,18 @@ def configure(parser: Parser, verb: str) -> None:
 def execute(args: argparse.Namespace) -> int:
     """Print a page of them."""
     from pgflow_mp.cli.connecting import never_used, open_database
-    from pgflow_mp.cli.known_runs import find_run
+    from pgflow_mp.cli.known_runs import check_flow_asked, find_run
     from pgflow_mp.cli.tag_options import tag_choice
     from pgflow_mp.observe.read_reports import read_runs
 
     choice, tags = database_choice(args), tag_choice(args.tag)
     if never_used(choice):
+        check_flow_asked(None, args.flow)
         nothing = f"No runs yet. Start one: {command('run', 'simple', *choice.options)}"
         print('{"runs":[],"next":null}' if args.json else nothing)
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
+        check_flow_asked(conn, args.flow)
         behind = None
         if args.before is not None:
             last = find_run(conn, args.before, database.options)

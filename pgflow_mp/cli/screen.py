@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from rich.console import Console
 from rich.text import Text
@@ -21,11 +21,21 @@ STYLES: Final = {
 }
 
 
+class _Plain(Console):
+    """A console that nobody looks at: what it prints has no blanks at the ends of lines."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        with self.capture() as captured:
+            super().print(*objects, **options)
+        self.file.write("\n".join(line.rstrip(" ") for line in captured.get().split("\n")))
+        self.file.flush()
+
+
 def console(stream: IO[str] | None = None) -> Console:
     """A console on ``stream`` (None: standard error) that does not cut lines where nobody sees an edge."""
     screen = Console(file=stream, stderr=stream is None, highlight=False)
     if not screen.is_terminal:
-        screen = Console(file=stream, stderr=stream is None, highlight=False, width=_UNSEEN)
+        screen = _Plain(file=stream, stderr=stream is None, highlight=False, width=_UNSEEN)
     return screen
 
 

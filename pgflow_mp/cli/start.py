@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import uuid
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pgflow_mp.cli import converters
@@ -137,6 +137,8 @@ def execute(args: argparse.Namespace) -> int:
         for each in reused:
             print(each.text, file=sys.stderr)
         record: dict[str, Any] = {"run_id": run_id, "flow": slug, "database": database.place}
+        if after is not None and args.json:
+            record["starts_at"] = _held_until(conn, run_id)
         if args.key is not None:
             record |= {"key": args.key, "is_new": is_new, "status": status}
         _print_id(record, as_json=args.json)
@@ -161,6 +163,14 @@ def _print_id(record: dict[str, Any], *, as_json: bool) -> None:
     print(json.dumps(record) if as_json else record["run_id"], flush=True)
     if (lost := streams.failure(1)) is not None:
         raise unwritable(lost, f"Run {record['run_id']} was started all the same.")
+
+
+def _held_until(conn: psycopg.Connection[tuple[Any, ...]], run_id: str) -> str | None:
+    """When workers may begin with the run, by the server's clock; None: at once."""
+    from pgflow_mp.db.pausing import list_pauses
+
+    found = [pause.until for pause in list_pauses(conn) if str(pause.run_id) == run_id]
+    return found[0].astimezone(UTC).isoformat() if found and found[0] is not None else None
 
 
 def _clock(after: datetime | timedelta) -> str:

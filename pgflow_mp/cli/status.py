@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
-from pgflow_mp.cli.known_runs import find_run, none_here, resume_command, retry_advice
+from pgflow_mp.cli.known_runs import check_flow_asked, find_run, none_here, resume_command, retry_advice
 from pgflow_mp.cli.output import encoded
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.cli.watch import Look, watch
@@ -75,12 +75,14 @@ def execute(args: argparse.Namespace) -> int:
     if never_used(choice):
         if args.run is not None:
             raise none_here(args.run, choice)
+        check_flow_asked(None, args.flow)
         nothing = '{"groups":[]}' if by is not None else "[]"
         print(
             nothing if args.json else f"No runs yet. Start one: {command('run', 'simple', *choice.options)}"
         )
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
+        check_flow_asked(conn, args.flow)
         if args.run is not None:
             limit = args.limit if args.json or args.errors else 0
             run_id = find_run(conn, args.run, database.options).run_id

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.cli.command_line import database_choice
+from pgflow_mp.cli.known_runs import check_flow_asked
 from pgflow_mp.cli.live_workers import start_one
 from pgflow_mp.cli.output import encoded
 from pgflow_mp.cli.parser import Parser, add_database, add_json
@@ -41,9 +42,11 @@ def execute(args: argparse.Namespace) -> int:
 
     choice = database_choice(args)
     if never_used(choice):
+        check_flow_asked(None, args.flow)
         print(encoded({"workers": []}) if args.json else f"No workers. {start_one(choice.options)}")
         return 0
     with open_database(choice, writes=False) as database, database.connect() as conn:
+        check_flow_asked(conn, args.flow)
         found = [
             worker
             for worker in read_workers(conn, alive_only=not args.all)

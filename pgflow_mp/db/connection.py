@@ -11,13 +11,14 @@ import logging
 import os
 import random
 import re
+import shlex
 import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import TupleRow
 
 from pgflow_mp import libpq, streams
@@ -31,6 +32,7 @@ __all__ = [
     "APPLICATION_NAME",
     "OLDEST_VERSION",
     "Backoff",
+    "command_for",
     "connect",
     "connect_when_up",
     "discover_dsn",
@@ -173,6 +175,19 @@ def connect(
         failure, cause = explain(error, parameters)
         raise failure from cause
     return conn
+
+
+def command_for(conn: psycopg.Connection[Any], verb: str) -> str:
+    """A command of ours about the database of this connection, to be pasted; its password is not in it."""
+    ours = {
+        *LIVENESS,
+        "connect_timeout",
+        "client_encoding",
+        "fallback_application_name",
+        "target_session_attrs",
+    }
+    named = {name: value for name, value in conn.info.get_parameters().items() if name not in ours}
+    return f"python -m pgflow_mp {verb} --dsn {shlex.quote(make_conninfo(**named))}"
 
 
 def connect_when_up(dsn: str, *, give_up_after: float = 60.0, **options: Any) -> psycopg.Connection[TupleRow]:

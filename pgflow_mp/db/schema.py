@@ -17,7 +17,7 @@ from typing import LiteralString, NamedTuple, cast
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from pgflow_mp.db import adoption, fitness, online, queue, turns
+from pgflow_mp.db import adoption, connection, fitness, online, queue, turns
 from pgflow_mp.errors import SchemaError
 
 # Any constant will do; all installers of one database must agree on it.
@@ -36,7 +36,8 @@ _REFUSE_SECOND = """\
 do $$ begin
   if exists (select from pg_namespace where nspname = 'pgflow') then
     raise exception 'this database has a schema named pgflow already'
-      using hint = 'This script is for a first installation. Upgrade: python -m pgflow_mp install --dsn ...';
+      using hint = format('This script is for a first installation. Upgrade: '
+        'python -m pgflow_mp migrate --dsn %L', 'dbname=' || current_database());
   end if;
 end $$;"""
 
@@ -177,13 +178,13 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
     if found is None:
         raise SchemaError(
             f"the database {conn.info.dbname!r} has no pgflow schema",
-            hint="Install it: python -m pgflow_mp install --dsn ...",
+            hint=f"Install it: {connection.command_for(conn, 'install')}",
         )
     if found.version < latest:
         raise SchemaError(
             f"the pgflow schema in database {conn.info.dbname!r} has version {found.version}, "
             f"this pgflow_mp needs {latest}",
-            hint="Upgrade it: python -m pgflow_mp migrate --dsn ...",
+            hint=f"Upgrade it: {connection.command_for(conn, 'migrate')}",
         )
     if found.version > latest:
         raise _newer(conn, found, latest)
@@ -191,7 +192,7 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
         raise SchemaError(
             f"the functions of the pgflow schema in database {conn.info.dbname!r} were written by "
             f"pgflow_mp {found.package_version}, and are not those that this one needs",
-            hint="Upgrade them: python -m pgflow_mp migrate --dsn ...",
+            hint=f"Upgrade them: {connection.command_for(conn, 'migrate')}",
         )
     _check_queue(conn)
 
@@ -200,7 +201,7 @@ def _check_queue(conn: psycopg.Connection[tuple[object, ...]]) -> None:
     if not queue.is_there(conn):
         raise SchemaError(
             f"the database {conn.info.dbname!r} has the pgflow schema, but not its queue (schema pgmq)",
-            hint="Add it: python -m pgflow_mp install --dsn ...",
+            hint=f"Add it: {connection.command_for(conn, 'install')}",
         )
     queue.refuse_too_old(conn)
 

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Final, Unpack
 from uuid import UUID
 
-from pgflow_mp.db import engine
+from pgflow_mp.db import engine, pausing
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.reads import lists, recorded, worked
 from pgflow_mp.db.reads.lists import ItemEntry, Mark, RunEntry, StepEntry, WorkerEntry
@@ -142,6 +142,8 @@ def read_flows(conn: Connection, limit: int = 200, *, after: str = "") -> list[F
     if not entries:
         return []
     day_ago = datetime.now(entries[0].created_at.tzinfo) - timedelta(days=1)
+    pauses = pausing.list_pauses(conn) if any(entry.is_paused for entry in entries) else []
+    until = {pause.flow_slug: pause.until for pause in pauses if pause.run_id is None}
     activity = lists.flow_activity(conn, [entry.flow_slug for entry in entries], day_ago)
     reports = []
     for entry in entries:
@@ -169,6 +171,7 @@ def read_flows(conn: Connection, limit: int = 200, *, after: str = "") -> list[F
                 workers=entry.workers,
                 unserved=entry.unserved,
                 paused=entry.is_paused,
+                paused_until=until.get(entry.flow_slug),
             )
         )
     return explained(conn, reports)

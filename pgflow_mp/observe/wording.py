@@ -47,12 +47,20 @@ def sentence_of_run(run: RunReport) -> str:
 
 
 def _pause(run: RunReport) -> str:
-    if run.paused_until is None:
-        return "paused"
-    word = "paused until" if _has_begun(run) else "starts at"
-    left = _seconds_to(run.paused_until)
+    if run.paused_until is None or _has_begun(run):
+        return paused(run.paused_until)
+    return f"starts at {_moment(run.paused_until)}"
+
+
+def paused(until: datetime | None) -> str:
+    """ "paused", or "paused until 2026-11-27 03:00:00 (in 9:58)"."""
+    return "paused" if until is None else f"paused until {_moment(until)}"
+
+
+def _moment(when: datetime) -> str:
+    left = _seconds_to(when)
     short = f" (in {duration(left)})" if left < _DAY else ""
-    return f"{word} {run.paused_until.astimezone():%Y-%m-%d %H:%M:%S}{short}"
+    return f"{when.astimezone():%Y-%m-%d %H:%M:%S}{short}"
 
 
 def _has_begun(run: RunReport) -> bool:
@@ -97,7 +105,9 @@ def remark_on_step(step: StepReport) -> str:
 
 
 def queue_of_flow(flow: FlowReport) -> str:
-    """That runs of a flow wait for a worker that there is not; nothing where they do not."""
+    """That a flow is paused until then, or its runs wait for a worker that there is not; else nothing."""
+    if flow.paused and flow.paused_until is not None:
+        return paused(flow.paused_until)
     waiting = flow.queued_runs + flow.waiting_runs
     if not waiting or not flow.unserved or flow.paused:
         return ""

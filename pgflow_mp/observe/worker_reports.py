@@ -96,3 +96,4 @@ class FlowReport(msgspec.Struct, frozen=True, kw_only=True):
     unserved: list[str]
     lacking: dict[str, list[str]] = {}
     paused: bool
+    paused_until: datetime | None = None

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pgflow_mp.observe.run_reports import RunReport
 from pgflow_mp.observe.text import clock, plural
-from pgflow_mp.observe.wording import no_worker, queue_of_flow
+from pgflow_mp.observe.wording import no_worker, paused, queue_of_flow
 from pgflow_mp.observe.worker_reports import FlowReport, WorkerInfo
 from pgflow_mp.web.questions import way
 
@@ -26,9 +26,11 @@ def sentences(flows: Sequence[FlowReport], workers: Sequence[WorkerInfo]) -> lis
     for flow in flows:
         link = way("flows", flow.flow_slug)
         if flow.paused and flow.active_runs:
-            text = f"{flow.flow_slug} is paused: {plural(flow.active_runs, 'run')} on hold."
+            text = (
+                f"{flow.flow_slug} is {paused(flow.paused_until)}: {plural(flow.active_runs, 'run')} on hold."
+            )
             found.append(Sentence(text, link, False))
-        elif text := queue_of_flow(flow):
+        elif not flow.paused and (text := queue_of_flow(flow)):
             found.append(Sentence(f"{text} of {flow.flow_slug}.", link, True))
     draining = sum(worker.state == "draining" for worker in workers)
     if draining:
@@ -59,5 +61,7 @@ def of_run(run: RunReport) -> list[Sentence]:
             )
         )
     if run.state == "paused":
-        found.append(Sentence("Paused: workers take nothing of it until it is resumed.", "", False))
+        until = " until it is resumed" if run.paused_until is None else ""
+        text = paused(run.paused_until)
+        found.append(Sentence(f"{text[0].upper()}{text[1:]}: workers take nothing of it{until}.", "", False))
     return found

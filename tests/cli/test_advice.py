@@ -31,14 +31,15 @@ def lines(text: str) -> list[str]:
 
 
 def test_commands_that_are_advised_name_the_database(cli: Cli, tmp_path: Path) -> None:
-    for nobody in (["workers"], ["workers", "--flow", "x"], ["top", "--once"], ["stacks"]):
-        told = cli(*nobody)
-        assert told.code == 0
-        assert [line.split(" --dsn ")[0] for line in lines(told.out)] == ["python -m pgflow_mp FLOW"], nobody
     (tmp_path / "bad.py").write_text(BAD)
     failed = cli("run", "bad.py", "--input", "[1, 2]", "--json")
     assert failed.code == 1
     run = failed.json["run_id"]
+    flow = failed.json["flow"]
+    for nobody in (["workers"], ["workers", "--flow", flow], ["top", "--once"], ["stacks"]):
+        told = cli(*nobody)
+        assert told.code == 0
+        assert [line.split(" --dsn ")[0] for line in lines(told.out)] == ["python -m pgflow_mp FLOW"], nobody
     waits = cli("start", "bad.py", "--input", "[1]").out.strip()
     for words, code in (
         (["failures", run], 0),

@@ -15,7 +15,10 @@ import psycopg
 
 from pgflow_mp.db import engine, rights
 from pgflow_mp.db.engine import RUN_COLUMNS, Connection, RunRow
+from pgflow_mp.db.reads import lists
 from pgflow_mp.errors import FlowNotFound, RunNotFound
+
+_NAMED: Final = 10  # flows in a hint
 
 
 class RecentRun(NamedTuple):
@@ -139,13 +142,22 @@ def known_flows(conn: Connection) -> list[str]:
 
 
 def check_flow(conn: Connection, slug: str) -> None:
-    """Raise FlowNotFound for a flow that the database does not know, where our role may look."""
+    """Raise FlowNotFound for a flow that the database does not know, or that our role may not see."""
+
+    def from_pages(conn: Connection) -> list[str]:
+        """The first ones, and this one."""
+        before = slug[:-1] + chr(ord(slug[-1]) - 1) + "\x7f" if slug else ""  # by bytes none lies between
+        pages = [lists.list_flows(conn, _NAMED + 1), lists.list_flows(conn, 1, after=before)]
+        return sorted({flow.flow_slug for page in pages for flow in page})
+
     try:
-        known = known_flows(conn)
+        known = rights.read(conn, known_flows, from_pages)
     except psycopg.errors.InsufficientPrivilege:
         return
     if slug not in known:
-        raise FlowNotFound(f'There is no flow "{slug}" in this database', hint=f"It has {', '.join(known)}.")
+        names = ", ".join(known[:_NAMED]) + (", ..." if len(known) > _NAMED else "")
+        hint = f"It has {names}." if known else "It has none: a run, a worker or compile brings one in."
+        raise FlowNotFound(f'There is no flow "{slug}" in this database', hint=hint)
 
 
 def unfinished_runs(
