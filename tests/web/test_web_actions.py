@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -93,6 +94,19 @@ def test_runs_and_flows_are_paused_and_resumed(acted: Acting) -> None:
     assert "other is paused: " in acted.served.ask("/").words
     assert "Resumed." in acted.post("/flows/other", action="resume")
     assert 'There is no flow "nix"' in acted.post("/flows/nix", action="pause")
+
+
+def test_a_pause_that_ends_by_itself_says_when(acted: Acting) -> None:
+    run, when = acted.start(), r"paused until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d \(in (9:\d\d|10:00)\): "
+    acted.conn.execute("select pgflow.pause_run(%s, null, now() + interval '10 min')", (run,))
+    words = acted.served.ask(f"/runs/{run}").words
+    assert re.search(f"P{when[1:]}workers take nothing of it\\.", words), words
+    acted.conn.execute("select pgflow.resume_run(%s)", (run,))
+    acted.start("other")
+    acted.conn.execute("select pgflow.pause_flow('other', null, now() + interval '10 min')")
+    words = acted.served.ask("/").words
+    assert re.search(rf"other is {when}\d+ runs? on hold\.", words), words
+    acted.conn.execute("select pgflow.resume_flow('other')")
 
 
 def test_ticked_runs_and_all_of_a_filter_are_acted_upon(acted: Acting) -> None:
