@@ -14,10 +14,12 @@ from pgflow_mp.errors import InputError
 from pgflow_mp.io.jsonlines import OfFile
 from pgflow_mp.io.opening import LONGEST
 from pgflow_mp.io.source import ElementBatch, is_storable, joined
+from pgflow_mp.values.foundtext import CONVERT
 from pgflow_mp.values.inputs import check_line
 
 _SPACE: Final = re.compile(r"[ \t\r\n]*")
-_scan: Final[Any] = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
+_scan: Final[Any] = json.JSONDecoder(parse_int=float).scan_once  # type: ignore[attr-defined]
+"""Where a value ends. Integers of thousands of digits are none of Python's: not made, they have no limit."""
 _TOKEN: Final = 16
 
 
@@ -46,8 +48,12 @@ class JsonArray(OfFile):
             try:
                 pieces.append(decoder.decode(data, last))
             except UnicodeDecodeError as error:
+                passed(len(text))
+                before = sum(piece.count("\n") for piece in pieces)
+                line += before + error.object.count(b"\n", 0, error.start)
                 raise InputError(
-                    f"{self.name}, after line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8"
+                    f"{self.name}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8",
+                    hint=f"{CONVERT}: iconv -f latin1 -t utf-8.",
                 ) from None
             length += len(pieces[-1])
             if length < min(wanted, LONGEST + 1) and not last:

@@ -15,10 +15,12 @@ from pgflow_mp.io import texts
 from pgflow_mp.io.jsonlines import OfFile
 from pgflow_mp.io.opening import Opened
 from pgflow_mp.io.source import BATCH_BYTES, NUL, ElementBatch, Raw
+from pgflow_mp.values.duplicates import first_repeated
 
 _LARGEST_FIELD: Final = 16_000_000
 _ROWS: Final = 2000
 _CONVERT: Final = "Convert it first: iconv -f latin1 -t utf-8."
+_NO_NUL: Final = "Remove it first: tr -d '\\000' < FILE. Or --on-bad-line skip."
 _LONE_CR: Final = "Where lines end in CR alone, convert it first: tr '\\r' '\\n' < FILE."
 _encode: Final = msgspec.json.Encoder().encode
 _split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -114,7 +116,9 @@ class DelimitedTable(OfFile):
                     break
                 if "\0" in value or _lost(value) >= 0:
                     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-                    self.bad(where, NUL if "\0" in value else _not_utf8(value), shown, _CONVERT)
+                    has_nul = "\0" in value
+                    reason, hint = (NUL, _NO_NUL) if has_nul else (_not_utf8(value), _CONVERT)
+                    self.bad(where, reason, shown, hint)
                     break
                 if converted is not texts.MISSING:
                     found[name] = converted
@@ -139,15 +143,15 @@ class DelimitedTable(OfFile):
 
     def _checked(self, header: list[str], line: int) -> list[str]:
         names = [name.strip() for name in header]
-        twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
+        twice = first_repeated(names)
         if twice is not None or "" in names:
             what = f'column "{twice}" is there twice' if twice else "a column has no name"
             raise InputError(
                 f"{self.name}, line {line}: {what}", hint="The first line names the columns, each another."
             )
         if (odd := next((name for name in names if "\0" in name or _lost(name) >= 0), None)) is not None:
-            what = NUL if "\0" in odd else _not_utf8(odd)
-            raise InputError(f"{self.name}, line {line}: the name of a column: {what}", hint=_CONVERT)
+            what, hint = (NUL, _NO_NUL) if "\0" in odd else (_not_utf8(odd), _CONVERT)
+            raise InputError(f"{self.name}, line {line}: the name of a column: {what}", hint=hint)
         return names
 
     def _lines(self) -> Iterator[str]:

@@ -8,6 +8,8 @@ from json import scanner
 from json.decoder import JSONObject  # type: ignore[attr-defined]
 from typing import Any, Final, NamedTuple
 
+from pgflow_mp.values.duplicates import first_repeated
+
 Path = Sequence[str | int]
 """The way to a part of a document: keys of objects and positions in arrays."""
 _SPACE: Final = " \t\r\n"
@@ -67,8 +69,7 @@ class _Refused(Exception):
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        key = next(key for position, key in enumerate(keys) if key in keys[:position])
+        key = first_repeated(key for key, _ in pairs) or ""
         raise _Refused(f"an object has the key {shown(key)} twice", key=key)
     return found
 

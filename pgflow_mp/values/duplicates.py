@@ -7,6 +7,7 @@ is counted at the speed of C: about a second for 200 MB, with a batch of element
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -92,4 +93,14 @@ def _twice(text: bytes) -> str:
         keys[:] = [key for key, _ in pairs]  # the last call is about the object itself
 
     json.loads(text, object_pairs_hook=see)
-    return next((key for index, key in enumerate(keys) if key in keys[:index]), "")
+    return first_repeated(keys) or ""
+
+
+def first_repeated(texts: Iterable[str]) -> str | None:
+    """The first of them that was there before."""
+    seen: set[str] = set()
+    for text in texts:
+        if text in seen:
+            return text
+        seen.add(text)
+    return None

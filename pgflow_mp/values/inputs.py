@@ -41,6 +41,7 @@ _ORIGIN: Final = (1, 1)  # line and column at which the data begins
 LIMIT: Final = 1_000_000_000  # a parameter of a statement cannot be longer than 1 GB
 _KINDS: Final = {ord("{"): "an object", ord("["): "an array", ord('"'): "a string", ord("n"): "null"}
 _BOOLEANS: Final = (ord("t"), ord("f"))
+_HALF: Final = "half of a surrogate pair is not a character"
 _HALF_PAIR: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}(?!\\u)")
 _UNQUOTED: Final = re.compile(
     r"[{\[]\s*(?!NaN|Infinity|None|True|False|true|false|null)[A-Za-z_]\w*\s*[:,\]}]"
@@ -154,7 +155,7 @@ def _read_stdin(stdin: BinaryIO, jsonl: bool | None) -> RunInput:
     try:
         return parse_json(data, source)
     except InputError:
-        if jsonl is None and _is_jsonl(data):
+        if jsonl is None and _begins_with_lines(data):
             return parse_jsonl(data, source)
         raise
 
@@ -223,6 +224,13 @@ def _is_jsonl(data: bytes) -> bool:
         return False
 
 
+def _begins_with_lines(data: bytes) -> bool:
+    """Whether the first line is a JSON value by itself, and there is more behind it."""
+    lines = _lines(data.removeprefix(_BOM))
+    first, more = next(lines, None), next(lines, None)
+    return first is not None and more is not None and _is_json(first[1])
+
+
 def check_line(line: bytes, source: str, number: int, column: int = 1) -> None:
     """Check one JSON value, which stands in that line from that column on. Raises InputError."""
     text = line.strip(b" \t\r")
@@ -255,10 +263,12 @@ def _check(data: bytes, value: bytes, start: int, source: str, origin: tuple[int
             offset = int(byte[1])
             reason = _BYTE.sub("", message).removeprefix("JSON is malformed: ")
             offset -= reason == "trailing characters"  # it counts the first of them
+            if "hex escape" in reason and (half := _HALF_PAIR.search(value, max(0, offset - 12), offset)):
+                offset, reason = half.start(), _HALF
         else:
             offset, reason = len(value), "it ends in the middle of a value"
             if half := _HALF_PAIR.search(value, max(0, offset - 12)):
-                offset, reason = half.start(), "half of a surrogate pair is not a character"
+                offset, reason = half.start(), _HALF
         _refuse(data, start, offset, source, _in_words(reason, value, offset), len(value), origin)
 
 

@@ -12,6 +12,7 @@ import json
 import lzma
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -117,13 +118,28 @@ def source_of_array(name: str) -> ItemSource:
         ('[1,\n "a\\u0000"]', "PostgreSQL cannot store the character \\u0000"),
         ('[1,\n {"a": 1, "a": 2}]', 'the key "a" is there more than once'),
         ("[1,,2]", "line 1, column 4"),
+        (b'[1,\n"a",\n"b\xe9"]', "line 3: byte 0xe9 is not UTF-8"),
     ],
 )
-def test_what_is_wrong_in_an_array_is_told_with_its_place(text: str, message: str) -> None:
-    Path("x.json").write_text(text)
+def test_what_is_wrong_in_an_array_is_told_with_its_place(text: str | bytes, message: str) -> None:
+    Path("x.json").write_bytes(text if isinstance(text, bytes) else text.encode())
     error = str(refusal(source_of_array("x.json")))
     assert error.startswith("x.json, line ")
     assert message in error
+
+
+def test_numbers_of_thousands_of_digits_are_elements_in_any_format() -> None:
+    """As in a short array: what reads them may refuse them, PostgreSQL holds them."""
+    long = "9" * 6000
+    for text in (
+        f"[1, {long}, 2]",
+        f"[1, {long}]",
+        f"[-{long}.5]",
+        f"[1,\n{{'a': {long}}}]".replace("'", '"'),
+    ):
+        Path("x.json").write_text(text)
+        found = [bytes(raw) for batch in source_of_array("x.json").batches() for raw in batch.elements]
+        assert b",".join(found) in text.replace(" ", "").replace("\n", "").encode().replace(b'"a":', b'"a": ')
 
 
 def test_jsonl_is_read_by_blocks_with_the_numbers_of_its_lines() -> None:
@@ -384,6 +400,13 @@ def test_no_row_after_a_bad_header_is_taken_for_the_header() -> None:
     told = refusal(source("mac.csv"))
     assert "mac.csv, line 1: this is no row" in str(told)
     assert "tr '\\r' '\\n'" in told.hint
+
+
+def test_many_columns_are_read_in_a_time_that_grows_with_them() -> None:
+    Path("x.csv").write_text(",".join(f"c{i}" for i in range(60_000)) + "\n" + "," * 59_999 + "\n")
+    began = time.perf_counter()
+    assert len(everything(source("x.csv"))[0]) == 60_000
+    assert time.perf_counter() - began < 10
 
 
 def test_names_of_columns_that_no_object_can_have_are_refused() -> None:

@@ -116,6 +116,17 @@ def test_standard_input_that_is_neither_is_reported_as_json() -> None:
         read_input("-", stdin=io.BytesIO(b" \n"))
 
 
+def test_lines_on_standard_input_of_which_one_is_bad_are_reported_as_lines() -> None:
+    for text, told in (
+        ('{"a": 1}\n{"a": 2\n{"a": 3}\n', "line 2, column 8: it ends in the middle of a value"),
+        ("[1]\n\n[NaN]\n", "line 3, column 2: NaN is not JSON"),
+        ('1\n"\\u0000"\n', "line 2, column 2: PostgreSQL cannot store"),
+    ):
+        with pytest.raises(InputError) as caught:
+            read_input("-", stdin=io.BytesIO(text.encode()))
+        assert str(caught.value).startswith(f"standard input, {told}")
+
+
 def test_line_and_column_of_an_error_are_told_with_the_place() -> None:
     error = refused("x.json", '{\n  "ä": 1,\n  "é": 1 2\n}\n')
     assert str(error).splitlines() == [
@@ -149,6 +160,7 @@ def test_only_the_surroundings_of_an_error_are_shown() -> None:
         ('"\\u0000"', "PostgreSQL cannot store the character \\u0000"),
         ('"\\ud800"', "half of a surrogate pair"),
         ('"\\udc00\\ud800"', "surrogate"),
+        ('["\\ud800", "and more text"]', "line 1, column 3: half of a surrogate pair"),
         ("[01]", "invalid number"),
         ("[" * 5000 + "]" * 5000, "nested too deeply"),
     ],
