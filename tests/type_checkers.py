@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 CHECKERS: Final = ("mypy", "pyright")
+PYRIGHT: Final = (sys.executable, "-m", "pyright")
 LONGEST: Final = 300
 """Seconds, on a machine that is busy with other tests."""
 _FOLLOWS: Final = ("untyped-decorator", "reportUntypedFunctionDecorator")
@@ -98,7 +99,7 @@ def _mypy(names: list[str], folder: str, cache: Path) -> Report:
 
 
 def _pyright(names: list[str], folder: str, _cache: Path) -> Report:
-    done = _run([*pyright(), "--pythonpath", sys.executable, "--outputjson", *names], folder)
+    done = _run([*PYRIGHT, "--pythonpath", sys.executable, "--outputjson", *names], folder)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"pyright could not look: {done.stdout}{done.stderr}")
     errors, words = set(), []
@@ -111,9 +112,10 @@ def _pyright(names: list[str], folder: str, _cache: Path) -> Report:
     return Report(frozenset(errors), "\n".join(words))
 
 
-def pyright() -> list[str]:
-    """How to start it: as it comes with its package, and nothing else."""
-    return [sys.executable, "-m", "pyright"]
+def verify_types(package: str) -> str:
+    """What pyright tells of the types of a package that is installed, in JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        return _run([*PYRIGHT, "--verifytypes", package, "--ignoreexternal", "--outputjson"], folder).stdout
 
 
 def _run(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:

@@ -60,8 +60,8 @@ class EventLog:
     """
 
     def __init__(self, run_ids: Collection[str], cursor: str | None = None) -> None:
-        self.run_ids = list(dict.fromkeys(run_ids))
-        self.over = False
+        self.run_ids: list[str] = list(dict.fromkeys(run_ids))
+        self.over: bool = False
         self._had: dict[str, dict[str, int]] = {} if cursor is None else _read(cursor)
         if extra := self._had.keys() - set(self.run_ids):
             raise InputError(f"since is a place among the events of another run, {min(extra)}")

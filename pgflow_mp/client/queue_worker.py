@@ -96,10 +96,10 @@ class QueueWorker:
         **settings: Unpack[WorkerOptions],
     ) -> None:
         reentry.refuse("QueueWorker()")
-        self.queue = jobs.check_queue(queue)
-        self.retry = retry_of(retry, retry_delay, retry_limit)
-        self.state = WorkerState.CREATED
-        self.report = JobReport()
+        self.queue: str = jobs.check_queue(queue)
+        self.retry: RetryPolicy = retry_of(retry, retry_delay, retry_limit)
+        self.state: WorkerState = WorkerState.CREATED
+        self.report: JobReport = JobReport()
         self._dsn, self._data_dir, self._executor_wanted = dsn, data_dir, executor
         target, how = place_function(function, ship)
         given: dict[str, Any] = {
@@ -113,7 +113,7 @@ class QueueWorker:
             "main_path": target.main_path,
             **how,
         }
-        self.settings = WorkerSettings(dsn="", targets=(str(target),), **given)
+        self.settings: WorkerSettings = WorkerSettings(dsn="", targets=(str(target),), **given)
         self._id = str(uuid.uuid4())
         self._events: queue_module.SimpleQueue[Any] = queue_module.SimpleQueue()
         self._stop = threading.Event()

@@ -89,8 +89,8 @@ class Runtime:
         self.dsn = dsn
         self.worker_config: Mapping[str, object] = _freeze(dict(worker_config or {}))
         self.shutdown: Shutdown = shutdown or _NeverShutdown()
-        self.outputs = PageReader(dsn)
-        self.artifacts = artifacts or Roots()
+        self.outputs: PageReader = PageReader(dsn)
+        self.artifacts: Roots = artifacts or Roots()
         self._connection: Connection[TupleRow] | None = None
         self._pid = os.getpid()
         self._flow_inputs: OrderedDict[tuple[str, object], tuple[object]] = OrderedDict()

@@ -25,8 +25,8 @@ class Failed:
     __slots__ = ("error", "permanent")
 
     def __init__(self, error: BaseException | str, *, permanent: bool = False) -> None:
-        self.error = error
-        self.permanent = permanent
+        self.error: BaseException | str = error
+        self.permanent: bool = permanent
 
     def __repr__(self) -> str:
         return f"Failed({self.error!r}{', permanent=True' if self.permanent else ''})"

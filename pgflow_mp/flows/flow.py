@@ -36,11 +36,12 @@ from pgflow_mp.values.json_values import Json
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.run_options import ImapOptions
+    from pgflow_mp.flows.shapes import FlowShape
     from pgflow_mp.flows.typed import Elements, HasInput, MapFunction, PlainFunction, R, StepLike, T, X
 
 __all__ = ["Flow", "StepDefinition"]
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class Flow(StepDecorators[In], MapDecorators[In]):
@@ -66,13 +67,13 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         **options: Unpack[FlowOptions],
     ) -> None:
         former = validation.check_former_slugs(former_slugs, queues)
-        self.slug = validation.check_flow_slug(slug, former=former)
+        self.slug: str = validation.check_flow_slug(slug, former=former)
         self.queues: Literal["flow", "step"] = validation.check_queues(queues, self.slug)
         where = f'Flow "{self.slug}"'
         known = ("queues", "former_slugs", *option_names(FLOW))
         validation.check_unknown([name for name in options if name not in known], known, where)
         self.options: Mapping[str, int] = MappingProxyType(validation.check_options(options, where))
-        self.limits = limits.check_limits(options, where)
+        self.limits: Mapping[str, int | float] = limits.check_limits(options, where)
         """Limits of the flow as a whole, by the parameters of ``pgflow.define_limit``."""
         self._steps = Steps(
             self.slug,
@@ -81,7 +82,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
             storage=storage.check_storage(options.get("storage"), where),
             nan=validation.check_nan(options.get("nan"), where),
         )
-        self.artifacts = validation.check_artifacts(options.get("artifacts"), where)
+        self.artifacts: str | None = validation.check_artifacts(options.get("artifacts"), where)
         """Where files that the steps make are kept: an absolute path, or a URL; None: as the worker says."""
         caller = calling_frame()
         self.module: str = caller.f_globals.get("__name__", "__main__")
@@ -103,7 +104,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
     def on_start(self, name: str, /) -> Callable[[F], F]: ...
 
     @overload
-    def on_start(self, name: str, function: Callable[..., Any], /) -> Flow: ...
+    def on_start(self, name: str, function: Callable[..., object], /) -> Flow: ...
 
     def on_start(self, name: Any, function: Any = None, /) -> Any:
         """Have a function called once in each process that executes items of this flow, before the first one.
@@ -208,7 +209,7 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         )
         return found
 
-    def shape(self) -> dict[str, Any]:
+    def shape(self) -> FlowShape:
         """What the start-up check compares with the database (contract: worker section 6.1)."""
         from pgflow_mp.flows.shapes import shape
 

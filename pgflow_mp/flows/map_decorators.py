@@ -51,7 +51,7 @@ class MapDecorators(Defining[In]):
         self,
         slug: str | None = None,
         *,
-        over: StepFunction[..., Any, Elements[T]],
+        over: StepFunction[..., object, Elements[T]],
         **options: Unpack[OtherMapOptions],
     ) -> MapStep[T, Never]: ...
     @overload
@@ -59,7 +59,7 @@ class MapDecorators(Defining[In]):
         self,
         slug: str | None = None,
         *,
-        over: StepFunction[..., Any, Elements[T]],
+        over: StepFunction[..., object, Elements[T]],
         tolerate: float,
         **options: Unpack[OtherMapOptions],
     ) -> MapStep[T, None]: ...
@@ -68,7 +68,7 @@ class MapDecorators(Defining[In]):
         self,
         slug: str | None = None,
         *,
-        over: StepFunction[..., Any, Elements[T]],
+        over: StepFunction[..., object, Elements[T]],
         batch: int,
         **options: Unpack[OtherMapOptions],
     ) -> BatchStep[T, Never]: ...
@@ -77,7 +77,7 @@ class MapDecorators(Defining[In]):
         self,
         slug: str | None = None,
         *,
-        over: StepFunction[..., Any, Elements[T]],
+        over: StepFunction[..., object, Elements[T]],
         batch: int,
         tolerate: float,
         **options: Unpack[OtherMapOptions],
@@ -187,7 +187,7 @@ class MapDecorators(Defining[In]):
         **options: Unpack[OtherMapOptions],
     ) -> BatchStep[T, None]: ...
     @overload
-    def map(self, slug: str, handler: Callable[..., Any], **options: Unpack[MapOptions]) -> Self: ...
+    def map(self, slug: str, handler: Callable[..., object], **options: Unpack[MapOptions]) -> Self: ...
     def map(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
         """Add a map: one task per element of the parent's array, or of the run's input without ``over``.
 

@@ -9,6 +9,7 @@ from typing import Literal, TypedDict
 
 
 class _Options(TypedDict, total=False):
+    handlers: Sequence[str]
     grace: float
     name: str | None
     compile: Literal["check", "extend", "skip", "recreate"]
@@ -40,6 +41,7 @@ class WorkerOptions(_Options, total=False):
 class RunOptions(WorkerOptions, total=False):
     """What run() and resume() take besides their own."""
 
+    only: bool
     poll_interval_ms: int
     visibility_timeout: int | None
 
@@ -47,6 +49,7 @@ class RunOptions(WorkerOptions, total=False):
 class ImapOptions(_Options, total=False):
     """What Flow.imap() takes besides its own: arguments of run(). ``observer`` is an Observer."""
 
+    only: bool
     poll_interval_ms: int
     visibility_timeout: int | None
     workers: int | None

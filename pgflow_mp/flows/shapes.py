@@ -3,20 +3,50 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 from pgflow_mp.flows.options import DEFAULT_KEY, DEFAULT_STORAGE, KEYS, Storage
 from pgflow_mp.flows.storage import asked, when_new
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.flow import Flow
-    from pgflow_mp.flows.steps import StepDefinition
+    from pgflow_mp.flows.steps import Mode, Pattern, StepDefinition
 
 
-def shape(flow: Flow) -> dict[str, Any]:
+OptionValue = int | float | str | list[str]
+
+
+class PatternShape(TypedDict):
+    """A condition; its value is there where it is defined."""
+
+    defined: bool
+    value: NotRequired[Pattern]
+
+
+class StepShape(TypedDict):
+    """A step in the shape of its flow. Its options are there where one is set, by their names in JSON."""
+
+    slug: str
+    stepType: str
+    dependencies: list[str]
+    whenUnmet: Mode
+    whenExhausted: Mode
+    requiredInputPattern: PatternShape
+    forbiddenInputPattern: PatternShape
+    options: NotRequired[dict[str, OptionValue]]
+
+
+class FlowShape(TypedDict):
+    """The shape of a flow, of which the same holds."""
+
+    steps: list[StepShape]
+    options: NotRequired[dict[str, OptionValue]]
+
+
+def shape(flow: Flow) -> FlowShape:
     """The JSON shape of ``flow``, keys as in the contract. Options are there only where they are set."""
     storages = asked(flow)
-    result: dict[str, Any] = {
+    result: FlowShape = {
         "steps": [_step_shape(step, storages.get(step.slug)) for step in flow.steps.values()]
     }
     if options := {**flow.options, **flow.limits}:
@@ -24,7 +54,7 @@ def shape(flow: Flow) -> dict[str, Any]:
     return result
 
 
-def definition(flow: Flow) -> dict[str, Any]:
+def definition(flow: Flow) -> FlowShape:
     """The shape, and what only matters where the flow is created: how maps are stored that do not say it."""
     result = shape(flow)
     if when_new(flow) != asked(flow) and DEFAULT_STORAGE != "tasks":
@@ -66,8 +96,8 @@ def to_sql(flow: Flow, *, whole: bool = False) -> str:
     return "\n".join(statements) + "\n"
 
 
-def _step_shape(step: StepDefinition, storage: Storage | None) -> dict[str, Any]:
-    result: dict[str, Any] = {
+def _step_shape(step: StepDefinition, storage: Storage | None) -> StepShape:
+    result: StepShape = {
         "slug": step.slug,
         "stepType": step.step_type,
         "dependencies": sorted(step.dependencies),
@@ -76,7 +106,7 @@ def _step_shape(step: StepDefinition, storage: Storage | None) -> dict[str, Any]
         "requiredInputPattern": _pattern(step.when),
         "forbiddenInputPattern": _pattern(step.unless),
     }
-    options: dict[str, Any] = {**step.options, **_policy(step, storage), **step.limits}
+    options: dict[str, OptionValue] = {**step.options, **_policy(step, storage), **step.limits}
     if step.requires:
         options["labels"] = list(step.requires)
     if options:
@@ -84,7 +114,7 @@ def _step_shape(step: StepDefinition, storage: Storage | None) -> dict[str, Any]
     return result
 
 
-def _pattern(pattern: Any) -> dict[str, Any]:
+def _pattern(pattern: Pattern | None) -> PatternShape:
     return {"defined": False} if pattern is None else {"defined": True, "value": pattern}
 
 
@@ -118,7 +148,7 @@ def _literal(value: int | float | str) -> str:
     return _text(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _json(pattern: Any) -> str | None:
+def _json(pattern: Pattern | None) -> str | None:
     return None if pattern is None else json.dumps(pattern, ensure_ascii=False, separators=(",", ":"))
 
 

@@ -20,7 +20,7 @@ from pgflow_mp.flows.parents import named_parents, sources_of
 
 Mode = Literal["fail", "skip", "skip-cascade"]
 NotSkipped = Literal["fail", "skip-cascade"]
-Parent = str | Callable[..., Any]
+Parent = str | Callable[..., object]
 PatternValue: TypeAlias = (
     "Mapping[str, PatternValue] | Sequence[PatternValue] | str | int | float | bool | None"
 )
@@ -116,11 +116,11 @@ class StepDefinition:
     storage: Storage | None
     barrier: bool
     nan: Nan
-    when: Mapping[str, Any] | None
-    unless: Mapping[str, Any] | None
+    when: Pattern | None
+    unless: Pattern | None
     when_unmet: Mode | None
     when_exhausted: Mode | None
-    handler: Callable[..., Any]
+    handler: Callable[..., object]
     facts: StepFacts
     arguments: tuple[Argument, ...]
 

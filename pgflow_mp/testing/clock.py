@@ -18,7 +18,13 @@ class FakeClock:
         """Seconds, as time.time()."""
         return self._now
 
-    monotonic = perf_counter = time
+    def monotonic(self) -> float:
+        """The same."""
+        return self._now
+
+    def perf_counter(self) -> float:
+        """The same."""
+        return self._now
 
     @property
     def elapsed(self) -> float:

@@ -22,7 +22,7 @@ import msgspec
 
 from pgflow_mp.values import isotext
 
-MADE: Final = {
+MADE: Final[dict[str, tuple[str, ...]]] = {
     "pandas": ("DataFrame", "Series"),
     "polars": ("DataFrame", "Series"),
     "pyarrow": ("Table", "RecordBatch", "Array", "ChunkedArray"),
