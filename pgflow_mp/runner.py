@@ -173,7 +173,7 @@ def run(
     priority: int = 0,
     tags: Sequence[str] = (),
     from_run: str | None = None,
-    reuse: Sequence[str] = (),
+    reuse: Sequence[StepLike] = (),
     observer: Observer | None = None,
     executor: Pool | Callable[[], Pool] | str | None = None,
     ship: Literal["cloudpickle"] | None = None,

@@ -136,6 +136,29 @@ def test_items_as_they_end_have_inputs_and_outputs_of_their_types(client: Client
     assert plain[0].output == {"text": "four", "size": 2}
 
 
+def test_whatever_names_a_step_takes_its_function(client: Client, done: Run, dsn: str) -> None:
+    assert [item.index for item in client.items(done, half, statuses="failed")] == [1]
+    assert [group.step for group in done.failures(half)] == [group.step for group in done.failures("half")]
+    assert [group.step for group in client.failures(done.run_id, half)] == ["half"]
+    assert next(done.progress(step=half)) == next(client.progress(done, step="half"))
+    everything: list[Any] = [half, [half], "half", [half, "lines"]]
+    for steps in everything:
+        assert client.retry(done, steps=steps, dry_run=True).steps[0].step == "half"
+    how: dict[str, Any] = {"from_run": done.run_id, "dsn": dsn, "executor": "inline"}
+    assert run(flow, TEXTS, reuse=[lines, half], output=total, **how) == {2, 3}
+    assert (
+        client.start_flow("answers_by_function", TEXTS, from_run=done.run_id, reuse=[lines]).status
+        == "started"
+    )
+    for call in (client.items, client.failures):
+        with pytest.raises(FlowNotFound, match="Function other is no step"):
+            call(done, other)
+    with pytest.raises(FlowNotFound, match="Function other is no step"):
+        client.retry(done, steps=[half, other])
+    with pytest.raises(FlowNotFound, match="Function other is no step"):
+        client.start_flow("answers_by_function", TEXTS, from_run=done.run_id, reuse=[other])
+
+
 def test_the_asynchronous_client_does_the_same(done: Run, dsn: str) -> None:
     async def ask() -> None:
         async with AsyncClient(dsn) as client:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict
 
 from pgflow_mp.db.pausing import When
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.run_options import RunOptions
 from pgflow_mp.flows.typed import T
 from pgflow_mp.observe.observer import Observer
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import StepLike
 
 FlowOf = Flow[list[T]] | Flow[Sequence[T]] | Flow[Iterable[T]] | Flow[tuple[T, ...]]
 """A flow whose runs are given many T."""
@@ -41,7 +44,7 @@ class RunArguments(ResumeArguments, total=False):
     priority: int
     tags: Sequence[str]
     from_run: str | None
-    reuse: Sequence[str]
+    reuse: Sequence[StepLike]
 
 
 class StartArguments(TypedDict, total=False):
@@ -53,7 +56,7 @@ class StartArguments(TypedDict, total=False):
     after: When | None
     key: str | None
     from_run: str | None
-    reuse: Sequence[str]
+    reuse: Sequence[StepLike]
 
 
 class StartFlowArguments(TypedDict, total=False):
@@ -64,4 +67,4 @@ class StartFlowArguments(TypedDict, total=False):
     after: When | None
     key: str | None
     from_run: str | None
-    reuse: Sequence[str]
+    reuse: Sequence[StepLike]

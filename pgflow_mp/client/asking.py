@@ -104,7 +104,7 @@ class Asking(Calls):
     def items(
         self,
         run: Run | str,
-        step: str,
+        step: StepLike,
         *,
         statuses: ItemStatus | Collection[ItemStatus] | None = None,
         start: int = 0,
@@ -118,12 +118,13 @@ class Asking(Calls):
         RunNotFound, InputError, and FlowNotFound for a step that the run does not have.
         """
         run_id, wanted = self._id(run), _item_statuses(statuses)
-        self._check_step(run_id, step)
+        slug = self._step_of(run, step).slug
+        self._check_step(run_id, slug)
 
         def page(at: int, count: int) -> list[ItemReport]:
             return self._call(
                 lambda conn: read_reports.read_items(
-                    conn, run_id, step, count, start=at, statuses=wanted, chars=chars
+                    conn, run_id, slug, count, start=at, statuses=wanted, chars=chars
                 )
             )
 
@@ -200,20 +201,20 @@ class Asking(Calls):
         return self._indexed_results(wanted)
 
     def failures(
-        self, run: Run | str, step: str | None = None, *, error: str | None = None
+        self, run: Run | str, step: StepLike | None = None, *, error: str | None = None
     ) -> list[FailureGroup]:
         """The failed items of a run, or a step, in groups of alike errors: those that failed a step first.
 
         Whatever their number, and also while the run goes on. ``error``: only those with this text in their
         error, or in the group's. Raises RunNotFound, and FlowNotFound for a step that the run does not have.
         """
-        run_id = self._id(run)
-        if step is not None:
-            self._check_step(run_id, step)
+        run_id, slug = self._id(run), None if step is None else self._step_of(run, step).slug
+        if slug is not None:
+            self._check_step(run_id, slug)
 
         def read(conn: Connection) -> list[FailureGroup]:
             steps, whole = engine.run_progress(conn, run_id), grouping.WHOLE
-            return grouping.read_failures(conn, run_id, steps, step=step, text=error, whole=whole).groups
+            return grouping.read_failures(conn, run_id, steps, step=slug, text=error, whole=whole).groups
 
         return self._call(read, long=True)
 

@@ -93,7 +93,7 @@ class AsyncClient(AsyncStarts):
     def items(
         self,
         run: AsyncRun | str,
-        step: str,
+        step: StepLike,
         *,
         statuses: ItemStatus | Collection[ItemStatus] | None = None,
         start: int = 0,
@@ -148,7 +148,7 @@ class AsyncClient(AsyncStarts):
         return self._stream(lambda: self._sync.indexed_results(plain_run(run), step))
 
     async def failures(
-        self, run: AsyncRun | str, step: str | None = None, *, error: str | None = None
+        self, run: AsyncRun | str, step: StepLike | None = None, *, error: str | None = None
     ) -> list[FailureGroup]:
         return await self._do(lambda: self._sync.failures(plain_run(run), step, error=error))
 
@@ -239,14 +239,14 @@ class AsyncClient(AsyncStarts):
         self,
         run: AsyncRun | str,
         *,
-        step: str | None = None,
+        step: StepLike | None = None,
         interval: float = 0.5,
         timeout: float | None = None,
     ) -> AsyncIterator[RunProgress]:
-        run_id = await self._do(lambda: self._sync._progress_of(plain_run(run), step, interval))
+        run_id, slug = await self._do(lambda: self._sync._progress_of(plain_run(run), step, interval))
         deadline = Deadline(timeout, f"run {run_id} to reach status 'completed'")
         found = self._rounds(
-            lambda keeper: progress_rounds(keeper, run_id, step, interval, deadline), [run_id]
+            lambda keeper: progress_rounds(keeper, run_id, slug, interval, deadline), [run_id]
         )
         async for now in found:
             yield now

@@ -155,11 +155,11 @@ class AsyncRun:
         return self._client.events(self, since=since, follow=follow, timeout=timeout)
 
     def progress(
-        self, *, step: str | None = None, interval: float = 0.5, timeout: float | None = None
+        self, *, step: StepLike | None = None, interval: float = 0.5, timeout: float | None = None
     ) -> AsyncIterator[RunProgress]:
         return self._client.progress(self, step=step, interval=interval, timeout=timeout)
 
-    async def failures(self, step: str | None = None, *, error: str | None = None) -> list[FailureGroup]:
+    async def failures(self, step: StepLike | None = None, *, error: str | None = None) -> list[FailureGroup]:
         return await self._client.failures(self, step, error=error)
 
     async def cancel(self, reason: str = "Run cancelled") -> AsyncRun:
@@ -172,7 +172,7 @@ class AsyncRun:
     async def retry(
         self,
         *,
-        steps: str | Iterable[str] | None = None,
+        steps: StepLike | Iterable[StepLike] | None = None,
         indexes: Indexes | None = None,
         errors: str | Iterable[str] | None = None,
         dry_run: bool = False,

@@ -18,7 +18,7 @@ from pgflow_mp.flows.flow import Flow
 if TYPE_CHECKING:
     from pgflow_mp.client.arguments import FlowOf, StartArguments, StartFlowArguments
     from pgflow_mp.client.async_client import AsyncClient
-    from pgflow_mp.flows.typed import Input, T
+    from pgflow_mp.flows.typed import Input, StepLike, T
 
 
 @like(Starts)
@@ -46,7 +46,7 @@ class AsyncStarts(AsyncSteering):
         after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
-        reuse: Sequence[str] = (),
+        reuse: Sequence[StepLike] = (),
     ) -> AsyncRun:
         begin: Callable[..., Run] = self._sync.start_flow
         run = await self._do(
@@ -104,7 +104,7 @@ class AsyncStarts(AsyncSteering):
         after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
-        reuse: Sequence[str] = (),
+        reuse: Sequence[StepLike] = (),
     ) -> AsyncRun:
         loop = asyncio.get_running_loop()
         drawn = drawn_in(loop, aiter(items)) if isinstance(items, AsyncIterable) else items

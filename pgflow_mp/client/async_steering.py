@@ -18,6 +18,7 @@ from pgflow_mp.db.pruning import Pruned
 
 if TYPE_CHECKING:
     from pgflow_mp.client.async_client import AsyncClient
+    from pgflow_mp.flows.typed import StepLike
 
 
 @like(Steering)
@@ -36,7 +37,7 @@ class AsyncSteering(AsyncTimetable):
         self,
         run: AsyncRun | str,
         *,
-        steps: str | Iterable[str] | None = None,
+        steps: StepLike | Iterable[StepLike] | None = None,
         indexes: Indexes | None = None,
         errors: str | Iterable[str] | None = None,
         dry_run: bool = False,

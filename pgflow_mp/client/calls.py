@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
@@ -186,6 +186,11 @@ class Calls:
         inputs = inputs_reader(flow, found) if found.step_type == "map" else _decode
         outputs, whole = outputs_reader(found), partial(typed_step, found)
         return StepOfRun(known.run_id, found.slug, task_reader(found), outputs, inputs, whole)
+
+    def _slugs_of(self, run: Run | str, steps: StepLike | Iterable[StepLike]) -> list[str]:
+        """The slugs of steps that are given by them, or by functions. Raises as :meth:`_step_of`."""
+        each = steps if isinstance(steps, Iterable) and not isinstance(steps, str) else [steps]
+        return [self._step_of(run, step).slug for step in each]
 
     def _output_of(self, run: Run, step: StepLike, timeout: float | None) -> Any:
         """The output of a step, once its run has completed; raises what Run.result does."""

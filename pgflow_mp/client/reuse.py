@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from pgflow_mp.client.step_handles import check_step
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.errors import InputError
 from pgflow_mp.flows import items
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.flows.handles import step_in, step_of
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import StepLike
 
 
 def reuse_of(
-    flow: Flow | str, from_run: str | None, steps: Sequence[str], key: str | None = None
+    flow: Flow | str, from_run: str | None, steps: Sequence[StepLike], key: str | None = None
 ) -> Reuse | None:
     """``steps`` of ``from_run``; None where neither is given. Raises InputError, FlowNotFound for a step."""
-    slugs = [steps] if isinstance(steps, str) else list(steps)
+    given = [steps] if isinstance(steps, str) else list(steps)
+    slugs = [_slug_of(flow, step) for step in given]
     if from_run is None and not slugs:
         return None
     if from_run is None or not slugs:
@@ -35,3 +41,9 @@ def reuse_of(
     for slug in slugs:
         check_step(flow.steps, slug, flow.slug)
     return Reuse(source, slugs, [items.reads_beside(flow.steps[slug]) for slug in slugs])
+
+
+def _slug_of(flow: Flow | str, step: StepLike) -> str:
+    if isinstance(step, str):
+        return step
+    return (step_of(flow, step)[1] if isinstance(flow, str) else step_in(flow, step)).slug

@@ -258,12 +258,12 @@ class Run:
         return self._client.events(self, since=since, follow=follow, timeout=timeout)
 
     def progress(
-        self, *, step: str | None = None, interval: float = 0.5, timeout: float | None = None
+        self, *, step: StepLike | None = None, interval: float = 0.5, timeout: float | None = None
     ) -> Iterator[RunProgress]:
         """How far it is, every ``interval`` seconds, until its end: see :meth:`Client.progress`."""
         return self._client.progress(self, step=step, interval=interval, timeout=timeout)
 
-    def failures(self, step: str | None = None, *, error: str | None = None) -> list[FailureGroup]:
+    def failures(self, step: StepLike | None = None, *, error: str | None = None) -> list[FailureGroup]:
         """The failed items in groups of alike errors, as :meth:`Client.failures` has them."""
         return self._client.failures(self.run_id, step, error=error)
 
@@ -281,7 +281,7 @@ class Run:
     def retry(
         self,
         *,
-        steps: str | Iterable[str] | None = None,
+        steps: StepLike | Iterable[StepLike] | None = None,
         indexes: Indexes | None = None,
         errors: str | Iterable[str] | None = None,
         dry_run: bool = False,

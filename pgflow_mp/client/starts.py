@@ -22,7 +22,7 @@ from pgflow_mp.values.inputs import encode_input
 
 if TYPE_CHECKING:
     from pgflow_mp.client.arguments import FlowOf, StartArguments, StartFlowArguments
-    from pgflow_mp.flows.typed import Input, T
+    from pgflow_mp.flows.typed import Input, StepLike, T
 
 
 class Starts(Calls):
@@ -49,7 +49,7 @@ class Starts(Calls):
         after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
-        reuse: Sequence[str] = (),
+        reuse: Sequence[StepLike] = (),
     ) -> Run:
         """Start a run of a flow, or of that of a slug, with ``input``, anything that a handler could return.
 
@@ -128,7 +128,7 @@ class Starts(Calls):
         after: When | None = None,
         key: str | None = None,
         from_run: str | None = None,
-        reuse: Sequence[str] = (),
+        reuse: Sequence[StepLike] = (),
     ) -> Run:
         """Start a run over ``items``, of which there may be any number: an iterable, or an async iterator.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.client.calls import Calls
 from pgflow_mp.client.retried import Indexes, Retry, choice_of
@@ -19,6 +19,10 @@ from pgflow_mp.errors import ArtifactError, InputError
 from pgflow_mp.worker.artifact_removal import remove_leftovers, unreachable_text
 
 _LONGEST: Final = 36_500 * 86_400  # seconds, a hundred years
+
+
+if TYPE_CHECKING:
+    from pgflow_mp.flows.typed import StepLike
 
 
 class Steering(Calls):
@@ -44,7 +48,7 @@ class Steering(Calls):
         self,
         run: Run | str,
         *,
-        steps: str | Iterable[str] | None = None,
+        steps: StepLike | Iterable[StepLike] | None = None,
         indexes: Indexes | None = None,
         errors: str | Iterable[str] | None = None,
         dry_run: bool = False,
@@ -57,7 +61,9 @@ class Steering(Calls):
         is nothing to do; with ``dry_run`` what would be. Raises RunNotFound, FlowNotFound for an unknown
         step, and InputError if the run would fail again at once.
         """
-        run_id, choice = self._id(run), choice_of(steps, indexes, errors)
+        run_id = self._id(run)
+        slugs = None if steps is None else self._slugs_of(run, steps)
+        choice = choice_of(slugs, indexes, errors)
         for step in choice.steps or ():
             self._check_step(run_id, step)
         found = self._call(lambda conn: retry_items(conn, run_id, choice, dry_run=dry_run), long=True)

@@ -129,7 +129,7 @@ class Waits(Calls):
         self,
         run: Run | str,
         *,
-        step: str | None = None,
+        step: StepLike | None = None,
         interval: float = 0.5,
         timeout: float | None = None,
     ) -> Iterator[RunProgress]:
@@ -139,18 +139,18 @@ class Waits(Calls):
         raise for a run that fails: ``status`` says it. Raises RunNotFound, FlowNotFound for a step that the
         run does not have, and WaitTimeout after ``timeout`` seconds.
         """
-        run_id = self._progress_of(run, step, interval)
+        run_id, slug = self._progress_of(run, step, interval)
         deadline = Deadline(timeout, f"run {run_id} to reach status 'completed'")
-        return self._here(lambda keeper: progress_rounds(keeper, run_id, step, interval, deadline), run_id)
+        return self._here(lambda keeper: progress_rounds(keeper, run_id, slug, interval, deadline), run_id)
 
-    def _progress_of(self, run: Run | str, step: str | None, interval: float) -> str:
-        """The id of the run. Raises for what cannot be told of it."""
-        run_id = self._id(run)
-        if step is not None:
-            self._check_step(run_id, step)
+    def _progress_of(self, run: Run | str, step: StepLike | None, interval: float) -> tuple[str, str | None]:
+        """The ids of the run and the step. Raises for what cannot be told of it."""
+        run_id, slug = self._id(run), None if step is None else self._step_of(run, step).slug
+        if slug is not None:
+            self._check_step(run_id, slug)
         if not interval > 0:
             raise InputError(f"interval must be more than 0 seconds, not {interval}")
-        return run_id
+        return run_id, slug
 
     def _event_log(self, runs: Run | str | Iterable[Run | str], since: str | None) -> EventLog:
         wanted = [runs] if isinstance(runs, Run | str) else list(runs)
