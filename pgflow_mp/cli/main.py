@@ -19,6 +19,7 @@ from pgflow_mp import __version__, streams
 from pgflow_mp.cli.complaints import EXIT_CODES, report
 from pgflow_mp.cli.converters import boolean
 from pgflow_mp.cli.parser import Parser, UsageError, add_common, program
+from pgflow_mp.errors import ConfigError
 from pgflow_mp.loading import reentry
 
 
@@ -113,6 +114,11 @@ def _main(arguments: list[str]) -> int:
     verb, rest = _split(arguments)
     module = _module(verb)
     args = _parser(verb, module, named=verb in arguments).parse(rest)
+    if sys.platform == "win32":
+        raise ConfigError(
+            "pgflow_mp does not run on Windows: it works with processes, signals and locks of POSIX",
+            hint="use it in WSL, or in a container of Linux; docs/installing.md tells where it runs",
+        )
     from pgflow_mp import logs
 
     logs.set_up(args.log_level, args.log_format)

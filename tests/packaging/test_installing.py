@@ -135,6 +135,14 @@ def test_beginning_loads_few_modules_and_none_of_others(empty: set[str], code: s
     assert {"psycopg", "msgspec", "rich", "psutil", "platformdirs", "pgmq", "shtab"} & tops == set()
 
 
+def test_a_command_on_windows_says_that_it_does_not_run_there() -> None:
+    code = "import sys; from pgflow_mp.cli.main import main; sys.platform = 'win32'; sys.exit(main(['runs']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "pgflow_mp does not run on Windows" in done.stderr
+    assert "WSL" in done.stderr
+
+
 def measured(**changes: Any) -> dict[str, Any]:
     good = {
         "packages": [f"p{n}" for n in range(_footprint.PACKAGES)],
