@@ -64,8 +64,8 @@ class GivenTypes:
         element = element_of(whole)
         if element is None:
             raise FlowDefinitionError(
-                f'{what} has type "{shown(whole)}", which map step "{facts.step_slug}" of flow '
-                f'"{self._flow_slug}" has no elements of',
+                f'Map step "{facts.step_slug}" of flow "{self._flow_slug}" runs over {what}, of type '
+                f'"{shown(whole)}", which has no elements',
                 hint="A map runs over a list: over= names a step that returns one, or Flow[list[...]].",
             )
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Never, Self, Unpack, overload
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from pgflow_mp.flows.defining import Defining
 from pgflow_mp.flows.steps import MapOptions, OtherMapOptions
@@ -11,16 +11,19 @@ from pgflow_mp.flows.typed import In, MapFunction, P, R, StepFunction, T, X
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.typed import (
+        B,
         C,
         Elements,
+        FitsFlowItems,
         HasInput,
+        L,
         PlainFunction,
         Takes,
-        TakesMembers,
+        TakesColumns,
         TakesSecond,
         Unsaid,
     )
-    from pgflow_mp.flows.typed_decorators import AnyBatchStep, AnyMapStep, BatchStep, MapStep
+    from pgflow_mp.flows.typed_maps import AnyMapStep, MapStep
 
 
 class MapDecorators(Defining[In]):
@@ -28,166 +31,68 @@ class MapDecorators(Defining[In]):
 
     @overload
     def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: StepFunction[..., object, Elements[T]],
+        batch: B = ...,
+        tolerate: L = ...,
+        **options: Unpack[OtherMapOptions],
+    ) -> MapStep[T, B, L]: ...
+    @overload
+    def map(
+        self: HasInput[Unsaid],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        batch: B = ...,
+        tolerate: L = ...,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyMapStep[B, L]: ...
+    @overload
+    def map(
+        self,
+        slug: str | None = None,
+        *,
+        over: str | PlainFunction,
+        batch: B = ...,
+        tolerate: L = ...,
+        **options: Unpack[OtherMapOptions],
+    ) -> AnyMapStep[B, L]: ...
+    @overload
+    def map(
+        self: HasInput[Elements[T]],
+        slug: str | None = None,
+        *,
+        over: None = None,
+        batch: B = ...,
+        tolerate: L = ...,
+        **options: Unpack[OtherMapOptions],
+    ) -> MapStep[T, B, L]: ...
+    @overload
+    def map(self, slug: str, handler: Callable[..., object], **options: Unpack[MapOptions]) -> Self: ...
+    @overload
+    def map(
         self: HasInput[Unsaid], handler: Callable[P, Iterator[X]], /
     ) -> MapFunction[P, Iterator[X], list[list[X]], object, list[X]]: ...
     @overload
     def map(self: HasInput[Unsaid], handler: Callable[P, R], /) -> MapFunction[P, R, list[R], object, R]: ...
     @overload
-    def map(self, handler: TakesMembers[P, R], /) -> MapFunction[P, R, list[R], object, R]: ...
+    def map(self, handler: FitsFlowItems[P, R], /) -> MapFunction[P, R, list[R], object, R]: ...
     @overload
     def map(
         self: HasInput[Elements[T]], handler: TakesSecond[T, P, R], /
     ) -> MapFunction[P, R, list[R], T, R]: ...
     @overload
-    def map(self, handler: Takes[C, P, R], /) -> MapFunction[P, R, list[R], object, R]: ...
+    def map(
+        self: HasInput[Elements[T]], handler: TakesColumns[object, C, P, R], /
+    ) -> MapFunction[P, R, list[R], T, R]: ...
     @overload
     def map(
         self: HasInput[Elements[T]], handler: Takes[T, P, Iterator[X]], /
     ) -> MapFunction[P, Iterator[X], list[list[X]], T, list[X]]: ...
     @overload
     def map(self: HasInput[Elements[T]], handler: Takes[T, P, R], /) -> MapFunction[P, R, list[R], T, R]: ...
-    @overload
-    def map(
-        self,
-        slug: str | None = None,
-        *,
-        over: StepFunction[..., object, Elements[T]],
-        **options: Unpack[OtherMapOptions],
-    ) -> MapStep[T, Never]: ...
-    @overload
-    def map(
-        self,
-        slug: str | None = None,
-        *,
-        over: StepFunction[..., object, Elements[T]],
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> MapStep[T, None]: ...
-    @overload
-    def map(
-        self,
-        slug: str | None = None,
-        *,
-        over: StepFunction[..., object, Elements[T]],
-        batch: int,
-        **options: Unpack[OtherMapOptions],
-    ) -> BatchStep[T, Never]: ...
-    @overload
-    def map(
-        self,
-        slug: str | None = None,
-        *,
-        over: StepFunction[..., object, Elements[T]],
-        batch: int,
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> BatchStep[T, None]: ...
-    @overload
-    def map(
-        self: HasInput[Unsaid],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        **options: Unpack[OtherMapOptions],
-    ) -> AnyMapStep[Never]: ...
-    @overload
-    def map(
-        self: HasInput[Unsaid],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> AnyMapStep[None]: ...
-    @overload
-    def map(
-        self: HasInput[Unsaid],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        batch: int,
-        **options: Unpack[OtherMapOptions],
-    ) -> AnyBatchStep[Never]: ...
-    @overload
-    def map(
-        self: HasInput[Unsaid],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        batch: int,
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> AnyBatchStep[None]: ...
-    @overload
-    def map(
-        self, slug: str | None = None, *, over: str | PlainFunction, **options: Unpack[OtherMapOptions]
-    ) -> AnyMapStep[Never]: ...
-    @overload
-    def map(
-        self,
-        slug: str | None = None,
-        *,
-        over: str | PlainFunction,
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> AnyMapStep[None]: ...
-    @overload
-    def map(
-        self,
-        slug: str | None = None,
-        *,
-        over: str | PlainFunction,
-        batch: int,
-        **options: Unpack[OtherMapOptions],
-    ) -> AnyBatchStep[Never]: ...
-    @overload
-    def map(
-        self,
-        slug: str | None = None,
-        *,
-        over: str | PlainFunction,
-        batch: int,
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> AnyBatchStep[None]: ...
-    @overload
-    def map(
-        self: HasInput[Elements[T]],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        **options: Unpack[OtherMapOptions],
-    ) -> MapStep[T, Never]: ...
-    @overload
-    def map(
-        self: HasInput[Elements[T]],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> MapStep[T, None]: ...
-    @overload
-    def map(
-        self: HasInput[Elements[T]],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        batch: int,
-        **options: Unpack[OtherMapOptions],
-    ) -> BatchStep[T, Never]: ...
-    @overload
-    def map(
-        self: HasInput[Elements[T]],
-        slug: str | None = None,
-        *,
-        over: None = None,
-        batch: int,
-        tolerate: float,
-        **options: Unpack[OtherMapOptions],
-    ) -> BatchStep[T, None]: ...
-    @overload
-    def map(self, slug: str, handler: Callable[..., object], **options: Unpack[MapOptions]) -> Self: ...
     def map(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
         """Add a map: one task per element of the parent's array, or of the run's input without ``over``.
 

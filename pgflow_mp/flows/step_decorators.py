@@ -9,26 +9,21 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Never, Self, Unpack, overload
 
 from pgflow_mp.flows.defining import Defining
-from pgflow_mp.flows.steps import (
-    AnyStepOptions,
-    ConditionalOptions,
-    Parent,
-    StepOptions,
-    SureOptions,
-)
+from pgflow_mp.flows.steps import AnyStepOptions, ConditionalOptions, Parent, StepOptions, SureOptions
 from pgflow_mp.flows.typed import In, P, R, StepFunction, T, X
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.context import Context
     from pgflow_mp.flows.typed import (
-        D,
+        ArrayFitsFlowInput,
         Elements,
+        FitsFlowInput,
         HasInput,
-        Same,
         Takes,
+        TakesContext,
+        TakesFlowInput,
         TakesGivesArray,
         TakesGivesColumns,
-        TakesNothing,
         TakesNothingGivesArray,
         TakesSecond,
         TakesSecondGivesArray,
@@ -37,8 +32,6 @@ if TYPE_CHECKING:
     from pgflow_mp.flows.typed_decorators import (
         AnyArray,
         AnyStep,
-        ChildArray,
-        ChildStep,
         RootArray,
         RootStep,
     )
@@ -47,36 +40,6 @@ if TYPE_CHECKING:
 class StepDecorators(Defining[In]):
     """``step`` and ``array`` of a flow whose runs are given an In."""
 
-    @overload
-    def step(
-        self: HasInput[Unsaid], handler: Callable[P, Iterator[X]], /
-    ) -> StepFunction[P, Iterator[X], list[X]]: ...
-    @overload
-    def step(self: HasInput[Unsaid], handler: Callable[P, R], /) -> StepFunction[P, R, R]: ...
-    @overload
-    def step(self, handler: TakesNothing[P, R], /) -> StepFunction[P, R, R]: ...
-    @overload
-    def step(self: HasInput[T], handler: TakesSecond[T, P, R], /) -> StepFunction[P, R, R]: ...
-    @overload
-    def step(self, handler: Takes[Context, P, R], /) -> StepFunction[P, R, R]: ...
-    @overload
-    def step(
-        self: HasInput[T], handler: Takes[T, P, Iterator[X]], /
-    ) -> StepFunction[P, Iterator[X], list[X]]: ...
-    @overload
-    def step(self: HasInput[T], handler: Takes[T, P, R], /) -> StepFunction[P, R, R]: ...
-    @overload
-    def step(
-        self, slug: str | None = None, *, depends_on: Same[D], **options: Unpack[SureOptions]
-    ) -> ChildStep[D, Never]: ...
-    @overload
-    def step(
-        self, slug: str | None = None, *, depends_on: Same[D], **options: Unpack[ConditionalOptions]
-    ) -> ChildStep[D, Never]: ...
-    @overload
-    def step(
-        self, slug: str | None = None, *, depends_on: Same[D], **options: Unpack[AnyStepOptions]
-    ) -> ChildStep[D, None]: ...
     @overload
     def step(
         self: HasInput[Unsaid],
@@ -139,6 +102,28 @@ class StepDecorators(Defining[In]):
     ) -> RootStep[T, None]: ...
     @overload
     def step(self, slug: str, handler: Callable[..., object], **options: Unpack[StepOptions]) -> Self: ...
+    @overload
+    def step(
+        self: HasInput[Unsaid], handler: Callable[P, Iterator[X]], /
+    ) -> StepFunction[P, Iterator[X], list[X]]: ...
+    @overload
+    def step(self: HasInput[Unsaid], handler: Callable[P, R], /) -> StepFunction[P, R, R]: ...
+    @overload
+    def step(self, handler: FitsFlowInput[P, R], /) -> StepFunction[P, R, R]: ...
+    @overload
+    def step(self, handler: TakesContext[Context, P, R], /) -> StepFunction[P, R, R]: ...
+    @overload
+    def step(self: HasInput[T], handler: TakesFlowInput[T, P, R], /) -> StepFunction[P, R, R]: ...
+    @overload
+    def step(self: HasInput[T], handler: TakesSecond[T, P, R], /) -> StepFunction[P, R, R]: ...
+    @overload
+    def step(self, handler: Takes[Context, P, R], /) -> StepFunction[P, R, R]: ...
+    @overload
+    def step(
+        self: HasInput[T], handler: Takes[T, P, Iterator[X]], /
+    ) -> StepFunction[P, Iterator[X], list[X]]: ...
+    @overload
+    def step(self: HasInput[T], handler: Takes[T, P, R], /) -> StepFunction[P, R, R]: ...
     def step(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
         """Add a step: one task. A root step receives the run's input, others their parents' outputs.
 
@@ -150,46 +135,6 @@ class StepDecorators(Defining[In]):
         """
         return self._define("step", slug, handler, options)
 
-    @overload
-    def array(
-        self: HasInput[Unsaid], handler: TakesGivesColumns[Never, P, R], /
-    ) -> StepFunction[P, R, list[Any]]: ...
-    @overload
-    def array(
-        self: HasInput[Unsaid], handler: TakesNothingGivesArray[P, R, X], /
-    ) -> StepFunction[P, R, list[X]]: ...
-    @overload
-    def array(
-        self: HasInput[Unsaid], handler: TakesGivesArray[Never, P, R, X], /
-    ) -> StepFunction[P, R, list[X]]: ...
-    @overload
-    def array(
-        self: HasInput[Unsaid], handler: Callable[P, Elements[X] | Iterator[X]], /
-    ) -> StepFunction[P, Elements[X] | Iterator[X], list[X]]: ...
-    @overload
-    def array(self, handler: TakesNothingGivesArray[P, R, X], /) -> StepFunction[P, R, list[X]]: ...
-    @overload
-    def array(
-        self: HasInput[T], handler: TakesSecondGivesArray[T, P, R, X], /
-    ) -> StepFunction[P, R, list[X]]: ...
-    @overload
-    def array(self, handler: TakesGivesArray[Context, P, R, X], /) -> StepFunction[P, R, list[X]]: ...
-    @overload
-    def array(self: HasInput[T], handler: TakesGivesColumns[T, P, R], /) -> StepFunction[P, R, list[Any]]: ...
-    @overload
-    def array(self: HasInput[T], handler: TakesGivesArray[T, P, R, X], /) -> StepFunction[P, R, list[X]]: ...
-    @overload
-    def array(
-        self, slug: str | None = None, *, depends_on: Same[D], **options: Unpack[SureOptions]
-    ) -> ChildArray[D, Never]: ...
-    @overload
-    def array(
-        self, slug: str | None = None, *, depends_on: Same[D], **options: Unpack[ConditionalOptions]
-    ) -> ChildArray[D, Never]: ...
-    @overload
-    def array(
-        self, slug: str | None = None, *, depends_on: Same[D], **options: Unpack[AnyStepOptions]
-    ) -> ChildArray[D, None]: ...
     @overload
     def array(
         self: HasInput[Unsaid],
@@ -252,6 +197,34 @@ class StepDecorators(Defining[In]):
     ) -> RootArray[T, None]: ...
     @overload
     def array(self, slug: str, handler: Callable[..., object], **options: Unpack[StepOptions]) -> Self: ...
+    @overload
+    def array(
+        self: HasInput[Unsaid], handler: TakesGivesColumns[Never, P, R], /
+    ) -> StepFunction[P, R, list[Any]]: ...
+    @overload
+    def array(
+        self: HasInput[Unsaid], handler: TakesNothingGivesArray[object, P, R, X], /
+    ) -> StepFunction[P, R, list[X]]: ...
+    @overload
+    def array(
+        self: HasInput[Unsaid], handler: TakesGivesArray[Never, P, R, X], /
+    ) -> StepFunction[P, R, list[X]]: ...
+    @overload
+    def array(
+        self: HasInput[Unsaid], handler: Callable[P, Elements[X] | Iterator[X]], /
+    ) -> StepFunction[P, Elements[X] | Iterator[X], list[X]]: ...
+    @overload
+    def array(self, handler: ArrayFitsFlowInput[P, R, X], /) -> StepFunction[P, R, list[X]]: ...
+    @overload
+    def array(
+        self: HasInput[T], handler: TakesSecondGivesArray[T, P, R, X], /
+    ) -> StepFunction[P, R, list[X]]: ...
+    @overload
+    def array(self, handler: TakesGivesArray[Context, P, R, X], /) -> StepFunction[P, R, list[X]]: ...
+    @overload
+    def array(self: HasInput[T], handler: TakesGivesColumns[T, P, R], /) -> StepFunction[P, R, list[Any]]: ...
+    @overload
+    def array(self: HasInput[T], handler: TakesGivesArray[T, P, R, X], /) -> StepFunction[P, R, list[X]]: ...
     def array(self, slug: Any = None, handler: Any = None, **options: Any) -> Any:
         """Add a step that returns a list, or yields its elements; a map can follow ``over`` it.
 

@@ -1,13 +1,15 @@
 """What type checkers see of steps: functions that carry their output, and what decorators look at.
 
 Nothing of this is there at run time: a decorated function is the function itself. A handler that has to fit
-is matched with a protocol of two overloads, the first of which says what its parameter has to take, while the
-second one keeps all of its signature. The docs (typing.md) say what is checked where.
+is matched with a protocol of two overloads, the first of which keeps all of its signature, while the second
+one says what its parameter has to take. The docs (typing.md) say what is checked where. Where no overload of
+a decorator fits, mypy tells of one whose protocol has but type variables; that there is none such, but for
+those that are named for it, is why some have a parameter for object or Never.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
@@ -19,13 +21,14 @@ if TYPE_CHECKING:
     from pgflow_mp.flows.failures import Failed
 
     In = TypeVarWithDefault("In", default=Any)
+    B = TypeVarWithDefault("B", bound=int | None, default=None)
+    L = TypeVarWithDefault("L", bound=float | None, default=None)
 else:
     In = TypeVar("In")
 
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
-D = TypeVar("D")
 N = TypeVar("N")
 X = TypeVar("X")
 Input = TypeVar("Input")
@@ -36,6 +39,8 @@ Out_co = TypeVar("Out_co", covariant=True)
 Item_co = TypeVar("Item_co", covariant=True)
 Result_co = TypeVar("Result_co", covariant=True)
 T_contra = TypeVar("T_contra", contravariant=True)
+B_co = TypeVar("B_co", covariant=True)
+L_co = TypeVar("L_co", covariant=True)
 
 
 class StepFunction(Generic[P, R_co, Out_co]):
@@ -57,9 +62,6 @@ class StepFunction(Generic[P, R_co, Out_co]):
         @property
         def _output(self) -> Out_co: ...
 
-        @property
-        def _exactly(self) -> Callable[[Out_co], Out_co]: ...
-
 
 class MapFunction(StepFunction[P, R_co, Out_co], Generic[P, R_co, Out_co, Item_co, Result_co]):
     """A function that is a map: ``MapFunction[[str], int, list[int], str, int]``.
@@ -80,12 +82,6 @@ if TYPE_CHECKING:
 
     class Unsaid:
         """Nothing is of this type: what can be it is Any."""
-
-    class Exactly(Protocol[D]):
-        """A step whose output has the type D, and no other: several of one list agree."""
-
-        @property
-        def _exactly(self) -> Callable[[D], D]: ...
 
     class HasInput(Protocol[X_co]):
         """A flow whose runs are given such an input."""
@@ -119,8 +115,6 @@ if TYPE_CHECKING:
         def __array__(self, *args: Any, **kwargs: Any) -> Any: ...
 
     C = TypeVar("C", bound=Columns)
-    Same = list[Exactly[D]] | tuple[Exactly[D], ...] | Exactly[D]
-    """Parents of one type."""
     Elements = Indexed[T] | AbstractSet[T] | None
     """What is written as an array; None is that of a step that was skipped, of which a map has no items."""
 
@@ -128,102 +122,156 @@ if TYPE_CHECKING:
         """A function whose first parameter takes T."""
 
         @overload
-        def __call__(self, item: T_contra, /, *args: Any, **kwargs: Any) -> R_co: ...
-        @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, item: T_contra, /, *args: Any, **kwargs: Any) -> R_co: ...
 
     class TakesSecond(Protocol[T_contra, P, R_co]):
         """The same of its second one, after the Context or a value of on_start."""
 
         @overload
-        def __call__(self, first: Any, item: T_contra, /, *args: Any, **kwargs: Any) -> R_co: ...
-        @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, first: Any, item: T_contra, /, *args: Any, **kwargs: Any) -> R_co: ...
 
     class TakesThird(Protocol[T_contra, P, R_co]):
         """The same of its third one."""
 
         @overload
-        def __call__(self, first: Any, second: Any, item: T_contra, /, *args: Any, **kwargs: Any) -> R_co: ...
-        @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, first: Any, second: Any, item: T_contra, /, *args: Any, **kwargs: Any) -> R_co: ...
 
-    class TakesNothing(Protocol[P, R_co]):
+    class TakesNothing(Protocol[X_co, P, R_co]):
         """A function that can be called without arguments: all of its parameters have defaults."""
 
         @overload
-        def __call__(self) -> R_co: ...
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self) -> X_co: ...
+
+    class FitsFlowInput(Protocol[P, R_co]):
+        """The same, by the name that mypy tells where none of the forms of a first step fits."""
+
         @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self) -> R_co: ...
 
-    class TakesMembers(Protocol[P, R_co]):
+    class TakesMembers(Protocol[T_contra, P, R_co]):
         """A function of ``**row``."""
 
         @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, **kwargs: T_contra) -> R_co: ...
+
+    class FitsFlowItems(Protocol[P, R_co]):
+        """The same, by the name that mypy tells where none of the forms of a first map fits."""
+
+        @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
         def __call__(self, **kwargs: Any) -> R_co: ...
+
+    class TakesContext(Protocol[T_contra, P, R_co]):
+        """A function of which only the Context has no default, by its name."""
+
         @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
-
-    class TakesFlowInput(Protocol[P, R_co]):
-        """A function of the run's input alone, by its name."""
-
         @overload
-        def __call__(self, flow_input: Any) -> R_co: ...
+        def __call__(self, *, ctx: T_contra) -> R_co: ...
+
+    class TakesFlowInput(Protocol[T_contra, P, R_co]):
+        """A function of which only the run's input has no default, by its name."""
+
         @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, *, flow_input: T_contra) -> R_co: ...
 
-    class TakesList(Protocol[T_contra, P, R_co, X_co]):
-        """A function whose first parameter takes a list of items, and which answers it with as many X."""
+    class TakesColumns(Protocol[X_co, T_contra, P, R_co]):
+        """A function whose first parameter takes an array or a frame of a library."""
 
+        @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, item: T_contra, /, *args: Any, **kwargs: Any) -> X_co: ...
+
+    class TakesColumnsList(Protocol[Out_co, T_contra, P, R_co, X_co]):
+        """A function that takes its items as an array or a frame of a library, and answers with as many X."""
+
+        @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
         @overload
         def __call__(
             self, items: T_contra, /, *args: Any, **kwargs: Any
         ) -> Iterable[X_co | Failed | BaseException]: ...
         @overload
+        def __call__(self, items: T_contra, /, *args: Any, **kwargs: Any) -> Out_co: ...
+
+    class TakesList(Protocol[T_contra, P, R_co, X_co]):
+        """A function whose first parameter takes a list of items, and which answers it with as many X."""
+
+        @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(
+            self, items: T_contra, /, *args: Any, **kwargs: Any
+        ) -> Iterable[X_co | Failed | BaseException]: ...
 
     class TakesListSecond(Protocol[T_contra, P, R_co, X_co]):
         """The same of its second parameter."""
 
         @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
         def __call__(
             self, first: Any, items: T_contra, /, *args: Any, **kwargs: Any
         ) -> Iterable[X_co | Failed | BaseException]: ...
-        @overload
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     class TakesGivesColumns(Protocol[T_contra, P, R_co]):
         """A function whose first parameter takes T, and which returns an array or a frame of a library."""
 
         @overload
-        def __call__(self, item: T_contra, /, *args: Any, **kwargs: Any) -> Columns: ...
-        @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self, item: T_contra, /, *args: Any, **kwargs: Any) -> Columns: ...
 
-    class TakesNothingGivesArray(Protocol[P, R_co, X_co]):
+    class TakesNothingGivesArray(Protocol[Out_co, P, R_co, X_co]):
         """A function that can be called without arguments, and whose result is written as an array of X."""
 
         @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
         def __call__(self) -> Elements[X_co] | Iterator[X_co]: ...
         @overload
+        def __call__(self) -> Out_co: ...
+
+    class ArrayFitsFlowInput(Protocol[P, R_co, X_co]):
+        """The same, by the name that mypy tells where none of the forms of a first array step fits."""
+
+        @overload
         def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
+        def __call__(self) -> Elements[X_co] | Iterator[X_co]: ...
 
     class TakesGivesArray(Protocol[T_contra, P, R_co, X_co]):
         """The same, but its first parameter takes T."""
 
         @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
         def __call__(
             self, item: T_contra, /, *args: Any, **kwargs: Any
         ) -> Elements[X_co] | Iterator[X_co]: ...
-        @overload
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
 
     class TakesSecondGivesArray(Protocol[T_contra, P, R_co, X_co]):
         """The same of its second one."""
 
         @overload
+        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+        @overload
         def __call__(
             self, first: Any, item: T_contra, /, *args: Any, **kwargs: Any
         ) -> Elements[X_co] | Iterator[X_co]: ...
-        @overload
-        def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...

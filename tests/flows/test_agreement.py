@@ -104,8 +104,8 @@ def test_a_map_over_what_is_no_array_is_refused() -> None:
     flow = Flow("f").step("text", gives(str)).step("row", gives(Row))
     for parent in ("text", "row"):
         text = refused(lambda: flow.map("m", takes(Any), over=parent))  # noqa: B023
-        assert f'the output of step "{parent}" has type "' in text
-        assert 'which map step "m" of flow "f" has no elements of' in text
+        assert f'Map step "m" of flow "f" runs over the output of step "{parent}", of type "' in text
+        assert "which has no elements" in text
 
 
 def test_an_array_step_whose_result_is_no_array_is_refused() -> None:
@@ -132,9 +132,7 @@ def test_the_input_that_a_flow_says_it_has_is_compared() -> None:
     assert 'the input of flow "f" has type "Item", which is not assignable to parameter "order"' in text
     assert 'an element of the input of flow "f" has type "str"' in refused(lambda: texts.map(root))
     text = refused(lambda: number.map(root))
-    assert (
-        'the input of flow "f" has type "int", which map step "root" of flow "f" has no elements of' in text
-    )
+    assert 'Map step "root" of flow "f" runs over the input of flow "f", of type "int", which has no' in text
     flow = Flow[int]("f").step("a", root)
     text = refused(lambda: flow.step("b", later, depends_on=["a"]))
     assert 'the input of flow "f" has type "int", which is not assignable to parameter "flow_input"' in text

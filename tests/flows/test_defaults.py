@@ -45,11 +45,11 @@ def empty(given: list[str] = output_of(texts)) -> str:
 
 @flow.step
 def summary(
-    ctx: Context,
     lengths: Iterable[int] = output_of(length),
     note: str | None = output_of(empty),
     *,
     asked: Request = input_of(flow),
+    ctx: Context,
 ) -> list[Any]:
     return [sum(lengths), note, asked.least, ctx.step_slug]
 
@@ -64,10 +64,10 @@ def test_a_step_depends_on_what_its_defaults_name() -> None:
     assert flow.steps["summary"].dependencies == ("length", "empty")
     assert flow.steps["empty"].dependencies == ("texts",)
     assert [(each.name, each.source, each.of) for each in flow.steps["summary"].arguments] == [
-        ("ctx", Source.CONTEXT, "ctx"),
         ("lengths", Source.PARENT, "length"),
         ("note", Source.PARENT, "empty"),
         ("asked", Source.FLOW_INPUT, "flow_input"),
+        ("ctx", Source.CONTEXT, "ctx"),
     ]
 
 

@@ -80,8 +80,8 @@ def flows(draw: st.DrawFn) -> Flow:
             stored = {given.get("storage") or flow._steps.storage, flow.steps[over].storage if over else None}
             if not early or "tasks" in stored:
                 given.pop("barrier", None)
-            if over is not None and flow.steps[over].tolerates:
-                given.pop("batch", None)  # its function takes no null
+            if over is not None and (flow.steps[over].tolerates or flow.steps[over].batch):
+                given.pop("batch", None)  # its function takes texts, neither null nor what it returns
             handler = data_handlers.lengths if "batch" in given else data_handlers.anything
         else:
             given["depends_on"] = (

@@ -20,14 +20,10 @@ from pgflow_mp.worker.settings import WorkerSettings
 
 ROWS = "rows of a database have the types that their columns have: so psycopg says it"
 LIBRARY = "elements of an array or a frame of a library are what the library makes of them"
-OBJECT = "a handler may take the outputs of all parents as a dict of whatever it says they are"
 UNKNOWN = "of a slug nothing is known: as a default it fits every parameter"
 REASONED = {
     "AnyArray.__call__(return)": LIBRARY,
-    "AnyBatchStep.__call__(return)": LIBRARY,
-    "ChildArray.__call__(handler)": OBJECT,
-    "ChildArray.__call__(return)": LIBRARY,
-    "ChildStep.__call__(handler)": OBJECT,
+    "AnyMapStep.__call__(return)": LIBRARY,
     "Context.connect(return)": ROWS,
     "EventLog.look(conn)": ROWS,
     "Flow.array(return)": LIBRARY,

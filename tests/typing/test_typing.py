@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+import runpy
 from pathlib import Path
 
 import pytest
 import type_checkers
+
+from pgflow_mp import FlowDefinitionError
 
 HERE = Path(__file__).parent
 RIGHT = sorted((HERE / "right").glob("*.py"))
@@ -18,6 +22,23 @@ def test_users_code_is_right_or_wrong_where_it_says_so(checker: str, tmp_path: P
     pytest.importorskip(checker)
     different = type_checkers.compared(checker, [*RIGHT, *WRONG], tmp_path / "cache")
     assert different == "", different
+
+
+def test_typed_flows_can_be_defined() -> None:
+    runpy.run_path(str(HERE / "right" / "typed_flows.py"))
+
+
+def test_type_mistakes_are_refused_at_the_latest_where_they_are_defined() -> None:
+    """And both checkers tell of eight in ten, before anything runs."""
+    file = HERE / "wrong" / "type_mistakes.py"
+    mistakes = [each for each in runpy.run_path(str(file)).values() if inspect.isfunction(each)]
+    mistakes = [each for each in mistakes if each.__code__.co_filename == str(file)]
+    for mistake in mistakes:
+        with pytest.raises(FlowDefinitionError):
+            mistake()
+    assert len(mistakes) >= 10
+    for checker in type_checkers.CHECKERS:
+        assert len(type_checkers.expected(checker, [file])) >= 0.8 * len(mistakes)
 
 
 def test_what_is_right_is_strict_and_expects_no_error_and_each_wrong_file_expects_some() -> None:
