@@ -84,7 +84,7 @@ def compared(checker: str, files: Sequence[Path], cache: Path) -> str:
 
 def _mypy(names: list[str], folder: str, cache: Path) -> Report:
     command = ["-m", "mypy", "--strict", "--config-file=", f"--cache-dir={cache}", "--output=json"]
-    done = _run([sys.executable, *command, *names], folder)
+    done = run([sys.executable, *command, *names], folder)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"mypy could not look: {done.stdout}{done.stderr}")
     errors, words = set(), []
@@ -99,7 +99,7 @@ def _mypy(names: list[str], folder: str, cache: Path) -> Report:
 
 
 def _pyright(names: list[str], folder: str, _cache: Path) -> Report:
-    done = _run([*PYRIGHT, "--pythonpath", sys.executable, "--outputjson", *names], folder)
+    done = run([*PYRIGHT, "--pythonpath", sys.executable, "--outputjson", *names], folder)
     if done.returncode not in (0, 1):
         raise RuntimeError(f"pyright could not look: {done.stdout}{done.stderr}")
     errors, words = set(), []
@@ -115,10 +115,10 @@ def _pyright(names: list[str], folder: str, _cache: Path) -> Report:
 def verify_types(package: str) -> str:
     """What pyright tells of the types of a package that is installed, in JSON."""
     with tempfile.TemporaryDirectory() as folder:
-        return _run([*PYRIGHT, "--verifytypes", package, "--ignoreexternal", "--outputjson"], folder).stdout
+        return run([*PYRIGHT, "--verifytypes", package, "--ignoreexternal", "--outputjson"], folder).stdout
 
 
-def _run(command: list[str], folder: str) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], folder: str | Path) -> subprocess.CompletedProcess[str]:
     offline = {
         "PYRIGHT_PYTHON_IGNORE_WARNINGS": "1",  # does not ask for a newer version of itself
         "PYRIGHT_PYTHON_GLOBAL_NODE": "0",  # the Node of its extra
