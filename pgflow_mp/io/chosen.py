@@ -142,7 +142,16 @@ def _of_stream(opened: Opened, kind: str | None, jsonl: bool | None) -> ItemSour
                 hint="Is it JSON at all? Else give --format.",
             )
     opened.close()
-    return parse_json(b"".join(pieces), opened.name)
+    return _whole(b"".join(pieces), opened.name, kind)
+
+
+def _whole(data: bytes, name: str, kind: str | None) -> RunInput:
+    try:
+        return parse_json(data, name)
+    except InputError:
+        if kind is None and _has_lines(data):  # the first is longer than what was looked at
+            return parse_jsonl(data, name)
+        raise
 
 
 def _small(data: bytes, name: str, jsonl: bool | None) -> RunInput:
@@ -176,14 +185,15 @@ def _or_lines(error: InputError, data: bytes) -> InputError:
 
 
 def _has_lines(head: bytes) -> bool:
-    """Whether the first two lines are JSON values by themselves."""
-    lines = [line for line in head.lstrip(b"\xef\xbb\xbf").split(b"\n")[:-1] if line.strip()][:2]
+    """Whether the first line is a JSON value by itself and there is more behind it: no JSON goes on so."""
+    first, _, rest = head.lstrip(b"\xef\xbb\xbf \t\r\n").partition(b"\n")
+    if not rest.strip():
+        return False
     try:
-        for line in lines:
-            msgspec.json.decode(line, type=msgspec.Raw)
+        msgspec.json.decode(first, type=msgspec.Raw)
     except (msgspec.MsgspecError, RecursionError):
         return False
-    return len(lines) == 2
+    return True
 
 
 def _exists(path: str) -> bool:

@@ -76,7 +76,8 @@ class JsonArray(OfFile):
                 elif state == "end":
                     passed(at)
                     raise InputError(
-                        f"{self.name}, line {line}, column {column}: there is more after the array"
+                        f"{self.name}, line {line}, column {column}: there is more after the array",
+                        hint="Is it one value a line? Then give --format jsonl.",
                     )
                 elif state == "next" and text[at] == ",":
                     at, state = at + 1, "value"

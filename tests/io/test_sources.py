@@ -345,6 +345,20 @@ def test_standard_input_is_looked_at_without_waiting_for_its_end() -> None:
         choose("-", Wanted("parquet", stdin=io.BytesIO(b"")))
 
 
+def test_lines_longer_than_what_is_looked_at_are_lines() -> None:
+    """On standard input, where no ending tells it, wherever the long one is."""
+    long, short = b'{"a": "%b"}' % (b"x" * 2 * SMALL), b'{"a": 1}'
+    for lines in ([short, long, short], [long, short], [short, short, long], [short, b"", long]):
+        found = choose("-", Wanted(stdin=io.BytesIO(b"\n".join(lines) + b"\n")))
+        wanted = [json.loads(line) for line in lines if line]
+        assert (json.loads(found.json) if isinstance(found, RunInput) else everything(found)) == wanted
+    one = choose("-", Wanted(stdin=io.BytesIO(long.replace(b"{", b"{\n") + b"\n")))
+    assert isinstance(one, RunInput)
+    with pytest.raises(InputError, match=r"line 1, column 2000006: there is more") as caught:
+        everything(source("-", stdin=io.BytesIO(b'["' + b"x" * 2 * SMALL + b'"] [1]\n')))
+    assert "jsonl" in caught.value.hint
+
+
 def test_urls_are_read_with_fsspec() -> None:
     fsspec = pytest.importorskip("fsspec")
     with fsspec.open("memory://box/x.csv.gz", "wb") as file:
