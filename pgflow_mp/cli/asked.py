@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from pgflow_mp import streams
+from pgflow_mp.cli.converters import output_file
 from pgflow_mp.errors import InputError, PgflowError
 from pgflow_mp.io.atomic import write_atomically
 from pgflow_mp.io.sinks import FORMATS, check_format, compressed, open_sink
@@ -60,6 +61,7 @@ def add_output(parser: Parser, when: str = "") -> None:
         "--output",
         "-o",
         env="PGFLOW_OUTPUT",
+        convert=output_file,
         metavar="FILE",
         help=f"{when}write the run's output there, as its ending says: .json, or, the results of the last "
         "map, .jsonl (one a line), .csv or .parquet (one a row); - is standard output",
@@ -92,7 +94,7 @@ def _step_and_file(text: str) -> tuple[str, str]:
     step, equals, name = text.partition("=")
     if not (step and equals and name):
         raise argparse.ArgumentTypeError(f"{text!r} is no STEP=FILE, as in count=counts.csv")
-    return step, name
+    return step, output_file(name)
 
 
 def check_asked(order: _Order, flow: FlowFacts) -> list[Asked]:

@@ -13,6 +13,7 @@ _SECONDS: Final = {"ms": 0.001, "": 1, "s": 1, "m": 60, "min": 60, "h": 3600}
 _AGES: Final = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _OLDEST: Final = 36_500 * 86_400
 _LARGEST: Final = 2**31 - 1
+_STANDARD_OUTPUT: Final = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 _TRUE: Final = ("1", "true", "yes", "on")
 _FALSE: Final = ("", "0", "false", "no", "off")
 
@@ -187,3 +188,8 @@ def retry(text: str) -> dict[str, object]:
             raise argparse.ArgumentTypeError(f"{option!r} is not NAME=N, a whole number")
         found[name.strip()] = int(value)
     return found
+
+
+def output_file(text: str) -> str:
+    """The name of a file to write; standard output, whatever it is called, is ``-``."""
+    return "-" if text in _STANDARD_OUTPUT else text

@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING
 from pgflow_mp.cli.asked import Asked, check_place, elements_of, write_asked, write_elements
 from pgflow_mp.cli.command_line import database_choice, table_target, wanted_items
 from pgflow_mp.cli.complaints import OK
+from pgflow_mp.cli.converters import output_file
 from pgflow_mp.cli.known_runs import no_step, open_run
 from pgflow_mp.cli.parser import Parser, add_database, command
 from pgflow_mp.cli.wanted_items import WantedItems, add_wanted, tell_unmet
@@ -39,6 +40,7 @@ def configure(parser: Parser, verb: str) -> None:
         "--output",
         "-o",
         env="PGFLOW_OUTPUT",
+        convert=output_file,
         default="-",
         metavar="FILE",
         help="where to: .json, .jsonl, .csv or .parquet, or .jsonl.gz and the like; - is standard output, "

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pgflow_mp.cli.command_line import DatabaseChoice, database_choice
+from pgflow_mp.cli.converters import output_file
 from pgflow_mp.cli.flow_targets import add_handlers, flow_target
 from pgflow_mp.cli.output import stdout_for_results
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
@@ -37,7 +38,14 @@ def configure(parser: Parser, verb: str) -> None:
         parser.add_argument(
             "target", metavar="TARGET", help="module:flow, path.py:flow, a flow file, or an example"
         )
-        parser.option("--output", "-o", env="PGFLOW_OUTPUT", metavar="FILE", help="write it to FILE")
+        parser.option(
+            "--output",
+            "-o",
+            env="PGFLOW_OUTPUT",
+            convert=output_file,
+            metavar="FILE",
+            help="write it to FILE",
+        )
         add_handlers(parser)
         return
     parser.option(

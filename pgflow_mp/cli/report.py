@@ -9,6 +9,7 @@ from pathlib import Path
 from pgflow_mp.cli.asked import check_writable
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.complaints import OK
+from pgflow_mp.cli.converters import output_file
 from pgflow_mp.cli.known_runs import open_run
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, command
 from pgflow_mp.errors import RunNotFound
@@ -26,6 +27,7 @@ def configure(parser: Parser, verb: str) -> None:
         "--output",
         "-o",
         env="PGFLOW_OUTPUT",
+        convert=output_file,
         metavar="FILE",
         help="where to; what is there is replaced once the report is whole; - is standard output",
     )

@@ -11,6 +11,8 @@ from typing import IO, Final
 
 from pgflow_mp.errors import PgflowError
 
+_DESCRIPTORS: Final = ("/dev/fd", "/proc/self/fd")
+_STREAMS: Final = {"stdout": 1, "stderr": 2}
 _NAME: Final = 25
 """Characters of a name that its temporary one begins with, of up to four bytes each: names may have 255."""
 
@@ -19,14 +21,22 @@ _NAME: Final = 25
 def write_atomically(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
     """A file that takes the place of ``path`` when the block ends well, and vanishes otherwise.
 
-    A process that is killed leaves what was there before, and a hidden file beside it. Raises PgflowError
-    with ``hint`` for what the system refuses.
+    A process that is killed leaves what was there before, and a hidden file beside it. Where ``path`` is a
+    link, that stays, and the file it leads to is replaced; what a descriptor of this process leads to
+    (/dev/stderr, /dev/fd/3) is written to as it comes. Raises PgflowError with ``hint`` for what the system
+    refuses.
     """
+    given = path
     try:
+        if (number := _descriptor(path)) is not None:
+            with open(os.dup(number), "wb") as file:
+                yield file
+            return
         if path.exists() and not path.is_file():  # /dev/null, a pipe
             with path.open("wb") as file:
                 yield file
             return
+        path = Path(os.path.realpath(path))
         handle, name = tempfile.mkstemp(prefix=f".{path.name[:_NAME]}.", dir=path.parent)
         try:
             with open(handle, "w+b") as file:
@@ -40,7 +50,15 @@ def write_atomically(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
                 os.unlink(name)
             raise
     except OSError as error:
-        raise PgflowError(f"{path} cannot be written: {error.strerror or error}", hint=hint) from error
+        raise PgflowError(f"{given} cannot be written: {error.strerror or error}", hint=hint) from error
+
+
+def _descriptor(path: Path) -> int | None:
+    """The number of the descriptor that a path stands for, None if it is another one."""
+    folder, name = os.path.split(path)
+    if folder == "/dev" and name in _STREAMS:
+        return _STREAMS[name]
+    return int(name) if folder in _DESCRIPTORS and name.isascii() and name.isdigit() else None
 
 
 def _umask() -> int:

@@ -153,3 +153,20 @@ def test_what_a_module_prints_when_it_is_imported_is_no_output(prints: Cli) -> N
 
 def prints_without_database(cli: Cli) -> Cli:
     return Cli(cli.cwd)
+
+
+def test_standard_output_by_its_name_in_the_file_system_is_standard_output(prints: Cli) -> None:
+    """Opened as a file it would be replaced, or be standard error while a run is worked on."""
+    run = "run prints.py --input [3] --workers 1 --progress off --output {}"
+    run_id = prints("run", "prints.py", "--input", "[1]", "--workers", "1", "--json").json["run_id"]
+    lines = [
+        (run.format("/dev/stdout"), "> run.txt"),
+        (f"results {run_id} a --output /dev/fd/1 --format jsonl", "> results.txt"),
+    ]
+    compiling = ("compile prints.py --output /proc/self/fd/1", "> compiled.txt")
+    done = [*shell(prints, *lines), *shell(prints_without_database(prints), compiling)]
+    assert [found.code for found in done] == [0, 0, 0], done
+    assert (prints.cwd / "run.txt").read_text().startswith('{"a": [3]}')
+    assert (prints.cwd / "results.txt").read_text() == "1\n"
+    assert (prints.cwd / "compiled.txt").read_text().startswith("SELECT pgflow.create_flow")
+    assert Path("/dev/stdout").is_symlink()

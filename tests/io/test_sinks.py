@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pgflow_mp.errors import InputError, PgflowError
+from pgflow_mp.io.atomic import write_atomically
 from pgflow_mp.io.sinks import FORMATS, check_format, open_sink, parquet
 
 HOSTILE = 'a "quoted", text\r\nof lines\n\rand\rüñí 漢 \\ \t'
@@ -249,3 +251,35 @@ def test_endings_tell_the_format_and_unknown_ones_are_refused() -> None:
         assert check_format(name, "csv", "--output", "--format") == "csv"
     with pytest.raises(InputError, match=r"x\.parquet\.gz: Parquet files are compressed inside"):
         check_format("x.parquet.gz", None, "--output", "--format")
+
+
+def test_where_a_link_leads_to_is_replaced_and_not_the_link(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    for name, kept in (("old", b"old"), ("new", None)):
+        real, link = tmp_path / "there" / name, tmp_path / name
+        link.symlink_to(real)
+        if kept is not None:
+            real.write_bytes(kept)
+        with write_atomically(link) as file:
+            file.write(b"whole")
+        assert (link.is_symlink(), real.read_bytes()) == (True, b"whole")
+        with contextlib.suppress(KeyError), write_atomically(link) as file:
+            file.write(b"half")
+            raise KeyError
+        assert real.read_bytes() == b"whole"
+
+
+def test_a_descriptor_of_ours_is_written_to_as_it_comes(tmp_path: Path) -> None:
+    """/dev/fd/9 is no file to be replaced, and neither is what it leads to."""
+    with open(tmp_path / "x", "wb", buffering=0) as opened:
+        opened.write(b"before ")
+        for folder in ("/dev/fd", "/proc/self/fd"):
+            with write_atomically(Path(f"{folder}/{opened.fileno()}")) as file:
+                file.write(b"whole ")
+        opened.write(b"after")
+    assert (tmp_path / "x").read_bytes() == b"before whole whole after"
+    with (
+        pytest.raises(PgflowError, match="cannot be written: Bad file"),
+        write_atomically(Path("/dev/fd/999")),
+    ):
+        pass
