@@ -147,6 +147,25 @@ def anchors(page: Path, link: str) -> list[str]:
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
+def test_pictures_are_small_are_used_have_texts_and_load_nothing() -> None:
+    shown = {
+        (page.parent / target).resolve(): words
+        for page in SHOWN
+        for words, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", prose_of(page))
+    }
+    linked = {
+        (page.parent / target).resolve()
+        for page in SHOWN
+        for target in re.findall(r"\]\(([^)\s]+\.(?:png|svg|jpg))\)", prose_of(page))
+    }
+    there = set((ROOT / "docs" / "pictures").iterdir())
+    assert there == linked
+    assert sum(path.stat().st_size for path in there) < 1_500_000
+    assert [path.name for path, words in shown.items() if len(words.split()) < 8] == []
+    drawn = [path.read_text(encoding="utf-8") for path in there if path.suffix == ".svg"]
+    assert [text for text in drawn if re.search(r"(?:url|href|src)\W+https?:|@import", text)] == []
+
+
 def test_the_index_names_every_page() -> None:
     index = text_of(ROOT / "docs" / "README.md")
     names = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES]

@@ -68,6 +68,20 @@ def test_nothing_is_left_to_be_done() -> None:
     assert found == []
 
 
+def test_no_file_has_the_marks_of_a_merge() -> None:
+    marks = re.compile(rf"^(?:{'<' * 7}|{'>' * 7}) ", flags=re.MULTILINE)
+    suffixes = {".md", ".py", ".sql", ".toml", ".txt", ".yaml"}
+    folders = [ROOT / name for name in sorted(TOP_LEVEL) if (ROOT / name).is_dir()]
+    files = [
+        path
+        for folder in (ROOT, *folders)
+        for path in (folder.glob if folder == ROOT else folder.rglob)("*.*")
+    ]
+    texts = {path: path.read_text(encoding="utf-8") for path in files if path.suffix in suffixes}
+    assert [path.name for path, text in texts.items() if marks.search(text)] == []
+    assert len(texts) > 500
+
+
 def test_the_top_level_holds_only_what_belongs_there() -> None:
     command = ["git", "ls-files"]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
