@@ -4,14 +4,15 @@
     python -m pgflow_mp run text_processing --input '["  hello   world ", "FOO bar"]'
 
 ``normalize`` is a root map: one task per element of the run's input. ``capitalize`` is a map over its
-results, and ``summarize`` a single step that receives the whole list, in the order of the input.
+results, and ``summarize`` a single step that receives the whole list, in the order of the input. Type
+checkers compare each of them with what it is given: the run's input, an element, the output of a step.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from pgflow_mp import Flow
+from pgflow_mp import Flow, output_of
 
 DEFAULT_INPUT = ["  the quick  BROWN fox", "jumps over ", "THE lazy dog  ", "", "and runs\taway"]
 
@@ -31,7 +32,7 @@ class Summary(msgspec.Struct):
     longest: str
 
 
-flow = Flow("text_processing")
+flow = Flow[list[str]]("text_processing")
 
 
 @flow.map
@@ -47,12 +48,12 @@ def capitalize(line: Line) -> Line:
     return Line(text=" ".join(word.capitalize() for word in line.text.split()), words=line.words)
 
 
-@flow.step(depends_on=[capitalize])
-def summarize(capitalize: list[Line]) -> Summary:
+@flow.step
+def summarize(lines: list[Line] = output_of(capitalize)) -> Summary:
     """Put the lines together again."""
-    lines = [line.text for line in capitalize]
+    texts = [line.text for line in lines]
     return Summary(
-        lines=lines,
-        words=sum(line.words for line in capitalize),
-        longest=max(lines, key=len, default=""),
+        lines=texts,
+        words=sum(line.words for line in lines),
+        longest=max(texts, key=len, default=""),
     )

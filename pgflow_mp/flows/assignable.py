@@ -38,8 +38,10 @@ _BUILTINS: Final = ((str, "text"), (int, "integer"), (float, "number"), (list, "
 
 def assignable(given: Any, wanted: Any) -> bool:
     """Whether values of an annotation, stored as JSON, can all be read as another; in doubt, yes."""
+    if given == wanted:
+        return True
     ours, theirs = _known(given), _known(wanted)
-    return ours is None or theirs is None or given == wanted or _fits(ours, theirs, frozenset())
+    return ours is None or theirs is None or _fits(ours, theirs, frozenset())
 
 
 def contains(given: Any, pattern: Any) -> bool:
@@ -50,6 +52,8 @@ def contains(given: Any, pattern: Any) -> bool:
 
 def element_of(annotation: Any) -> Any:
     """The type of the elements of what is written as an array; Any if nothing says it, None if it is none."""
+    if typing.get_origin(annotation) is list:
+        return typing.get_args(annotation)[0]
     known = _known(annotation)
     arms = [arm for arm in _arms(known) if not isinstance(arm, info.NoneType)] if known else []
     if arms and not any(_kind(arm) in ("array", "") for arm in arms):

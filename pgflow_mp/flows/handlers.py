@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from pgflow_mp.errors import FlowDefinitionError, PermanentError
+from pgflow_mp.flows.agreement import GivenTypes, check_types, input_of
 from pgflow_mp.flows.batching import WrongAnswer, results_of
 from pgflow_mp.flows.binding import Source, wants_flow_input
 from pgflow_mp.flows.context import Context
@@ -71,15 +72,20 @@ def prepare(
 def check(flow: Flow) -> None:
     """Called when a flow is loaded.
 
-    Raises FlowDefinitionError for a flow without steps, and for annotations that cannot be used.
+    Raises FlowDefinitionError for a flow without steps, for annotations that cannot be used, and for those
+    that could not be compared with what they are given before the module had been run to its end.
     """
     if not flow.steps:
         raise FlowDefinitionError(
             f'Flow "{flow.slug}" has no steps',
             hint="Decorate functions with @flow.step, @flow.array or @flow.map.",
         )
-    for slug in flow.steps:
+    for slug, step in flow.steps.items():
         prepare(flow, slug)
+        if any(isinstance(argument.annotation, str) for argument in step.arguments):
+            parents = [flow.steps[parent] for parent in step.dependencies]
+            given = GivenTypes(parents, input_of(flow), NOTHING, flow.slug)
+            check_types(step.handler, step.arguments, step.facts, given)
 
 
 class PreparedHandler:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy
 import pytest
 
 from pgflow_mp import Context, Failed, Flow, FlowDefinitionError, output_of
+from pgflow_mp.flows import handlers
 
 
 class Item(msgspec.Struct):
@@ -179,6 +181,33 @@ def test_what_a_decorator_returns_is_not_known() -> None:
         return x
 
     Flow("f").step("a", number).step("b", takes(str), depends_on="a")
+
+
+LATE = """from __future__ import annotations
+from pgflow_mp import Flow, output_of
+flow = Flow("late")
+@flow.step
+def first(x: int) -> Later:
+    return Later(x)
+@flow.step
+def second(later: Latest = output_of(first)) -> str:
+    return later.name
+import msgspec
+class Later(msgspec.Struct):
+    size: int
+class Latest(msgspec.Struct):
+    name: str
+"""
+
+
+def test_types_that_are_defined_later_are_compared_when_the_flow_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_types.py").write_text(LATE)
+    monkeypatch.syspath_prepend(tmp_path)
+    flow = importlib.import_module("late_types").flow
+    text = refused(lambda: handlers.check(flow))
+    assert 'the output of step "first" has type "Later", which is not assignable to parameter "later"' in text
 
 
 def test_the_context_and_all_parents_as_one_are_not_compared() -> None:

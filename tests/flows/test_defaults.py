@@ -12,6 +12,7 @@ import pytest
 
 from pgflow_mp import Context, Flow, FlowDefinitionError, input_of, output_of, value_of
 from pgflow_mp.flows.binding import Source
+from pgflow_mp.loading import shipping
 from pgflow_mp.testing import execute_inline, run_inline
 
 
@@ -187,3 +188,22 @@ def test_a_default_of_a_wrapped_function_counts() -> None:
         return 2 * count
 
     assert run_inline(made, [1, 2, 3]) == {"double": 6}
+
+
+def test_a_flow_that_is_sent_to_workers_keeps_its_defaults() -> None:
+    pytest.importorskip("cloudpickle")
+    made = Flow[list[int]]("sent")
+
+    @made.on_start
+    def two() -> int:
+        return 2
+
+    @made.map
+    def double(x: int, by: int = value_of(two)) -> int:
+        return by * x
+
+    @made.step
+    def total(doubled: list[int] = output_of(double), asked: list[int] = input_of(made)) -> int:
+        return sum(doubled) + len(asked)
+
+    assert run_inline(shipping.unpack(shipping.pack(made)), [1, 2, 3]) == {"total": 15}
