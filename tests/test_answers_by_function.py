@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from database_server import DatabaseServer
 
 from pgflow_mp import AsyncClient, Client, Flow, FlowNotFound, RunFailed, StepFunction, run
 from pgflow_mp.client import Run
+from pgflow_mp.flows import handles
 from pgflow_mp.flows.handles import step_in, step_of
 from pgflow_mp.flows.results import inputs_reader
 from pgflow_mp.runner import resume
@@ -199,6 +201,14 @@ def test_a_function_is_found_as_depends_on_finds_it() -> None:
     del again
     with pytest.raises(FlowNotFound, match="one, two"):
         step_of("several", other)
+
+
+def test_flows_that_are_gone_leave_nothing_behind() -> None:
+    for _ in range(100):
+        Flow("short_lived").map("one", other)
+    gc.collect()
+    assert "short_lived" not in {found.slug for found in handles._DEFINED[other]}
+    assert len(handles._DEFINED[other]) < 10
 
 
 def test_inputs_are_read_as_what_the_parent_returns_or_the_handler_takes() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pgflow_mp.errors import FlowNotFound
 from pgflow_mp.flows.parents import unwrapped
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from pgflow_mp.flows.typed import StepLike
 
 _SLUG: Final = "Give the step's slug instead of the function."
-_DEFINED: Final[weakref.WeakKeyDictionary[Callable[..., object], list[tuple[weakref.ref[Flow], str]]]] = (
-    weakref.WeakKeyDictionary()
-)
+_Flows: TypeAlias = "weakref.WeakKeyDictionary[Flow, None]"
+_DEFINED: Final[weakref.WeakKeyDictionary[Callable[..., object], _Flows]] = weakref.WeakKeyDictionary()
+"""The flows that a function is a step of, in the order in which it became one."""
 
 
 def remember(flow: Flow, step: StepDefinition) -> None:
     """Have the step be found by its function, as long as there are both; not by one that cannot be a key."""
     try:
-        _DEFINED.setdefault(step.handler, []).append((weakref.ref(flow), step.slug))
+        _DEFINED.setdefault(step.handler, weakref.WeakKeyDictionary())[flow] = None
     except TypeError:
         return
 
@@ -53,10 +53,9 @@ def step_of(flow_slug: str, function: StepLike) -> tuple[Flow, StepDefinition]:
     """
     for each in unwrapped(function):
         try:
-            known = _DEFINED.get(each, [])
+            flows = list(_DEFINED.get(each, ()))
         except TypeError:
             continue
-        flows = [flow for flow in (flow() for flow, _ in known) if flow is not None]
         for flow in reversed(flows):
             if flow.slug == flow_slug:
                 return flow, step_in(flow, each)
