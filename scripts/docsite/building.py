@@ -57,6 +57,7 @@ def fill(stage: Stage, parts: list[Part]) -> None:
                 leaves += [leaf(entry) for entry in group.entries]
         if part.title == REFERENCE:
             leaves += [f"{page.title} </{page.document}>" for page in reference.write(stage)]
+            leaves.append("Index of names <genindex>")
         trees.append(toctree(leaves, caption=part.title, hidden=True))
     for path in (*navigation.pages(stage.root), *(path for path in PROJECT if path != HOME)):
         if (stage.root / path).is_file():

@@ -1,8 +1,23 @@
-"""The documentation site's generator, which lies in scripts/."""
+"""The documentation site and its generator, which lies in scripts/."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
+import pytest
+
+SCRIPTS = Path(__file__).resolve().parent.parent.parent / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+
+@pytest.fixture(scope="package")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site, built as scripts/build_site.py builds it."""
+    pytest.importorskip("furo")
+    folder = tmp_path_factory.mktemp("built") / "site"
+    command = [sys.executable, str(SCRIPTS / "build_site.py"), "-o", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
