@@ -9,8 +9,9 @@ import logging
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.cli import connecting
 from pgflow_mp.cli.command_line import DatabaseChoice
@@ -65,7 +66,7 @@ class Skipped:
     def __init__(self, source: ItemSource, choice: InputChoice) -> None:
         name = "input" if choice.text in (None, "-") else str(choice.text).rstrip("/").rpartition("/")[2]
         self._path = Path(f"{name.replace('*', '_') or 'input'}.bad.jsonl")
-        self._file: IO[str] | None = None
+        self._file: FileIO | None = None
         self._count = 0
         if choice.skip:
             source.on_bad = self._take
@@ -78,15 +79,17 @@ class Skipped:
             print(f"warning: {lines} skipped, see {self._path}", file=sys.stderr)
 
     def _take(self, bad: BadLine) -> None:
-        if self._file is None:
-            try:
-                self._file = self._path.open("w", encoding="utf-8")
-            except OSError as error:
-                raise InputError(
-                    f"{self._path}, for bad lines, cannot be written: {error.strerror}",
-                    hint="Go where files can be written.",
-                ) from None
-        self._file.write(json.dumps(bad._asdict()) + "\n")
+        try:
+            if self._file is None:
+                self._file = self._path.open("wb", buffering=0)  # written now, not once the run has begun
+            line = json.dumps(bad._asdict()).encode() + b"\n"
+            while line:
+                line = line[self._file.write(line) or 0 :]
+        except OSError as error:
+            raise InputError(
+                f"{self._path}, for bad lines, cannot be written: {error.strerror}",
+                hint="Go where files can be written.",
+            ) from None
         self._count += 1
 
 

@@ -111,6 +111,16 @@ def test_rows_of_a_table_are_typed_by_the_handler(cli: Cli) -> None:
     assert run(cli, "rated", "--input", "x.csv", "--set", "rate=0.5", "--set", "by=me") == both
 
 
+def test_bad_lines_that_cannot_be_kept_are_not_skipped(cli: Cli) -> None:
+    """Their file is on a full disk: nothing is started, and nothing of the input is lost."""
+    (cli.cwd / "x.jsonl").write_text('"a"\n{"n": \n"b"\n')
+    (cli.cwd / "x.jsonl.bad.jsonl").symlink_to("/dev/full")
+    for command in ("run", "start"):
+        done = cli(command, "flows.py:texts", "--input", "x.jsonl", "--on-bad-line", "skip")
+        assert_one_screen(done, 2, "x.jsonl.bad.jsonl, for bad lines, cannot be written: No space left")
+    assert left(cli) == (0, 0, 0)
+
+
 def test_lines_files_and_query_rows_are_items(cli: Cli) -> None:
     assert run(cli, "texts", "--input", "-", "--each-line", stdin="./a\n./b\n") == {"upper": ["./A", "./B"]}
     for name in ("p10", "p9"):
