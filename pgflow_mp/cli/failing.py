@@ -152,4 +152,5 @@ def _print(
     first = examples[0]
     if found.failed > len(examples):
         print(f"See each of them: {command('failures', *again, '--all')}")
-    print(f"Execute one again: {command('replay', run.run_id, first.step, str(first.index), *options)}")
+    one = command("replay", run.run_id, first.step, str(first.index), "FLOW", *options)
+    print(f"Execute one again: {one}")

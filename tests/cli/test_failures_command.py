@@ -63,7 +63,7 @@ def test_groups_come_first_and_then_examples_with_their_whole_errors(said: Said,
         "    ValueError: no 0 at '0'\n\n    Traceback\n      [red]in [2J parse\n\n  m[2] 2:\n"
     )
     assert f"\nSee each of them: python -m pgflow_mp failures {run_id} --dsn" in text
-    assert f"\nExecute one again: python -m pgflow_mp replay {run_id} m 0 --dsn" in text
+    assert f"\nExecute one again: python -m pgflow_mp replay {run_id} m 0 FLOW --dsn" in text
 
 
 def test_all_of_them_and_those_with_a_text(said: Said) -> None:

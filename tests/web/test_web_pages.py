@@ -128,7 +128,7 @@ def test_failures_lead_down_to_the_item_its_traceback_and_the_command_to_replay_
     assert len(found) == 12
     item = page.ask(found[0]).words
     assert "Traceback (most recent call last)" in item
-    assert f"python -m pgflow_mp replay {shown.completed} measure 3" in item
+    assert f"python -m pgflow_mp replay {shown.completed} measure 3 FLOW" in item
     assert "Attempts 1" in item
 
 

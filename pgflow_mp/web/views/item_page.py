@@ -30,7 +30,7 @@ def item(conn: Connection, asked: PageQuery) -> Drawn:
         )
         raise trouble
     one = found[0]
-    here = [str(asked.index)] if step.step_type == "map" else []
+    here = [str(asked.index), "FLOW"]  # the file or module, which the database does not know
     values = {
         "run": run,
         "step": step,
