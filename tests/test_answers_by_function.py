@@ -21,7 +21,7 @@ from pgflow_mp.flows.results import inputs_reader
 from pgflow_mp.runner import resume
 from pgflow_mp.testing import run_inline
 
-flow = Flow("answers_by_function")
+flow = Flow("answers_by_function", max_attempts=1)
 
 
 @dataclass
