@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ sys.path.insert(0, str(SCRIPTS))
 
 @pytest.fixture(scope="package")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The site, built as scripts/build_site.py builds it."""
+    """The site, built as scripts/build_site.py builds it, or the built one that is named."""
+    if built := os.environ.get("PGFLOW_TEST_SITE"):
+        return Path(built)
     pytest.importorskip("furo")
     folder = tmp_path_factory.mktemp("built") / "site"
     command = [sys.executable, str(SCRIPTS / "build_site.py"), "-o", str(folder)]

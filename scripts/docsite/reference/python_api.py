@@ -175,7 +175,8 @@ def _documented(value: Any, path: str, line: str = "-") -> Iterator[str]:
     groups = list(_groups(value))
     yield f".. autoclass:: {path}"
     if len(groups) < 2:
-        yield "   :members:\n   :undoc-members:\n"
+        data = is_dataclass(value) or issubclass(value, msgspec.Struct | tuple)
+        yield "   :members:\n" + ("   :undoc-members:\n" if data else "")
         return
     yield ""
     for part, members in groups:
@@ -290,7 +291,7 @@ def _named_in(value: Any) -> list[str]:
     if inspect.isclass(value) and is_made_by_users(value):
         texts += [str(kind) for kind in _annotations(value.__init__)]
     if inspect.isfunction(value):
-        texts += [str(kind) for kind in value.__annotations__.values()]
+        texts += [str(kind) for kind in _annotations(value)]
     parts = {part.__name__ for part in getattr(value, "__mro__", ())}
     return [name for text in texts for name in re.findall(r"\b[A-Z]\w+", text) if name not in parts]
 
