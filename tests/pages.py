@@ -80,7 +80,7 @@ class Reader:
         behind = words[-1] == "&"
         if words[1] == "-m" and not behind:
             here = {"PGFLOW_DATABASE_URL": self.dsn, "COLUMNS": "100"}
-            done = warm_python.said(words[2], *words[3:], cwd=self.project, timeout=120, **here)
+            done = warm_python.said(words[2], *words[3:], cwd=self.project, timeout=300, **here)
             return self._ended(line, told, done.returncode, done.stdout, done.stderr)
         command = [sys.executable, *(words[1:-1] if behind else words[1:])]
         environment = {**os.environ, "PGFLOW_DATABASE_URL": self.dsn, "COLUMNS": "100"}
@@ -97,7 +97,7 @@ class Reader:
             self._behind.append((line, process))
             return ""
         try:
-            out, err = process.communicate(timeout=120)
+            out, err = process.communicate(timeout=300)
         finally:
             process.kill()
         return self._ended(line, told, process.returncode, out, err)
