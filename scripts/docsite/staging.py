@@ -98,7 +98,7 @@ class Stage:
         rows = "\n".join(
             f"| [{entry.title}]({_from_docs(entry.path)}) | {entry.answers} |" for entry in group.entries
         )
-        table = f"| page | {part.title.rstrip(' .').lower()} ... |\n| --- | --- |\n{rows}\n"
+        table = f"| page | {part.title[:1].lower()}{part.title[1:]} |\n| --- | --- |\n{rows}\n"
         text = self.with_links(f"# {group.title}\n\n{table}", INDEX, place)
         self.write(place, text + toctree([leaf(entry, place) for entry in group.entries], hidden=True))
         return place
