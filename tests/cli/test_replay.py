@@ -140,8 +140,8 @@ def test_a_replayed_item_receives_what_on_start_makes_and_it_is_ended(cli: Cli, 
     done = cli("run", target, "--input", '["a", "b"]', "--workers", "1", PGFLOW_TEST_NOTES=str(notes))
     assert done.code == 1
     assert 'error: on_start function "model" of flow "starts" failed: FileNotFoundError' in done.err
-    assert "run --resume goes on where it was" in " ".join(done.err.split())
     (run,) = cli("status", "--json").json
+    assert f"--resume {run['run_id']} --dsn " in " ".join(done.err.split())
     done = cli("replay", run["run_id"], "act", "1", target, PGFLOW_TEST_NOTES=str(notes))
     assert (done.code, done.out) == (1, "")
     assert 'on_start function "model" of flow "starts" failed: FileNotFoundError' in done.err
