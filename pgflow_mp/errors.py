@@ -146,7 +146,7 @@ class RunDeleted(PgflowError):
 
     def __init__(self, run_id: str, flow: str) -> None:
         super().__init__(
-            f"Run {run_id} of flow '{flow}' was deleted while it was being worked on",
+            f'Run {run_id} of flow "{flow}" was deleted while it was being worked on',
             hint="Somebody deleted the flow, or pruned its runs. Nothing is left of it: start a new one.",
         )
 

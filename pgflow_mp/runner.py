@@ -130,7 +130,7 @@ def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
     if run is None:
         raise RunNotFound(f"Run not found: {run_id}")
     if run.flow_slug != flow_slug:
-        raise InputError(f"Run {run_id} is one of flow '{run.flow_slug}', not of '{flow_slug}'")
+        raise InputError(f'Run {run_id} is one of flow "{run.flow_slug}", not of "{flow_slug}"')
     return run.status
 
 

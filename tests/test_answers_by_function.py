@@ -106,7 +106,7 @@ def test_run_and_resume_answer_it_too(client: Client, done: Run, dsn: str) -> No
     with pytest.raises(RunFailed, match="it was skipped"):
         resume(flow, done.run_id, dsn=dsn, executor="inline", output=seldom)
     before = len(client.runs())
-    with pytest.raises(FlowNotFound, match="Function other is no step of flow"):
+    with pytest.raises(FlowNotFound, match="Function other is not a step of flow"):
         run(flow, TEXTS, dsn=dsn, executor="inline", output=other)
     assert len(client.runs()) == before  # refused before anything is started
 
@@ -125,7 +125,7 @@ def test_a_client_reads_outputs_as_they_are_annotated(client: Client, done: Run)
         done.result(output=seldom)
     with pytest.raises(FlowNotFound):
         done.result(output="tota")
-    with pytest.raises(FlowNotFound, match='Function other is no step of flow "answers_by_function"'):
+    with pytest.raises(FlowNotFound, match='Function other is not a step of flow "answers_by_function"'):
         client.results(done, other)
 
 

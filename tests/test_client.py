@@ -134,7 +134,7 @@ def test_an_own_run_id_starts_once(client: Client) -> None:
     again = client.start_flow("chain", [1, 2], run_id=mine)
     assert first.run_id == again.run_id == mine
     assert again.input == [1]
-    with pytest.raises(InputError, match="is one of flow 'chain', not of 'single'"):
+    with pytest.raises(InputError, match='is one of flow "chain", not of "single"'):
         client.start_flow("single", "x", run_id=mine)
     with pytest.raises(InputError, match="cannot be the id of a run"):
         client.start_flow("chain", [], run_id="monday")
@@ -153,9 +153,9 @@ def test_an_unknown_run_is_none_and_an_unknown_step_an_error(client: Client) -> 
 
 
 def test_what_cannot_be_started_is_refused_with_the_reason(client: Client) -> None:
-    with pytest.raises(FlowNotFound, match="There is no flow 'nothing'"):
+    with pytest.raises(FlowNotFound, match='There is no flow "nothing"'):
         client.start_flow("nothing", 1)
-    with pytest.raises(InputError, match=r"Flow 'chain' cannot be started: .*array"):
+    with pytest.raises(InputError, match=r"Flow \"chain\" cannot be started: .*array"):
         client.start_flow("chain", {"not": "an array"})
     with pytest.raises(InputError, match="cannot be stored as JSON"):
         client.start_flow("chain", [object()])

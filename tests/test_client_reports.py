@@ -71,7 +71,7 @@ def test_runs_are_listed_by_what_is_asked_for(client: Client, dsn: str) -> None:
     assert [each.run_id for each in client.runs(since=before, after=first[-1])] == mine[2:]
     naive = before.astimezone().replace(tzinfo=None)  # local time
     assert len(client.runs(since=naive)) == 5
-    with pytest.raises(InputError, match="'yesterday' is no datetime"):
+    with pytest.raises(InputError, match="'yesterday' is not a datetime"):
         client.runs(since="yesterday")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="'done' is no state of a run") as caught:
         client.runs(states="done")  # type: ignore[arg-type]

@@ -70,7 +70,7 @@ def test_a_client_starts_runs_over_any_iterable(dsn: str) -> None:
         assert again.run_id == found.run_id
         with pytest.raises(LookupError):
             client.start("chain", failing())
-        with pytest.raises(FlowNotFound, match="There is no flow 'nowhere'"):
+        with pytest.raises(FlowNotFound, match='There is no flow "nowhere"'):
             client.start("nowhere", [1])
         with pytest.raises(InputError, match="has no map over its input"):
             client.start("single", [1])

@@ -33,7 +33,7 @@ def test_run_with_a_key_computes_once_whatever_form_the_same_items_have(dsn: str
     with pytest.raises(LookupError):
         run(chain, failing(), dsn=dsn, workers=1, key="3")
     assert stored(dsn) == (2, 1, 1)
-    with pytest.raises(InputError, match="exclude each other"):
+    with pytest.raises(InputError, match="cannot be used together"):
         run(chain, [3], dsn=dsn, key="2", run_id="x")
     with pytest.raises(InputError, match="is a text, not int"):
         run(chain, [3], dsn=dsn, key=7)  # type: ignore[call-overload]
@@ -67,11 +67,11 @@ def test_a_client_finds_the_run_of_a_key_and_refuses_another_input(dsn: str) -> 
         with pytest.raises(InputError, match="another input"):
             client.start_flow("single", {"a": [1]}, key="k")
         for slug in ("start", "start_flow"):
-            with pytest.raises(FlowNotFound, match="There is no flow 'nowhere'"):
+            with pytest.raises(FlowNotFound, match='There is no flow "nowhere"'):
                 getattr(client, slug)("nowhere", [1], key="k")
             with pytest.raises(InputError, match="whole number of 32 bits"):
                 getattr(client, slug)("chain", [1], key="p", priority=2**31)
-        with pytest.raises(InputError, match="exclude each other"):
+        with pytest.raises(InputError, match="cannot be used together"):
             client.start("chain", [1], key="k", run_id=first.run_id)
         with pytest.raises(InputError, match="is not an array"):
             client.start_flow("chain", {}, key="new")

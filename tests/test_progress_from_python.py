@@ -21,7 +21,7 @@ def test_elsewhere_it_is_lines_of_the_log(dsn: str, caplog: pytest.LogCaptureFix
     with caplog.at_level(logging.INFO, "pgflow_mp"):
         run(chain, [1, 2], dsn=dsn, executor="inline", progress=True)
     assert "run of chain" in caplog.text
-    with pytest.raises(ConfigError, match="progress and observer exclude each other"):
+    with pytest.raises(ConfigError, match="progress and observer cannot be used together"):
         run(chain, [1], dsn=dsn, executor="inline", progress=True, observer=NullObserver())
 
 

@@ -190,16 +190,16 @@ def test_what_took_too_long_is_settled_only_where_nobody_has_it(
 
 def test_queues_of_flows_are_left_alone_and_nonsense_is_refused(client: Client, dsn: str) -> None:
     compiled(dsn, "chain")
-    with pytest.raises(ConfigError, match="Queue chain belongs to flow 'chain'"):
+    with pytest.raises(ConfigError, match='Queue chain belongs to flow "chain"'):
         client.enqueue("chain", 1)
-    with pytest.raises(ConfigError, match="Queue chain belongs to flow 'chain'"):
+    with pytest.raises(ConfigError, match='Queue chain belongs to flow "chain"'):
         worker(dsn, "Chain").run(idle_exit=True)
     for name in ("", "a b", "x" * 48, "ä", 'x";'):
         with pytest.raises(ConfigError, match="cannot be the name of a queue"):
             QueueWorker(typed, name)
         with pytest.raises(ConfigError, match="cannot be the name of a queue"):
             client.enqueue(name, 1)
-    with pytest.raises(FlowNotFound, match="is no function at the top level of a module"):
+    with pytest.raises(FlowNotFound, match="is not a function at the top level of a module"):
         QueueWorker(lambda job: job)
     with pytest.raises(ConfigError, match="visibility_timeout must be at least 1"):
         QueueWorker(typed, visibility_timeout=0)
@@ -210,7 +210,7 @@ def test_queues_of_flows_are_left_alone_and_nonsense_is_refused(client: Client, 
     [
         ({"strategy": "linear"}, 'the strategy of a retry must be "exponential" or "fixed", not \'linear\''),
         ({"strategy": "fixed", "cap": 5}, "cap is not allowed with the strategy fixed"),
-        ({"strategy": "fixed", "maxDelay": 5}, "retry has no option 'maxDelay'"),
+        ({"strategy": "fixed", "maxDelay": 5}, 'retry has no option "maxDelay"'),
         ({"strategy": "fixed", "limit": -1}, "limit must be a whole number, at least 0, not -1"),
         ({"strategy": "exponential", "limit": 51}, "limit must be at most 50, not 51"),
         ({"strategy": "fixed", "limit": 2**31}, f"limit must be at most {2**31 - 1}"),

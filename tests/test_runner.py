@@ -205,7 +205,7 @@ def test_resuming_an_unknown_run_is_refused(dsn: str, run_id: str) -> None:
 
 def test_resuming_a_run_of_another_flow_is_refused(dsn: str) -> None:
     run_id = start(dsn, "single", "x")
-    with pytest.raises(InputError, match="one of flow 'single', not of 'chain'"):
+    with pytest.raises(InputError, match='one of flow "single", not of "chain"'):
         resume(flow_of("chain"), run_id, dsn=dsn)
 
 

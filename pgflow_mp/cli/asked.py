@@ -93,7 +93,7 @@ def add_output(parser: Parser, when: str = "") -> None:
 def _step_and_file(text: str) -> tuple[str, str]:
     step, equals, name = text.partition("=")
     if not (step and equals and name):
-        raise argparse.ArgumentTypeError(f"{text!r} is no STEP=FILE, as in count=counts.csv")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a STEP=FILE, as in count=counts.csv")
     return step, output_file(name)
 
 
@@ -104,7 +104,7 @@ def check_asked(order: _Order, flow: FlowFacts) -> list[Asked]:
     places = [os.path.realpath(asked.name) for asked in found if asked.name != "-"]
     for place in places:
         if places.count(place) > 1:
-            raise InputError(f"{place} is to be written twice", hint="Give each result a file of its own.")
+            raise InputError(f"{place} would be written twice", hint="Give each result a file of its own.")
     if order.follow:
         _check_followed(found)
     return found

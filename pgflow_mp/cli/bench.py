@@ -89,7 +89,7 @@ def execute(args: argparse.Namespace) -> int:
         raise UsageError(f"--items {args.items} is more than the {MOST_ITEMS} that one input array can hold")
     if unknown := [name for name in names if name not in SUITES]:
         raise UsageError(
-            f"There is no suite '{unknown[0]}'; suites are: {', '.join(SUITES)}",
+            f'There is no suite "{unknown[0]}"; suites are: {", ".join(SUITES)}',
             hint=f"See {command('bench', '--help')}",
         )
     if not names:

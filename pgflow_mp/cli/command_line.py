@@ -70,7 +70,7 @@ def database_choice(args: argparse.Namespace) -> DatabaseChoice:
     """What ``add_database`` has found. Raises UsageError for both of its options."""
     if {"dsn", "data_dir"} <= args.given:
         raise UsageError(
-            "--dsn and --data-dir exclude each other", hint="--data-dir is for the embedded server."
+            "--dsn and --data-dir cannot be used together", hint="--data-dir is for the embedded server."
         )
     dsn = args.dsn if "dsn" in args.given else None
     return DatabaseChoice(dsn, args.data_dir, "data_dir" in args.given, args.log_level == "info")
@@ -110,7 +110,7 @@ def work_options(args: argparse.Namespace) -> WorkOptions:
     if args.progress == "live" and not any(map(os.isatty, (1, 2))):
         raise UsageError(
             "--progress live draws on a terminal, and neither standard output nor standard error is one",
-            hint="Leave it away, or give --progress plain or --progress off.",
+            hint="Leave it out, or give --progress plain or --progress off.",
         )
     options = {name: getattr(args, name) for name in _SETTINGS}
     try:
@@ -175,14 +175,14 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         )
     if resume is not None and (feeds := {"input", "sql", "set", "tag"} & args.given):
         raise UsageError(
-            f"--resume and --{min(feeds)} exclude each other",
+            f"--resume and --{min(feeds)} cannot be used together",
             hint="A run keeps the input and the tags that it was started with.",
         )
     if resume is not None and reuse is not None:
-        raise UsageError("--resume and --from-run exclude each other", hint="--from-run is for a new run.")
+        raise UsageError("--resume and --from-run cannot be used together", hint="It is for a new run.")
     if resume is not None and key is not None:
         if "key" in args.given:
-            raise UsageError("--resume and --key exclude each other", hint="Each of them names the run.")
+            raise UsageError("--resume and --key cannot be used together", hint="Each of them names the run.")
         key = None
     if args.output is None and "output_format" in args.given:
         raise UsageError("--output-format is for --output, which is missing")
@@ -248,7 +248,7 @@ def retry_order(args: argparse.Namespace) -> RetryOrder:
         option = name.replace("_", "-")
         if getattr(args, name) and (beside := [other for other in others if other != option]):
             raise UsageError(
-                f"--{option} and --{beside[0]} exclude each other", hint="Leave one of them away."
+                f"--{option} and --{beside[0]} cannot be used together", hint="Leave one of them out."
             )
     if not args.work:
         for name in ("output", "output_format", "results", "timeout"):
@@ -294,7 +294,7 @@ def input_choice(args: argparse.Namespace) -> InputChoice:
     if args.with_stat:
         kind = agree(kind, "paths", "--with-stat")
     if args.sql is not None and args.input is not None and {"sql", "input"} & args.given:
-        raise UsageError("--sql and --input exclude each other", hint="Each of them has all items of a run.")
+        raise UsageError("--sql and --input cannot be used together", hint="Each has all items of a run.")
     if args.sql is None and "sql_dsn" in args.given:
         raise UsageError("--sql-dsn is for --sql, which is missing", hint='Give --sql "select ...".')
     if args.sql is not None and kind is not None:
@@ -313,15 +313,15 @@ def wanted_items(args: argparse.Namespace) -> WantedItems:
     given = args.status if isinstance(args.status, list) else [args.status] if args.status else []
     statuses = tuple(dict.fromkeys(status for part in given for status in part)) or None
     if args.failed and statuses is not None:
-        raise UsageError("--failed and --status exclude each other", hint="Give --status failed,... alone.")
+        raise UsageError("--failed and --status cannot be used together", hint="Give --status failed,...")
     if args.fields is not None and args.with_input:
         raise UsageError(
-            "--fields and --with-input exclude each other", hint="Name input among the fields, or input.x."
+            "--fields and --with-input cannot be used together", hint="Name input among the fields."
         )
     if args.follow and statuses is not None and (odd := [each for each in statuses if each not in ENDED]):
         raise UsageError(
             f"--follow --status {odd[0]}: items are written as they end, completed or failed",
-            hint="Leave --follow away for those that are not worked on.",
+            hint="Leave --follow out for those that are not worked on.",
         )
     from pgflow_mp.io.picking import Fields
 
@@ -344,7 +344,7 @@ def table_target(args: argparse.Namespace) -> TableTarget | None:
     for option in ("output", "format", "follow"):
         if option in args.given and getattr(args, option):
             raise UsageError(
-                f"--into and --{option} exclude each other",
+                f"--into and --{option} cannot be used together",
                 hint="Rows go into the table, all at once: those of a step that is done, or as far as it is.",
             )
     return TableTarget.parse(args.into)

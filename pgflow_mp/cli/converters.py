@@ -56,7 +56,7 @@ def executor(text: str) -> str:
     """A word for an executor; whether it is there is found out later."""
     word = text.strip()
     if not re.fullmatch(r"[a-z]+(\+[a-z]+)?(://\S*)?", word):
-        raise argparse.ArgumentTypeError(f"{text!r} is no executor like lanes or threads")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an executor like lanes or threads")
     return word
 
 
@@ -67,7 +67,7 @@ def modules(text: str) -> tuple[str, ...]:
         return ()
     for name in names:
         if not all(part.isidentifier() for part in name.split(".")):
-            raise argparse.ArgumentTypeError(f"{name!r} is no name of a module; or give flow, or none")
+            raise argparse.ArgumentTypeError(f"{name!r} is not the name of a module; or give flow, or none")
     return names
 
 
@@ -120,7 +120,7 @@ def moment(text: str) -> datetime:
 def pause(text: str) -> timedelta:
     """How long, with a unit, and more than nothing."""
     if not (value := age(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no time at all")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a length of time")
     return timedelta(seconds=value)
 
 
@@ -152,7 +152,7 @@ def integer(text: str) -> int:
 def port(text: str) -> int:
     """A TCP port; 0: any that is free."""
     if not re.fullmatch(r"\s*\d{1,5}\s*", text, re.ASCII) or int(text) > 65_535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port, a number up to 65535; 0: any that is free")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, a number up to 65535; 0: any that is free")
     return int(text)
 
 

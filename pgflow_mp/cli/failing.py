@@ -69,7 +69,7 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.observe import grouping
 
     if args.error is not None and not args.error.strip():
-        raise UsageError("--error needs a text", hint="Leave it away to see all failures.")
+        raise UsageError("--error needs a text", hint="Leave it out to see all failures.")
     limit = _UNLIMITED if args.all else args.limit
     whole = _UNLIMITED if args.with_input else grouping.WHOLE if args.json else 0
     with open_run(database_choice(args), args.run, writes=False) as (database, conn, run):

@@ -51,7 +51,7 @@ def read(
         found = connecting.named_dsn(database) if choice.sql_dsn is None else discover_dsn(choice.sql_dsn)
         if found is None:
             return Query(choice.sql, lambda: connecting.dsn_while_open(database, workers))
-        parse(found)  # refuses what is no connection string
+        parse(found)  # refuses what is not a connection string
         return Query(choice.sql, found)
     if choice.text is None:
         return None

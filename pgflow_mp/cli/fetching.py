@@ -74,7 +74,7 @@ def execute(args: argparse.Namespace) -> int:
     if wanted.follow and format not in (None, "jsonl"):
         raise InputError(
             f"--follow writes items as they end, a line each: nothing can be {format} before its end",
-            hint="Write .jsonl, or leave --follow away and ask for the file when the step is done.",
+            hint="Write .jsonl, or leave --follow out and ask for the file when the step is done.",
         )
     words = [args.run, *([args.step] if args.step else [])]
     with (

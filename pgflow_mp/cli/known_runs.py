@@ -66,7 +66,7 @@ def run_or_none(
 def not_here(run: RunRow, slugs: Iterable[str], hint: str = "") -> FlowNotFound:
     """The error about a run whose flow is not among those that were loaded."""
     return FlowNotFound(
-        f"Run {run.run_id} is one of flow '{run.flow_slug}', which is not here (here: {', '.join(slugs)})",
+        f'Run {run.run_id} is one of flow "{run.flow_slug}", which is not here (here: {", ".join(slugs)})',
         hint=hint,
     )
 

@@ -97,7 +97,7 @@ def execute(args: argparse.Namespace) -> int:
     if any("\0" in (text or "") for text in (args.flow, args.step)):
         raise InputError("A NUL character is in no slug")
     if args.reset and names:
-        raise UsageError(f"--reset and --{names[0].replace('_', '-')} exclude each other")
+        raise UsageError(f"--reset and --{names[0].replace('_', '-')} cannot be used together")
     if (names or args.reset) and args.flow is None:
         raise UsageError(
             "Limits of which flow?", hint=f"For example: {command('limits', 'encode', '--at-once', '8')}"

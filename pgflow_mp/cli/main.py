@@ -200,8 +200,8 @@ def _no_command(word: str, what: str) -> UsageError:
     import difflib
 
     close = difflib.get_close_matches(word.lower(), VERBS, 1, cutoff=0.6)
-    guess = f"did you mean '{close[0]}'?" if close else f"commands are {', '.join(VERBS)}"
-    return UsageError(f"There is no {what} '{word}'; {guess}", hint=f"See {program()} --help.")
+    guess = f"did you mean {close[0]}?" if close else f"commands are {', '.join(VERBS)}"
+    return UsageError(f'There is no {what} "{word}"; {guess}', hint=f"See {program()} --help.")
 
 
 def _check_typo(word: str, rest: list[str]) -> None:

@@ -140,7 +140,7 @@ def _from_environment(twin: Twin, env: Mapping[str, str]) -> Any:
         ) from None
     if twin.choices and value not in twin.choices:
         raise ConfigError(
-            f"The environment variable {twin.variable} is {text!r}, which is none of: "
+            f"The environment variable {twin.variable} is {text!r}, which is not one of: "
             f"{', '.join(twin.choices)}",
         )
     return value

@@ -99,7 +99,7 @@ def execute(args: argparse.Namespace) -> int:
     from pgflow_mp.cli.output import stdout_for_results
 
     if args.json and args.pdb:
-        raise UsageError("--json and --pdb exclude each other", hint="The debugger needs the terminal.")
+        raise UsageError("--json and --pdb cannot be used together", hint="The debugger needs the terminal.")
     with open_run(database_choice(args), args.run, writes=False) as (database, conn, run):
         from pgflow_mp.db.reads.tasks import stored_task
 

@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> int:
     with open_run(database_choice(args), args.run, writes=False) as (database, conn, run):
         document = gather(conn, run.run_id, database.place)
         if document is None:
-            raise RunNotFound(f"Run {run.run_id} has been removed meanwhile")
+            raise RunNotFound(f"Run {run.run_id} has been removed in the meantime")
     page = write(document).encode("utf-8")
     if output == "-":
         sys.stdout.flush()

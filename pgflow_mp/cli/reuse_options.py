@@ -43,6 +43,6 @@ def choose(run: str | None, given: list[str] | str | None, key: str | None) -> R
         raise UsageError("--from-run is for --reuse, which is missing", hint="Name the steps: --reuse STEP.")
     if key is not None:
         raise UsageError(
-            "--key and --from-run exclude each other", hint="The run of a key is what it was given."
+            "--key and --from-run cannot be used together", hint="The run of a key is what it was given."
         )
     return ReuseChoice(run, tuple(dict.fromkeys(steps)))

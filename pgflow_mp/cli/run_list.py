@@ -130,6 +130,6 @@ def _states(text: str) -> list[RunState]:
     for part in text.replace(" ", "").lower().replace("_", "-").split(","):
         names = _SETS.get(part, (part,))
         if part not in _SETS and part not in _STATES:
-            raise argparse.ArgumentTypeError(f"{part!r} is none of {', '.join(_STATES)}, open and ended")
+            raise argparse.ArgumentTypeError(f"{part!r} is not one of {', '.join(_STATES)}, open and ended")
         found += [name.replace("-", "_") for name in names]  # type: ignore[misc]
     return found

@@ -247,7 +247,7 @@ def _check_known(conn: Connection, slug: str, missing: Exception | None, place: 
         return
     if slug not in known:
         raise FlowNotFound(
-            f"{missing}, and no flow '{slug}' in {place}",
+            f'{missing}, and no flow "{slug}" in {place}',
             hint=f"Flows there: {', '.join(known)}." if known else "",
         )
 

@@ -204,7 +204,7 @@ def _start(
         return run_id
     except psycopg.errors.ForeignKeyViolation:
         raise FlowNotFound(
-            f"There is no flow '{slug}' in {place}",
+            f'There is no flow "{slug}" in {place}',
             hint="Have a role that may create flows start it, or a worker that serves it.",
         ) from None
 
@@ -229,6 +229,6 @@ def _check_known(
         return
     if slug not in known:
         raise FlowNotFound(
-            f"{missing}, and no flow '{slug}' in {place}",
+            f'{missing}, and no flow "{slug}" in {place}',
             hint=f"Flows there: {', '.join(known)}." if known else getattr(missing, "hint", ""),
         )

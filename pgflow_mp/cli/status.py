@@ -70,7 +70,7 @@ def execute(args: argparse.Namespace) -> int:
     if args.run is None and "errors" in args.given:
         raise UsageError("--errors is for one run", hint=f"Name it: {command('status')} RUN_ID --errors")
     if args.run is not None and args.group is not None and "group" in args.given:
-        raise UsageError("--group is for all runs", hint="Leave the run away, or --group.")
+        raise UsageError("--group is for all runs", hint="Leave the run out, or --group.")
     by = args.group if args.run is None else None
     if never_used(choice):
         if args.run is not None:
@@ -135,7 +135,7 @@ def _print_json(found: object) -> None:
 
 
 def _none_of(flow: str | None, place: str) -> str:
-    whose = "" if flow is None else f" of flow '{flow}'"
+    whose = "" if flow is None else f' of flow "{flow}"'
     return f"No runs{whose} in {place}."
 
 

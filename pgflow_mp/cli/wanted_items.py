@@ -64,7 +64,7 @@ def _statuses(text: str) -> tuple[str, ...]:
     found = tuple(word.strip() for word in text.split(","))
     for word in found:
         if word not in _STATUSES:
-            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(_STATUSES)}")
+            raise argparse.ArgumentTypeError(f"{word!r} is not one of {', '.join(_STATUSES)}")
     return found
 
 

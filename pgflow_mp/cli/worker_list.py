@@ -57,7 +57,7 @@ def execute(args: argparse.Namespace) -> int:
         elif found:
             _print(found)
         else:
-            whose = "" if args.flow is None else f" of flow '{args.flow}'"
+            whose = "" if args.flow is None else f' of flow "{args.flow}"'
             print(f"No workers{whose} at {database.place}. {start_one(database.options)}")
     return 0
 

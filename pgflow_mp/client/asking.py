@@ -246,5 +246,7 @@ def _chosen(given: S | Collection[S] | None, known: tuple[S, ...], what: str) ->
 
 def _aware(time: datetime | None) -> datetime | None:
     if time is not None and not isinstance(time, datetime):
-        raise InputError(f"{time!r} is no datetime", hint="For example datetime.now() - timedelta(hours=1).")
+        raise InputError(
+            f"{time!r} is not a datetime", hint="For example datetime.now() - timedelta(hours=1)."
+        )
     return time if time is None or time.tzinfo is not None else time.astimezone()

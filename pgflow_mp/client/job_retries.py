@@ -96,7 +96,7 @@ def retry_of(
     if "cap" in options and strategy is Fixed:
         raise ConfigError("cap is not allowed with the strategy fixed", hint="Its delay is always base.")
     if unknown := [name for name in options if name not in known]:
-        raise ConfigError(f"retry has no option {unknown[0]!r}", hint=f"There are {', '.join(known)}.")
+        raise ConfigError(f'retry has no option "{unknown[0]}"', hint=f"There are {', '.join(known)}.")
     return strategy(**options)
 
 

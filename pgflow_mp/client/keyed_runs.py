@@ -37,7 +37,9 @@ def check_name(key: str | None, run_id: str | None) -> None:
         return
     run_keys.check_key(key)
     if run_id is not None:
-        raise InputError("key and run_id exclude each other", hint="The run of a key has an id of its own.")
+        raise InputError(
+            "key and run_id cannot be used together", hint="The run of a key has an id of its own."
+        )
 
 
 def ensure_flow(conn: Connection, flow: Flow, mode: str) -> None:
@@ -94,7 +96,7 @@ def load_and_start(
         run = engine.get_run(conn, run_id)
         if run is not None:
             if run.flow_slug != slug:
-                raise InputError(f"Run {run_id} is one of flow '{run.flow_slug}', not of '{slug}'")
+                raise InputError(f'Run {run_id} is one of flow "{run.flow_slug}", not of "{slug}"')
             return Keyed(run, False)
         loads.load(keeper, slug, batches, run_id, progress=progress)
 
@@ -143,5 +145,5 @@ def start_value(
 def _existing(conn: Connection, run_id: str) -> engine.RunRow:
     run = engine.get_run(conn, run_id)
     if run is None:
-        raise InputError(f"Run {run_id} was removed meanwhile", hint="Try it again.")
+        raise InputError(f"Run {run_id} has been removed in the meantime", hint="Try it again.")
     return run

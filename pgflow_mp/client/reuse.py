@@ -31,7 +31,9 @@ def reuse_of(
             hint="from_run names an earlier run, reuse the steps whose work is taken from it.",
         )
     if key is not None:
-        raise InputError("key and from_run exclude each other", hint="The run of a key is what it was given.")
+        raise InputError(
+            "key and from_run cannot be used together", hint="The run of a key is what it was given."
+        )
     try:
         source = str(uuid.UUID(str(from_run)))
     except ValueError:

@@ -42,7 +42,7 @@ def with_time(input: bytes, due_as: str | None, due: Due) -> bytes:
     if not isinstance(found, dict):
         raise InputError(
             f"The time cannot be a member {due_as!r} of an input that is no object",
-            hint='Give an input such as \'{"region": "eu"}\', or leave the time away.',
+            hint='Give an input such as \'{"region": "eu"}\', or leave the time out.',
         )
     return msgspec.json.encode({**found, due_as: due.local})
 
@@ -101,7 +101,7 @@ def span(line: CronLine, text: str) -> list[Due]:
 
     first, dots, last = text.partition("..")
     if not dots or not first:
-        raise InputError(f"{text!r} is no span of time", hint="For example 2026-11-01..2026-11-26.")
+        raise InputError(f"{text!r} is not a span of time", hint="For example 2026-11-01..2026-11-26.")
     now, begin = datetime.now(UTC), line.moment(first)
     end = line.moment(last, last=True) if last else now
     if end < begin:

@@ -28,7 +28,7 @@ def showing(
         return
     if observer is not None:
         raise ConfigError(
-            "progress and observer exclude each other", hint="An observer shows it as it likes."
+            "progress and observer cannot be used together", hint="An observer shows it as it likes."
         )
     if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
         from pgflow_mp.observe.live import LiveObserver

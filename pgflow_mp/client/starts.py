@@ -154,7 +154,7 @@ class Starts(Calls):
         """Give a :class:`QueueWorker` a job; the id of its message. The queue is made if there is none.
 
         ``payload`` is anything that a handler could return. The job is seen after ``delay`` seconds. Raises
-        InputError, and ConfigError for what is no name of a queue, or that of a queue of a flow.
+        InputError, and ConfigError for what is not the name of a queue, or that of a queue of a flow.
         """
         return self.enqueue_many(queue, [payload], delay=delay)[0]
 

@@ -116,7 +116,7 @@ def parse(dsn: str) -> dict[str, Any]:
     misplaced = [str(parameters.get(name) or "")[1:] for name in ("host", "dbname")]
     if "://" in dsn and any("@" in value for value in misplaced):
         raise ConfigError(
-            f"the connection URL cannot be taken apart: {redact(dsn)}",
+            f"the connection URL cannot be parsed: {redact(dsn)}",
             hint="percent-encode special characters in user name and password: @ as %40, / as %2F, : as %3A",
         )
     return parameters
@@ -166,7 +166,7 @@ def connect(
         conn.close()
         raise DatabaseError(
             f"the server at {where} is PostgreSQL {version // 10_000}, too old: {OLDEST_VERSION} is needed",
-            hint="upgrade it, or leave --dsn away to use the embedded server",
+            hint="upgrade it, or leave --dsn out to use the embedded server",
         )
     try:
         session.set_up(conn)

@@ -13,7 +13,7 @@ from typing import Any
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
 from pgflow_mp.redaction import redact
 
-_HERE = "leave --dsn, PGFLOW_DATABASE_URL and DATABASE_URL away to use the embedded server"
+_HERE = "leave --dsn, PGFLOW_DATABASE_URL and DATABASE_URL out to use the embedded server"
 
 
 class ServerStarting(DatabaseUnavailable):

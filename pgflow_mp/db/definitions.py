@@ -86,7 +86,7 @@ def mismatch(flow_slug: str, found: Definition, *, hint: str) -> ShapeMismatch:
             f"Differences:\n{listed}"
         )
     else:
-        text = f"Flow '{flow_slug}' in the database differs from the code:\n{listed}"
+        text = f'Flow "{flow_slug}" in the database differs from the code:\n{listed}'
     return ShapeMismatch(text, found.differences, hint=hint)
 
 
@@ -150,7 +150,7 @@ def added_steps(conn: Connection, flow_slug: str) -> list[str]:
 def no_flow(flow_slug: str) -> FlowNotFound:
     """The error about a flow that is not stored, for whoever starts a run of it."""
     return FlowNotFound(
-        f"There is no flow '{flow_slug}' in the database",
+        f'There is no flow "{flow_slug}" in the database',
         hint="Start a worker that serves it, or create it by hand: python -m pgflow_mp compile FLOW "
         "prints the SQL.",
     )
@@ -162,7 +162,7 @@ def _missing(conn: Connection, flow_slug: str) -> FlowNotFound:
     ).fetchone()
     (owner,) = cast("tuple[Any, ...]", row)
     return FlowNotFound(
-        f"There is no flow '{flow_slug}' in the database, and role {conn.info.user} may not create it",
+        f'There is no flow "{flow_slug}" in the database, and role {conn.info.user} may not create it',
         hint=f"Role {owner}, the owner of the schema pgflow, creates it: python -m pgflow_mp compile FLOW "
         "prints the SQL; or it starts or serves the flow once.",
     )

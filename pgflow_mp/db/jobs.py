@@ -59,7 +59,7 @@ def create_queue(conn: Connection, queue: str) -> None:
         flow = conn.execute(query, (queue, queue)).fetchone()
         if flow is not None:
             raise ConfigError(
-                f"Queue {queue} belongs to flow '{flow[0]}', whose tasks are no jobs",
+                f'Queue {queue} belongs to flow "{flow[0]}", whose tasks are no jobs',
                 hint="Name another queue; runs are started with start_flow().",
             )
     if conn.execute("select 1 from pgmq.meta where queue_name = %s", (queue,)).fetchone() is None:

@@ -21,7 +21,7 @@ def add(conn: Connection, run_id: str) -> list[str]:
     """Add the steps that the stored flow has and the run has not; which. It goes on if it had ended.
 
     In a failed run what failed is tried again, too. Raises RunNotFound, and InputError where a new step maps
-    over what is no array.
+    over what is not an array.
     """
     try:
         row = conn.execute("select pgflow.add_new_steps(%s::uuid)", (run_id,)).fetchone()

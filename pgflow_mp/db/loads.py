@@ -290,7 +290,7 @@ def unavailable(error: BaseException) -> DatabaseUnavailable:
     """What to say where the database was away for too long."""
     return DatabaseUnavailable(
         f"the items could not be loaded: {first_line(error)}",
-        hint="Nothing of them was started: load them anew.",
+        hint="Nothing of them was started: load them again.",
     )
 
 

@@ -176,5 +176,5 @@ def _started(
         text = (error.diag.message_primary or str(error)).strip()
         if error.sqlstate == _OTHER:
             raise InputError(text, hint=error.diag.message_hint or "") from None
-        raise InputError(f"Flow '{flow_slug}' cannot be started: {text}") from error
+        raise InputError(f'Flow "{flow_slug}" cannot be started: {text}') from error
     return Keyed(_run(conn, str(run_id)), bool(is_new))

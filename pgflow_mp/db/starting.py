@@ -56,10 +56,10 @@ def start_once(
             if connection.is_transient(error):
                 raise
             text = (error.diag.message_primary or str(error)).strip()
-            raise InputError(f"Flow '{flow_slug}' cannot be started: {text}") from error
+            raise InputError(f'Flow "{flow_slug}" cannot be started: {text}') from error
         known = engine.get_run(conn, run_id)
     if known is None:
         raise RunNotFound(f"Run not found: {run_id}")
     if known.flow_slug != flow_slug:
-        raise InputError(f"Run {run_id} is one of flow '{known.flow_slug}', not of '{flow_slug}'")
+        raise InputError(f'Run {run_id} is one of flow "{known.flow_slug}", not of "{flow_slug}"')
     return known

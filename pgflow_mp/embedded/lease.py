@@ -136,7 +136,7 @@ def obtain(plan: Plan) -> ServerLease:
         still_births += answer == "gone" and not lease.attached
         if still_births == _STILL_BIRTHS:
             raise EmbeddedServerError(
-                f"the supervisor of the embedded PostgreSQL in {home} ends without a word",
+                f"the supervisor of the embedded PostgreSQL in {home} ended without giving a reason",
                 hint=_log_hint(home),
             )
         if time.monotonic() > deadline:  # usually it is only just starting or just stopping

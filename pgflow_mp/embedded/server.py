@@ -239,7 +239,7 @@ class EmbeddedServer:
     def _revive(self, plan: Plan, lease: ServerLease) -> bool:
         """Get a server again in the place of one that is gone; False if we stop, or it cannot be.
 
-        One that cannot start now, mostly for want of space on its disk, is tried again until it can: all that
+        One that cannot start now, mostly for lack of space on its disk, is tried again until it can: all that
         was recorded is in its directory. Of a throw-away one nothing is left.
         """
         pause, said, last = _FIRST_PAUSE, "", 0.0

@@ -71,7 +71,7 @@ class Executor(Protocol):
 
     @property
     def paused(self) -> bool:
-        """Whether it wants no more work claimed for now, e.g. for want of memory."""
+        """Whether it wants no more work claimed for now, e.g. for lack of memory."""
 
     @property
     def in_flight(self) -> int:

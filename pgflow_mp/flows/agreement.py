@@ -115,7 +115,7 @@ def check_patterns(patterns: Mapping[str, Any], facts: StepFacts, given: GivenTy
         for what, known, name, value in _places(pattern, facts, given):
             if known is None:
                 raise FlowDefinitionError(
-                    f'{option}= of {facts.where} names "{name}", which is no parent of the step '
+                    f'{option}= of {facts.where} names "{name}", which is not a parent of the step '
                     f"(its parents: {', '.join(facts.dependencies)})",
                     hint="A condition is compared with an object of the parents' outputs, by their slugs.",
                 )

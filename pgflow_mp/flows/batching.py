@@ -2,7 +2,7 @@
 
 A batch that raises is run again in halves, down to single items: the exception of one that was alone is its
 own. What is in the answer counts item by item: an exception, or Failed, is the failure of its item, and each
-result is encoded by itself. An answer that is no list of as many results fails all of them for good.
+result is encoded by itself. An answer that is not a list of as many results fails all of them for good.
 """
 
 from __future__ import annotations

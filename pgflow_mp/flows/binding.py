@@ -295,8 +295,9 @@ def _check_mapping(handler: Any, parameter: inspect.Parameter, facts: StepFacts)
     close = difflib.get_close_matches(parameter.name, facts.dependencies, 1, cutoff=0.4)
     meant = close or (facts.dependencies if len(facts.dependencies) == 1 else ())
     raise FlowDefinitionError(
-        f"Handler {describe(handler)} of {facts.where}: {parameter.name} is no parent of {facts.step_slug} "
-        f"(its parents: {', '.join(facts.dependencies)})" + (f"; did you mean {meant[0]}?" if meant else ""),
+        f"Handler {describe(handler)} of {facts.where}: {parameter.name} is not a parent of "
+        f"{facts.step_slug} (its parents: {', '.join(facts.dependencies)})"
+        + (f"; did you mean {meant[0]}?" if meant else ""),
         hint="A parameter that names no parent receives the outputs of all of them as one mapping, "
         f"which cannot be converted to {inspect.formatannotation(annotation)}.",
     )

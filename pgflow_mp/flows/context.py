@@ -245,7 +245,7 @@ class Context(msgspec.Struct, eq=False):
         query = sql.SQL("SELECT msg_id, read_ct, enqueued_at, vt, message FROM {} WHERE msg_id = %s")
         row = connection.execute(query.format(table), (self.msg_id,), binary=True).fetchone()
         if row is None:
-            raise RunNotFound(f"Message {self.msg_id} of flow '{self.flow_slug}' is no longer queued")
+            raise RunNotFound(f'Message {self.msg_id} of flow "{self.flow_slug}" is no longer queued')
         return RawMessage(*row)
 
     @property

@@ -95,7 +95,7 @@ def _path(flow: Flow, function: Callable[..., Any], what: str) -> str:
             )
         return f"{place}:{known}"
     raise FlowDefinitionError(
-        f'{what} of flow "{flow.slug}" has no import path: {describe(function)} is no variable at the top '
+        f'{what} of flow "{flow.slug}" has no import path: {describe(function)} is not a variable at the top '
         f"level of {f'module {module}' if module else 'a module'}",
         hint="Lambdas, methods and functions in functions cannot be named in a file: define it with def at "
         "the top level of a module, under its own name.",

@@ -74,7 +74,7 @@ def _only(found: list[StepDefinition], function: StepLike, flow_slug: str) -> St
 
 
 def _none(function: StepLike, flow_slug: str) -> FlowNotFound:
-    return FlowNotFound(f'{_name(function)} is no step of flow "{flow_slug}"', hint=_SLUG)
+    return FlowNotFound(f'{_name(function)} is not a step of flow "{flow_slug}"', hint=_SLUG)
 
 
 def _name(function: StepLike) -> str:

@@ -22,7 +22,7 @@ def labels_of(given: object) -> tuple[str, ...]:
     for label in given:
         if not isinstance(label, str) or not _LABEL.fullmatch(label):
             raise ValueError(
-                f"{label!r} is no label: that is 1 to 64 letters, digits and ._:/=@+-, the first a letter "
+                f"{label!r} is not a label: that is 1 to 64 letters, digits and ._:/=@+-, the first a letter "
                 "or a digit"
             )
         labels.add(label)

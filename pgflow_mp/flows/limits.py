@@ -26,7 +26,7 @@ def per_second(given: object) -> float:
     elif isinstance(given, int | float) and not isinstance(given, bool):
         value = float(given) if abs(given) < 1e300 else math.inf
     if value is None:
-        raise ValueError(f"{given!r} is no rate like 100/s, 30/min or 1000/h")
+        raise ValueError(f"{given!r} is not a rate like 100/s, 30/min or 1000/h")
     if not 0 < value <= LARGEST_RATE:
         raise ValueError(f"{given!r} is not more than nothing and at most {LARGEST_RATE:,.0f} a second")
     return value

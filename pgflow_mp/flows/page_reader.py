@@ -125,7 +125,7 @@ class PageReader:
 
 
 def _assembled(cursor: Cursor[Any], run_id: str, step_slug: str, index: int) -> Page | None:
-    """One page of its pieces, which the driver hands over one by one: none is there twice."""
+    """One page of its pieces, which the driver hands over one by one: none occurs twice."""
     first, items, at = 0, 0, 0
     body: bytearray | None = None
     for row in cursor.stream(_READ, (run_id, step_slug, index, PAGE_BYTES), binary=True):

@@ -97,7 +97,7 @@ def slug_of(steps: Steps, slug: str, parent: Any, where: str) -> str:
         name = getattr(parent, "__name__", repr(parent))
         raise FlowDefinitionError(
             f'Step "{slug}" depends on undefined step "{name}"',
-            hint=f'That function is no step of flow "{steps.flow_slug}".',
+            hint=f'That function is not a step of flow "{steps.flow_slug}".',
         )
     if len(matches) > 1:
         raise FlowDefinitionError(

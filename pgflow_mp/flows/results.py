@@ -87,7 +87,7 @@ def _returned(step: StepDefinition) -> Any:
 
 
 def _element(wanted: Any) -> Any:
-    """What a list of such a type holds; EMPTY where that is no list of one kind, or not known."""
+    """What a list of such a type holds; EMPTY where that is not a list of one kind, or not known."""
     wanted = plain(wanted)
     kind, args = typing.get_origin(wanted), [arg for arg in typing.get_args(wanted) if arg is not Ellipsis]
     is_list = isinstance(kind, type) and issubclass(kind, collections.abc.Iterable)

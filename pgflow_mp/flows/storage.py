@@ -23,7 +23,7 @@ def check_storage(given: object, where: str) -> Storage | None:
         close = difflib.get_close_matches(str(given), STORAGES, 1)
         raise FlowDefinitionError(
             f"storage of {where} must be {' or '.join(map(repr, STORAGES))}, not {given!r}",
-            hint=f"Did you mean {close[0]!r}?" if close else "",
+            hint=f"Did you mean {close[0]}?" if close else "",
         )
     return cast(Storage, given)
 
@@ -46,7 +46,7 @@ def check_barrier(
         return True
     parent = parents[0] if parents else None
     if parent is None or parent.step_type != "map":
-        over = "the run's input" if parent is None else f'"{parent.slug}", which is no map'
+        over = "the run's input" if parent is None else f'"{parent.slug}", which is not a map'
         raise FlowDefinitionError(
             f"barrier=False of {where} needs a map to begin with, yet it is a map over {over}",
             hint="Only a map with over= another map can begin early: remove barrier=False.",

@@ -109,7 +109,7 @@ def check_queues(queues: object, flow_slug: str) -> Literal["flow", "step"]:
     """Return the queue mode, if it is one and the flow's slug is short enough for it."""
     if queues not in ("flow", "step"):
         raise FlowDefinitionError(
-            f"queues of flow '{flow_slug}' must be 'flow' or 'step', not {queues!r}",
+            f"queues of flow \"{flow_slug}\" must be 'flow' or 'step', not {queues!r}",
             hint="One queue for all steps, or one for each of them.",
         )
     if queues == "step":
@@ -207,10 +207,10 @@ def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> N
     owners = [f"{kind}s" for spec in OPTIONS if spec.name == name for kind in spec.kinds if kind != FLOW]
     close = difflib.get_close_matches(name, allowed, 1)
     guess = _OTHER_NAMES.get(name) or (close[0] if close else None)
-    hint = f"Did you mean {guess!r}? " if guess in allowed and not owners else ""
+    hint = f"Did you mean {guess}? " if guess in allowed and not owners else ""
     hint = f"It is an option of {' and '.join(owners)}. " if owners else hint
     raise FlowDefinitionError(
-        f"{where} has no option '{name}'", hint=f"{hint}Options are {', '.join(allowed)}."
+        f'{where} has no option "{name}"', hint=f"{hint}Options are {', '.join(allowed)}."
     )
 
 
@@ -267,7 +267,7 @@ def check_mode(mode: object, name: str, where: str) -> str | None:
         return None
     if not isinstance(mode, str) or mode not in MODES:
         meant = str(mode).replace("_", "-")
-        hint = f"Did you mean {meant!r}?" if meant in MODES else ""
+        hint = f"Did you mean {meant}?" if meant in MODES else ""
         raise FlowDefinitionError(
             f"{name} of {where} must be one of {', '.join(map(repr, MODES))}, not {mode!r}", hint=hint
         )

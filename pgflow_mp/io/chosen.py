@@ -138,7 +138,7 @@ def _of_stream(opened: Opened, kind: str | None, jsonl: bool | None) -> ItemSour
         if size > LIMIT:
             opened.close()
             raise InputError(
-                f"{opened.name} is no array and has more than 1 GB, the most that a run's input can have",
+                f"{opened.name} is not an array and has more than 1 GB, the most that a run's input can have",
                 hint="Is it JSON at all? Else give --format.",
             )
     opened.close()

@@ -122,7 +122,7 @@ class Columnar(ItemSource):
     def _refuse_twice(self, names: list[str]) -> None:
         if len(set(names)) < len(names):
             twice = next(name for i, name in enumerate(names) if name in names[:i])
-            raise InputError(f'{self.name}: column "{twice}" is there twice', hint="Rename one of them.")
+            raise InputError(f'{self.name}: column "{twice}" occurs twice', hint="Rename one of them.")
 
     def _open(self, path: str) -> BinaryIO:
         try:

@@ -70,7 +70,7 @@ class JsonArray(OfFile):
                     at, state = at + 1, "first"
                 elif state == "begin":
                     raise InputError(
-                        f"{self.name}, line {_after(text[:at], line, column)[0]}: this is no array",
+                        f"{self.name}, line {_after(text[:at], line, column)[0]}: this is not an array",
                         hint="Only the elements of arrays are items. To have each file as one: a pattern.",
                     )
                 elif state == "end":
@@ -108,7 +108,7 @@ class JsonArray(OfFile):
         if state != "end":
             raise InputError(
                 f"{self.name}, line {line}, column {column}: it ends in the middle of the array",
-                hint="It may be cut off: fetch it anew.",
+                hint="It may be cut off: fetch it again.",
             )
 
     def _element_end(self, text: str, at: int, last: bool, where: tuple[int, int], seen: int) -> int:
@@ -131,7 +131,7 @@ class JsonArray(OfFile):
             pass
         line, column = _after(text[seen:at], *where)
         check_line(rest, self.name, line, column)
-        raise InputError(f"{self.name}, line {line}, column {column}: this is no JSON value")
+        raise InputError(f"{self.name}, line {line}, column {column}: this is not a JSON value")
 
     def batch(self, part: _Part) -> ElementBatch:
         def place(i: int) -> str:

@@ -51,13 +51,13 @@ class Opened:
             return self.stream.read(size)
         except _DAMAGE as error:
             raise InputError(
-                f"{self.name} cannot be read on: {error}",
-                hint="It may be damaged, or cut off: fetch it anew.",
+                f"{self.name} cannot be read any further: {error}",
+                hint="It may be damaged, or cut off: fetch it again.",
             ) from error
         except Exception as error:
             if type(error).__module__.partition(".")[0] not in ("zstandard", "fsspec", "s3fs", "aiohttp"):
                 raise
-            raise InputError(f"{self.name} cannot be read on: {error}") from error
+            raise InputError(f"{self.name} cannot be read any further: {error}") from error
 
     def pieces(self) -> Iterator[bytes]:
         """All of it, in pieces of about BATCH_BYTES; a mark of UTF-8 at the beginning is dropped."""

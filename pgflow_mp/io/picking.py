@@ -22,7 +22,7 @@ _ARRAY: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class Fields:
-    """The fields of a list with commas. Raises InputError for what cannot be one, or is there twice."""
+    """The fields of a list with commas. Raises InputError for what cannot be one, or occurs twice."""
 
     def __init__(self, text: str) -> None:
         names = [name.strip() for name in text.split(",")]
@@ -33,7 +33,7 @@ class Fields:
                     hint="Give names with commas between them, as in index,words,author.name.",
                 )
             if names.count(name) > 1:
-                raise InputError(f"--fields {text}: {name} is there twice", hint="Name each field once.")
+                raise InputError(f"--fields {text}: {name} occurs twice", hint="Name each field once.")
         for name in names:
             first, _, rest = name.partition(".")
             if rest and first in OWN and first not in ("input", "output"):

@@ -138,14 +138,14 @@ class DelimitedTable(OfFile):
         if "field limit" in str(error):
             hint = "Is a quote missing? Values as large belong into files, whose paths are the items."
         if not self._header:
-            raise InputError(f"{place}: this is no row: {error}", hint=hint)
-        self.bad(place, f"this is no row: {error}", "", hint)
+            raise InputError(f"{place}: this is not a row: {error}", hint=hint)
+        self.bad(place, f"this is not a row: {error}", "", hint)
 
     def _checked(self, header: list[str], line: int) -> list[str]:
         names = [name.strip() for name in header]
         twice = first_repeated(names)
         if twice is not None or "" in names:
-            what = f'column "{twice}" is there twice' if twice else "a column has no name"
+            what = f'column "{twice}" occurs twice' if twice else "a column has no name"
             raise InputError(
                 f"{self.name}, line {line}: {what}", hint="The first line names the columns, each another."
             )

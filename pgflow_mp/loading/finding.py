@@ -56,7 +56,7 @@ def _of_file(target: Target) -> Flow:
     flow = flow_files.load(target)
     if target.flow not in (None, flow.slug):
         raise FlowNotFound(
-            f"{place_of(target)} has no flow '{target.flow}'", hint=f"A flow file has one: {flow.slug}."
+            f'{place_of(target)} has no flow "{target.flow}"', hint=f"A flow file has one: {flow.slug}."
         )
     handlers.check(flow)
     return flow
@@ -88,7 +88,7 @@ def target_for(flow: Flow) -> Target:
     if flow.file is None or flow.file.startswith("<"):
         raise _not_in_a_file(flow.slug)
     raise FlowNotFound(
-        f'Flow "{flow.slug}" is no module-level variable of {flow.file}',
+        f'Flow "{flow.slug}" is not a module-level variable of {flow.file}',
         hint="Worker processes import flows: assign it at the top level of a module.",
     )
 
@@ -135,7 +135,7 @@ def _is_there(file: str) -> bool:
 
 def _not_in_a_file(slug: str) -> FlowNotFound:
     return FlowNotFound(
-        f"'{slug}' is defined in a notebook, at a prompt or on standard input; "
+        f'Flow "{slug}" is defined in a notebook, at a prompt or on standard input; '
         "worker processes cannot import it",
         hint='Say ship="cloudpickle" in Python, then it is sent to them: pip install "pgflow-mp[notebook]". '
         "Or put the flow and its functions into a file, for example flows.py, and import it here.",
@@ -177,13 +177,13 @@ def _choose(module: types.ModuleType, flows: dict[str, Flow], target: Target) ->
         return flows[name]
     if value is not None:
         raise FlowNotFound(
-            f"'{name}' in {place_of(target)} is a {type(value).__name__}, not a flow",
+            f'"{name}" in {place_of(target)} is a {type(value).__name__}, not a flow',
             hint=f"Flows there: {', '.join(flows) or 'none'}.",
         )
     import difflib
 
     close = difflib.get_close_matches(name, flows, 1)
-    guess = f"Did you mean '{close[0]}'? " if close else ""
+    guess = f"Did you mean {close[0]}? " if close else ""
     raise FlowNotFound(
-        f"{place_of(target)} has no flow '{name}'", hint=f"{guess}Flows there: {', '.join(flows) or 'none'}."
+        f'{place_of(target)} has no flow "{name}"', hint=f"{guess}Flows there: {', '.join(flows) or 'none'}."
     )

@@ -227,7 +227,7 @@ class _Builder:
             copy: dict[str, Any] = {}
             for key, item in value.items():
                 if not isinstance(key, str) or not _is_text(key):
-                    raise FlowDefinitionError(f"{where} has the key {key!r}, which is no text")
+                    raise FlowDefinitionError(f"{where} has the key {key!r}, which is not a text")
                 copy[key] = self._plain(item, (*place, key))
             self._place = place
             return copy

@@ -51,7 +51,7 @@ def read(file: str) -> bytes:
     except ValueError:
         raise FlowNotFound(f"No file can be called {file!r}") from None
     if data is None:
-        raise FlowFileError(f"{file} is no file", hint="A pipe or a device cannot be a flow file.")
+        raise FlowFileError(f"{file} is not a file", hint="A pipe or a device cannot be a flow file.")
     if len(data) > LIMIT:
         raise FlowFileError(f"{file} has more than {LIMIT >> 20} MiB, which is too much for a flow file")
     return data
@@ -102,7 +102,7 @@ def of_file(file: str | os.PathLike[str], handlers: Iterable[str] | str | None) 
     """The flow that a file describes. Raises FlowNotFound, FlowFileError, ConfigError."""
     target = Target.parse(os.fspath(file))
     if not target.is_data or target.flow is not None:
-        raise FlowNotFound(f"{file} is no flow file", hint=f"Its name ends in {', '.join(DATA_ENDINGS)}.")
+        raise FlowNotFound(f"{file} is not a flow file", hint=f"Its name ends in {', '.join(DATA_ENDINGS)}.")
     flow = load(with_contents(target, handlers))
     flow.is_data = True
     return flow

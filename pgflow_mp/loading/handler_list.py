@@ -81,16 +81,16 @@ class HandlerList:
             functions = [each for each, value in names.items() if callable(value) and each[0] != "_"]
             close = difflib.get_close_matches(name, functions, 1)
             raise FlowNotFound(
-                f"{what} is {module}:{name}, and module '{module}' has no '{name}'",
-                hint=f"Did you mean {close[0]!r}?" if close else "",
+                f'{what} is {module}:{name}, and module "{module}" has no "{name}"',
+                hint=f"Did you mean {close[0]}?" if close else "",
             )
         function = names[name]
         if not callable(function):
-            raise FlowDefinitionError(f"{what} is {module}:{name}, which is no function")
+            raise FlowDefinitionError(f"{what} is {module}:{name}, which is not a function")
         origin = getattr(function, "__module__", None)
         if not by_name and origin != module and not (isinstance(origin, str) and self._has_module(origin)):
             raise FlowDefinitionError(
-                f"{what} is {module}:{name}, which module '{module}' has from {origin or 'elsewhere'}",
+                f'{what} is {module}:{name}, which module "{module}" has from {origin or "elsewhere"}',
                 hint=f"On the list of handlers a module stands for what it defines; to allow this, too, "
                 f"name it: {module}:{name}.",
             )
@@ -114,7 +114,7 @@ def _parts(path: object, what: str) -> tuple[str, str]:
     match = _HANDLER.fullmatch(path) if len(path) <= _LONGEST else None
     if match is None:
         shown = path if len(path) <= _LONGEST else f"{path[:60]}..."
-        raise FlowDefinitionError(f"{what} is no import path: {shown!r}", hint=_FOR_EXAMPLE)
+        raise FlowDefinitionError(f"{what} is not an import path: {shown!r}", hint=_FOR_EXAMPLE)
     if match[1] in ("__main__", "__mp_main__"):
         raise FlowDefinitionError(
             f"{what} is in {match[1]}, which is another module in each process",

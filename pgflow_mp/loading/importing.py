@@ -61,7 +61,7 @@ def _import_target(target: Target, main_path: str | None, *, may_be_main: bool) 
         if target.module is not None and error.name and f"{target.module}.".startswith(f"{error.name}."):
             raise _no_module(target.module, error.name) from None
         raise FlowNotFound(
-            f"{place_of(target)} needs the module '{error.name}', which is not installed here{_at(error)}",
+            f'{place_of(target)} needs the module "{error.name}", which is not installed here{_at(error)}',
             hint=f"This is Python {sys.version.split()[0]} at {sys.executable}.",
         ) from error
     except SyntaxError as error:
@@ -127,7 +127,7 @@ def _import_file(file: Path, *, may_be_main: bool) -> types.ModuleType:
         return module
     spec = importlib.util.spec_from_file_location(ours, file)
     if spec is None or spec.loader is None:
-        raise FlowNotFound(f"{file} is no Python file", hint="Its name must end in .py.")
+        raise FlowNotFound(f"{file} is not a Python file", hint="Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[ours] = module
     try:
@@ -156,16 +156,16 @@ def _digest(file: Path) -> str:
 
 def place_of(target: Target) -> str:
     """The target as a message names it."""
-    return f"file {target.file}" if target.file else f"module '{target.module}'"
+    return f"file {target.file}" if target.file else f'module "{target.module}"'
 
 
 _ENDINGS: Final = f"Its name must end in .py, or in {', '.join(DATA_ENDINGS)}."
 
 
 def _no_module(wanted: str, missing: str) -> FlowNotFound:
-    message = f"There is no module '{missing}'" + (f" (of '{wanted}')" if wanted != missing else "")
+    message = f'There is no module "{missing}"' + (f' (of "{wanted}")' if wanted != missing else "")
     if os.path.isfile(wanted):
-        return FlowNotFound(f"{wanted} is no Python file, and no flow file", hint=_ENDINGS)
+        return FlowNotFound(f"{wanted} is neither a Python file nor a flow file", hint=_ENDINGS)
     python_file = wanted.replace(".", os.sep) + ".py"
     for path in (python_file, *(wanted + ending for ending in DATA_ENDINGS)):
         if os.path.isfile(path):
@@ -174,7 +174,7 @@ def _no_module(wanted: str, missing: str) -> FlowNotFound:
     import difflib
 
     close = difflib.get_close_matches(wanted, tops, 1)
-    guess = f"Did you mean '{close[0]}'? " if close else ""
+    guess = f"Did you mean {close[0]}? " if close else ""
     return FlowNotFound(
         message,
         hint=f"{guess}Modules are looked for in {here()} and on sys.path; "

@@ -30,13 +30,13 @@ def target_for_function(function: Callable[..., Any]) -> Target:
     """The target by which another process finds the function. Raises FlowNotFound if there is none."""
     here()
     if not callable(function):
-        raise FlowDefinitionError(f"{function!r} is no function")
+        raise FlowDefinitionError(f"{function!r} is not a function")
     name = getattr(function, "__qualname__", "")
     module = sys.modules.get(getattr(function, "__module__", None) or "")
     if module is not None and name.isidentifier() and getattr(module, name, None) is function:
         return target_in(name, module.__name__, vars(module))
     raise FlowNotFound(
-        f"{name or function!r} is no function at the top level of a module",
+        f"{name or function!r} is not a function at the top level of a module",
         hint="Worker processes import functions: define it with def in a file.",
     )
 
@@ -48,5 +48,5 @@ def load(text: str, main_path: str | None) -> Flow:
         raise FlowNotFound(f"{place_of(target)} is a module", hint="Name a function in it: module:function.")
     function = vars(import_target(target, main_path, may_be_main=True)).get(target.flow)
     if not inspect.isroutine(function) and not callable(function):
-        raise FlowNotFound(f"{place_of(target)} has no function '{target.flow}'")
+        raise FlowNotFound(f'{place_of(target)} has no function "{target.flow}"')
     return flow_of(function)

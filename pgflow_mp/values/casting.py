@@ -134,7 +134,7 @@ class _Polars:
             return named[kind]
         is_class = isinstance(wanted, type) and issubclass(wanted, polars.DataType)
         if not is_class and not isinstance(wanted, polars.DataType):
-            raise TypeError(f"{_shown(wanted)} is no type of a column of polars")
+            raise TypeError(f"{_shown(wanted)} is not a type of a column of polars")
         return wanted
 
     def column(self, name: str, values: list[Any], wanted: Any) -> Any:
@@ -198,7 +198,7 @@ class _Arrow:
         if kind in named:
             return named[kind]
         if not isinstance(wanted, pyarrow.DataType):
-            raise TypeError(f"{_shown(wanted)} is no type of a column of Arrow")
+            raise TypeError(f"{_shown(wanted)} is not a type of a column of Arrow")
         return wanted
 
     def column(self, name: str, values: list[Any], wanted: Any) -> Any:

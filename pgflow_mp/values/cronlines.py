@@ -4,7 +4,7 @@ Five fields (minute, hour, day of the month, month, day of the week) as Debian's
 and 5#2, or @hourly, @daily, @weekly, @monthly, @yearly. When clocks are put forward, what names an hour that
 is missing comes right after it; when they are put back, what names its minutes and hours comes once, at the
 first of both times. What comes every few minutes, or every hour (a field that begins with a star), goes by
-the time that has passed: nothing comes instead of a missing hour, and one that is there twice counts twice.
+the time that has passed: nothing comes instead of a missing hour, and one that occurs twice counts twice.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class CronLine:
         self._zone = _zone(time_zone)
         self._fields = _ALIASES.get(self.line.lower(), self.line)
         if len(self._fields.split()) != 5 or len(self.line) > 200:
-            raise InputError(f"{line!r} is no cron line", hint=_HINT)
+            raise InputError(f"{line!r} is not a cron line", hint=_HINT)
         now = datetime.now(UTC)
         if not self.after(now, 1):
             raise InputError(f"The cron line {line!r} names no time of the next 50 years", hint=_HINT)
@@ -121,10 +121,10 @@ class CronLine:
                 if (at := found.astimezone(UTC)) > moment:  # an hour that comes twice is begun anew
                     yield Due(at, found.isoformat(timespec="minutes"))
         except CronSimError as error:
-            text = f"{self.line!r} is no cron line: {str(error)[:1].lower()}{str(error)[1:]}"
+            text = f"{self.line!r} is not a cron line: {str(error)[:1].lower()}{str(error)[1:]}"
             raise InputError(text, hint=_HINT) from None
         except (AssertionError, ValueError, OverflowError) as error:
-            raise InputError(f"{self.line!r} is no cron line", hint=_HINT) from error
+            raise InputError(f"{self.line!r} is not a cron line", hint=_HINT) from error
 
 
 def _zone(name: str) -> tzinfo:

@@ -37,13 +37,13 @@ def normal_root(root: str) -> str:
         text = "/" + text.removeprefix("file://").lstrip("/")
     if not text or "\0" in text:
         raise ConfigError(
-            f"{root!r} is no place for artifacts", hint="Give a folder, or a URL like s3://bucket."
+            f"{root!r} is not a place for artifacts", hint="Give a folder, or a URL like s3://bucket."
         )
     if not is_url(text):
         return os.path.abspath(os.path.expanduser(text))
     if "::" in text or "?" in text or not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", text):
         raise ConfigError(
-            f"{root!r} is no place for artifacts", hint="Give one URL, of a scheme that fsspec knows."
+            f"{root!r} is not a place for artifacts", hint="Give one URL, of a scheme that fsspec knows."
         )
     if re.match(r"[^/]+://[^/@]*:[^/@]*@", text):
         raise ConfigError(
@@ -107,7 +107,7 @@ F = TypeVar("F", bound=SpooledFile)
 def checked_name(name: object) -> str:
     """``name``, if a file can have it. Raises ArtifactError."""
     if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\x00-\x1f\x7f]", name):
-        raise ArtifactError(f"{name!r} is no name for an artifact", hint="Give a file's name: model.bin.")
+        raise ArtifactError(f"{name!r} is not a name for an artifact", hint="Give a file's name: model.bin.")
     try:
         size = len(name.encode())
     except UnicodeEncodeError:
@@ -263,14 +263,14 @@ class Folders:
 
     def __init__(self, root: str, installation: str) -> None:
         if normal_root(root) != (root.rstrip("/") or root):
-            raise ArtifactError(f"{root!r} is no place for artifacts: no worker keeps any in such")
+            raise ArtifactError(f"{root!r} is not a place for artifacts: no worker keeps any in such")
         self._base = f"{root.rstrip('/')}/{installation}"
         self._files: Any = None
         self._path = self._base
         if is_url(root):
             self._files, self._path = _opened(self._base)
             if not self._path.endswith(f"/{installation}"):
-                raise ArtifactError(f"{root} is no place for artifacts: it leads to {self._path}")
+                raise ArtifactError(f"{root} is not a place for artifacts: it leads to {self._path}")
             self._files.invalidate_cache()
         elif os.path.islink(self._path):
             raise ArtifactError(f"{self._path} leads to another folder")

@@ -179,11 +179,11 @@ def _meaning(word: str, line: int) -> Any:
         return _WORDS[word]
     if _LEADING_ZERO.fullmatch(word):
         raise Unreadable(
-            f"the number {shown(word)} begins with 0", line, hint="Leave the 0 away, or put it in quotes."
+            f"the number {shown(word)} begins with 0", line, hint="Leave the 0 out, or put it in quotes."
         )
     if _NO_NUMBER.fullmatch(word):
         raise Unreadable(
-            f"{word} is no number that JSON has", line, hint="If it is a text, put it in quotes."
+            f"{word} is not a number that JSON has", line, hint="If it is a text, put it in quotes."
         )
     if _INTEGER.fullmatch(word):
         try:

@@ -41,7 +41,7 @@ class PageSettings:
         if self.without_token and (token is not None or self.allow_actions):
             other = "a token" if token is not None else "--allow-actions"
             raise ConfigError(
-                f"--without-token and {other} exclude each other",
+                f"--without-token and {other} cannot be used together",
                 hint="Whoever may act has to show the token; without one everybody may read, nobody act.",
             )
         if token is None and self.allow_actions:
@@ -61,7 +61,7 @@ class PageSettings:
         for name in self.allowed_hosts:
             if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:]+\]?", name):
                 raise ConfigError(
-                    f"--allowed-host {name!r} is no name of a host",
+                    f"--allowed-host {name!r} is not the name of a host",
                     hint="Give the name alone, without http://, port and path: runs.example.org.",
                 )
         return replace(self, token=secrets.token_urlsafe(24) if token == NEW_TOKEN else token)

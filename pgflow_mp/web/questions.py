@@ -49,7 +49,7 @@ class PageQuery:
         """One of some words. Raises InputError for another."""
         word = self.text(name)
         if word is not None and word not in known:
-            raise InputError(f"{name} is {word!r}, which is none of: {', '.join(known)}")
+            raise InputError(f"{name} is {word!r}, which is not one of: {', '.join(known)}")
         return word
 
     def number(self, name: str, default: int, most: int = 2**31 - 2) -> int:
@@ -58,7 +58,7 @@ class PageQuery:
         if word is None:
             return default
         if not re.fullmatch("[0-9]{1,10}", word) or int(word) > most:
-            raise InputError(f"{name} is {word[:40]!r}, which is no number from 0 to {most}")
+            raise InputError(f"{name} is {word[:40]!r}, which is not a number from 0 to {most}")
         return int(word)
 
     def moment(self, name: str) -> datetime | None:
@@ -69,7 +69,7 @@ class PageQuery:
         try:
             found = datetime.fromisoformat(word)
         except ValueError:
-            raise InputError(f"{name} is {word[:40]!r}, which is no time like 2026-11-26T03:00") from None
+            raise InputError(f"{name} is {word[:40]!r}, which is not a time like 2026-11-26T03:00") from None
         return found if found.tzinfo else found.replace(tzinfo=UTC)
 
     def identity(self, name: str) -> str | None:
@@ -80,7 +80,7 @@ class PageQuery:
         try:
             return str(UUID(word))
         except ValueError:
-            raise InputError(f"{name} is {word[:40]!r}, which is no id") from None
+            raise InputError(f"{name} is {word[:40]!r}, which is not an id") from None
 
     def link(self, **changed: Any) -> str:
         """This page with another query."""

@@ -182,7 +182,7 @@ class Heartbeat(DatabaseThread):
             text = f"{who} stands still: no sign of life is given until it goes on, others may take over"
             self._say("error", text)
         elif who is None and self._is_still:
-            self._say("warn", "the worker goes on, and gives signs of life again")
+            self._say("warn", "the worker goes on, and sends heartbeats again")
         self._is_still = who is not None
         return self._is_still
 

@@ -28,7 +28,7 @@ def check(conn: Connection) -> None:
         raise DatabaseError(
             "permission denied for function prune_runs, which --keep needs",
             hint="The schema's owner may grant it: select pgflow.grant_access('some_role', 'operator'); "
-            "or remove runs as the owner, by the command prune, and leave --keep away here.",
+            "or remove runs as the owner, by the command prune, and leave --keep out here.",
         )
 
 

@@ -105,7 +105,7 @@ def check_flows(wanted: Iterable[str] | None, found: list[FlowInfo], targets: It
     for slug in wanted or ():
         if slug not in slugs:
             raise FlowNotFound(
-                f"There is no flow '{slug}' in {', '.join(targets)}",
+                f'There is no flow "{slug}" in {", ".join(targets)}',
                 hint=f"Flows there: {', '.join(slugs) or 'none'}.",
             )
 
@@ -172,7 +172,7 @@ def queues(conn: Connection, flows: list[FlowInfo]) -> dict[str, list[str]]:
 
 
 def known_steps(conn: Connection, flows: list[FlowInfo]) -> dict[str, set[str]]:
-    """The steps whose tasks are ours, by flow: the code's, and stored ones whose tasks fail for want of it.
+    """The steps whose tasks are ours, by flow: the code's, and stored ones whose tasks fail for lack of it.
 
     Not those that came when the flow was extended, or will: the code here is older than they are.
     """

@@ -48,7 +48,7 @@ class Strangers:
         for step in sorted(met.difference(self.of(flow))):
             self._say(
                 f'flow {flow} has a step "{step}", which is newer than the code here: its items are left to '
-                "workers that know it; started anew with the new code, this one does"
+                "workers that know it; restart this one with the new code and it does them"
             )
         self._met[flow] = met.union(self.of(flow))
         return ClaimedWork(

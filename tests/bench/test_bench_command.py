@@ -54,7 +54,7 @@ def test_a_suite_prints_its_bar_and_writes_figures_and_page(server: DatabaseServ
 def test_an_unknown_suite_is_refused_with_the_list_of_suites() -> None:
     done = bench("speed")
     assert done.returncode == 2
-    assert "no suite 'speed'" in done.stderr
+    assert 'no suite "speed"' in done.stderr
     assert "scaling" in done.stderr
 
 

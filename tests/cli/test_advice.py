@@ -92,6 +92,6 @@ def test_lists_of_nothing_advise_what_uses_the_place_that_was_named(bare_cli: Cl
 
 def test_help_of_what_is_no_command_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["help", "statsu"]) == 2
-    assert "There is no command 'statsu'; did you mean 'status'?" in capsys.readouterr().err
+    assert 'There is no command "statsu"; did you mean status?' in capsys.readouterr().err
     assert main(["limits", "--help"]) == 0
     assert "limits encode" not in " ".join(capsys.readouterr().out.split())

@@ -38,15 +38,15 @@ def assert_nothing_started(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("target", "parts"),
     [
-        ("no_such_module", ["There is no module 'no_such_module'", "bundled examples are"]),
-        ("no_package.flows:x", ["There is no module 'no_package'"]),
+        ("no_such_module", ['There is no module "no_such_module"', "bundled examples are"]),
+        ("no_package.flows:x", ['There is no module "no_package"']),
         ("no_file.py", ["There is no file", "no_file.py", "Did you mean my_file.py?"]),
-        ("my_file.py:simple_flwo", ["has no flow 'simple_flwo'", "Did you mean 'simple_flow'?"]),
+        ("my_file.py:simple_flwo", ['has no flow "simple_flwo"', "Did you mean simple_flow?"]),
         ("two_flows.py", ["two_flows.py has 2 flows: one, two", "Name one of them: two_flows.py:one"]),
         ("no_flows.py", ["no_flows.py has no flow", "A flow is a module-level variable"]),
         ("no_parent.py", ['Step "b" depends on undefined step "a"', "no_parent.py, line 3"]),
         ("broken.py", ["broken.py:2: SyntaxError", "The line is"]),
-        ("missing_library.py", ["needs the module 'no_such_library'", "missing_library.py, line 1"]),
+        ("missing_library.py", ['needs the module "no_such_library"', "missing_library.py, line 1"]),
         ("raises.py", ["failed with RuntimeError: not today", "raises.py, line 1"]),
         ("leaves.py", ["exited with status 7"]),
     ],
@@ -82,8 +82,8 @@ def test_a_flow_that_executes_itself_when_it_is_imported(bare_cli: Cli, verb: st
 
 
 def test_a_worker_without_its_module_does_not_start(bare_cli: Cli) -> None:
-    assert_one_screen(bare_cli("nowhere.flows", "--workers", "2"), 2, "There is no module 'nowhere'")
-    assert_one_screen(bare_cli(PGFLOW_FLOWS="nowhere.flows"), 2, "There is no module 'nowhere'")
+    assert_one_screen(bare_cli("nowhere.flows", "--workers", "2"), 2, 'There is no module "nowhere"')
+    assert_one_screen(bare_cli(PGFLOW_FLOWS="nowhere.flows"), 2, 'There is no module "nowhere"')
     (bare_cli.cwd / "pyproject.toml").write_text("[tool.pgflow_mp]\nflows = 3\n")
     assert_one_screen(bare_cli(), 2, "[tool.pgflow_mp] flows in", "must be a target or a list")
     assert_nothing_started(bare_cli)

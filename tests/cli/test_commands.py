@@ -124,7 +124,7 @@ def test_start_knows_flows_of_the_database_and_their_names(cli: Cli) -> None:
     assert cli("start", "simple").code == 0
     done = cli("start", "simpel")
     assert done.code == 2
-    assert "There is no module 'simpel', and no flow 'simpel' in PostgreSQL" in " ".join(done.err.split())
+    assert 'There is no module "simpel", and no flow "simpel" in PostgreSQL' in " ".join(done.err.split())
     assert "Flows there: simple." in " ".join(done.err.split())
 
 

@@ -135,7 +135,7 @@ def test_what_is_not_listed_is_never_imported(bare_cli: Cli, flow: Path, listed:
         ("a.json", b" " * (5 << 20), ("more than 4 MiB",)),
         ("a.yml", "slug: caf\u00e9".encode("latin-1"), ("not UTF-8 (byte 0xe9)", "iconv")),
         ("a.yml", b"slug: a\nsteps: [{handler: !!python/name:os.system x}]", ("has the tag",)),
-        ("a.yml", b"slug: a\nsteps: [{handler: ../../etc/passwd:x}]", ("is no import path",)),
+        ("a.yml", b"slug: a\nsteps: [{handler: ../../etc/passwd:x}]", ("is not an import path",)),
         ("a.json", b'{"slug": "\\ud800", "steps": []}', ("half of a surrogate pair",)),
         ("a.json", b'{"slug": "\\u001b[31m", "steps": []}', ("can only contain letters",)),
         ("a.yaml", b"", ("a.yaml is empty",)),

@@ -38,9 +38,9 @@ def test_what_cannot_be_a_limit_is_one_screen(cli: Cli, tmp_path: Path) -> None:
         (("slow", "nope", "--at-once", "1"), 'Step "nope" does not exist in flow "slow"'),
         (("--at-once", "1"), "Limits of which flow?"),
         (("slow", "--at-once", "0"), "'0' is not a whole number of at least 1"),
-        (("slow", "--rate", "fast"), "'fast' is no rate like 100/s, 30/min or 1000/h"),
+        (("slow", "--rate", "fast"), "'fast' is not a rate like 100/s, 30/min or 1000/h"),
         (("slow", "--burst", "3"), "there is no rate"),
-        (("slow", "--reset", "--at-once", "1"), "--reset and --at-once exclude each other"),
+        (("slow", "--reset", "--at-once", "1"), "--reset and --at-once cannot be used together"),
     ):
         assert_one_screen(cli("limits", *arguments), 2, says)
     assert_one_screen(Cli(tmp_path)("limits", "slow"), 2, "nothing was ever started here")

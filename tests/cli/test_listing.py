@@ -72,7 +72,7 @@ def test_runs_are_found_by_everything_they_have_and_paged(cli: Cli, conn: Connec
     assert all(len(line) <= 80 for line in shown.splitlines())
     assert cli("runs", "--tag", "none").out.startswith("No such runs in ")
     assert_one_screen(cli("runs", "--tag", "a b"), 2, "cannot have the tag 'a b'")
-    assert_one_screen(cli("runs", "--status", "done"), 2, "'done' is none of queued, running")
+    assert_one_screen(cli("runs", "--status", "done"), 2, "'done' is not one of queued, running")
     assert_one_screen(
         cli("runs", "--since", "yesterday"), 2, "neither how long ago, like 2h or 3d, nor a date"
     )

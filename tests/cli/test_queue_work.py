@@ -37,7 +37,7 @@ def test_jobs_are_executed_until_it_is_stopped(cli: Cli, tmp_path: Path) -> None
     [
         (("work", "--queue", "chores"), "Which function is to execute the jobs?"),
         (("work", str(JOBS), "--queue", "chores"), "names no function"),
-        (("work", f"{JOBS}:nobody", "--queue", "chores"), "has no function 'nobody'"),
+        (("work", f"{JOBS}:nobody", "--queue", "chores"), 'has no function "nobody"'),
         (("work", f"{JOBS}:note", "--queue", "a b"), "cannot be the name of a queue"),
         (("work", f"{JOBS}:note", "--queue", "c", "--retry", "soon"), "strategy of a retry must be"),
         (("work", f"{JOBS}:note", "--queue", "c", "--retry", "fixed,base"), "is not NAME=N"),

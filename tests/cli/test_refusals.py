@@ -115,7 +115,7 @@ def test_any_beginning_of_an_id_that_is_the_only_one_will_do(dsn: str) -> None:
         ("data is a directory", "data is a directory"),
         ("the server is away", "The server is away"),
         ("cannot connect to x", "Cannot connect to x"),
-        ("./my flow.py is no file", "./my flow.py is no file"),
+        ("./my flow.py is not a file", "./my flow.py is not a file"),
     ],
 )
 def test_the_name_that_a_message_begins_with_keeps_its_letters(

@@ -113,7 +113,9 @@ def test_misuse_is_one_screen(cli: Cli, tmp_path: Path) -> None:
     assert_one_screen(
         cli("replay", run_id, "check", "0", "simple"), 2, "which is not here (here: simple)", "FLOW"
     )
-    assert_one_screen(cli("replay", run_id, "check", "0", PICKY, "--json", "--pdb"), 2, "exclude each other")
+    assert_one_screen(
+        cli("replay", run_id, "check", "0", PICKY, "--json", "--pdb"), 2, "cannot be used together"
+    )
     assert_one_screen(cli("replay", "abcdef12", "check", "0"), 2, "There is no run abcdef12")
 
 

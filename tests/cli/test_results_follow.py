@@ -161,17 +161,17 @@ def test_statuses_and_fields(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--status", "done"], "'done' is none of queued, started, completed"),
-        (["--failed", "--status", "failed"], "exclude each other"),
+        (["--status", "done"], "'done' is not one of queued, started, completed"),
+        (["--failed", "--status", "failed"], "cannot be used together"),
         (["--fields", "n", "--with-input"], "Name input among the fields"),
         (["--follow", "--status", "queued"], "completed or failed"),
         (["--follow", "-o", "x.csv"], "nothing can be csv before its end"),
         (["--into", "postgresql://u:secret@h/d"], "--into postgresql://u:***@h/d names no table"),
-        (["--into", "#a b"], "'a b' is no name of a table"),
+        (["--into", "#a b"], "'a b' is not the name of a table"),
         (["--into", "#pgflow.runs"], "Nothing is written into the schema pgflow"),
         (["--into", "mysql://h/d#rows"], "only PostgreSQL can be used"),
-        (["--into", "#rows", "-o", "x"], "--into and --output exclude each other"),
-        (["--into", "#rows", "--follow"], "--into and --follow exclude each other"),
+        (["--into", "#rows", "-o", "x"], "--into and --output cannot be used together"),
+        (["--into", "#rows", "--follow"], "--into and --follow cannot be used together"),
     ],
 )
 def test_what_makes_no_sense_is_refused_before_anything_is_opened(words: list[str], message: str) -> None:
@@ -188,7 +188,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_opened(words: list[st
         ("", "a name missing"),
         ("a,,b", "a name missing"),
         ("a..b", "a..b names nothing"),
-        ("a,b, a", "a is there twice"),
+        ("a,b, a", "a occurs twice"),
         ("index.x", "index has no members"),
     ],
 )

@@ -52,10 +52,10 @@ def test_a_starter_cannot_create_or_replace_a_flow_by_starting_it(
         starter = Cli(tmp_path, restricted)
         new = starter("start", f"{FLOWS}:sums", "--input", "[1]")
         assert new.code == 2
-        assert "no flow 'sums'" in new.err
+        assert 'no flow "sums"' in new.err
         unknown = starter("start", "nowhere", "--input", "[1]")
         assert unknown.code == 2
-        assert "no flow 'nowhere'" in unknown.err
+        assert 'no flow "nowhere"' in unknown.err
         replaced = starter("start", SQUARE, "--input", "[1]", "--compile", "recreate")
         assert replaced.code == 3
         assert "permission denied for function ensure_flow_compiled" in " ".join(replaced.err.split())
@@ -154,7 +154,7 @@ def test_a_worker_is_told_who_creates_a_flow_and_how(cli: Cli, dsn: str, tmp_pat
             done = worker(*arguments)
             said = " ".join(done.err.split())
             assert done.code == 2, said
-            assert "There is no flow 'sums' in the database, and role role_worker_" in said
+            assert 'There is no flow "sums" in the database, and role role_worker_' in said
             assert "Role postgres, the owner of the schema pgflow, creates it" in said
             assert "python -m pgflow_mp compile FLOW" in said
             assert "as it is stored" not in said

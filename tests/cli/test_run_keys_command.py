@@ -151,7 +151,7 @@ def test_keys_are_refused_before_there_is_a_database(bare_cli: Cli) -> None:
     for options, told in (
         (["--input", "[1]", "--key", ""], "cannot have 0 characters"),
         (["--key", "k"], 'Flow "keyed" needs an input'),
-        (["--key", "k", "--resume", "1"], "--resume and --key exclude each other"),
+        (["--key", "k", "--resume", "1"], "--resume and --key cannot be used together"),
     ):
         assert_one_screen(bare_cli("run", "flows.py:keyed", *options), 2, told)
     assert not [*bare_cli.cwd.rglob("postgres-*")]

@@ -123,12 +123,15 @@ def test_the_time_is_told_to_the_run_and_looked_at_before(cli: Cli, tmp_path: Pa
         (("list", "--missed", "all"), ("--missed is for a schedule that is set",)),
         (("--cron", "@daily"), ("Which flow is to be scheduled?",)),
         ((SQUARE, "more", "--cron", "@daily"), ("Too many arguments: more",)),
-        ((SQUARE, "--cron", "61 * * * *", "--input", "[]"), ("is no cron line: bad minute", "five fields")),
+        (
+            (SQUARE, "--cron", "61 * * * *", "--input", "[]"),
+            ("is not a cron line: bad minute", "five fields"),
+        ),
         ((SQUARE, "--cron", "@daily", "--time-zone", "Berlin"), ("no time zone 'Berlin'", "Europe/Berlin")),
         ((SQUARE, "--cron", "@daily"), ('Flow "square" needs an input',)),
         ((SQUARE, "--cron", "@daily", "--input", "{}"), ("must be an array",)),
         ((SQUARE, "--cron", "@daily", "--input", "[]", "--as", "a/b"), ("no white space and no /",)),
-        (("nowhere", "--cron", "@daily"), ("no flow 'nowhere' in",)),
+        (("nowhere", "--cron", "@daily"), ('no flow "nowhere" in',)),
         (("show", "square"), ("There is no schedule square", "There is none.")),
     ],
 )

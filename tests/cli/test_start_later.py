@@ -124,7 +124,7 @@ def test_waiting_ends_with_its_time_and_with_the_run(cli: Cli) -> None:
     with psycopg.connect(cli.dsn) as conn:
         conn.execute("select pgflow.delete_flow_and_data('slow')")
     last = finish(deleted)
-    assert (last.code, f"Run {gone} of flow 'slow' was deleted" in last.err) == (1, True), last
+    assert (last.code, f'Run {gone} of flow "slow" was deleted' in last.err) == (1, True), last
 
 
 def test_a_pause_for_some_time(cli: Cli) -> None:
@@ -146,6 +146,6 @@ def test_what_makes_no_sense_is_one_screen(cli: Cli, tmp_path: Path) -> None:
     assert_one_screen(cli(*start, "--after", "soon"), 2, "--after: 'soon' is neither in how long, like 10m")
     assert_one_screen(cli(*start, "--after", "999999d"), 2, "--after")
     assert_one_screen(cli(*start, "--timeout", "3"), 2, "--timeout is for --wait, which is missing")
-    assert_one_screen(cli("pause", "slow", "--for", "0s"), 2, "--for: '0s' is no time at all")
+    assert_one_screen(cli("pause", "slow", "--for", "0s"), 2, "--for: '0s' is not a length of time")
     assert_one_screen(cli("pause", "slow", "--for", "10"), 2, "--for: '10' is not a time with its unit")
     assert cli("runs").out.startswith("No runs")

@@ -90,9 +90,9 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [
-        (["rnu"], ["There is no command or module 'rnu'; did you mean 'run'?"]),
-        (["statsu"], ["did you mean 'status'?"]),
-        (["frobnicate", "simple"], ["There is no command or module 'frobnicate'", "compile"]),
+        (["rnu"], ['There is no command or module "rnu"; did you mean run?']),
+        (["statsu"], ["did you mean status?"]),
+        (["frobnicate", "simple"], ['There is no command or module "frobnicate"', "compile"]),
         (["run", "simple", "--wrokers", "3"], ["There is no option --wrokers; did you mean --workers?"]),
         (["run", "simple", "wide"], ["Too many arguments: wide"]),
         (["run"], ["Which flow?", "code_metrics"]),
@@ -114,14 +114,17 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["run", "simple", "--workers"], ["--workers needs a value"]),
         (["--workers", "many"], ["--workers: 'many' is neither a number of at least 1 nor auto"]),
         (["--workers", "5000"], ["5000 is more than the 1024 processes"]),
-        (["--executor", "Dusk!"], ["--executor: 'Dusk!' is no executor like lanes or threads"]),
+        (["--executor", "Dusk!"], ["--executor: 'Dusk!' is not an executor like lanes or threads"]),
         (["--executor", "dusk"], ["There is no executor 'dusk'", "lanes, threads, inline"]),
         (["--grace", "soon"], ["--grace: 'soon' is not a time like 30, 0.5, 10s or 5m"]),
         (["--max-memory-per-worker", "much"], ["'much' is not a size like 500MB or 2G"]),
         (["--compile", "never"], ["--compile: invalid choice: 'never'"]),
         (["--dead-after", "1"], ["--dead-after (1 s) must be at least twice --heartbeat-interval (2 s)"]),
-        (["--dsn", "host=x", "--data-dir", "y"], ["--dsn and --data-dir exclude each other"]),
-        (["run", "simple", "--resume", "abcd", "--input", "1"], ["--resume and --input exclude each other"]),
+        (["--dsn", "host=x", "--data-dir", "y"], ["--dsn and --data-dir cannot be used together"]),
+        (
+            ["run", "simple", "--resume", "abcd", "--input", "1"],
+            ["--resume and --input cannot be used together"],
+        ),
         (["run", "simple", "--json", "-o", "-"], ["both want standard output"]),
     ],
 )
@@ -139,7 +142,7 @@ def test_a_wrong_command_line_is_refused_with_a_way_out(
     ("variable", "value", "part"),
     [
         ("PGFLOW_WORKERS", "lots", "The environment variable PGFLOW_WORKERS is 'lots'"),
-        ("PGFLOW_COMPILE", "maybe", "which is none of: check, extend, skip, recreate"),
+        ("PGFLOW_COMPILE", "maybe", "which is not one of: check, extend, skip, recreate"),
         ("PGFLOW_DEBUG", "perhaps", "PGFLOW_DEBUG is 'perhaps': 'perhaps' is neither yes nor no"),
         ("PGFLOW_LOG_LEVEL", "loud", "PGFLOW_LOG_LEVEL is 'loud'"),
         ("PGFLOW_PRIORITY", "1.5", "The environment variable PGFLOW_PRIORITY is '1.5'"),

@@ -101,7 +101,7 @@ def test_flows_that_cannot_be_loaded(known: Connection, keeper: Keeper) -> None:
     known.execute("select pgflow.add_step('s', 'one')")
     with pytest.raises(InputError, match="has no map over its input"):
         loads.load(keeper, "s", batches([1], 1), str(uuid.uuid4()))
-    with pytest.raises(FlowNotFound, match="There is no flow 'none'"):
+    with pytest.raises(FlowNotFound, match='There is no flow "none"'):
         loads.load(keeper, "none", batches([1], 1), str(uuid.uuid4()))
 
 

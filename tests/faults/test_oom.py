@@ -66,7 +66,7 @@ def small_group() -> Iterator[Path]:
 
 
 def kills(group: Path) -> int:
-    """How many processes of the group the kernel has killed for want of memory."""
+    """How many processes of the group the kernel has killed for lack of memory."""
     for name in ("memory.oom_control", "memory.events"):
         with contextlib.suppress(OSError):
             for line in (group / name).read_text().splitlines():

@@ -226,7 +226,7 @@ def test_a_condition_that_names_no_parent_is_refused() -> None:
     for option in ("when", "unless"):
         condition: Any = {option: {"totl": 1}}
         text = refused(lambda: flow.step("b", len, depends_on="total", **condition))  # noqa: B023
-        assert f'{option}= of step "b" of flow "f" names "totl", which is no parent of the step' in text
+        assert f'{option}= of step "b" of flow "f" names "totl", which is not a parent of the step' in text
         assert "(its parents: total)" in text
 
 

@@ -73,7 +73,7 @@ def test_what_can_hold_a_mapping_is_accepted(annotation: Any) -> None:
 @pytest.mark.parametrize("annotation", NOT_HOLDING, ids=str)
 def test_what_cannot_hold_a_mapping_is_refused(annotation: Any) -> None:
     with pytest.raises(
-        FlowDefinitionError, match=r"(?m)ff is no parent of g \(its parents: f\); did you mean f\?$"
+        FlowDefinitionError, match=r"(?m)ff is not a parent of g \(its parents: f\); did you mean f\?$"
     ):
         define(annotation, "f")
     define(annotation, "f", name="f")

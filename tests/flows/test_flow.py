@@ -246,15 +246,15 @@ def test_flow_options_have_the_same_bounds() -> None:
     [("maxAttempts", "max_attempts"), ("depends", "depends_on"), ("retries", "max_attempts"), ("over", "")],
 )
 def test_an_unknown_option_is_refused_with_the_one_that_was_meant(option: str, meant: str) -> None:
-    with pytest.raises(FlowDefinitionError, match=f"(?m)^Step \"a\" has no option '{option}'$") as caught:
+    with pytest.raises(FlowDefinitionError, match=f'(?m)^Step "a" has no option "{option}"$') as caught:
         Flow("demo").step("a", nothing, **{option: 1})  # type: ignore[call-overload]
-    assert f"Did you mean '{meant}'?" in caught.value.hint or not meant
+    assert f"Did you mean {meant}?" in caught.value.hint or not meant
     with pytest.raises(FlowDefinitionError, match="has no option"):
         Flow("demo", **{option: 1})  # type: ignore[arg-type]
 
 
 def test_a_map_has_no_depends_on() -> None:
-    with pytest.raises(FlowDefinitionError, match="Map \"m\" has no option 'depends_on'"):
+    with pytest.raises(FlowDefinitionError, match='Map "m" has no option "depends_on"'):
         Flow("demo").step("a", nothing).map("m", nothing, depends_on=["a"])  # type: ignore[call-overload]
 
 
@@ -284,7 +284,7 @@ def test_bad_modes_are_refused() -> None:
         options: Any = {name: "skip_cascade"}
         with pytest.raises(FlowDefinitionError, match=f'{name} of step "a"') as caught:
             Flow("demo").step("a", nothing, **options)
-        assert caught.value.hint == "Did you mean 'skip-cascade'?"
+        assert caught.value.hint == "Did you mean skip-cascade?"
 
 
 async def a_coroutine(x: int) -> int:
@@ -401,7 +401,7 @@ def test_a_failure_policy_out_of_bounds_is_refused(options: dict[str, Any], text
 
 def test_only_maps_have_a_failure_policy() -> None:
     for option in ("tolerate", "stop_after_alike", "storage", "batch", "barrier"):
-        with pytest.raises(FlowDefinitionError, match=f"has no option '{option}'") as caught:
+        with pytest.raises(FlowDefinitionError, match=f'has no option "{option}"') as caught:
             Flow("f").step("s", abs, **{option: 1})  # type: ignore[call-overload]
         assert caught.value.hint.startswith("It is an option of maps. Options are ")
 

@@ -82,7 +82,7 @@ def test_limits_are_kept_apart_from_other_options_and_reach_shape_and_sql(
         ({"limit": 2**31}, "limit must be from 1 to 2147483647"),
         ({"limit": "8"}, "limit must be an integer, not str"),
         ({"limit": True}, "limit must be an integer, not bool"),
-        ({"rate": "fast"}, r"rate of .*: 'fast' is no rate like 100/s, 30/min or 1000/h"),
+        ({"rate": "fast"}, r"rate of .*: 'fast' is not a rate like 100/s, 30/min or 1000/h"),
         ({"rate": 5, "burst": 0}, "burst must be from 1"),
         ({"burst": 3}, "burst of .* has no rate"),
     ],

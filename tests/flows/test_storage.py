@@ -114,7 +114,7 @@ def test_the_batch_of_a_step_is_known() -> None:
         ({"batch": 2**31}, "^batch must be less than or equal to"),
         ({"barrier": 0}, "must be True or False, not int"),
         ({"barrier": False}, "needs a map to begin with, yet it is a map over the run's input"),
-        ({"barrier": False, "over": "a"}, 'yet it is a map over "a", which is no map'),
+        ({"barrier": False, "over": "a"}, 'yet it is a map over "a", which is not a map'),
         ({"barrier": False, "over": "p", "when": {}}, "cannot be had with a condition"),
         ({"barrier": False, "over": "p", "unless": {"a": 1}}, "cannot be had with a condition"),
         (
@@ -135,7 +135,7 @@ def test_a_flow_in_tasks_has_no_map_without_a_barrier() -> None:
         chain("tasks", barrier=False)
     with pytest.raises(FlowDefinitionError, match=r'storage of Flow "f" must be') as caught:
         Flow("f", storage="rangs")  # type: ignore[arg-type]
-    assert caught.value.hint == "Did you mean 'ranges'?"
+    assert caught.value.hint == "Did you mean ranges?"
 
 
 def test_the_default_is_one_of_them() -> None:

@@ -76,7 +76,7 @@ def test_of_several_json_files_each_has_to_be_an_array(text: str) -> None:
     Path("d").mkdir()
     Path("d/1.json").write_text("[1, 2]")
     Path("d/2.json").write_text(f"\n {text}")
-    assert "d/2.json, line 2: this is no array" in refusal("d", "json")
+    assert "d/2.json, line 2: this is not an array" in refusal("d", "json")
 
 
 def test_several_files_of_which_one_is_gone_or_all_are_refused_by_name() -> None:
@@ -96,7 +96,7 @@ def test_several_files_of_which_one_is_gone_or_all_are_refused_by_name() -> None
 
 def test_what_is_no_array_is_not_read_beyond_what_a_run_can_have(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chosen, "LIMIT", 3_000_000)
-    assert "/dev/zero is no array and has more than" in refusal("/dev/zero")
+    assert "/dev/zero is not an array and has more than" in refusal("/dev/zero")
 
 
 def test_an_element_of_many_megabytes_takes_a_time_that_grows_with_it() -> None:

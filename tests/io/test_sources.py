@@ -222,8 +222,8 @@ def test_csv_as_others_write_it_is_typed_by_the_columns() -> None:
         ("yes\nperhaps\n", "column \"yes\": expected true or false, found 'perhaps'"),
         ("list\n[1\n", "column \"list\": expected JSON, found '[1'"),
         ("id,b\n1\n", "x.csv, line 2: it has 1 fields, and the header has 2"),
-        ('id,b\n1,"x\n', "x.csv, line 2: this is no row"),
-        ("id,id\n1,2\n", 'x.csv, line 1: column "id" is there twice'),
+        ('id,b\n1,"x\n', "x.csv, line 2: this is not a row"),
+        ("id,id\n1,2\n", 'x.csv, line 1: column "id" occurs twice'),
         ("id,\n1,2\n", "x.csv, line 1: a column has no name"),
         ("", "x.csv is empty"),
         ("b\nx\0\n", 'x.csv, line 2, column "b": PostgreSQL cannot store'),
@@ -270,7 +270,7 @@ def test_compressed_files_are_read_and_damaged_ones_named(ending: str) -> None:
     assert everything(source(name)) == values * 2
     for cut in (len(packed) // 2, len(packed) - 3, len(packed) + 20):
         Path(name).write_bytes((packed * 2)[:cut])
-        with pytest.raises(InputError, match="cannot be read on"):
+        with pytest.raises(InputError, match="cannot be read any further"):
             everything(source(name))
     Path(f"y.csv.{ending}").write_bytes(PACK[ending](b"a\n1\n"))
     assert everything(source(f"y.csv.{ending}")) == [{"a": "1"}]
@@ -409,10 +409,10 @@ def test_no_row_after_a_bad_header_is_taken_for_the_header() -> None:
     Path("x.csv").write_text('"a"x,b\n1,x\n3,4\n')
     found = source("x.csv")
     found.on_bad = print
-    assert "x.csv, line 1: this is no row" in str(refusal(found))
+    assert "x.csv, line 1: this is not a row" in str(refusal(found))
     Path("mac.csv").write_bytes(b"a,b\r1,2\r")
     told = refusal(source("mac.csv"))
-    assert "mac.csv, line 1: this is no row" in str(told)
+    assert "mac.csv, line 1: this is not a row" in str(told)
     assert "tr '\\r' '\\n'" in told.hint
 
 

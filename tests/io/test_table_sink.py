@@ -164,7 +164,7 @@ def test_fields_that_can_be_no_columns_are_refused(db: Connection, field: str) -
 
 def test_what_is_no_table_is_refused_and_fields_may_be_called_anything_else(db: Connection) -> None:
     db.execute("create view shown as select 1 as value")
-    with pytest.raises(InputError, match="shown is no table"):
+    with pytest.raises(InputError, match="shown is not a table"):
         write(db, "shown", [1])
     with pytest.raises(InputError, match="more than 1,600 different fields"):
         write(db, "wide", [{f"f{n}": 1 for n in range(1601)}])

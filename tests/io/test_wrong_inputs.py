@@ -98,7 +98,7 @@ def test_a_file_of_another_kind(name: str, data: bytes, told: str, hint: str) ->
         ("foo://bar/x.csv", None, "foo://bar/x.csv cannot be opened: Protocol not known", "s3, gs"),
         ("memory://none.csv", None, "There is no memory://none.csv", ""),
         ("memory://none.parquet", None, "There is no memory://none.parquet", ""),
-        ("x.txt", "csv", "x.txt, line 1: this is no row", "converted"),
+        ("x.txt", "csv", "x.txt, line 1: this is not a row", "converted"),
     ],
 )
 def test_a_name_of_nothing(spec: str, kind: str | None, told: str, hint: str) -> None:
@@ -123,7 +123,7 @@ def test_lines_and_fields_that_are_too_long_name_their_line(monkeypatch: pytest.
         assert "Is it of that format?" in error.hint
     Path("y.csv").write_bytes(b'a,b\n1,"' + b"x" * 16_100_000 + b'"\n')
     monkeypatch.setattr(opening, "LONGEST", 100_000_000)
-    assert "y.csv, line 2: this is no row: field larger than" in str(error := refusal("y.csv"))
+    assert "y.csv, line 2: this is not a row: field larger than" in str(error := refusal("y.csv"))
     assert "whose paths are the items" in error.hint
 
 

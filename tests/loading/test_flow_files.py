@@ -85,7 +85,7 @@ def test_a_flow_file_is_a_target(tmp_path: Path) -> None:
     (flow,) = finding.load_flows(loaded)  # by what it said
     assert dict(flow.steps) == dict(in_python().steps)
     path.write_text(WORDS)
-    with pytest.raises(FlowNotFound, match="has no flow 'word'"):
+    with pytest.raises(FlowNotFound, match='has no flow "word"'):
         finding.load_flows(flow_files.with_contents(Target.parse("flow.yaml:word", cwd=tmp_path), LIST))
     file_of(tmp_path, "slug: none\nsteps: []\n")
     with pytest.raises(FlowDefinitionError, match="has no steps"):
@@ -100,11 +100,11 @@ H = "    handler: data_handlers:length\n"
     ("text", "line", "what"),
     [
         (S + "  - slug: a\n    handler: os:system\n", 4, "not on the list"),
-        (S + "  - slug: a\n    handler: data_handlers:lenght\n", 4, "has no 'lenght'"),
+        (S + "  - slug: a\n    handler: data_handlers:lenght\n", 4, 'has no "lenght"'),
         (S + "  - slug: a\n", 3, 'Handler of step "a" of flow "words" must be an import path, not nothing'),
         (S + "  - slug: a\n    kind: map\n" + H + "    timeout: 2\n", 6, "timeout must be greater than"),
-        (S + "  - slug: a\n    kind: map\n" + H + "    timeuot: 9\n", 6, "Map \"a\" has no option 'timeuot'"),
-        (S + "  - slug: a\n    tolerate: 1\n" + H, 4, "Step \"a\" has no option 'tolerate'"),
+        (S + "  - slug: a\n    kind: map\n" + H + "    timeuot: 9\n", 6, 'Map "a" has no option "timeuot"'),
+        (S + "  - slug: a\n    tolerate: 1\n" + H, 4, 'Step "a" has no option "tolerate"'),
         (S + "  - slug: a-b\n" + H, 3, "can only contain letters"),
         (S + "  - slug: 3\n" + H, 3, "Slug must be a string, not int"),
         (S + "  - slug: a\n    depends_on: b\n" + H, 3, 'depends on undefined step "b"'),
@@ -112,7 +112,11 @@ H = "    handler: data_handlers:length\n"
         (S + "  - slug: a\n    kind: map\n    over: [a]\n" + H, 5, 'over of step "a" of flow "words" must'),
         (S + "  - slug: a\n    kind: mop\n" + H, 4, 'kind of step "a" of flow "words" must be one of'),
         (S + "  - slug: a\n    when: [1]\n" + H, 4, 'when of step "a"'),
-        (S + "  - slug: a\n    rate: fast\n" + H, 4, 'rate of step "a" of flow "words": \'fast\' is no rate'),
+        (
+            S + "  - slug: a\n    rate: fast\n" + H,
+            4,
+            'rate of step "a" of flow "words": \'fast\' is not a rate',
+        ),
         (S + "  - slug: a\n    when_unmet: maybe\n" + H, 4, "when_unmet of step"),
         (S + "  - slug: a\n" + H + "  - slug: A\n" + H, 5, "conflict case-insensitively"),
         (S + "  - slug: a\n" + H + "  - slug: a\n" + H, 5, 'Step "a" already exists'),
@@ -121,9 +125,9 @@ H = "    handler: data_handlers:length\n"
         ("slug: words\nsteps: {a: 1}\n", 2, "steps of a flow must be a list, not an object"),
         ("slug: words\n", 1, 'Flow "words" has no steps'),
         ("steps: []\n", 1, "A flow has no slug"),
-        ("slug: words\nretries: 3\nsteps: []\n", 2, "has no option 'retries'"),
+        ("slug: words\nretries: 3\nsteps: []\n", 2, 'has no option "retries"'),
         ("slug: words\ntimeout: 1\nsteps: []\n", 2, "timeout must be greater than or equal to 3"),
-        ("slug: words\nqueues: two\nsteps: []\n", 2, "queues of flow 'words' must be"),
+        ("slug: words\nqueues: two\nsteps: []\n", 2, 'queues of flow "words" must be'),
         ("slug: words\nversion: 2\nsteps: []\n", 2, "A flow of version 2 cannot be read"),
         ("slug: words\non_start: {}\nsteps: []\n", 2, "on_start of a flow must be a list"),
         ("slug: words\non_start: [{handler: os:nice}]\nsteps: []\n", 2, "os:nice, which is not on the list"),
@@ -146,7 +150,7 @@ def test_what_is_wrong_is_said_with_its_line(
     text: str | bytes, line: int | None, what: str, tmp_path: Path
 ) -> None:
     path = file_of(tmp_path, text)
-    with pytest.raises(FlowFileError if "has no 'len" not in what else FlowNotFound) as caught:
+    with pytest.raises(FlowFileError if 'has no "len' not in what else FlowNotFound) as caught:
         finding.load_flows(flow_files.with_contents(Target.parse(str(path)), LIST))
     assert str(caught.value).startswith(f"{path}, line {line}: " if line else f"{path}")
     assert what in str(caught.value)
@@ -177,7 +181,7 @@ def test_nothing_is_imported_where_a_later_handler_is_not_listed(
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.yaml")
-    with pytest.raises(FlowFileError, match="is no file"):
+    with pytest.raises(FlowFileError, match="is not a file"):
         Flow.from_file(tmp_path / "pipe.yaml")
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(FlowNotFound, match="is a directory"):
@@ -186,7 +190,7 @@ def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(FlowNotFound, match="There is no file") as caught:
         Flow.from_file(tmp_path / "flow.yml")
     assert "flow.yaml" in caught.value.hint
-    with pytest.raises(FlowNotFound, match="is no flow file"):
+    with pytest.raises(FlowNotFound, match="is not a flow file"):
         Flow.from_file(tmp_path / "flow.txt")
     with pytest.raises(FlowNotFound, match="cannot be read"):
         Flow.from_file(tmp_path / ("a" * 300 + ".json"))
@@ -203,11 +207,11 @@ def test_what_is_near_to_a_flow_file_is_said(tmp_path: Path, monkeypatch: pytest
     path = file_of(tmp_path, WORDS, "Near.YAML")
     assert Flow.from_file("Near.YAML", handlers=LIST).slug == "words"
     path.rename("near.yaml")
-    with pytest.raises(FlowNotFound, match="There is no module 'near'") as caught:
+    with pytest.raises(FlowNotFound, match='There is no module "near"') as caught:
         finding.load_flows("near")
     assert caught.value.hint == "There is a file of that name: use near.yaml."
     file_of(tmp_path, WORDS, "near.toml")
-    with pytest.raises(FlowNotFound, match=r"near\.toml is no Python file, and no flow file"):
+    with pytest.raises(FlowNotFound, match=r"near\.toml is neither a Python file nor a flow file"):
         finding.load_flows("near.toml")
 
 
@@ -256,7 +260,7 @@ def cyclic() -> dict[str, Any]:
     [
         (cyclic(), "nested more than 100 levels deep"),
         ({"slug": "a", "steps": [], "rate": float("nan")}, "rate is nan, which is no JSON"),
-        ({"slug": "a", "steps": [], 1: 2}, "has the key 1, which is no text"),
+        ({"slug": "a", "steps": [], 1: 2}, "has the key 1, which is not a text"),
         ({"slug": "\ud800", "steps": []}, "half of a surrogate pair"),
         ({"slug": "a", "steps": [{"handler": b"os:system"}]}, "is a bytes, which JSON does not have"),
         ({"slug": "a", "steps": [{"handler": "os:system"}]}, "not on the list"),

@@ -177,17 +177,17 @@ def test_unknown_modules_and_files_are_told_from_broken_ones(place: Path) -> Non
     write("leaves.py", "raise SystemExit(3)\n")
     write("broken.py", "x = 1\ndef f(:\n")
     write("empty_module.py", "x = 1\n")
-    assert str(not_found("lines_modul")) == "There is no module 'lines_modul'"
-    assert "Did you mean 'lines_module'?" in not_found("lines_modul").hint
-    assert str(not_found("os.nothing")).startswith("There is no module 'os.nothing'")
-    assert "needs the module 'no_such_dependency_at_all'" in str(not_found("needs_more"))
+    assert str(not_found("lines_modul")) == 'There is no module "lines_modul"'
+    assert "Did you mean lines_module?" in not_found("lines_modul").hint
+    assert str(not_found("os.nothing")).startswith('There is no module "os.nothing"')
+    assert 'needs the module "no_such_dependency_at_all"' in str(not_found("needs_more"))
     assert f"{place}/needs_more.py, line 1" in str(not_found("needs_more.py"))
     assert "failed with KeyError: 'key'" in str(not_found("raises"))
     assert f"{place}/raises.py, line 3: return {{}}['key']" in str(not_found("raises.py"))
     assert "failed with SystemExit: 3" in str(not_found("leaves"))
     assert str(not_found("broken.py")).startswith(f"{place}/broken.py:2: SyntaxError: ")
     assert not_found("broken").hint == "The line is: def f(:"
-    assert str(not_found("empty_module")) == "module 'empty_module' has no flow"
+    assert str(not_found("empty_module")) == 'module "empty_module" has no flow'
     assert not_found("line_module.py").hint == "Did you mean lines_module.py?"
     assert not_found("./lines_module").hint == f"Did you mean {place}/lines_module.py?"
     assert "no directory" in not_found("nowhere/at/all.py").hint
@@ -197,10 +197,10 @@ def test_unknown_modules_and_files_are_told_from_broken_ones(place: Path) -> Non
 def test_an_unknown_flow_is_answered_with_those_that_exist() -> None:
     write("lines_module.py")
     error = not_found("lines_module:slug_of_line_module")
-    assert str(error) == "module 'lines_module' has no flow 'slug_of_line_module'"
-    assert error.hint == "Did you mean 'slug_of_lines_module'? Flows there: slug_of_lines_module."
+    assert str(error) == 'module "lines_module" has no flow "slug_of_line_module"'
+    assert error.hint == "Did you mean slug_of_lines_module? Flows there: slug_of_lines_module."
     assert (
-        str(not_found("lines_module:count")) == "'count' in module 'lines_module' is a function, not a flow"
+        str(not_found("lines_module:count")) == '"count" in module "lines_module" is a function, not a flow'
     )
 
 
@@ -272,7 +272,7 @@ def test_flows_without_a_file_are_refused_with_advice() -> None:
     assert "cannot import it" in python("-", stdin=program)
     assert "cannot import it" in python("-c", program)
     hidden = [Flow("hidden")][0]
-    with pytest.raises(FlowNotFound, match="is no module-level variable"):
+    with pytest.raises(FlowNotFound, match="is not a module-level variable"):
         target_for(hidden)
 
 

@@ -242,7 +242,7 @@ def test_limits_hold_and_the_own_run_gets_the_room(db: Db, storage: str, only: b
     again, told = own(db, mine, only=only)
     assert size((again, told)) == 0
     if not only:
-        assert told is not None, "nothing is claimed for want of room"
+        assert told is not None, "nothing is claimed for lack of room"
     assert size(own(db, mine, usable=1, worker=OTHER)) == (1 if only else 0)
 
 

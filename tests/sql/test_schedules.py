@@ -258,9 +258,9 @@ def test_why_no_times_can_be_computed_is_shown(db: Db) -> None:
     flow(db, "f", "s")
     schedule(db, cron="whatever", times=[])
     plan = db.row("select schedule_id, planned_until from pgflow.schedules")
-    keep = "select pgflow.plan_schedule(%s, 1, %s, '{}', '{}', 'this is no cron line')"
+    keep = "select pgflow.plan_schedule(%s, 1, %s, '{}', '{}', 'this is not a cron line')"
     assert db.value(keep, plan.schedule_id, plan.planned_until) is False
-    assert db.value("select problem from pgflow.schedules()") == "this is no cron line"
+    assert db.value("select problem from pgflow.schedules()") == "this is not a cron line"
     wait = db.value("select plan_again_at - now() from pgflow.schedules")
     assert timedelta(minutes=59) < wait < timedelta(minutes=61)
     schedule(db)

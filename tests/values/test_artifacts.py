@@ -219,9 +219,9 @@ def test_folders_of_runs_and_nothing_else_are_found_set_aside_and_put_back(
 @pytest.mark.parametrize(
     ("root", "words"),
     [
-        ("", "is no place for artifacts"),
-        ("simplecache::s3://x", "is no place for artifacts"),
-        ("sftp://host/x?y", "is no place for artifacts"),
+        ("", "is not a place for artifacts"),
+        ("simplecache::s3://x", "is not a place for artifacts"),
+        ("sftp://host/x?y", "is not a place for artifacts"),
         ("sftp://me:secret@host/x", "has a password in it"),
     ],
 )
@@ -244,7 +244,9 @@ def test_no_place_leads_a_removal_to_folders_of_others(
     os.symlink(theirs, tmp_path / "theirs" / "id")
     monkeypatch.chdir(tmp_path)
     for root in ("theirs", ".", "/a/../b", str(tmp_path / "ours"), "sftp://host/theirs?x=", "a::file:///b"):
-        with pytest.raises((ArtifactError, ConfigError), match=r"is no place for artifacts|leads to another"):
+        with pytest.raises(
+            (ArtifactError, ConfigError), match=r"is not a place for artifacts|leads to another"
+        ):
             stores.Folders(root, "id")
     os.unlink(tmp_path / "theirs" / "id")
     os.rename(theirs, tmp_path / "theirs" / "id")

@@ -26,7 +26,7 @@ def after(line: str, moment: str, count: int, zone: str = BERLIN) -> list[str]:
         ("0 2,3 * * *", FORWARD, ["03-29T03:00+02:00", "03-30T02:00+02:00"]),
         ("0 * * * *", "2026-03-29T00:30+01:00", ["03-29T01:00+01:00", "03-29T03:00+02:00"]),
         ("*/30 2 * * *", FORWARD, ["03-30T02:00+02:00", "03-30T02:30+02:00"]),
-        # An hour that is there twice: what names it comes at the first of both, the rest in both.
+        # An hour that occurs twice: what names it comes at the first of both, the rest in both.
         ("30 2 * * *", BACK, ["10-25T02:30+02:00", "10-26T02:30+01:00"]),
         ("30 * * * *", "2026-10-25T02:00+02:00", ["10-25T02:30+02:00", "10-25T02:30+01:00"]),
         ("*/30 * * * *", "2026-10-25T02:00+02:00", ["10-25T02:30+02:00", "10-25T02:00+01:00"]),

@@ -248,8 +248,8 @@ def test_types_of_columns_that_nothing_has_are_refused_where_the_step_is_defined
 
     cases: list[tuple[Any, str]] = [
         (Annotated[pd.DataFrame, {"a": "flaot32"}], "flaot32"),
-        (Annotated[pl.DataFrame, {"a": "Int8"}], "'Int8' is no type of a column of polars"),
-        (Annotated[pa.Table, {"a": "int8"}], "'int8' is no type of a column of Arrow"),
+        (Annotated[pl.DataFrame, {"a": "Int8"}], "'Int8' is not a type of a column of polars"),
+        (Annotated[pa.Table, {"a": "int8"}], "'int8' is not a type of a column of Arrow"),
         (Annotated[pd.DataFrame, 5], "5 says nothing of the columns of a DataFrame"),
         (pl.LazyFrame, "LazyFrame"),
         (pd.Index, "Index"),

@@ -180,7 +180,7 @@ def test_a_step_is_downloaded_as_lines_of_json(page: Served, shown: Shown) -> No
         ("/flows/nix", 404, 'There is no flow "nix"'),
         (f"/workers/{NOBODY}", 404, "There is no worker"),
         ("/runs?state=odd", 400, "state is 'odd'"),
-        ("/runs?since=yesterday", 400, "no time like"),
+        ("/runs?since=yesterday", 400, "not a time like"),
         ("/runs?flow=%00", 400, "no text"),
         ("/runs?flow=%ff", 400, "cannot be read"),
         ("/runs?after=2026-01-01", 400, "mark"),

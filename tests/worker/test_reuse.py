@@ -129,7 +129,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_started(
         (["--from-run", nobody], "--from-run is for --reuse, which is missing"),
         (
             ["--from-run", nobody, "--reuse", "square", "--key", "k"],
-            "--key and --from-run exclude each other",
+            "--key and --from-run cannot be used together",
         ),
         (["--from-run", nobody, "--reuse", "nope"], 'Step "nope" of --reuse does not exist in flow "simple"'),
     ):

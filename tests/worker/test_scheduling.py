@@ -118,7 +118,7 @@ def test_what_has_no_times_left_gets_some_and_what_can_have_none_a_reason(dsn: s
         assert len(schedules.times(conn, "naps", "a", planned=True, most=999)) in (59, 60, 61)
     assert found["a"].next_local is not None
     assert "T03:00+0" in found["a"].next_local
-    assert found["b"].problem == "'* * *' is no cron line"
+    assert found["b"].problem == "'* * *' is not a cron line"
     assert found["c"].problem == "There is no time zone 'Mars'"
 
 

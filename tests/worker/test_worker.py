@@ -144,7 +144,7 @@ def test_a_flow_that_differs_from_the_database_is_refused_and_listed(own_dsn: st
 
 
 def test_a_flow_that_is_not_there_is_refused(dsn: str) -> None:
-    with pytest.raises(FlowNotFound, match="There is no flow 'nothing'"):
+    with pytest.raises(FlowNotFound, match='There is no flow "nothing"'):
         Worker(settings(dsn, "nothing")).run()
 
 

@@ -56,7 +56,7 @@ def check_format(name: str, given: str | None, option: str, choose: str) -> str 
     if packed and found == "parquet":
         raise InputError(
             f"{option} {name}: Parquet files are compressed inside, and none can be read through {packed}",
-            hint=f"Leave {packed} away.",
+            hint=f"Leave {packed} out.",
         )
     if packed and is_missing(packed):
         raise InputError(

@@ -52,7 +52,7 @@ class TableName(NamedTuple):
                 "What follows the # of --into" if set(text) & set("@/:?") else repr(text)
             )  # or of a password
             raise InputError(
-                f"{shown} is no name of a table", hint='As in SQL: rows, results.rows, or "My Rows".'
+                f"{shown} is not the name of a table", hint='As in SQL: rows, results.rows, or "My Rows".'
             )
         for part in parts:
             if len(part.encode()) > _LONGEST:
@@ -83,7 +83,7 @@ def columns_of(conn: psycopg.Connection[Any], name: TableName) -> dict[str, str]
     if row is None:
         return None
     if row[1] not in ("r", "p"):
-        raise InputError(f"{name} is no table", hint="Name a table, or one that is not there yet.")
+        raise InputError(f"{name} is not a table", hint="Name a table, or one that is not there yet.")
     if _FORBIDDEN.fullmatch(row[2]):
         raise InputError(f"Nothing is written into the schema {row[2]}", hint="Name another table.")
     rows = conn.execute(
