@@ -65,7 +65,9 @@ def load(seconds: float, lanes: int, payload: int = 0, costs: Costs = COSTS) -> 
     claims of one map and for completions of one run, CPU seconds of the box's parent.
     """
     items = lanes / seconds
-    claims = 1 / (LOW * AHEAD) if seconds < CHUNK else min(items, 1 / (LOW * AHEAD) * lanes / 4)
+    claims = 1 / (LOW * AHEAD)
+    if seconds >= CHUNK:  # no chunk is ahead of them: as play() has it
+        claims = min(0.6 * items, 10.0 if seconds < 1 else items)
     completions = max(min(items, 1 / LINGER), items / FULL)
     parts = lanes / max(CHUNK, seconds)
     claiming = claims * costs.claim
@@ -77,8 +79,8 @@ def load(seconds: float, lanes: int, payload: int = 0, costs: Costs = COSTS) -> 
         "completions": completions,
         "server": claiming + completing + costs.box,
         "log": wal + items * (costs.wal_item + payload),
-        "claiming": claiming + claims * costs.commit,
-        "completing": completing + completions * costs.commit,
+        "claiming": claiming + claims * (costs.commit + costs.hand_over),
+        "completing": completing + completions * (costs.commit + costs.hand_over),
         "parent": parts * costs.chunk,
     }
 
