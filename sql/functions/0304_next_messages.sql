@@ -211,6 +211,15 @@ begin
   ) then
     return null;
   end if;
+  if of_run is not null and not exists ( -- how far the runs of other flows are is not for this worker to measure
+    select 1
+    from ( -- by its key, whatever the statistics say
+      select r.* from pgflow.runs r where r.run_id = of_run offset 0
+    ) r
+    where r.flow_slug = _next_messages.flow_slug and r.status = 'started'
+  ) then
+    return null;
+  end if;
   -- Where nothing but those steps has begun there may be many messages, none of which is wanted.
   if coalesce(cardinality(but_steps), 0) > 0 and of_run is null then
     if _next_messages.step_slug = any (but_steps) or not exists (

@@ -1,7 +1,7 @@
 -- Ours: claims of workers that serve a run of their own: what there is of that run comes before all else.
 
 -- As claim_work claims, of one run of the flow alone; where is_only is not set, some of its retries may be left
--- (_take_of_run).
+-- (_take_of_run). Or of all of them, where run_id is null. is_patient: see _claim_ranges.
 create or replace function pgflow._claim_of_run(
   flow_slug text,
   worker_id uuid,
@@ -12,7 +12,8 @@ create or replace function pgflow._claim_of_run(
   but_steps text[],
   usable int,
   run_id uuid,
-  is_only boolean
+  is_only boolean,
+  is_patient boolean default true
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -67,7 +68,7 @@ begin
     select c.*
     from pgflow._claim_ranges(
       _claim_of_run.flow_slug, v_step, _claim_of_run.worker_id, _claim_of_run.items, known, v_but,
-      but_runs => v_paused, of_run => _claim_of_run.run_id
+      is_patient => _claim_of_run.is_patient, but_runs => v_paused, of_run => _claim_of_run.run_id
     ) c;
   end if;
 end;
@@ -144,12 +145,14 @@ begin
     end if;
     return;
   end if;
+  -- Who has leased items keeps their map locked, and waits for no other.
   return query
   select c.*
-  from pgflow.claim_work(
-    claim_work.flow_slug, claim_work.worker_id, greatest(qty - v_tasks - v_items, 0),
-    greatest(claim_work.items - v_tasks - v_items, 0), known, lease_seconds, but_steps,
-    case when usable is not null then greatest(usable - v_tasks - v_items, 0) end
+  from pgflow._claim_of_run(
+    claim_work.flow_slug, claim_work.worker_id, greatest(qty::bigint - v_tasks - v_items, 0)::int,
+    greatest(claim_work.items::bigint - v_tasks - v_items, 0)::int, known, lease_seconds, but_steps,
+    case when usable is not null then greatest(usable::bigint - v_tasks - v_items, 0)::int end,
+    null, false, is_patient => v_items = 0
   ) c;
 end;
 $$;

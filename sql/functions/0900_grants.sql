@@ -207,7 +207,8 @@ begin
         ('register_worker', 'register_worker'), -- that with labels
         ('set_limit', 'cancel_run'),
         ('reset_limit', 'cancel_run'),
-        ('claim_work', 'claim_work') -- that with what could be worked on
+        ('claim_work', 'claim_work'), -- that with what could be worked on, and that with a run of one's own
+        ('claim_tasks_without_input', 'claim_tasks_without_input') -- that with a run of one's own
     ) g (later, earlier)
     join pg_catalog.pg_proc p on p.pronamespace = 'pgflow'::regnamespace and p.proname = g.later
     join pg_catalog.pg_proc e on e.pronamespace = 'pgflow'::regnamespace and e.proname = g.earlier

@@ -168,6 +168,25 @@ def test_an_upgrade_gives_workers_and_operators_what_later_ones_call(role: Db) -
         assert role.value("select has_function_privilege(%s, %s, 'execute')", ROLE, function)
 
 
+def test_an_upgrade_gives_every_form_of_a_function_to_the_roles_that_have_one(role: Db) -> None:
+    """One with more arguments is what workers of the new release call, also as roles of before."""
+    role.do("select pgflow.grant_access(%s, access) from unnest('{worker,operator}'::text[]) access", ROLE)
+    forms = role.rows(
+        "select array_agg(p.oid::regprocedure::text order by p.pronargs) as forms from pg_proc p"
+        " where p.pronamespace = 'pgflow'::regnamespace and has_function_privilege(%s, p.oid, 'execute')"
+        " group by p.proname having count(*) > 1",
+        ROLE,
+    )
+    assert len(forms) > 3
+    for _, *others in [row.forms for row in forms]:
+        for function in others:
+            role.do(f"revoke execute on function {function} from {ROLE}")
+    role.do(next(f for f in function_files() if f.name == "0900_grants.sql").read_text())
+    for _, *others in [row.forms for row in forms]:
+        for function in others:
+            assert role.value("select has_function_privilege(%s, %s, 'execute')", ROLE, function), function
+
+
 def test_an_unknown_access_is_refused(role: Db) -> None:
     assert role.refused("select pgflow.grant_access(%s, 'owner')", ROLE).sqlstate == "22023"
 
