@@ -153,11 +153,11 @@ def test_whatever_names_a_step_takes_its_function(client: Client, done: Run, dsn
         == "started"
     )
     for call in (client.items, client.failures):
-        with pytest.raises(FlowNotFound, match="Function other is no step"):
+        with pytest.raises(FlowNotFound, match="Function other is not a step"):
             call(done, other)
-    with pytest.raises(FlowNotFound, match="Function other is no step"):
+    with pytest.raises(FlowNotFound, match="Function other is not a step"):
         client.retry(done, steps=[half, other])
-    with pytest.raises(FlowNotFound, match="Function other is no step"):
+    with pytest.raises(FlowNotFound, match="Function other is not a step"):
         client.start_flow("answers_by_function", TEXTS, from_run=done.run_id, reuse=[other])
 
 
@@ -258,7 +258,7 @@ def test_items_of_imap_are_what_the_handler_takes_and_returns(dsn: str) -> None:
     assert (given.input, given.output) == (Line("four"), Line("four", 1))
     plain = next(listed.imap(texts, step="sized", **how))
     assert (plain.input, plain.output) == (texts[0], {"text": "four", "size": 1})  # no leaf: as JSON has it
-    with pytest.raises(FlowNotFound, match="Function other is no step"):
+    with pytest.raises(FlowNotFound, match="Function other is not a step"):
         listed.imap(texts, step=other)
 
 

@@ -215,7 +215,7 @@ class _Sender:
         """Have all of it stored; how many items there are."""
         self._surely(lambda conn: self._pass_on(conn, [], True))
         self._all_confirmed()
-        self._leave()
+        self._leave_quietly()  # a connection that is lost from here on takes nothing with it
         self._progress(self._items)
         return self._items
 

@@ -98,6 +98,24 @@ def test_cuts_at_any_moment_lose_nothing_of_a_load_or_its_start(known: str) -> N
             cutter.join()
 
 
+def test_a_cut_once_all_is_confirmed_takes_nothing_with_it(
+    known: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = str(uuid.uuid4())
+    confirmed = loads._Sender._all_confirmed
+    with TcpProxy(known) as proxy, loads.patient(proxy.dsn) as keeper:
+
+        def cut(sender: loads._Sender) -> None:
+            confirmed(sender)
+            proxy.cut()
+            time.sleep(0.1)
+
+        monkeypatch.setattr(loads._Sender, "_all_confirmed", cut)
+        assert loads.load(keeper, "f", elements(500, {}), run_id) == 500
+        keeper.call(lambda conn: loads.start_loaded_once(conn, run_id, b"{}"))
+    assert loaded(known, run_id) == [*range(500)]
+
+
 def test_a_slow_source_leaves_no_transaction_open(known: str) -> None:
     states: list[tuple[Any, ...]] = []
 
