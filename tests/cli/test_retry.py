@@ -55,7 +55,9 @@ def test_work_executes_the_rest_here(cli: Cli) -> None:
 def test_misuse_is_one_screen(cli: Cli) -> None:
     assert_one_screen(cli("retry", "--failed", "abcdef12"), 2, "There is no run abcdef12")
     assert_one_screen(cli("retry", "abcdef12", "--timeout", "3"), 2, "--timeout is for --work")
-    assert_one_screen(cli("retry", "abcdef12", "--failed", "--step", "x"), 2, "--failed and --step cannot be used together")
+    assert_one_screen(
+        cli("retry", "abcdef12", "--failed", "--step", "x"), 2, "--failed and --step cannot be used together"
+    )
     assert_one_screen(cli("retry", "abcdef12", "--index", "5-"), 2, "'5-' is neither an index nor a range")
     assert_one_screen(cli("retry", "abcdef12", "--index", "9-5"), 2, "'9-5' ends before it begins")
     assert_one_screen(cli("retry", "abcdef12", PGFLOW_INDEX="x"), 2, "PGFLOW_INDEX is 'x'")
