@@ -130,7 +130,7 @@ begin
       v_share := qty;
       continue;
     end if;
-    exit when not is_only or 0 = all (v_firsts);
+    exit when is_only is not true or 0 = all (v_firsts);
     v_ends := v_firsts;
     v_firsts := array_fill(0, array[cardinality(v_steps)]);
     if pg_relation_size(format('pgmq.%I', v_queue)::regclass) / 100 < (

@@ -190,7 +190,7 @@ begin
     of_run => own_run,
     is_only => claim_tasks_without_input.is_only
   ) c;
-  if not found and not is_only then
+  if not found and is_only is not true then
     return query
     select c.*
     from pgflow._claim_next(

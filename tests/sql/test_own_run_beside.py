@@ -7,9 +7,9 @@ import uuid
 
 import pytest
 
-from .helpers import Db, flow, map_step, start
+from .helpers import WORKER, Db, flow, make_visible, map_step, start
 from .range_work import hired, ranges_flow
-from .test_own_run_first import MODES, own, shares
+from .test_own_run_first import CLAIM, MODES, own, shares
 from .test_own_run_plans import TABLES
 
 MAP = "select 1 from pgflow.range_maps where run_id = %s for update"
@@ -67,3 +67,19 @@ def test_a_claim_of_nothing_is_nothing(db: Db, qty: int) -> None:
     mine = start(db, "f", [1, 2])
     for only in (False, True):
         assert own(db, mine, qty, only=only)[0] == ([], [], [])
+
+
+@pytest.mark.parametrize("only", [False, None, True])
+def test_an_unknown_whether_it_is_all_means_that_it_is_not(db: Db, only: bool | None) -> None:
+    flow(db, "f", map_step("m"))
+    hired(db)
+    other, mine = start(db, "f", [1, 2, 3]), start(db, "f", [1, 2, 3])
+    without = "select run_id from pgflow.claim_tasks_without_input('f', %s, 3, null, %s, %s)"
+    assert db.column(without, WORKER, mine, only) == 3 * [mine]
+    assert db.column(without, WORKER, mine, only) == ([] if only else 3 * [other])
+    make_visible(db, "f")
+    db.do("select pgflow.release_tasks('f', %s, array_agg(message_id)) from pgflow.step_tasks", WORKER)
+    most = 2**31 - 1
+    rows = db.rows(CLAIM, "f", WORKER, most, most, [], None, mine, only)
+    assert {row.run_id for row in rows} == ({mine} if only else {mine, other})
+    assert len(rows) == (3 if only else 6)
