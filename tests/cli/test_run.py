@@ -337,8 +337,8 @@ def test_other_runs_of_the_flow_that_are_worked_on_as_well_are_mentioned(cli: Cl
     done = cli("run", f"{FLOWS}:square", "--input", "[2]")
     assert done.code == 0, done
     said = (
-        f"also working on 3 other runs of square that have not ended ({older[0]}, {older[1]}, ...), after this "
-        f"one; --only leaves them; to end one: python -m pgflow_mp cancel {older[0]} --dsn"
+        f"also working on 3 other runs of square that have not ended ({older[0]}, {older[1]}, ...), after "
+        f"this one; --only leaves them; to end one: python -m pgflow_mp cancel {older[0]} --dsn"
     )
     assert said in done.err
     assert "also working" not in cli("run", f"{FLOWS}:slow", "--input", "[0]").err
