@@ -211,14 +211,16 @@ begin
   ) then
     return null;
   end if;
-  if of_run is not null and not exists ( -- how far the runs of other flows are is not for this worker to measure
-    select 1
-    from ( -- by its key, whatever the statistics say
-      select r.* from pgflow.runs r where r.run_id = of_run offset 0
-    ) r
-    where r.flow_slug = _next_messages.flow_slug and r.status = 'started'
-  ) then
-    return null;
+  if of_run is not null then -- asked first: the query is run, also where it has nothing to look at
+    if not exists ( -- how far the runs of other flows are is not for this worker to measure
+      select 1
+      from ( -- by its key, whatever the statistics say
+        select r.* from pgflow.runs r where r.run_id = of_run offset 0
+      ) r
+      where r.flow_slug = _next_messages.flow_slug and r.status = 'started'
+    ) then
+      return null;
+    end if;
   end if;
   -- Where nothing but those steps has begun there may be many messages, none of which is wanted.
   if coalesce(cardinality(but_steps), 0) > 0 and of_run is null then
