@@ -155,7 +155,7 @@ end;
 $$;
 
 -- Claims from a flow with limits: up to qty tasks and up to so many items in ranges, as far as there is room. usable:
--- see _open_rooms; of_run and is_only: see _next_messages. Tasks and each step with limits of its own take turns by lot in being first. Where something was
+-- see _open_rooms; of_run and is_only: see _next_messages; is_patient: see _claim_ranges. Tasks and each step with limits of its own take turns by lot in being first. Where something was
 -- left for want of room, the last row, without a run, says so; its timeout is in how many milliseconds a rate has room
 -- again, NULL where only what is held stands in the way.
 create or replace function pgflow._claim_within_limits(
@@ -173,7 +173,8 @@ create or replace function pgflow._claim_within_limits(
   max_bytes bigint,
   without_input boolean,
   of_run uuid default null,
-  is_only boolean default false
+  is_only boolean default false,
+  is_patient boolean default true
 )
 returns setof pgflow.claimed_work
 language plpgsql
@@ -261,7 +262,7 @@ begin
         least(v_left, pgflow._room(v_steps, v_rooms, coalesce(v_turn.step_slug, ''))),
         known,
         case when v_turn.step_slug is null then v_limited || coalesce(but_steps, '{}') end,
-        is_patient => v_left = items,
+        is_patient => _claim_within_limits.is_patient and v_left = items,
         but_runs => _claim_within_limits.but_runs,
         of_run => _claim_within_limits.of_run
       ) c

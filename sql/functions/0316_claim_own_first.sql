@@ -41,7 +41,8 @@ begin
     select c.*
     from pgflow._claim_within_limits(
       _claim_of_run.flow_slug, v_queue, v_step, _claim_of_run.worker_id, qty, _claim_of_run.items, known,
-      lease_seconds, v_but, v_paused, usable, pgflow._claim_bytes(), false, _claim_of_run.run_id, is_only
+      lease_seconds, v_but, v_paused, usable, pgflow._claim_bytes(), false, _claim_of_run.run_id, is_only,
+      _claim_of_run.is_patient
     ) c;
     return;
   end if;

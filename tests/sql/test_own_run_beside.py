@@ -9,16 +9,22 @@ import pytest
 
 from .helpers import WORKER, Db, flow, make_visible, map_step, start
 from .range_work import hired, ranges_flow
+from .test_flow_limits import limit
 from .test_own_run_first import CLAIM, MODES, own, shares
 from .test_own_run_plans import TABLES
 
 MAP = "select 1 from pgflow.range_maps where run_id = %s for update"
 
 
-def test_who_has_leased_of_its_own_run_waits_for_no_map_of_others(alone: Db, beside: Db) -> None:
+@pytest.mark.parametrize("limited", [False, True])
+def test_who_has_leased_of_its_own_run_waits_for_no_map_of_others(
+    alone: Db, beside: Db, limited: bool
+) -> None:
     """It would keep its own map locked meanwhile, and of two that did so each would hold up the other."""
     ranges_flow(alone, "f", map_step("m"))
     hired(alone)
+    if limited:
+        limit(alone, at_once=100)
     other, mine = start(alone, "f", list(range(50))), start(alone, "f", list(range(3)))
     beside.do(MAP, other)
     begun = time.monotonic()
