@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from pgflow_mp.errors import FlowNotFound
-from pgflow_mp.flows.parents import unwrapped
+from pgflow_mp.flows.parents import steps_of, unwrapped
 from pgflow_mp.flows.steps import StepDefinition
 
 if TYPE_CHECKING:
@@ -38,12 +38,7 @@ def step_in(flow: Flow, step: StepLike) -> StepDefinition:
     """The step of a flow that a slug or a function means. Raises FlowNotFound."""
     if isinstance(step, str):
         return flow.steps[step]
-    functions = set(map(id, unwrapped(step)))
-    exact = [each for each in flow.steps.values() if each.handler is step]
-    found = exact or [
-        each for each in flow.steps.values() if functions & set(map(id, unwrapped(each.handler)))
-    ]
-    return _only(found, step, flow.slug)
+    return _only(steps_of(flow.steps, step), step, flow.slug)
 
 
 def step_of(flow_slug: str, function: StepLike) -> tuple[Flow, StepDefinition]:

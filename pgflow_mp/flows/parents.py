@@ -11,7 +11,7 @@ from pgflow_mp.flows.binding import Source
 from pgflow_mp.flows.defaults import AskedDefault
 
 if TYPE_CHECKING:
-    from pgflow_mp.flows.steps import Steps
+    from pgflow_mp.flows.steps import StepDefinition, Steps
 
 
 def sources_of(
@@ -89,10 +89,7 @@ def slug_of(steps: Steps, slug: str, parent: Any, where: str) -> str:
         return parent
     if not callable(parent):
         raise FlowDefinitionError(f"Parents of {where} must be slugs or functions, not {parent!r}")
-    functions = set(map(id, unwrapped(parent)))
-    matches = [step.slug for step in steps.values() if functions & set(map(id, unwrapped(step.handler)))]
-    exact = [step.slug for step in steps.values() if step.handler is parent]
-    matches = exact or matches
+    matches = [step.slug for step in steps_of(steps, parent)]
     if not matches:
         name = getattr(parent, "__name__", repr(parent))
         raise FlowDefinitionError(
@@ -106,6 +103,15 @@ def slug_of(steps: Steps, slug: str, parent: Any, where: str) -> str:
             hint="Give the parent's slug instead of the function.",
         )
     return matches[0]
+
+
+def steps_of(steps: Mapping[str, StepDefinition], function: Any) -> list[StepDefinition]:
+    """The steps whose handler a function is; else those whose handler wraps it, or what it wraps."""
+    exact = [step for step in steps.values() if step.handler is function]
+    if exact:
+        return exact
+    functions = set(map(id, unwrapped(function)))
+    return [step for step in steps.values() if functions & set(map(id, unwrapped(step.handler)))]
 
 
 def unwrapped(handler: Any) -> Iterator[Any]:
