@@ -16,7 +16,6 @@ from typing import Any
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.flow import Flow
-from pgflow_mp.loading import flow_files
 from pgflow_mp.loading.importing import FILE_PREFIX, import_target, place_of
 from pgflow_mp.loading.targets import Target, bundled_examples, here, resolve_app
 
@@ -53,6 +52,8 @@ def load_flows(
 
 
 def _of_file(target: Target) -> Flow:
+    from pgflow_mp.loading import flow_files  # few processes load such flows
+
     flow = flow_files.load(target)
     if target.flow not in (None, flow.slug):
         raise FlowNotFound(
@@ -80,8 +81,11 @@ def target_for(flow: Flow) -> Target:
             f'Flow "{flow.slug}" was started while a worker process was importing its script',
             hint="Start it under: if __name__ == '__main__':",
         )
-    if (place := flow_files.target_of(flow)) is not None:
-        return place
+    if flow.is_data:
+        from pgflow_mp.loading import flow_files
+
+        if (place := flow_files.target_of(flow)) is not None:
+            return place
     for name, namespace in _namespaces(flow):
         if any(value is flow for value in namespace.values()):
             return target_in(flow.slug, name, namespace)
