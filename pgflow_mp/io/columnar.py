@@ -14,6 +14,7 @@ import msgspec
 from pgflow_mp.errors import InputError
 from pgflow_mp.io.opening import extra, is_url, unopened
 from pgflow_mp.io.source import NUL, ElementBatch, ItemSource, Raw
+from pgflow_mp.values.duplicates import first_repeated
 
 _ROWS: Final = 1024
 _BUFFER: Final = 1 << 16
@@ -120,8 +121,7 @@ class Columnar(ItemSource):
             yield reader.get_batch(number)
 
     def _refuse_twice(self, names: list[str]) -> None:
-        if len(set(names)) < len(names):
-            twice = next(name for i, name in enumerate(names) if name in names[:i])
+        if (twice := first_repeated(names)) is not None:
             raise InputError(f'{self.name}: column "{twice}" occurs twice', hint="Rename one of them.")
 
     def _open(self, path: str) -> BinaryIO:
