@@ -68,14 +68,9 @@ class GivenTypes:
                 f'"{shown(whole)}", which has no elements',
                 hint="A map runs over a list: over= names a step that returns one, or Flow[list[...]].",
             )
-        return (
-            (f"a list of elements of {what}", list.__class_getitem__(element))
-            if facts.batch
-            else (
-                f"an element of {what}",
-                element,
-            )
-        )
+        if facts.batch:
+            return f"a list of elements of {what}", list.__class_getitem__(element)
+        return f"an element of {what}", element
 
 
 def check_types(

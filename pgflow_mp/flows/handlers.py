@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +15,7 @@ import msgspec
 from pgflow_mp.errors import FlowDefinitionError, PermanentError
 from pgflow_mp.flows.agreement import GivenTypes, check_types, input_of
 from pgflow_mp.flows.batching import WrongAnswer, results_of
-from pgflow_mp.flows.binding import Source, wants_flow_input
+from pgflow_mp.flows.binding import NOTHING, Source, wants_flow_input
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.failures import Failed, describe_exception, safe_text
 from pgflow_mp.flows.invocation import (
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 COMPLETED: Final = 0
 FAILED: Final = 1
 FAILED_FOR_GOOD: Final = 2
-NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _NO_ITERATORS: Final = frozenset({dict, list, tuple, str, int, float, bool, type(None)})  # nearly all results
 
 Output = Callable[["bytes | msgspec.Raw", "bytes | None", Context], bytes]
