@@ -47,18 +47,6 @@ class RunArguments(ResumeArguments, total=False):
     reuse: Sequence[StepLike]
 
 
-class StartArguments(TypedDict, total=False):
-    """Of Client.start()."""
-
-    run_id: str | None
-    priority: int
-    tags: Sequence[str]
-    after: When | None
-    key: str | None
-    from_run: str | None
-    reuse: Sequence[StepLike]
-
-
 class StartFlowArguments(TypedDict, total=False):
     """Of Client.start_flow(), by name."""
 
@@ -68,3 +56,9 @@ class StartFlowArguments(TypedDict, total=False):
     key: str | None
     from_run: str | None
     reuse: Sequence[StepLike]
+
+
+class StartArguments(StartFlowArguments, total=False):
+    """Of Client.start()."""
+
+    run_id: str | None

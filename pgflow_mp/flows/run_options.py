@@ -38,20 +38,19 @@ class WorkerOptions(_Options, total=False):
     keep: float | None
 
 
-class RunOptions(WorkerOptions, total=False):
+class _OneRunOptions(TypedDict, total=False):
+    only: bool
+    poll_interval_ms: int
+    visibility_timeout: int | None
+
+
+class RunOptions(WorkerOptions, _OneRunOptions, total=False):
     """What run() and resume() take besides their own."""
 
-    only: bool
-    poll_interval_ms: int
-    visibility_timeout: int | None
 
-
-class ImapOptions(_Options, total=False):
+class ImapOptions(_Options, _OneRunOptions, total=False):
     """What Flow.imap() takes besides its own: arguments of run(). ``observer`` is an Observer."""
 
-    only: bool
-    poll_interval_ms: int
-    visibility_timeout: int | None
     workers: int | None
     batch_size: int | None
     max_poll_seconds: float
