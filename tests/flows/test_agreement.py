@@ -2,78 +2,18 @@
 
 from __future__ import annotations
 
-import enum
 import functools
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NewType, TypedDict
+from typing import Any, Literal
 
-import msgspec
 import numpy
 import pytest
+from step_types import Colour, Item, Pair, Row, gives, refused, takes
 
-from pgflow_mp import Context, Failed, Flow, FlowDefinitionError, output_of
+from pgflow_mp import Context, Failed, Flow, output_of
 from pgflow_mp.flows import handlers
-
-
-class Item(msgspec.Struct):
-    name: str
-    size: int = 0
-
-
-@dataclass
-class Named:
-    name: str
-
-
-class Row(TypedDict):
-    name: str
-    size: int
-
-
-class Pair(NamedTuple):
-    left: int
-    right: str
-
-
-class Tree(msgspec.Struct):
-    children: list[Tree]
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-Number = NewType("Number", int)
-
-
-def gives(annotation: Any) -> Callable[..., Any]:
-    def handler(x: Any) -> Any:
-        return x
-
-    handler.__annotations__["return"] = annotation
-    return handler
-
-
-def takes(annotation: Any, returned: Any = None) -> Callable[..., Any]:
-    def handler(a: Any) -> Any:
-        return a
-
-    handler.__annotations__["a"] = annotation
-    handler.__annotations__["return"] = returned
-    return handler
-
-
-def refused(define: Callable[[], object]) -> str:
-    with pytest.raises(FlowDefinitionError) as error:
-        define()
-    return f"{error.value}\n{error.value.hint}"
 
 
 def test_the_error_says_step_parameter_both_types_and_what_to_do() -> None:

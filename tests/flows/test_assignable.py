@@ -3,77 +3,16 @@
 from __future__ import annotations
 
 import datetime
-import enum
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NewType, TypedDict
+from typing import Any, Literal
 
-import msgspec
 import numpy
 import pytest
+from step_types import Colour, Item, Level, Named, Number, Pair, Row, Tree, gives, refused, takes
 
-from pgflow_mp import Flow, FlowDefinitionError
-
-
-class Item(msgspec.Struct):
-    name: str
-    size: int = 0
-
-
-@dataclass
-class Named:
-    name: str
-
-
-class Row(TypedDict):
-    name: str
-    size: int
-
-
-class Pair(NamedTuple):
-    left: int
-    right: str
-
-
-class Tree(msgspec.Struct):
-    children: list[Tree]
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-class Level(enum.IntEnum):
-    LOW = 1
-
-
-Number = NewType("Number", int)
-
-
-def gives(annotation: Any) -> Callable[..., Any]:
-    def handler(x: Any) -> Any:
-        return x
-
-    handler.__annotations__["return"] = annotation
-    return handler
-
-
-def takes(annotation: Any, returned: Any = None) -> Callable[..., Any]:
-    def handler(a: Any) -> Any:
-        return a
-
-    handler.__annotations__["a"] = annotation
-    handler.__annotations__["return"] = returned
-    return handler
-
-
-def refused(define: Callable[[], object]) -> str:
-    with pytest.raises(FlowDefinitionError) as error:
-        define()
-    return f"{error.value}\n{error.value.hint}"
-
+from pgflow_mp import Flow
 
 ASSIGNABLE: list[tuple[Any, Any]] = [
     (int, int),
