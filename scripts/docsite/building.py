@@ -27,6 +27,7 @@ def build(root: Path, output: Path) -> int:
 
     Raises BuildFailed, and leaves ``output`` as it was then.
     """
+    refuse_other(output)
     parts = navigation.read(root)
     refuse(navigation.complaints(root, parts))
     with tempfile.TemporaryDirectory(prefix="pgflow-site.") as scratch:
@@ -92,10 +93,32 @@ def _named(told: str, source: Path, root: Path) -> list[str]:
 
 
 def replace(output: Path, made: Path) -> None:
-    """Put what was made where it is wanted. Refuses a folder that holds something else than a site."""
-    if output.exists():
-        if not output.is_dir() or (any(output.iterdir()) and not (output / "searchindex.js").is_file()):
-            raise BuildFailed(f"{output} is there and is no site: give a folder that may be replaced")
-        shutil.rmtree(output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    shutil.move(made, output)
+    """Put what was made where it is wanted. Refuses a folder that holds something else than a site.
+
+    Raises BuildFailed; what was there goes once the new site is whole beside it, where disks may be full.
+    """
+    refuse_other(output)
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as beside:
+            new, old = Path(beside, "new"), Path(beside, "old")
+            shutil.move(made, new)
+            if output.exists():
+                output.rename(old)
+            try:
+                new.rename(output)
+            except BaseException:
+                if old.exists():
+                    old.rename(output)
+                raise
+    except OSError as error:
+        told = error.args[0][0][-1] if isinstance(error.args[0], list) else error  # of each file that is lost
+        raise BuildFailed(f"{output} cannot be written: {told}") from None
+
+
+def refuse_other(output: Path) -> None:
+    """Raise BuildFailed if there is something else than a site."""
+    if output.exists() and (
+        not output.is_dir() or (any(output.iterdir()) and not (output / "searchindex.js").is_file())
+    ):
+        raise BuildFailed(f"{output} is there and is no site: give a folder that may be replaced")

@@ -99,6 +99,28 @@ def test_a_folder_that_is_no_site_is_not_replaced(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*Sphinx API")  # MyST-Parser calls what will go
+def test_a_site_stays_where_the_new_one_cannot_be_put(tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "searchindex.js").write_text("of before")
+    with pytest.raises(BuildFailed, match=f"{site} cannot be written: .*No such file"):
+        replace(site, tmp_path / "what was made is gone")
+    assert {path: path.read_text() for path in tmp_path.rglob("*.*")} == {
+        site / "searchindex.js": "of before"
+    }
+    assert [*tmp_path.iterdir()] == [site]
+
+
+def test_a_new_site_takes_the_place_of_all_of_the_old_one(tmp_path: Path) -> None:
+    site, made = tmp_path / "site", tmp_path / "html"
+    for folder, name in ((site, "old.html"), (made, "new.html")):
+        folder.mkdir()
+        (folder / "searchindex.js").touch()
+        (folder / name).touch()
+    replace(site, made)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["new.html", "searchindex.js", "site"]
+
+
 def test_a_link_that_leads_nowhere_fails_the_build_with_its_place(tmp_path: Path) -> None:
     for path in ROOT.iterdir():
         if path.name not in ("README.md", "site") and not path.name.startswith("."):
