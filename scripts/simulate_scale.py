@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -140,13 +141,16 @@ def main() -> int:
     parser.add_argument("--commit", type=float, metavar="S", default=COSTS.commit, help="seconds of a commit")
     parser.add_argument("--payload", type=int, default=0, help="bytes of a result more than an integer has")
     asked = parser.parse_args()
+    counts = [asked.lanes, asked.maps, asked.cores, *([] if asked.boxes is None else [asked.boxes])]
+    if min(counts) < 1 or not 0 < asked.item < math.inf:
+        parser.error("boxes, lanes, maps and cores are at least 1, and an item takes more than no time")
+    if not 0 <= asked.commit < math.inf or asked.payload < 0:
+        parser.error("a commit takes no time or more, and a result has no bytes or more")
     if asked.boxes is None:
         print_compared()
         print()
         print_carried(asked.cores, asked.lanes)
         return 0
-    if min(asked.boxes, asked.lanes, asked.maps, asked.cores) < 1 or asked.item <= 0:
-        parser.error("boxes, lanes, maps and cores are at least 1, and an item takes more than no time")
     setting = Setting(asked.boxes, asked.lanes, asked.item, 0, asked.maps, asked.cores, payload=asked.payload)
     share = steady(setting, replace(COSTS, commit=asked.commit))
     print(f"{share:.1%} of {asked.boxes * asked.lanes / asked.item:,.0f} items/s")

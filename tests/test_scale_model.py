@@ -72,3 +72,19 @@ def test_the_page_shows_what_the_model_says(model: ModuleType, capsys: pytest.Ca
         f"a commit takes {costs.commit * 1000:g} ms",
     ):
         assert text in page
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *("--boxes=0", "--cores=0", "--lanes=-1", "--item=nan", "--item=inf"),
+        *("--commit=nan", "--commit=-1", "--boxes=1 --payload=-5"),
+    ],
+)
+def test_what_no_model_can_be_played_with_is_refused(
+    model: ModuleType, options: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["simulate_scale.py", *options.split()])
+    with pytest.raises(SystemExit) as ended:
+        model.main()
+    assert (ended.value.code, "simulate_scale.py: error: " in capsys.readouterr().err) == (2, True)
