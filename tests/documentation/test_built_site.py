@@ -98,7 +98,6 @@ def test_a_folder_that_is_no_site_is_not_replaced(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "thesis.txt").read_text() == "years of work"
 
 
-@pytest.mark.filterwarnings("ignore:.*Sphinx API")  # MyST-Parser calls what will go
 def test_a_site_stays_where_the_new_one_cannot_be_put(tmp_path: Path) -> None:
     site = tmp_path / "site"
     site.mkdir()
@@ -121,6 +120,7 @@ def test_a_new_site_takes_the_place_of_all_of_the_old_one(tmp_path: Path) -> Non
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["new.html", "searchindex.js", "site"]
 
 
+@pytest.mark.filterwarnings("ignore:.*Sphinx API")  # MyST-Parser calls what will go
 def test_a_link_that_leads_nowhere_fails_the_build_with_its_place(tmp_path: Path) -> None:
     for path in ROOT.iterdir():
         if path.name not in ("README.md", "site") and not path.name.startswith("."):
