@@ -128,7 +128,7 @@ def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
     with Keeper(dsn, prepare=schema.check) as keeper:
         run = engine.get_run(keeper.begin(), run_id)
     if run is None:
-        raise RunNotFound(f"Run not found: {run_id}")
+        raise RunNotFound(f"There is no run {run_id} in this database")
     if run.flow_slug != flow_slug:
         raise InputError(f'Run {run_id} is one of flow "{run.flow_slug}", not of "{flow_slug}"')
     return run.status

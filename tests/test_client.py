@@ -136,7 +136,7 @@ def test_an_own_run_id_starts_once(client: Client) -> None:
     assert again.input == [1]
     with pytest.raises(InputError, match='is one of flow "chain", not of "single"'):
         client.start_flow("single", "x", run_id=mine)
-    with pytest.raises(InputError, match="cannot be the id of a run"):
+    with pytest.raises(InputError, match="is not the id of a run"):
         client.start_flow("chain", [], run_id="monday")
 
 
@@ -144,7 +144,7 @@ def test_an_unknown_run_is_none_and_an_unknown_step_an_error(client: Client) -> 
     assert client.get_run(UNKNOWN) is None
     assert client.get_run("nonsense") is None
     for call in (client.cancel, client.retry_failed, lambda run_id: list(client.results(run_id, "x"))):
-        with pytest.raises(RunNotFound, match=f"Run not found: {UNKNOWN}"):
+        with pytest.raises(RunNotFound, match=f"There is no run {UNKNOWN} in this database"):
             call(UNKNOWN)
     run = client.start_flow("single", "x")
     with pytest.raises(FlowNotFound, match='Step "nope" does not exist in flow "single"'):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -70,11 +71,13 @@ def test_a_client_starts_runs_over_any_iterable(dsn: str) -> None:
         assert again.run_id == found.run_id
         with pytest.raises(LookupError):
             client.start("chain", failing())
-        with pytest.raises(FlowNotFound, match='There is no flow "nowhere"'):
+        with pytest.raises(FlowNotFound, match='There is no flow "nowhere"') as unknown:
             client.start("nowhere", [1])
-        with pytest.raises(InputError, match="has no map over its input"):
+        assert re.search(r": python -m pgflow_mp work FLOW --dsn '[^']*'$", unknown.value.hint)
+        with pytest.raises(InputError, match="has no map over its input") as unfit:
             client.start("single", [1])
-        with pytest.raises(InputError, match="cannot be the id of a run"):
+        assert unfit.value.hint == 'Give its input as one value: start_flow("single", input)'
+        with pytest.raises(InputError, match="is not the id of a run"):
             client.start("chain", [1], run_id="x")
     assert stored(dsn) == (1, 1, 100_000)
 

@@ -69,7 +69,7 @@ def test_an_error_is_one_message_with_a_hint(tmp_path: Path) -> None:
     process, _ = launch("--data-dir", str(tmp_path / "file"))
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 3
-    assert errors.startswith("error: cannot use the data directory")
+    assert errors.startswith("error: Cannot use the data directory")
     assert "\nhint: " in errors
     assert "Traceback" not in errors
 

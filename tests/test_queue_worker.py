@@ -208,7 +208,7 @@ def test_queues_of_flows_are_left_alone_and_nonsense_is_refused(client: Client, 
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"strategy": "linear"}, 'the strategy of a retry must be "exponential" or "fixed", not \'linear\''),
+        ({"strategy": "linear"}, 'The strategy of a retry must be "exponential" or "fixed", not \'linear\''),
         ({"strategy": "fixed", "cap": 5}, "cap is not allowed with the strategy fixed"),
         ({"strategy": "fixed", "maxDelay": 5}, 'retry has no option "maxDelay"'),
         ({"strategy": "fixed", "limit": -1}, "limit must be a whole number, at least 0, not -1"),

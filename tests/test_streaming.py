@@ -93,7 +93,7 @@ def test_what_makes_no_sense_is_refused_at_once(dsn: str) -> None:
     ) as caught:
         several.imap([1])
     assert "step='thrice'" in caught.value.hint
-    with pytest.raises(FlowNotFound, match='Flow "several" has no step "once"'):
+    with pytest.raises(FlowNotFound, match='Step "once" does not exist in flow "several"'):
         several.imap([1], step="once")
     with pytest.raises(InputError, match='Other steps of flow "whole" read its input as a whole'):
         whole.imap([1])

@@ -145,7 +145,7 @@ def _results(step: str, name: str, flow: FlowFacts) -> Asked:
     known = {outline.slug: outline for outline in flow.steps}
     if step not in known:
         raise InputError(
-            f'--results {step}={name}: flow "{flow.slug}" has no step "{step}"',
+            f'--results {step}={name}: step "{step}" does not exist in flow "{flow.slug}"',
             hint=f"Its steps are {', '.join(known)}.",
         )
     if name == "-":
@@ -186,7 +186,7 @@ def check_writable(option: str, name: str) -> None:
 
 def unwritable(error: OSError, hint: str = "") -> PgflowError:
     """What to say where what a command was asked for cannot be written to standard output."""
-    return PgflowError(f"standard output cannot be written: {error.strerror}", hint=hint)
+    return PgflowError(f"Standard output cannot be written: {error.strerror}", hint=hint)
 
 
 def write_asked(

@@ -90,7 +90,7 @@ def execute(args: argparse.Namespace) -> int:
     if unknown := [name for name in names if name not in SUITES]:
         raise UsageError(
             f'There is no suite "{unknown[0]}"; suites are: {", ".join(SUITES)}',
-            hint=f"See {command('bench', '--help')}",
+            hint=f"Read about them: {command('bench', '--help')}",
         )
     if not names:
         names = ["peers"] if args.peers else harness.default_suites()

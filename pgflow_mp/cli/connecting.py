@@ -136,7 +136,7 @@ def connect(dsn: str, choice: DatabaseChoice) -> psycopg.Connection[tuple[Any, .
         return connection.connect_when_up(dsn)
     except (DatabaseError, ConfigError) as error:
         if choice.dsn is None:
-            error.hint = f"{error.hint}. This server is named by {source_of_dsn(choice)}".removeprefix(". ")
+            error.hint = f"{error.hint}\nThis server is named by {source_of_dsn(choice)}.".lstrip()
         raise
 
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pgflow_mp.db.run_keys import Keyed
     from pgflow_mp.loading.targets import Target
 
-_MESSAGE: Final = "Give one --input with the parameters as one JSON value, as no map runs over items here."
+_MESSAGE: Final = "Give its input, with all parameters, as one JSON value: --input FILE.json"
 
 
 def read(
@@ -93,6 +93,19 @@ class Skipped:
         self._count += 1
 
 
+@contextlib.contextmanager
+def _in_our_words() -> Iterator[None]:
+    """Say what to do as the command line has it, not as Python does."""
+    from pgflow_mp.db.loads import AS_ONE_VALUE
+
+    try:
+        yield
+    except InputError as error:
+        if error.hint.startswith(AS_ONE_VALUE):
+            error.hint = _MESSAGE
+        raise
+
+
 class Feed:
     """The items of a run, to be loaded, with the parameters of its other steps."""
 
@@ -105,7 +118,7 @@ class Feed:
         """Load all items for the run; how many. Raises InputError with the place of the first bad line."""
         from pgflow_mp.db import loads
 
-        with self._reading(dsn) as (keeper, bar):
+        with _in_our_words(), self._reading(dsn) as (keeper, bar):
             return loads.load(keeper, flow_slug, self.source.batches(), run_id, progress=bar)
 
     def start(
@@ -122,7 +135,7 @@ class Feed:
         """Load all items and start their run, or find the one of the key. Raises InputError, as above too."""
         from pgflow_mp.client import keyed_runs
 
-        with self._reading(dsn) as (keeper, bar):
+        with _in_our_words(), self._reading(dsn) as (keeper, bar):
             return keyed_runs.load_and_start(
                 keeper,
                 flow_slug,

@@ -145,7 +145,7 @@ def parameter(text: str) -> tuple[str, Any]:
 
     name, equals, value = text.partition("=")
     if not equals or not _NAME.fullmatch(name):
-        raise UsageError(f"--set {text}: this is not a NAME=VALUE", hint="For example --set rate=0.5.")
+        raise UsageError(f"--set {text}: this is not a NAME=VALUE", hint="For example: --set rate=0.5")
 
     def refuse(_word: str) -> Any:
         raise ValueError

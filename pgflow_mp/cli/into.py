@@ -89,5 +89,5 @@ def _check_may_create(conn: psycopg.Connection[Any], table: TableName, place: st
     if not row[1]:
         raise InputError(
             f"--into {table}: there is no such table, and none may be made in the schema {row[0]} of {place}",
-            hint=f"Its owner can allow it: grant create on schema {row[0]} to {conn.info.user}.",
+            hint=f"Its owner can allow it: grant create on schema {row[0]} to {conn.info.user};",
         )

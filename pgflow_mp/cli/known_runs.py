@@ -74,7 +74,7 @@ def not_here(run: RunRow, slugs: Iterable[str], hint: str = "") -> FlowNotFound:
 def no_step(run: RunRow, slug: str, known: Iterable[str]) -> FlowNotFound:
     """The error about a step that a run does not have."""
     return FlowNotFound(
-        f'Flow "{run.flow_slug}" has no step "{slug}"', hint=f"Its steps are {', '.join(known)}."
+        f'Step "{slug}" does not exist in flow "{run.flow_slug}"', hint=f"Its steps are {', '.join(known)}."
     )
 
 

@@ -30,7 +30,7 @@ def live_workers(conn: Connection, wanted: str | None, options: Iterable[str]) -
     if not found:
         names = ", ".join(worker.name for worker in alive[:10]) or "none"
         raise InputError(
-            f"No worker that is alive is called {wanted!r}",
+            f"There is no worker {wanted!r} that is alive in this database",
             hint=f"Alive are: {names}. All there were: {command('workers', '--all', *options)}",
         )
     return found

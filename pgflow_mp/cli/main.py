@@ -117,7 +117,7 @@ def _main(arguments: list[str]) -> int:
     if sys.platform == "win32":
         raise ConfigError(
             "pgflow_mp does not run on Windows: it works with processes, signals and locks of POSIX",
-            hint="use it in WSL, or in a container of Linux; docs/installing.md tells where it runs",
+            hint="Use it in WSL, or in a container of Linux; docs/installing.md tells where it runs.",
         )
     from pgflow_mp import logs
 

@@ -189,8 +189,8 @@ def _retry(conn: Connection, run: RunRow, order: RetryOrder) -> list[RetriedStep
     for step in order.steps or ():
         if step not in known:
             raise FlowNotFound(
-                f'Run {run.run_id} of {run.flow_slug} has no step "{step}"',
-                hint=f"It has {', '.join(known)}.",
+                f'Step "{step}" does not exist in run {run.run_id} of flow "{run.flow_slug}"',
+                hint=f"Its steps are {', '.join(known)}.",
             )
     plan = retry_items(conn, run.run_id, choice, dry_run=True)
     named = _named(conn, run, plan)

@@ -286,7 +286,7 @@ def _work(
                 raise KeyboardInterrupt from None
             if has_begun and isinstance(error, PgflowError):
                 again = resume_command(order.flow, run_id, *database.options)
-                error.hint = f"{error.hint} Go on with it: {again}".lstrip()
+                error.hint = f"{error.hint}\nGo on with it: {again}".lstrip()
             raise
         observer.on_progress(_last_picture(database, done))
     if done.status == "completed":

@@ -21,7 +21,7 @@ def configure(parser: Parser, verb: str) -> None:
     parser.usage = f"{parser.prog} [OPTIONS]"
     parser.description = (
         "Serve a web page of what runs, waits and failed. By default it is read-only, and for this machine\n"
-        "alone: http://127.0.0.1:8470/. Needs the extra web: pip install 'pgflow-mp[web]'."
+        "alone: http://127.0.0.1:8470/. Needs the extra web: pip install 'pgflow-mp[web]'"
     )
     parser.option(
         "--host",
@@ -81,7 +81,7 @@ def execute(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(
             f"serve needs {error.name}, which is not installed",
-            hint="Install it: pip install 'pgflow-mp[web]'.",
+            hint="Install it: pip install 'pgflow-mp[web]'",
         ) from None
     del jinja2, psycopg_pool, sse_starlette, starlette, uvicorn
     from pgflow_mp.web.page_settings import PageSettings

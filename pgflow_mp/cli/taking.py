@@ -21,8 +21,8 @@ def check_steps(choice: ReuseChoice | None, flow: FlowFacts) -> None:
     for slug in choice.steps if choice is not None else ():
         if slug not in known:
             raise FlowNotFound(
-                f'Step "{slug}" of --reuse does not exist in flow "{flow.slug}"',
-                hint=f"Steps there: {', '.join(known)}.",
+                f'--reuse {slug}: step "{slug}" does not exist in flow "{flow.slug}"',
+                hint=f"Its steps are {', '.join(known)}.",
             )
 
 

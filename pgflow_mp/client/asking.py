@@ -78,7 +78,7 @@ class Asking(Calls):
         if wanted is not None:
             found = self._call(lambda conn: read_reports.read_run(conn, wanted))
         if found is None:
-            raise RunNotFound(f"Run not found: {run}")
+            raise RunNotFound(f"There is no run {run} in this database")
         return found
 
     def html_report(self, run: Run | str) -> str:
@@ -94,7 +94,7 @@ class Asking(Calls):
             place = f"PostgreSQL at {location(parse(self._dsn()))}"
             found = self._call(lambda conn: run_html.gather(conn, wanted, place), long=True)
         if found is None:
-            raise RunNotFound(f"Run not found: {run}")
+            raise RunNotFound(f"There is no run {run} in this database")
         return run_html.write(found)
 
     def steps(self, run: Run | str) -> list[StepReport]:
@@ -247,6 +247,6 @@ def _chosen(given: S | Collection[S] | None, known: tuple[S, ...], what: str) ->
 def _aware(time: datetime | None) -> datetime | None:
     if time is not None and not isinstance(time, datetime):
         raise InputError(
-            f"{time!r} is not a datetime", hint="For example datetime.now() - timedelta(hours=1)."
+            f"{time!r} is not a datetime", hint="For example: datetime.now() - timedelta(hours=1)"
         )
     return time if time is None or time.tzinfo is not None else time.astimezone()

@@ -67,7 +67,7 @@ class Calls:
             found = reentry.database()
         if found is None and reentry.is_inside():
             raise ConfigError(
-                "there is no database to connect to", hint="Give a connection string: Client(dsn)."
+                "There is no database to connect to", hint="Give a connection string: Client(dsn)."
             )
         self._named = found
         self._data_dir = data_dir
@@ -130,7 +130,7 @@ class Calls:
                 if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
                     hint = "Name the primary instead of a standby, or a database that is not read-only."
                 raise DatabaseUnavailable(
-                    f"the database could not be used for {RETRY_FOR:g} s: {first_line(error)}", hint=hint
+                    f"The database could not be used for {RETRY_FOR:g} s: {first_line(error)}", hint=hint
                 ) from error
 
     def _here(self, make: Callable[[Keeper], Rounds[T]], *run_ids: str) -> Generator[T, None, None]:
@@ -153,7 +153,7 @@ class Calls:
         wanted = as_uuid(run)
         row = self._call(lambda conn: engine.get_run(conn, wanted)) if wanted is not None else None
         if row is None:
-            raise RunNotFound(f"Run not found: {run}", hint=_LIST)
+            raise RunNotFound(f"There is no run {run} in this database", hint=_LIST)
         return self._handle(row)
 
     def _id(self, run: Run | str) -> str:
@@ -167,14 +167,14 @@ class Calls:
         wanted = as_uuid(run_id)
         status = self._call(lambda conn: engine.run_status(conn, wanted)) if wanted is not None else None
         if status is None:
-            raise RunNotFound(f"Run not found: {run_id}", hint=_LIST)
+            raise RunNotFound(f"There is no run {run_id} in this database", hint=_LIST)
         return status
 
     def _check_step(self, run_id: str, step: str) -> None:
         """Raise FlowNotFound for a step that the run does not have."""
         view = self._call(lambda conn: runs.run_view(conn, run_id))
         if view is None:
-            raise RunNotFound(f"Run not found: {run_id}")
+            raise RunNotFound(f"There is no run {run_id} in this database")
         check_step([row.step_slug for row in view[1]], step, view[0].flow_slug)
 
     def _step_of(self, run: Run | str, step: StepLike) -> StepOfRun:
@@ -213,7 +213,7 @@ def new_id(given: str | None) -> str:
     """The id of a run to be started, one that nobody has yet unless it is ``given``. Raises InputError."""
     wanted = as_uuid(given) if given is not None else str(uuid.uuid4())
     if wanted is None:
-        raise InputError(f"{given!r} cannot be the id of a run", hint="Run ids are uuids.")
+        raise InputError(f"{given!r} is not the id of a run", hint="Run ids are uuids.")
     return wanted
 
 

@@ -76,7 +76,7 @@ class EventLog:
         """Events that were not taken. Raises RunNotFound."""
         rows = run_events.run_events(conn, self.run_ids)
         if missing := set(self.run_ids) - {row.run_id for row in rows}:
-            raise RunNotFound(f"Run not found: {min(missing)}")
+            raise RunNotFound(f"There is no run {min(missing)} in this database")
         ends = {row.run_id: row for row in sorted(rows, key=_place) if row.step_slug is None}
         self.over = all(row.status != "started" for row in ends.values())
         new = [row for row in rows if row.place > self._had.get(row.run_id, {}).get(row.step_slug or "", 0)]

@@ -87,7 +87,7 @@ class Follower:
         """Read run and step; whether nothing more will end of it."""
         view = called(self._keeper, lambda conn: runs.run_view(conn, self._run_id))
         if view is None:
-            raise RunNotFound(f"Run not found: {self._run_id}")
+            raise RunNotFound(f"There is no run {self._run_id} in this database")
         steps = {row.step_slug: row for row in view[1]}
         check_step(steps, self._slug, view[0].flow_slug)
         self.run, self.step = view[0], steps[self._slug]

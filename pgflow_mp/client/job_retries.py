@@ -90,7 +90,7 @@ def retry_of(
     strategy = _STRATEGIES.get(str(options.pop("strategy", None)))
     if strategy is None:
         raise ConfigError(
-            f'the strategy of a retry must be "exponential" or "fixed", not {given.get("strategy")!r}'
+            f'The strategy of a retry must be "exponential" or "fixed", not {given.get("strategy")!r}'
         )
     known = ("limit", "base", "cap") if strategy is Exponential else ("limit", "base")
     if "cap" in options and strategy is Fixed:

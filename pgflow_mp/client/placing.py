@@ -28,7 +28,7 @@ def place_function(function: Callable[..., Any] | str, ship: str | None) -> tupl
     if isinstance(function, str):
         target = Target.parse(function)
         if target.flow is None:
-            raise FlowNotFound(f"{function} names no function", hint=f"For example {function}:send_mail.")
+            raise FlowNotFound(f"{function} names no function", hint=f"For example: {function}:send_mail")
         return target, {"job": True}
     flow = job_functions.flow_of(function)  # refused here, where it can be seen why
     if shipping.check_way(ship):

@@ -84,7 +84,7 @@ def progress_rounds(
     while True:
         run, rows = called(keeper, look)
         if run is None:
-            raise RunNotFound(f"Run not found: {run_id}")
+            raise RunNotFound(f"There is no run {run_id} in this database")
         steps = [_part(row) for row in rows if step is None or row.step_slug == step]
         done = sum(each.done for each in steps)
         total = sum(each.total or 0 for each in steps)

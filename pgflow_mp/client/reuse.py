@@ -37,7 +37,7 @@ def reuse_of(
     try:
         source = str(uuid.UUID(str(from_run)))
     except ValueError:
-        raise InputError(f"{from_run!r} cannot be the id of a run", hint="Run ids are uuids.") from None
+        raise InputError(f"{from_run!r} is not the id of a run", hint="Run ids are uuids.") from None
     if isinstance(flow, str):
         return Reuse(source, slugs, [None] * len(slugs))
     for slug in slugs:

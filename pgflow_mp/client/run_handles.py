@@ -73,7 +73,7 @@ class Run:
         if self._input is None:
             raw = self._client._call(lambda conn: documents.run_input(conn, self.run_id), long=True)
             if raw is None:
-                raise RunNotFound(f"Run not found: {self.run_id}")
+                raise RunNotFound(f"There is no run {self.run_id} in this database")
             self._input = (msgspec.json.decode(raw),)
         return self._input[0]
 
@@ -139,7 +139,7 @@ class Run:
         """Read the run's present state; returns the run itself. Raises RunNotFound if it was deleted."""
         view = self._client._call(lambda conn: runs.run_view(conn, self.run_id))
         if view is None:
-            raise RunNotFound(f"Run not found: {self.run_id}")
+            raise RunNotFound(f"There is no run {self.run_id} in this database")
         if view[0].completed_at != self._row.completed_at:
             self._output = None  # it was retried
         self._row, rows = view

@@ -101,7 +101,7 @@ def span(line: CronLine, text: str) -> list[Due]:
 
     first, dots, last = text.partition("..")
     if not dots or not first:
-        raise InputError(f"{text!r} is not a span of time", hint="For example 2026-11-01..2026-11-26.")
+        raise InputError(f"{text!r} is not a span of time", hint="For example: 2026-11-01..2026-11-26")
     now, begin = datetime.now(UTC), line.moment(first)
     end = line.moment(last, last=True) if last else now
     if end < begin:

@@ -106,7 +106,7 @@ class Steering(Calls):
         process, and stops with all that it serves. Raises FlowNotFound, and InputError without either.
         """
         if flow is None and worker is None:
-            raise InputError("Which workers?", hint="drain(flow=...) or drain(worker=...)")
+            raise InputError("Which workers?", hint="Name them: drain(flow=...) or drain(worker=...)")
         return self._call(lambda conn: draining.drain_workers(conn, flow, worker))
 
     def delete(self, run: Run | str | None = None, *, flow: str | None = None) -> None:
@@ -140,7 +140,8 @@ class Steering(Calls):
         seconds = keep.total_seconds() if isinstance(keep, timedelta) else keep
         if not isinstance(seconds, int | float) or not 0 <= seconds <= _LONGEST:
             raise InputError(
-                f"keep must be from 0 to {_LONGEST:,} seconds, not {keep!r}", hint="Or a timedelta(days=30)."
+                f"keep must be from 0 to {_LONGEST:,} seconds, not {keep!r}",
+                hint="A timedelta does, too: timedelta(days=30)",
             )
         flows = None if flow is None else [flow]
         if flow is not None:
@@ -153,7 +154,7 @@ class Steering(Calls):
     def _one(self, run: Run | str | None, flow: str | None, verb: str) -> str | None:
         """The id of the run that is meant; None for the flow. Raises InputError, RunNotFound."""
         if (run is None) == (flow is None):
-            raise InputError("A run or a flow?", hint=f"{verb}(run_id) or {verb}(flow=...)")
+            raise InputError("A run or a flow?", hint=f"Name one of them: {verb}(run_id) or {verb}(flow=...)")
         return None if run is None else self._id(run)
 
     def _remove_artifacts(self, flows: list[str] | None) -> None:

@@ -131,7 +131,7 @@ def check_step(known: Collection[str], slug: str, flow_slug: str) -> None:
     """Raise FlowNotFound unless the step is ``known``."""
     if slug not in known:
         raise FlowNotFound(
-            f'Step "{slug}" does not exist in flow "{flow_slug}"', hint=f"Steps there: {', '.join(known)}."
+            f'Step "{slug}" does not exist in flow "{flow_slug}"', hint=f"Its steps are {', '.join(known)}."
         )
 
 

@@ -124,7 +124,8 @@ def _step_of(flow: Flow, step: StepLike | None) -> str:
             return step_in(flow, step).slug
         if step not in flow.steps:
             raise FlowNotFound(
-                f'Flow "{flow.slug}" has no step "{step}"', hint=f"Its steps are {', '.join(flow.steps)}."
+                f'Step "{step}" does not exist in flow "{flow.slug}"',
+                hint=f"Its steps are {', '.join(flow.steps)}.",
             )
         return step
     parents = {slug for each in flow.steps.values() for slug in each.dependencies}

@@ -127,4 +127,4 @@ def _check_known(conn: Connection, slug: str) -> None:
     except psycopg.errors.InsufficientPrivilege:
         return
     if slug not in known:
-        raise definitions.no_flow(slug)
+        raise definitions.no_flow(conn, slug)

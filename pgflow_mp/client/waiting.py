@@ -77,7 +77,7 @@ def called(keeper: Keeper, work: Callable[[Connection], T]) -> T:
         if not connection.is_transient(error):
             raise
         raise DatabaseUnavailable(
-            f"the database could not be used: {first_line(error)}",
+            f"The database could not be used: {first_line(error)}",
             hint="Look at the server and the network. What was recorded is not lost.",
         ) from error
 

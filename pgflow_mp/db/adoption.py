@@ -73,10 +73,10 @@ with adopted as (
   where a.nspname in ('pgflow', 'pgmq') and x.privilege_type = 'CREATE'
 ), foreigners (place, part, message, hint) as (
   select p.place, p.part,
-    pg_catalog.format('%s in this database belongs to role %I, whose code would run with your rights',
+    pg_catalog.format('The %s in this database belongs to role %I, whose code would run with your rights',
       p.part, pg_catalog.pg_get_userbyid(p.owner)),
     pg_catalog.format(
-      'If you trust that role, install as it, or make it yours: alter %s owner to %I; else drop it.',
+      'Drop it. Or, if you trust that role, install as it, or make it yours: alter %s owner to %I;',
       case when p.place = 3 then 'routine' || pg_catalog.substr(p.part, 9)
         when p.place = 4 then 'table' || pg_catalog.substr(p.part, 14)
         else p.part end,
@@ -85,7 +85,7 @@ with adopted as (
   where not pg_catalog.pg_has_role(p.owner, current_user, 'usage')
   union all
   select 7, c.nspname,
-    pg_catalog.format('role %s may create in schema %I what would run with your rights', w.who, c.nspname),
+    pg_catalog.format('Role %s may create in schema %I what would run with your rights', w.who, c.nspname),
     pg_catalog.format('Take that right away: revoke create on schema %I from %s;', c.nspname, w.who)
   from creators c
   cross join lateral (
@@ -115,4 +115,4 @@ def refuse_foreign(conn: psycopg.Connection[Any]) -> None:
     """Raise SchemaError, naming the owner, where a schema that we would use is not ours to trust."""
     found = conn.execute(_FOREIGN).fetchone()
     if found is not None:
-        raise SchemaError(f"the {found[0]}", hint=found[1])
+        raise SchemaError(found[0], hint=found[1])

@@ -93,7 +93,7 @@ def _normalised(dsn: str, source: str) -> str:
     if product not in _SCHEMES:
         raise ConfigError(
             f"{source} names a {scheme!r} database, but only PostgreSQL can be used: {redact(dsn)}",
-            hint="give a URL like postgresql://user:password@host:5432/database",
+            hint="Give a URL, such as: postgresql://user:password@host:5432/database",
         )
     return f"{product}://{rest}"
 
@@ -110,14 +110,15 @@ def parse(dsn: str) -> dict[str, Any]:
         # A word without "=" may be the rest of a password with a space in it.
         words = [word if "=" in word or "://" in word else "***" for word in redact(dsn).split()]
         raise ConfigError(
-            f"this is not a PostgreSQL connection string: {' '.join(words)} ({reason})",
-            hint="use postgresql://user:password@host:5432/database or host=... dbname=... user=...",
+            f"This is not a PostgreSQL connection string: {' '.join(words)} ({reason})",
+            hint="Use one of its forms: postgresql://user:password@host:5432/database, or "
+            "host=... dbname=... user=...",
         ) from None
     misplaced = [str(parameters.get(name) or "")[1:] for name in ("host", "dbname")]
     if "://" in dsn and any("@" in value for value in misplaced):
         raise ConfigError(
-            f"the connection URL cannot be parsed: {redact(dsn)}",
-            hint="percent-encode special characters in user name and password: @ as %40, / as %2F, : as %3A",
+            f"The connection URL cannot be parsed: {redact(dsn)}",
+            hint="Percent-encode special characters in user name and password: @ as %40, / as %2F, : as %3A.",
         )
     return parameters
 
@@ -165,8 +166,8 @@ def connect(
         where = f"{conn.info.host}:{conn.info.port}"
         conn.close()
         raise DatabaseError(
-            f"the server at {where} is PostgreSQL {version // 10_000}, too old: {OLDEST_VERSION} is needed",
-            hint="upgrade it, or leave --dsn out to use the embedded server",
+            f"The server at {where} is PostgreSQL {version // 10_000}, too old: {OLDEST_VERSION} is needed",
+            hint="Upgrade it, or leave --dsn out to use the embedded server.",
         )
     try:
         session.set_up(conn)
@@ -177,8 +178,11 @@ def connect(
     return conn
 
 
-def command_for(conn: psycopg.Connection[Any], verb: str) -> str:
-    """A command of ours about the database of this connection, to be pasted; its password is not in it."""
+def command_for(conn: psycopg.Connection[Any], verb: str, *, user: str | None = None) -> str:
+    """A command of ours about the database of this connection, to be pasted; its password is not in it.
+
+    ``user`` is who has to give it where that is somebody else.
+    """
     ours = {
         *LIVENESS,
         "connect_timeout",
@@ -187,6 +191,10 @@ def command_for(conn: psycopg.Connection[Any], verb: str) -> str:
         "target_session_attrs",
     }
     named = {name: value for name, value in conn.info.get_parameters().items() if name not in ours}
+    if named.get("sslcertmode") == "allow":  # libpq names this default of its own
+        del named["sslcertmode"]
+    if user is not None:
+        named["user"] = user
     return f"python -m pgflow_mp {verb} --dsn {shlex.quote(make_conninfo(**named))}"
 
 
@@ -258,7 +266,7 @@ class Backoff:
 
     def __init__(self, initial: float = 0.1, cap: float = 10.0, factor: float = 2.0) -> None:
         if not (0 < initial <= cap and factor >= 1):
-            raise ConfigError(f"impossible pauses: initial {initial}, cap {cap}, factor {factor}")
+            raise ConfigError(f"Impossible pauses: initial {initial}, cap {cap}, factor {factor}")
         self._initial, self._cap, self._factor = initial, cap, factor
         self._range = initial
         self.tries = 0

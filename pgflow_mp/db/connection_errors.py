@@ -25,67 +25,67 @@ _CAUSES: list[tuple[tuple[str, ...], str, str, bool | type[DatabaseError]]] = [
     (
         ("password authentication failed", "pgpass"),
         "the password is wrong for user {user}",
-        "correct it in the connection string, in PGPASSWORD or in ~/.pgpass",
+        "Correct it in the connection string, in PGPASSWORD or in ~/.pgpass.",
         False,
     ),
     (
         ("no password supplied",),
         "the server asks for a password and none was given",
-        "put it into the connection string, PGPASSWORD or ~/.pgpass",
+        "Put it into the connection string, PGPASSWORD or ~/.pgpass.",
         False,
     ),
     (
         ("SSL encryption",),  # refused with TLS, too
         "the server's access rules refuse this host, user or database",
-        "have a line for it added to the server's pg_hba.conf, or connect as another user",
+        "Have a line for it added to the server's pg_hba.conf, or connect as another user.",
         False,
     ),
     (
         ("SSL off", "no encryption", "SSL connection is required", "requires SSL", "sslmode=require"),
         "the server accepts only encrypted (TLS) connections from here",
-        "add sslmode=require to the connection string (?sslmode=require to a URL)",
+        "Add sslmode=require to the connection string (?sslmode=require to a URL).",
         False,
     ),
     (
         ("no pg_hba.conf entry", "pg_hba.conf rejects"),
         "the server's access rules refuse this host, user or database",
-        "have a line for it added to the server's pg_hba.conf, or connect as another user",
+        "Have a line for it added to the server's pg_hba.conf, or connect as another user.",
         False,
     ),
     (
         ("does not support SSL",),
         "the server offers no TLS, but the connection string asks for it",
-        "use sslmode=prefer, or switch ssl on at the server",
+        "Use sslmode=prefer, or switch ssl on at the server.",
         False,
     ),
     (
         ("certificate", "SSL error", "root.crt"),
         "the server's TLS certificate is not accepted",
-        "check sslmode, sslrootcert and the host name in the connection string",
+        "Check sslmode, sslrootcert and the host name in the connection string.",
         False,
     ),
     (
         ("authentication failed", "not permitted to log in", "permission denied for database"),
         "user {user} may not log in",
-        "connect as another user, or grant the right (alter role ... login; grant connect on database ...)",
+        "Connect as another user, or grant the right (alter role ... login; grant connect on database ...).",
         False,
     ),
     (
         ("too many", "remaining connection slots", "max_client_conn", "no more connections allowed"),
         "it has no connection left",
-        "end idle clients, start fewer workers, or raise max_connections at the server",
+        "End idle clients, start fewer workers, or raise max_connections at the server.",
         True,
     ),
     (
         ("the database system is", "cannot_connect_now", "not yet accepting"),
         "the server is starting or shutting down",
-        "wait until it accepts connections",
+        "Wait until it accepts connections.",
         ServerStarting,
     ),
     (
         ('definition of service "',),
         "this service is in no service file",
-        "check service= or PGSERVICE, and ~/.pg_service.conf",
+        "Check service= or PGSERVICE, and ~/.pg_service.conf.",
         False,
     ),
     (
@@ -97,63 +97,63 @@ _CAUSES: list[tuple[tuple[str, ...], str, str, bool | type[DatabaseError]]] = [
         ),
         "it does not take a parameter that we were told to send",
         (
-            "correct PGOPTIONS, PGTZ, PGDATESTYLE or PGGEQO in the environment, or options= in the "
-            "connection string; a pooler may have to know it, too (ignore_startup_parameters)"
+            "Correct PGOPTIONS, PGTZ, PGDATESTYLE or PGGEQO in the environment, or options= in the "
+            "connection string; a pooler may have to know it, too (ignore_startup_parameters)."
         ),
         False,
     ),
     (
         ("for connection option", "invalid port number", "invalid sslmode", "invalid target_session_attrs"),
         "a parameter has an impossible value",
-        "correct the connection string",
+        "Correct the connection string.",
         False,
     ),
     (
         ("session is read-only", "session is not read-only", "is not in hot standby", "is in hot standby"),
         "no host accepts writes (target_session_attrs)",
-        "wait for the failover to end, or name the primary",
+        "Wait for the failover to end, or name the primary.",
         True,
     ),
     (
         ("failed to resolve host", "could not translate host name", "Name or service not known"),
         "this host name is unknown",
-        "check the host in the connection string, and the network",
+        "Check the host in the connection string, and the network.",
         True,
     ),
     (
         ("timeout expired", "timed out", "timeout"),
         "there was no answer in time",
-        "check host, port and firewall; connect_timeout=30 waits longer",
+        "Check host, port and firewall; connect_timeout=30 waits longer.",
         True,
     ),
     (
         ("Connection refused",),
         "nothing accepts connections there",
-        f"start the server, check host and port, or {_HERE}",
+        f"Start the server, check host and port, or {_HERE}.",
         True,
     ),
     (
         ("No such file or directory",),
         "no server has its socket there",
-        f"start the server, check host and port, or {_HERE}",
+        f"Start the server, check host and port, or {_HERE}.",
         True,
     ),
     (
         ("Permission denied",),
         "the socket may not be opened",
-        "run as a user who may, or connect by TCP (host=127.0.0.1)",
+        "Run as a user who may, or connect by TCP (host=127.0.0.1).",
         False,
     ),
     (
         ("received invalid response to", "expected authentication request", "unsupported frontend protocol"),
         "what answers there is not a PostgreSQL server",
-        "check host and port",
+        "Check host and port.",
         False,
     ),
     (
         ("Network is unreachable", "No route to host", "closed the connection", "could not receive data"),
         "the connection broke",
-        "check host, port, network and the server's log",
+        "Check host, port, network and the server's log.",
         True,
     ),
 ]
@@ -161,7 +161,7 @@ _CAUSES: list[tuple[tuple[str, ...], str, str, bool | type[DatabaseError]]] = [
 
 _FOREIGN: dict[str, str] = {
     **dict.fromkeys(
-        ("schema", "currentSchema", "search_path"), "remove it: the tables are in the schema pgflow"
+        ("schema", "currentSchema", "search_path"), "Remove it: the tables are in the schema pgflow."
     ),
     **dict.fromkeys(
         (
@@ -176,15 +176,15 @@ _FOREIGN: dict[str, str] = {
             "preparedStatements",
             "binary_parameters",
         ),
-        "remove it: transaction poolers such as PgBouncer need no option here",
+        "Remove it: transaction poolers such as PgBouncer need no option here.",
     ),
-    **dict.fromkeys(("ssl", "sslaccept", "tls", "useSSL"), "write sslmode=require, or sslmode=verify-full"),
-    **dict.fromkeys(("charset", "encoding", "characterEncoding"), "remove it: everything is sent as UTF-8"),
-    **dict.fromkeys(("timeout", "connectTimeout", "socket_timeout"), "write connect_timeout=10 (seconds)"),
-    **dict.fromkeys(("statement_timeout", "lock_timeout"), "remove it: sessions here have their own"),
-    **dict.fromkeys(("database", "db"), "write dbname=, or the name behind the slash"),
-    "username": "write user=",
-    "ApplicationName": "write application_name=",
+    **dict.fromkeys(("ssl", "sslaccept", "tls", "useSSL"), "Write sslmode=require, or sslmode=verify-full."),
+    **dict.fromkeys(("charset", "encoding", "characterEncoding"), "Remove it: everything is sent as UTF-8."),
+    **dict.fromkeys(("timeout", "connectTimeout", "socket_timeout"), "Write connect_timeout=10 (seconds)."),
+    **dict.fromkeys(("statement_timeout", "lock_timeout"), "Remove it: sessions here have their own."),
+    **dict.fromkeys(("database", "db"), "Write dbname=NAME, or the name behind the slash."),
+    "username": "Write user=NAME.",
+    "ApplicationName": "Write application_name=NAME.",
 }
 """Parameters of other drivers, and what to do about them."""
 
@@ -198,10 +198,10 @@ def foreign_parameter(said: str, shown: str) -> tuple[str, str] | None:
     if found is None or found[1] not in shown:
         return None
     name = found[1]
-    advice = _FOREIGN.get(name, "remove it, or see the manual of libpq, section Connection Strings")
+    advice = _FOREIGN.get(name, "Remove it, or see the manual of libpq, section Connection Strings.")
     return (
-        f"the connection string has a parameter that PostgreSQL's driver does not know, {name!r}: {shown}",
-        f"{advice}; the form is postgresql://user:password@host:5432/database?sslmode=require",
+        f"The connection string has a parameter that PostgreSQL's driver does not know, {name!r}: {shown}",
+        f"{advice} The form is: postgresql://user:password@host:5432/database?sslmode=require",
     )
 
 
@@ -217,17 +217,17 @@ def explain(error: Exception, parameters: Mapping[str, Any]) -> tuple[DatabaseEr
     cause = error if clean == said else None
     user = parameters.get("user") or os.environ.get("PGUSER") or "(your login name)"
     if 'database "' in said and "does not exist" in said:
-        message, hint = "the database does not exist", "create it (createdb), or correct dbname"
-        return DatabaseError(f"cannot connect to {where}: {message} ({clean})", hint=hint), cause
+        message, hint = "the database does not exist", "Create it (createdb), or correct dbname."
+        return DatabaseError(f"Cannot connect to {where}: {message} ({clean})", hint=hint), cause
     if 'role "' in said and "does not exist" in said:
-        message, hint = f"user {user} does not exist", "correct the user name, or create it (createuser)"
-        return DatabaseError(f"cannot connect to {where}: {message} ({clean})", hint=hint), cause
+        message, hint = f"user {user} does not exist", "Correct the user name, or create it (createuser)."
+        return DatabaseError(f"Cannot connect to {where}: {message} ({clean})", hint=hint), cause
     for words, what, hint, temporary in _CAUSES:
         if any(word in said for word in words):
             kind = temporary if isinstance(temporary, type) else _KINDS[temporary]
-            return kind(f"cannot connect to {where}: {what.format(user=user)} ({clean})", hint=hint), cause
+            return kind(f"Cannot connect to {where}: {what.format(user=user)} ({clean})", hint=hint), cause
     return DatabaseUnavailable(
-        f"cannot connect to {where}: {clean}", hint="check the connection string"
+        f"Cannot connect to {where}: {clean}", hint="Check the connection string."
     ), cause
 
 

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, cast
 
 import psycopg
 
-from pgflow_mp.db import engine
+from pgflow_mp.db import connection, engine
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.wire import RawJson
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound, ShapeMismatch
@@ -147,12 +147,12 @@ def added_steps(conn: Connection, flow_slug: str) -> list[str]:
     return [cast(str, row[0]) for row in rows]
 
 
-def no_flow(flow_slug: str) -> FlowNotFound:
-    """The error about a flow that is not stored, for whoever starts a run of it."""
+def no_flow(conn: Connection, flow_slug: str) -> FlowNotFound:
+    """The error about a flow that is not stored, for whoever starts a run of it from Python."""
     return FlowNotFound(
-        f'There is no flow "{flow_slug}" in the database',
-        hint="Start a worker that serves it, or create it by hand: python -m pgflow_mp compile FLOW "
-        "prints the SQL.",
+        f'There is no flow "{flow_slug}" in this database',
+        hint="Give the Flow itself instead of its slug, which makes it known; or start a worker that serves "
+        f"it, FLOW being its module or file: {connection.command_for(conn, 'work FLOW')}",
     )
 
 
@@ -162,9 +162,9 @@ def _missing(conn: Connection, flow_slug: str) -> FlowNotFound:
     ).fetchone()
     (owner,) = cast("tuple[Any, ...]", row)
     return FlowNotFound(
-        f'There is no flow "{flow_slug}" in the database, and role {conn.info.user} may not create it',
-        hint=f"Role {owner}, the owner of the schema pgflow, creates it: python -m pgflow_mp compile FLOW "
-        "prints the SQL; or it starts or serves the flow once.",
+        f'There is no flow "{flow_slug}" in this database, and role {conn.info.user} may not create it',
+        hint=f"Have role {owner}, the owner of the schema pgflow, run, start or serve it once, or execute "
+        "the SQL that this prints, FLOW being its module or file: python -m pgflow_mp compile FLOW",
     )
 
 
@@ -175,7 +175,6 @@ def _apply_options(conn: Connection, flow_slug: str, shape: bytes) -> list[str]:
     except psycopg.errors.InsufficientPrivilege:
         return [f"its options stay as they are stored, role {conn.info.user} may not change them"]
     except psycopg.errors.UndefinedFunction:
-        return [
-            "its options stay as they are stored until the schema is upgraded: python -m pgflow_mp migrate"
-        ]
+        upgrade = connection.command_for(conn, "migrate")
+        return [f"its options stay as they are stored until the schema is upgraded: {upgrade}"]
     return cast("list[str]", cast("tuple[Any, ...]", row)[0])

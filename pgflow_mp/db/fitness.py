@@ -17,15 +17,15 @@ def check_writable(conn: psycopg.Connection[Any]) -> None:
     standby, read_only = row or (False, "off")
     if standby:
         raise UnfitDatabase(
-            f"the server at {conn.info.host}:{conn.info.port} is a read-only standby (in recovery)",
-            hint="name the primary; with several hosts (host=a,b) the one that accepts writes is chosen",
+            f"The server at {conn.info.host}:{conn.info.port} is a read-only standby (in recovery)",
+            hint="Name the primary; with several hosts (host=a,b) the one that accepts writes is chosen.",
         )
     if read_only == "on":
         raise UnfitDatabase(
-            f"the database {conn.info.dbname!r} is read-only for role {conn.info.user!r}: "
+            f"The database {conn.info.dbname!r} is read-only for role {conn.info.user!r}: "
             "default_transaction_read_only is on",
-            hint="have it switched off: alter database ... set default_transaction_read_only = off, or the "
-            "same for the role; some services switch it on when their disk is full",
+            hint="Some services switch it on when their disk is full. Have it switched off, for the "
+            "database or the role: alter database ... set default_transaction_read_only = off;",
         )
 
 
@@ -34,6 +34,6 @@ def check_encoding(conn: psycopg.Connection[Any]) -> None:
     encoding = conn.info.parameter_status("server_encoding") or "UTF8"
     if encoding.upper() != "UTF8":
         raise UnfitDatabase(
-            f"the database {conn.info.dbname!r} has the encoding {encoding}, which does not hold every text",
-            hint="use one with UTF8: create database ... template template0 encoding 'UTF8'",
+            f"The database {conn.info.dbname!r} has the encoding {encoding}, which does not hold every text",
+            hint="Use one with UTF8: create database ... template template0 encoding 'UTF8';",
         )

@@ -27,7 +27,7 @@ def add(conn: Connection, run_id: str) -> list[str]:
         row = conn.execute("select pgflow.add_new_steps(%s::uuid)", (run_id,)).fetchone()
     except psycopg.errors.DatabaseError as error:
         if error.sqlstate == "PF003":
-            raise RunNotFound(f"Run not found: {run_id}") from None
+            raise RunNotFound(f"There is no run {run_id} in this database") from None
         if error.sqlstate == "PF007":
             raise InputError(str(error.diag.message_primary), hint=error.diag.message_hint or "") from None
         raise

@@ -32,6 +32,8 @@ _AHEAD_BYTES: Final = _AHEAD * _CALL_BYTES  # so much
 
 NO_LOAD: Final = "PF003"
 """That a load is not under way."""
+AS_ONE_VALUE: Final = "Give its input as one value"
+"""How the hint begins where a flow has no items; the command line has other words for how."""
 
 Elements = Sequence[object]
 """Raw JSON, as bytes or what is joined like them."""
@@ -155,7 +157,7 @@ def start_loaded_once(
                 raise InputError(f"The run cannot be started: {first_line(error)}") from error
         known = engine.get_run(conn, run_id)
     if known is None:
-        raise RunNotFound(f"Run not found: {run_id}")
+        raise RunNotFound(f"There is no run {run_id} in this database")
     return known
 
 
@@ -289,7 +291,7 @@ class _Sender:
 def unavailable(error: BaseException) -> DatabaseUnavailable:
     """What to say where the database was away for too long."""
     return DatabaseUnavailable(
-        f"the items could not be loaded: {first_line(error)}",
+        f"The items could not be loaded: {first_line(error)}",
         hint="Nothing of them was started: load them again.",
     )
 
@@ -332,6 +334,8 @@ def _refused(keeper: Keeper, error: Exception, flow_slug: str) -> Exception:
     if conn is None or not isinstance(error, psycopg.Error) or connection.is_transient(error):
         return unavailable(error)
     if error.sqlstate == "PF006" and not definitions.queues(conn, flow_slug):
-        return definitions.no_flow(flow_slug)
-    hint = "Start it with its input as one value." if error.sqlstate == "PF006" else ""
-    return InputError((error.diag.message_primary or first_line(error)).strip(), hint=hint)
+        return definitions.no_flow(conn, flow_slug)
+    text = (error.diag.message_primary or first_line(error)).strip()
+    if error.sqlstate == "PF006":
+        return InputError(text, hint=f'{AS_ONE_VALUE}: start_flow("{flow_slug}", input)')
+    return InputError(text)

@@ -116,7 +116,7 @@ def briefly(conn: psycopg.Connection[tuple[Any, ...]], work: Callable[[], T]) ->
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected) as error:
             if attempt + 1 == _ATTEMPTS:
                 raise SchemaError(
-                    f"the tables of pgflow are in use all the time: {str(error).splitlines()[0]}",
+                    f"The tables of pgflow are in use all the time: {str(error).splitlines()[0]}",
                     hint="Nothing was lost. End long transactions (pg_stat_activity) and upgrade again.",
                 ) from error
             time.sleep(0.1 * (attempt + 1))

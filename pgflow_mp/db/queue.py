@@ -47,12 +47,12 @@ _LACKS: Final[LiteralString] = """\
   )"""
 _TOO_OLD: Final[LiteralString] = f"""\
 select
-  'the queue (schema pgmq) in this database is too old: ' || l.missing || ' is missing; '
+  'The queue (schema pgmq) in this database is too old: ' || l.missing || ' is missing; '
     || coalesce('it is version ' || e.extversion || ', and ', '') || 'pgflow_mp needs pgmq 1.5 or later'
     as message,
   case
-    when e.extversion is null then 'Bring its SQL up to date as it was installed; or, where nothing else '
-      'uses it and no run is under way: drop schema pgmq cascade; and install again.'
+    when e.extversion is null then 'Bring its SQL up to date as it was installed. Where nothing else uses it '
+      'and no run is under way, remove it and install again: drop schema pgmq cascade;'
     when v.default_version = e.extversion then 'This server has no newer one: install a newer package of '
       'the extension on the server, then: alter extension pgmq update;'
     else 'Upgrade it: alter extension pgmq update;'
@@ -119,7 +119,7 @@ def _bundled() -> str:
     package = importlib.util.find_spec("pgmq")
     if package is None or package.origin is None:
         raise SchemaError(
-            "the SQL of the queue is not installed (package pgmq), and the server does not offer it",
-            hint="pip install pgmq, or install the extension pgmq on the server",
+            "The SQL of the queue is not installed (package pgmq), and the server does not offer it",
+            hint="Install the extension pgmq on the server, or the package here: pip install pgmq",
         )
     return (Path(package.origin).parent / "sql" / "pgmq.sql").read_text(encoding="utf-8")

@@ -148,7 +148,7 @@ def keys_of(conn: Connection, run_ids: Collection[str]) -> dict[str, str]:
 def _run(conn: Connection, run_id: str) -> RunRow:
     row = engine.get_run(conn, run_id)
     if row is None:
-        raise RunNotFound(f"Run not found: {run_id}")
+        raise RunNotFound(f"There is no run {run_id} in this database")
     return row
 
 
@@ -167,7 +167,7 @@ def _started(
             if is_new:
                 tag(run_id)
     except psycopg.errors.ForeignKeyViolation:
-        raise definitions.no_flow(flow_slug) from None
+        raise definitions.no_flow(conn, flow_slug) from None
     except psycopg.errors.InsufficientPrivilege:
         raise
     except psycopg.Error as error:

@@ -34,7 +34,10 @@ def check_tag(tag: str) -> str:
 def check_tags(tags: Iterable[str]) -> tuple[str, ...]:
     """These tags, each once. Raises InputError."""
     if isinstance(tags, str):
-        raise InputError(f"The tags of a run are a list, not the text {tags!r}", hint=f"tags=[{tags!r}]")
+        raise InputError(
+            f"The tags of a run are a list, not the text {tags!r}",
+            hint=f"Give a list of one: tags=[{tags!r}]",
+        )
     found = tuple(dict.fromkeys(check_tag(tag) for tag in tags))
     if len(found) > MOST:
         raise InputError(f"A run can have {MOST} tags, not {len(found)}")

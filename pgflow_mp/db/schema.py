@@ -67,7 +67,7 @@ def _sql_root() -> Traversable:
     if checkout.is_dir():
         return checkout
     raise SchemaError(
-        "the SQL files of pgflow_mp are missing from this installation",
+        "The SQL files of pgflow_mp are missing from this installation",
         hint="Reinstall the package: pip install --force-reinstall pgflow-mp",
     )
 
@@ -148,7 +148,7 @@ def installed(conn: psycopg.Connection[tuple[object, ...]]) -> Installed | None:
         return None
     if not has_version:
         raise SchemaError(
-            "the database has a schema named pgflow that pgflow_mp did not install",
+            "The database has a schema named pgflow that pgflow_mp did not install",
             hint="Use another database, or rename that schema first: alter schema pgflow rename to ...;",
         )
     found = conn.execute(
@@ -177,12 +177,12 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
     latest = latest_version()
     if found is None:
         raise SchemaError(
-            f"the database {conn.info.dbname!r} has no pgflow schema",
+            f"The database {conn.info.dbname!r} has no pgflow schema",
             hint=f"Install it: {connection.command_for(conn, 'install')}",
         )
     if found.version < latest:
         raise SchemaError(
-            f"the pgflow schema in database {conn.info.dbname!r} has version {found.version}, "
+            f"The pgflow schema in database {conn.info.dbname!r} has version {found.version}, "
             f"this pgflow_mp needs {latest}",
             hint=f"Upgrade it: {connection.command_for(conn, 'migrate')}",
         )
@@ -190,7 +190,7 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
         raise _newer(conn, found, latest)
     if found.functions_digest != functions_digest() and not _is_later(found):
         raise SchemaError(
-            f"the functions of the pgflow schema in database {conn.info.dbname!r} were written by "
+            f"The functions of the pgflow schema in database {conn.info.dbname!r} were written by "
             f"pgflow_mp {found.package_version}, and are not those that this one needs",
             hint=f"Upgrade them: {connection.command_for(conn, 'migrate')}",
         )
@@ -200,7 +200,7 @@ def check(conn: psycopg.Connection[tuple[object, ...]]) -> None:
 def _check_queue(conn: psycopg.Connection[tuple[object, ...]]) -> None:
     if not queue.is_there(conn):
         raise SchemaError(
-            f"the database {conn.info.dbname!r} has the pgflow schema, but not its queue (schema pgmq)",
+            f"The database {conn.info.dbname!r} has the pgflow schema, but not its queue (schema pgmq)",
             hint=f"Add it: {connection.command_for(conn, 'install')}",
         )
     queue.refuse_too_old(conn)
@@ -271,10 +271,10 @@ def install(conn: psycopg.Connection[tuple[object, ...]]) -> InstallResult:
         return online.briefly(conn, upgrade)
     except psycopg.errors.InsufficientPrivilege as exc:
         raise SchemaError(
-            f"role {conn.info.user!r} may not install pgflow into database {conn.info.dbname!r}: "
+            f"Role {conn.info.user!r} may not install pgflow into database {conn.info.dbname!r}: "
             f"{str(exc).splitlines()[0]}",
-            hint="Install as the database's owner, or give a DBA the script: "
-            "python -m pgflow_mp install --print",
+            hint=f"As the database's owner: {connection.command_for(conn, 'install', user='OWNER')}\n"
+            "Or give a DBA the script: python -m pgflow_mp install --print",
         ) from exc
 
 
@@ -311,7 +311,7 @@ def _newer(conn: psycopg.Connection[tuple[object, ...]], found: Installed, lates
     from pgflow_mp import __version__
 
     return SchemaError(
-        f"the pgflow schema in database {conn.info.dbname!r} (version {found.version}, written by pgflow_mp "
+        f"The pgflow schema in database {conn.info.dbname!r} (version {found.version}, written by pgflow_mp "
         f"{found.package_version}) is newer than this pgflow_mp {__version__} (version {latest})",
         hint="Upgrade this installation: pip install --upgrade pgflow-mp",
     )
@@ -340,10 +340,10 @@ def _run_file(conn: psycopg.Connection[tuple[object, ...]], file: Traversable) -
     except psycopg.Error as exc:
         if advice := exc.diag.message_hint:
             raise SchemaError(
-                f"the upgrade is not possible yet: {exc.diag.message_primary}",
+                f"The upgrade is not possible yet: {exc.diag.message_primary}",
                 hint=f"{advice} Nothing was changed.",
             ) from exc
         raise SchemaError(
-            f"sql file {file.name} failed: {str(exc).strip()}",
+            f"SQL file {file.name} failed: {str(exc).strip()}",
             hint="Nothing was changed: the installation is one transaction.",
         ) from exc

@@ -66,7 +66,7 @@ class SharedConnections:
                 yield conn
         except PoolTimeout as error:
             raise DatabaseUnavailable(
-                "the database cannot be reached, or all connections are in use",
+                "The database cannot be reached, or all connections are in use",
                 hint="Look at the server and the network.",
             ) from error
 

@@ -51,7 +51,7 @@ def start_once(
         except psycopg.errors.UniqueViolation:  # somebody was quicker
             pass
         except psycopg.errors.ForeignKeyViolation:
-            raise definitions.no_flow(flow_slug) from None
+            raise definitions.no_flow(conn, flow_slug) from None
         except psycopg.Error as error:
             if connection.is_transient(error):
                 raise
@@ -59,7 +59,7 @@ def start_once(
             raise InputError(f'Flow "{flow_slug}" cannot be started: {text}') from error
         known = engine.get_run(conn, run_id)
     if known is None:
-        raise RunNotFound(f"Run not found: {run_id}")
+        raise RunNotFound(f"There is no run {run_id} in this database")
     if known.flow_slug != flow_slug:
         raise InputError(f'Run {run_id} is one of flow "{known.flow_slug}", not of "{flow_slug}"')
     return known

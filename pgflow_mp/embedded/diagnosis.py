@@ -27,7 +27,7 @@ def diagnose(plan: Plan, what: str, code: int | None, said: str) -> StartFailure
     where = f"its last lines:\n{tail}" if tail else "it said nothing"
     if _is_full(plan.home):  # then the log could not be written either
         tail += "\nNo space left on device"
-    message, hint = f"{what} {_ended(code)}", f"look into {plan.log}"
+    message, hint = f"{what} {_ended(code)}", f"Look into {plan.log}."
     for words, cause, advice in _CAUSES:
         if any(word in tail for word in words):
             message, hint = f"{what} {_ended(code)}: {cause}", advice.format(home=plan.home)
@@ -55,23 +55,23 @@ _CAUSES: list[tuple[tuple[str, ...], str, str]] = [
     (
         ("could not resize shared memory segment", "could not open shared memory segment"),
         "the file system for shared memory (/dev/shm) is too small",
-        "enlarge it (docker run --shm-size=256m), or give --dsn to use a server of your own",
+        "Enlarge it (docker run --shm-size=256m), or give --dsn to use a server of your own.",
     ),
     (
         ("No space left on device", "Disk quota exceeded"),
         "no space left on the disk",
-        "free some space where {home} is (a new cluster needs about 100 MB), or choose another --data-dir",
+        "Free some space where {home} is (a new cluster needs about 100 MB), or choose another --data-dir.",
     ),
-    (("Read-only file system",), "the file system is read-only", "choose a --data-dir that can be written"),
+    (("Read-only file system",), "the file system is read-only", "Choose a --data-dir that can be written."),
     (
         ("shared memory block", 'lock file "postmaster.pid" already exists'),
         "another server, not started by pgflow_mp, uses this data directory",
-        "stop that server, or choose another --data-dir",
+        "Stop that server, or choose another --data-dir.",
     ),
     (
         ("could not map anonymous shared memory", "Cannot allocate memory", "could not create shared memory"),
         "not enough memory for the server's buffers",
-        "free some memory, or start it with a smaller setting shared_buffers",
+        "Free some memory, or start it with a smaller setting shared_buffers.",
     ),
     (
         (
@@ -80,17 +80,17 @@ _CAUSES: list[tuple[tuple[str, ...], str, str]] = [
             "could not create any TCP/IP",
         ),
         "its socket cannot be made",
-        "set TMPDIR to a local directory that can hold sockets, or choose another --port",
+        "Set TMPDIR to a local directory that can hold sockets, or choose another --port.",
     ),
     (
         ("does not exist\ninitdb: could not look up", "could not look up effective user ID"),
         "the user that runs it has no entry in the user database",
-        "add one to /etc/passwd, run as another user, or give --dsn",
+        "Add one to /etc/passwd, run as another user, or give --dsn.",
     ),
     (
         ("Permission denied", "Operation not permitted", "has invalid permissions", "has wrong ownership"),
         "permission denied",
-        "check owner and mode of {home} and of the directories above it, or choose another --data-dir",
+        "Check owner and mode of {home} and of the directories above it, or choose another --data-dir.",
     ),
     (
         (
@@ -102,16 +102,16 @@ _CAUSES: list[tuple[tuple[str, ...], str, str]] = [
             "pg_control",
         ),
         "the cluster is damaged",
-        "restore {home} from a copy, or move it away to begin with an empty one",
+        "Restore {home} from a copy, or move it away to begin with an empty one.",
     ),
     (
         ("unrecognized configuration parameter", "for parameter", "configuration file"),
         "a setting is wrong",
-        "correct the setting named in the log (yours, or one made with ALTER SYSTEM)",
+        "Correct the setting named in the log (yours, or one made with ALTER SYSTEM).",
     ),
     (
         ("error while loading shared libraries", "Exec format error", "not found (required by"),
         "the PostgreSQL binaries do not run on this platform",
-        "install the missing library, or give --dsn to use a PostgreSQL server of your own",
+        "Install the missing library, or give --dsn to use a PostgreSQL server of your own.",
     ),
 ]

@@ -100,8 +100,8 @@ class ServerLease:
                         return "busy"
         except TimeoutError:
             raise EmbeddedServerError(
-                f"the supervisor of the embedded PostgreSQL in {self._home} does not answer",
-                hint=f"look into {self._home}/supervisor.log and {self._home}/server.log",
+                f"The supervisor of the embedded PostgreSQL in {self._home} does not answer",
+                hint=f"Look into {self._home}/supervisor.log and {self._home}/server.log.",
             ) from None
         return "gone"
 
@@ -136,13 +136,13 @@ def obtain(plan: Plan) -> ServerLease:
         still_births += answer == "gone" and not lease.attached
         if still_births == _STILL_BIRTHS:
             raise EmbeddedServerError(
-                f"the supervisor of the embedded PostgreSQL in {home} ended without giving a reason",
+                f"The supervisor of the embedded PostgreSQL in {home} ended without giving a reason",
                 hint=_log_hint(home),
             )
         if time.monotonic() > deadline:  # usually it is only just starting or just stopping
             raise EmbeddedServerError(
-                f"the data directory {home} is in use by a server that cannot be reached from here",
-                hint="stop the program that uses it (in another container?), or choose another --data-dir",
+                f"The data directory {home} is in use by a server that cannot be reached from here",
+                hint="Stop the program that uses it (in another container?), or choose another --data-dir.",
             )
         time.sleep(0.03)
 
@@ -185,8 +185,8 @@ def _spawn(plan: Plan, home: Path) -> ServerLease:
     except OSError as error:
         lease.close()
         raise EmbeddedServerError(
-            f"cannot start the supervisor with {sys.executable!r}: {error}",
-            hint="run from an ordinary Python interpreter, check limits (ulimit -u), or give --dsn",
+            f"Cannot start the supervisor with {sys.executable!r}: {error}",
+            hint="Run from an ordinary Python interpreter, check limits (ulimit -u), or give --dsn.",
         ) from error
     finally:
         theirs.close()

@@ -128,7 +128,7 @@ class EmbeddedServer:
         What PG* variables in the environment say about other servers is overruled in it.
         """
         if self._lease is None:
-            raise EmbeddedServerError("the embedded PostgreSQL is not started", hint="call start() first")
+            raise EmbeddedServerError("The embedded PostgreSQL is not started", hint="Call start() first.")
         return make_conninfo(
             host=self._lease.socket_dir,
             port=self._lease.port,
@@ -254,7 +254,7 @@ class EmbeddedServer:
                 text = str(error).partition("; its last lines")[0]
                 if text != said or time.monotonic() - last > _SAY_EVERY:
                     said, last = text, time.monotonic()
-                    hint = error.hint or f"look into {self.log_file}"
+                    hint = error.hint or f"Look into {self.log_file}."
                     logger.error("the embedded PostgreSQL is down, it is tried again: %s (%s)", text, hint)
                 self._stopping.wait(pause)
                 pause = min(_LAST_PAUSE, 2 * pause)
@@ -277,8 +277,8 @@ class EmbeddedServer:
         except psycopg.OperationalError as error:
             if f'database "{DATABASE}" does not exist' not in str(error):
                 raise EmbeddedServerError(
-                    f"the embedded PostgreSQL in {self.data_dir} refuses connections: {error}",
-                    hint=f"look into {self.log_file}",
+                    f"The embedded PostgreSQL in {self.data_dir} refuses connections: {error}",
+                    hint=f"Look into {self.log_file}.",
                 ) from error
             # DuplicateDatabase or UniqueViolation: another process was quicker.
             quicker = contextlib.suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation)
@@ -291,17 +291,17 @@ def _mapped_errors(home: Path) -> Iterator[None]:
     """Give every error of the operating system about the data directory a cause and a remedy."""
     elsewhere = "choose another --data-dir"
     causes = {
-        errno.EROFS: ("the file system is read-only", "choose a --data-dir that can be written"),
-        errno.EACCES: ("permission denied", f"check its owner and mode and those above it, or {elsewhere}"),
-        errno.EPERM: ("operation not permitted", f"check its owner and mode, or {elsewhere}"),
-        errno.ENOSPC: ("no space left on the disk", f"free some space there, or {elsewhere}"),
-        errno.EDQUOT: ("the disk quota is exceeded", f"free some space there, or {elsewhere}"),
-        errno.ENOTDIR: ("a part of the path is a file", elsewhere),
-        errno.EEXIST: ("there is a file of this name", elsewhere),
-        errno.ENAMETOOLONG: ("the path is too long", "choose a shorter --data-dir"),
+        errno.EROFS: ("the file system is read-only", "Choose a --data-dir that can be written."),
+        errno.EACCES: ("permission denied", f"Check its owner and mode and those above it, or {elsewhere}."),
+        errno.EPERM: ("operation not permitted", f"Check its owner and mode, or {elsewhere}."),
+        errno.ENOSPC: ("no space left on the disk", f"Free some space there, or {elsewhere}."),
+        errno.EDQUOT: ("the disk quota is exceeded", f"Free some space there, or {elsewhere}."),
+        errno.ENOTDIR: ("a part of the path is a file", f"{elsewhere.capitalize()}."),
+        errno.EEXIST: ("there is a file of this name", f"{elsewhere.capitalize()}."),
+        errno.ENAMETOOLONG: ("the path is too long", "Choose a shorter --data-dir."),
     }
     try:
         yield
     except OSError as error:
-        cause, hint = causes.get(error.errno or 0, (str(error), f"check the directory, or {elsewhere}"))
-        raise EmbeddedServerError(f"cannot use the data directory {home}: {cause}", hint=hint) from error
+        cause, hint = causes.get(error.errno or 0, (str(error), f"Check the directory, or {elsewhere}."))
+        raise EmbeddedServerError(f"Cannot use the data directory {home}: {cause}", hint=hint) from error

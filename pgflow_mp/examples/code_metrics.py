@@ -183,7 +183,7 @@ def roots(paths: list[str] | None) -> list[str]:
     if paths is None:
         paths = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     elif missing := [path for path in paths if not os.path.exists(path)]:
-        raise PermanentError(f"there is no {', '.join(missing)}")
+        raise PermanentError(f"There is no {', '.join(missing)}")
     return sorted({os.path.realpath(path) for path in paths})
 
 

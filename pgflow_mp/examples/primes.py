@@ -52,7 +52,7 @@ flow = Flow("primes", timeout=300)
 def segments(task: Task) -> Iterator[Segment]:
     """One segment per item. An array step may yield its elements."""
     if task.segment < 1:
-        raise PermanentError(f"a segment needs at least one number, not {task.segment}")
+        raise PermanentError(f"A segment needs at least one number, not {task.segment}")
     for start in range(0, task.below, task.segment):
         yield Segment(start, min(start + task.segment, task.below))
 
@@ -104,7 +104,7 @@ def verdict(sieve: list[int], second_opinion: int, flow_input: Task) -> Verdict:
     """Compare. ``flow_input`` is the run's input, there for every step that asks for it."""
     counted = sum(sieve)
     if counted != second_opinion:
-        raise PermanentError(f"the sieve counted {counted} primes, Legendre {second_opinion}")
+        raise PermanentError(f"The sieve counted {counted} primes, Legendre {second_opinion}")
     return Verdict(
         below=flow_input.below,
         primes=counted,

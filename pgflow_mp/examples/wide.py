@@ -65,7 +65,7 @@ flow = Flow("wide")
 def sample(numbers: Numbers) -> list[float]:
     """Sort the values. Too few of them will not get more by trying again: a permanent error."""
     if len(numbers.values) < 2:
-        raise PermanentError("the sample needs at least two values")
+        raise PermanentError("The sample needs at least two values")
     return sorted(numbers.values)
 
 

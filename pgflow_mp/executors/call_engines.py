@@ -114,7 +114,7 @@ class PoolEngine(CallEngine):
         self, pool: Pool, places: int, *, again: Callable[[], Pool] | None = None, name: str | None = None
     ) -> None:
         if places < 1:
-            raise ConfigError(f"an executor needs at least one lane, not {places}")
+            raise ConfigError(f"An executor needs at least one lane, not {places}")
         self.name = name or type(pool).__name__
         self._pool = pool
         self._places = places

@@ -108,11 +108,11 @@ def check_word(word: str) -> None:
     """Raise ConfigError for a word that names no executor, or one of an engine that is not installed."""
     kind, colon, address = word.partition("://")
     if kind not in _KINDS or (colon and kind not in _ADDRESSED):
-        raise ConfigError(f"there is no executor {word!r}", hint=f"There are {WORDS}.")
+        raise ConfigError(f"There is no executor {word!r}", hint=f"There are {WORDS}.")
     example = f"{kind}://host:{10001 if kind == 'ray' else 8786}"
     if bool(address) < bool(colon) or (kind == "dask+tls" and not address):
-        raise ConfigError(f"executor {word!r} lacks its address", hint=f"For example {example}.")
+        raise ConfigError(f"Executor {word!r} lacks its address", hint=f"For example: {example}")
     if address and not re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s/:\[\]]+):\d+", address):
-        raise ConfigError(f"executor {word!r}: {address!r} is not HOST:PORT", hint=f"For example {example}.")
+        raise ConfigError(f"Executor {word!r}: {address!r} is not HOST:PORT", hint=f"For example: {example}")
     if (extra := kind.partition("+")[0]) in packages.EXTRAS:
         packages.check(extra)

@@ -50,7 +50,7 @@ def _call(engine: CallEngine, patience: float, function: Callable[..., T], *args
             return engine.submit(function, *args).result(patience)
         except TimeoutError:
             raise PgflowError(
-                f"executor {engine.name} has not loaded the flow within {patience:g} s",
+                f"Executor {engine.name} has not loaded the flow within {patience:g} s",
                 hint="Has it any worker? Is the module quick to import? --load-timeout allows it more time.",
             ) from None
         except Exception as error:
@@ -58,6 +58,6 @@ def _call(engine: CallEngine, patience: float, function: Callable[..., T], *args
                 time.sleep(_PAUSE)
                 continue
             raise PgflowError(
-                f"executor {engine.name} cannot run anything: {type(error).__name__}: {error}",
+                f"Executor {engine.name} cannot run anything: {type(error).__name__}: {error}",
                 hint="It must be open, and its workers must be able to import pgflow_mp.",
             ) from error

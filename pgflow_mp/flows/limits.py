@@ -13,7 +13,7 @@ from pgflow_mp.errors import FlowDefinitionError
 LARGEST_RATE: Final = 1e9  # a second; the database takes no more
 _LARGEST: Final = 2_147_483_647  # the columns are PostgreSQL integers
 _UNITS: Final = {"s": 1, "sec": 1, "second": 1, "m": 60, "min": 60, "minute": 60, "h": 3600, "hour": 3600}
-_HINT: Final = 'For example rate="100/s", "30/min" or "1000/h"; a number is a second\'s.'
+_HINT: Final = 'A number is a second\'s. For example: rate="100/s", "30/min" or "1000/h"'
 
 
 def per_second(given: object) -> float:

@@ -128,7 +128,7 @@ class ProcessValues:
             if name not in self._functions:
                 known = f"It has {', '.join(self._functions)}." if self._functions else "It has none."
                 raise FlowDefinitionError(
-                    f'flow "{self._flow}" has no on_start function "{name}"', hint=known
+                    f'Flow "{self._flow}" has no on_start function "{name}"', hint=known
                 )
         self.values.update(given)
 

@@ -45,7 +45,7 @@ def _check_flow(asked: AskedDefault, steps: Steps, name: str, where: str) -> Non
         other = getattr(asked.of, "slug", asked.of)
         raise FlowDefinitionError(
             f'{where}: parameter "{name}" receives the input of another flow by its default, "{other}"',
-            hint="input_of takes the flow that the step is of.",
+            hint="Give input_of() the flow that the step is of.",
         )
 
 

@@ -70,13 +70,13 @@ def check_slug(slug: object, *, former: bool = False) -> str:
         suggestion = re.sub(r"[^A-Za-z0-9_]+", "_", slug).strip("_")
         raise FlowDefinitionError(
             f"Slug '{slug}' can only contain letters, numbers, and underscores",
-            hint=f"For example '{suggestion}'." if suggestion else "",
+            hint=f"For example: '{suggestion}'" if suggestion else "",
         )
     if not former and (slug.startswith("_") or slug.endswith("_") or "__" in slug):
         better = re.sub(r"_+", "_", slug).strip("_")
         raise FlowDefinitionError(
             f"Slug '{slug}' cannot start or end with an underscore, nor have two in a row",
-            hint=f"For example '{better}'. Without a slug, a step is named like its function. A flow that a "
+            hint=f"Call it '{better}'. Without a slug, a step is named like its function. A flow that a "
             "database has from before keeps its slugs with Flow(..., former_slugs=True).",
         )
     return slug
@@ -221,7 +221,7 @@ def check_pattern(pattern: object, name: str, where: str) -> dict[str, Any] | No
     if not isinstance(pattern, Mapping):
         raise FlowDefinitionError(
             f"{name} of {where} must be a JSON object, not {type(pattern).__name__}",
-            hint='A pattern is matched by containment, for example {"status": "new"}.',
+            hint='A pattern is matched by containment. For example: {"status": "new"}',
         )
     try:
         copy: dict[str, Any] = json.loads(json.dumps(dict(pattern), allow_nan=False, ensure_ascii=False))
@@ -290,7 +290,7 @@ def check_requires(requires: object, where: str) -> tuple[str, ...]:
         return labels_of(requires)
     except ValueError as error:
         raise FlowDefinitionError(
-            f"requires of {where}: {error}", hint='For example requires=["gpu", "bigmem"].'
+            f"requires of {where}: {error}", hint='For example: requires=["gpu", "bigmem"]'
         ) from None
 
 
@@ -301,7 +301,7 @@ def check_artifacts(artifacts: object, where: str) -> str | None:
     if not isinstance(artifacts, str | os.PathLike):
         raise FlowDefinitionError(
             f"artifacts of {where} must be a folder or a URL, not {type(artifacts).__name__}",
-            hint='For example artifacts="/data/artifacts", or artifacts="s3://bucket/artifacts".',
+            hint='For example: artifacts="/data/artifacts", or artifacts="s3://bucket/artifacts"',
         )
     try:
         return normal_root(os.fspath(artifacts))

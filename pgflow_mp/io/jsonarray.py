@@ -53,7 +53,7 @@ class JsonArray(OfFile):
                 line += before + error.object.count(b"\n", 0, error.start)
                 raise InputError(
                     f"{self.name}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8",
-                    hint=f"{CONVERT}: iconv -f latin1 -t utf-8.",
+                    hint=f"{CONVERT}: iconv -f latin1 -t utf-8",
                 ) from None
             length += len(pieces[-1])
             if length < min(wanted, LONGEST + 1) and not last:

@@ -217,7 +217,7 @@ def extra(module: str, name: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f"{what}, which is not installed", hint=f"Install it: pip install 'pgflow-mp[{name}]'."
+            f"{what}, which is not installed", hint=f"Install it: pip install 'pgflow-mp[{name}]'"
         ) from None
 
 

@@ -19,9 +19,9 @@ from pgflow_mp.values.duplicates import first_repeated
 
 _LARGEST_FIELD: Final = 16_000_000
 _ROWS: Final = 2000
-_CONVERT: Final = "Convert it first: iconv -f latin1 -t utf-8."
-_NO_NUL: Final = "Remove it first: tr -d '\\000' < FILE. Or --on-bad-line skip."
-_LONE_CR: Final = "Where lines end in CR alone, convert it first: tr '\\r' '\\n' < FILE."
+_CONVERT: Final = "Convert it first: iconv -f latin1 -t utf-8"
+_NO_NUL: Final = "Give --on-bad-line skip, or remove it first: tr -d '\\000' < FILE"
+_LONE_CR: Final = "Where lines end in CR alone, convert it first: tr '\\r' '\\n' < FILE"
 _encode: Final = msgspec.json.Encoder().encode
 _split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 

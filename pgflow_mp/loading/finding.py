@@ -141,8 +141,8 @@ def _not_in_a_file(slug: str) -> FlowNotFound:
     return FlowNotFound(
         f'Flow "{slug}" is defined in a notebook, at a prompt or on standard input; '
         "worker processes cannot import it",
-        hint='Say ship="cloudpickle" in Python, then it is sent to them: pip install "pgflow-mp[notebook]". '
-        "Or put the flow and its functions into a file, for example flows.py, and import it here.",
+        hint="Put the flow and its functions into a file, as flows.py, and import it here. Or give "
+        "ship=\"cloudpickle\", which sends it to them, and install that: pip install 'pgflow-mp[notebook]'",
     )
 
 

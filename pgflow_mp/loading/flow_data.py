@@ -177,7 +177,7 @@ class _Builder:
         if not isinstance(given, dict):
             raise FlowDefinitionError(
                 f"{named} must be an object, not {_kind(given)}",
-                hint="For example {slug: count, handler: app.steps:count}.",
+                hint="For example: {slug: count, handler: app.steps:count}",
             )
         return given
 

@@ -130,7 +130,7 @@ def _parse(file: str, data: bytes) -> datatexts.Document:
         line = data.count(b"\n", 0, error.start) + 1
         raise FlowFileError(
             f"{_place(file, line)}: it is not UTF-8 (byte {data[error.start]:#04x})",
-            hint="Save it as UTF-8, or convert it: iconv -f latin1 -t utf-8.",
+            hint="Save it as UTF-8, or convert it: iconv -f latin1 -t utf-8",
         ) from None
     if not text.strip():
         raise FlowFileError(f"{file} is empty", hint="A flow file has a slug and steps.")
@@ -141,7 +141,7 @@ def _parse(file: str, data: bytes) -> datatexts.Document:
     except yamltext.NoYamlReader:
         raise ConfigError(
             f"PyYAML is not installed, which reads {file}",
-            hint="Install it: pip install 'pgflow-mp[yaml]'. Or write the flow as JSON.",
+            hint="Write the flow as JSON, or install it: pip install 'pgflow-mp[yaml]'",
         ) from None
     except datatexts.Unreadable as error:
         raise FlowFileError(f"{_place(file, error.line)}: {error}", hint=error.hint) from None

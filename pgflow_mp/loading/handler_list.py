@@ -123,4 +123,4 @@ def _parts(path: object, what: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-_FOR_EXAMPLE: Final = "It is module:function, for example app.steps:count."
+_FOR_EXAMPLE: Final = "It is module:function. For example: app.steps:count"

@@ -55,7 +55,7 @@ def _import_target(target: Target, main_path: str | None, *, may_be_main: bool) 
         return _import_file(Path(target.file or ""), may_be_main=may_be_main)
     except PgflowError as error:
         if (where := _where(error)) and where.partition(":")[0] not in str(error):
-            error.hint = f"{error.hint} Defined at {where}".lstrip()
+            error.hint = f"{error.hint}\nDefined at {where}".lstrip()
         raise
     except ModuleNotFoundError as error:
         if target.module is not None and error.name and f"{target.module}.".startswith(f"{error.name}."):

@@ -31,7 +31,7 @@ def check_way(ship: str | None) -> bool:
     """Whether a flow is to be shipped. Raises ConfigError for a way that there is not."""
     if ship is not None and ship not in WAYS:
         raise ConfigError(
-            f"ship={ship!r}: there is no such way to send a flow", hint='Say ship="cloudpickle".'
+            f"ship must be 'cloudpickle' or None, not {ship!r}", hint='Give ship="cloudpickle".'
         )
     return ship is not None
 
@@ -50,8 +50,8 @@ def pack(flow: Flow) -> bytes:
         import cloudpickle
     except ImportError:
         raise ConfigError(
-            "cloudpickle is not installed, which sends flows to the worker processes",
-            hint="Install it: pip install 'pgflow-mp[notebook]'.",
+            "Flows are sent to the worker processes with cloudpickle, which is not installed",
+            hint="Install it: pip install 'pgflow-mp[notebook]'",
         ) from None
     try:
         return _dumped(cloudpickle, (flow, _annotated(flow)))

@@ -169,7 +169,7 @@ def _project_flows(project: Path) -> list[str]:
     if not isinstance(texts, list) or not texts or not all(isinstance(t, str) and t.strip() for t in texts):
         raise ConfigError(
             f"[tool.pgflow_mp] flows in {project} must be a target or a list of targets, not {flows!r}",
-            hint='For example flows = ["app.flows", "jobs/nightly.py:report"].',
+            hint='For example: flows = ["app.flows", "jobs/nightly.py:report"]',
         )
     return texts
 

@@ -35,7 +35,7 @@ def require() -> None:
         import prometheus_client  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "metrics need the package prometheus-client", hint="pip install 'pgflow-mp[metrics]'"
+            "Metrics need the package prometheus-client", hint="Install it: pip install 'pgflow-mp[metrics]'"
         ) from None
 
 

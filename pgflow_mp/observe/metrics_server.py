@@ -47,7 +47,7 @@ def check(address: str, port: int) -> None:
 def _cannot_listen(address: str, port: int, error: Exception) -> ConfigError:
     reason = getattr(error, "strerror", None) or str(error)
     return ConfigError(
-        f"metrics cannot be served at {address}, port {port}: {reason}",
+        f"Metrics cannot be served at {address}, port {port}: {reason}",
         hint="Give another --metrics-port, 0 for any that is free, or another --metrics-address.",
     )
 

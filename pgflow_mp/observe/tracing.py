@@ -58,7 +58,7 @@ def check(where: str) -> None:
     """Raise ConfigError where spans cannot go there."""
     if where != "otlp" and not where.endswith(".jsonl"):
         raise ConfigError(
-            f"traces cannot go to {where!r}", hint="Give otlp, or a file whose name ends with .jsonl."
+            f"Traces cannot go to {where!r}", hint="Give otlp, or a file whose name ends with .jsonl."
         )
     exporter = "opentelemetry.exporter.otlp.proto.http" if where == "otlp" else "opentelemetry.sdk"
     try:
@@ -66,8 +66,8 @@ def check(where: str) -> None:
     except ImportError:
         found = None
     if found is None:
-        hint = "pip install 'pgflow-mp[traces]'"
-        raise ConfigError("traces need the packages of OpenTelemetry", hint=hint)
+        hint = "Install them: pip install 'pgflow-mp[traces]'"
+        raise ConfigError("Traces need the packages of OpenTelemetry", hint=hint)
     if where != "otlp":
         _opened(where).close()
 
@@ -77,7 +77,7 @@ def _opened(name: str) -> IO[str]:
         return open(name, "a", encoding="utf-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"traces cannot be written to {name!r}: {reason}") from None
+        raise ConfigError(f"Traces cannot be written to {name!r}: {reason}") from None
 
 
 def _configured() -> Any | None:

@@ -35,7 +35,7 @@ _ALIASES: Final = {
     "@annually": "0 0 1 1 *",
 }
 _HINT: Final = (
-    "A cron line has five fields: minute, hour, day of the month, month, day of the week. For example "
+    "A cron line has five fields: minute, hour, day of the month, month, day of the week. For example: "
     "'0 3 * * *' is every day at 3, '*/10 8-18 * * MON-FRI' every ten minutes of a working day."
 )
 
@@ -111,7 +111,7 @@ class CronLine:
             return (found if found.tzinfo else found.replace(tzinfo=self._zone)).astimezone(UTC)
         except (ValueError, OverflowError):
             text = f"{text!r} is neither a date nor a time"
-            raise InputError(text, hint="For example 2026-11-26, or 2026-11-26T03:00.") from None
+            raise InputError(text, hint="For example: 2026-11-26, or 2026-11-26T03:00") from None
 
     def _times(self, moment: datetime) -> Iterator[Due]:
         from cronsim import CronSim, CronSimError
@@ -141,5 +141,5 @@ def _zone(name: str) -> tzinfo:
         known = zoneinfo.available_timezones()
         ends = {each.rpartition("/")[2].lower(): each for each in sorted(known)}
         close = difflib.get_close_matches(name.rpartition("/")[2].lower(), ends, 1)
-        hint = f"Did you mean {ends[close[0]]}?" if close else "For example UTC or Europe/Berlin."
+        hint = f"Did you mean {ends[close[0]]}?" if close else "For example: UTC, or Europe/Berlin"
         raise InputError(f"There is no time zone {name!r}", hint=hint) from None

@@ -11,9 +11,9 @@ CONVERT: Final = "Convert it first"
 _PATHS: Final = "To have paths of files as items, name their folder or a pattern: 'data/*.png'."
 _ITS_FORMAT: Final = "Give --format {}."
 _MARKS: Final = (
-    (b"\xff\xfe\x00\x00", "UTF-32, not UTF-8 text", f"{CONVERT}: iconv -f utf-32 -t utf-8."),
-    (b"\xff\xfe", "UTF-16, not UTF-8 text", f"{CONVERT}: iconv -f utf-16 -t utf-8."),
-    (b"\xfe\xff", "UTF-16, not UTF-8 text", f"{CONVERT}: iconv -f utf-16 -t utf-8."),
+    (b"\xff\xfe\x00\x00", "UTF-32, not UTF-8 text", f"{CONVERT}: iconv -f utf-32 -t utf-8"),
+    (b"\xff\xfe", "UTF-16, not UTF-8 text", f"{CONVERT}: iconv -f utf-16 -t utf-8"),
+    (b"\xfe\xff", "UTF-16, not UTF-8 text", f"{CONVERT}: iconv -f utf-16 -t utf-8"),
     (b"\x1f\x8b", "gzip data, not text", "Unpack it first."),
     (b"PK\x03\x04", "a zip archive, or a workbook, not text", "Unpack it, or save its sheet as CSV."),
     (b"\xd0\xcf\x11\xe0", "an Office document, not text", "Save its sheet as CSV."),
@@ -36,7 +36,7 @@ def without_mark(data: bytes, source: str) -> bytes:
         if data.startswith(mark):
             raise InputError(f"{source} is {name}", hint=hint)
     if order := _utf_16(data[:_LOOKED_AT]):
-        hint = f"{CONVERT}: iconv -f utf-16{order} -t utf-8."
+        hint = f"{CONVERT}: iconv -f utf-16{order} -t utf-8"
         raise InputError(f"{source} is UTF-16 without a mark, not UTF-8 text", hint=hint)
     return data.removeprefix(_BOM)
 

@@ -62,7 +62,7 @@ def prepare_root(root: str, installation: str) -> None:
         if importlib.util.find_spec("fsspec") is None:
             raise ConfigError(
                 f"Artifacts in {root} are written with fsspec, which is not installed",
-                hint="Install it: pip install 'pgflow-mp[remote]'.",
+                hint="Install it: pip install 'pgflow-mp[remote]'",
             )
         return
     folder = Path(root) / installation
@@ -231,7 +231,7 @@ def _opened(url: str) -> tuple[Any, str]:
     except ImportError:
         raise ConfigError(
             f"{url} is read and written with fsspec, which is not installed",
-            hint="Install it: pip install 'pgflow-mp[remote]'.",
+            hint="Install it: pip install 'pgflow-mp[remote]'",
         ) from None
     try:
         files, path = fsspec.core.url_to_fs(url)

@@ -78,7 +78,7 @@ def _delete(conn: Connection, run_id: str) -> bool:
 def _status(conn: Connection, run_id: str) -> str:
     status = engine.run_status(conn, run_id)
     if status is None:
-        raise RunNotFound(f"There is no run {run_id}")
+        raise RunNotFound(f"There is no run {run_id} in this database")
     return status
 
 
@@ -240,7 +240,7 @@ class Actions:
         worker_id = pieces["worker"].lower()
         found = read_reports.read_worker(conn, worker_id)
         if found is None:
-            raise RunNotFound(f"There is no worker {worker_id}")
+            raise RunNotFound(f"There is no worker {worker_id} in this database")
         path = way("workers", worker_id)
         if _one(form, "sure") != "1":
             about = "It ends and records what it runs, takes nothing more, and stops."

@@ -26,9 +26,11 @@ def check(conn: Connection) -> None:
     """Raise DatabaseError where our role may not remove runs."""
     if not may_prune(conn):
         raise DatabaseError(
-            "permission denied for function prune_runs, which --keep needs",
-            hint="The schema's owner may grant it: select pgflow.grant_access('some_role', 'operator'); "
-            "or remove runs as the owner, by the command prune, and leave --keep out here.",
+            f"Role {conn.info.user} may not remove runs (permission denied for function prune_runs), "
+            "which --keep does",
+            hint="Leave --keep out, and remove them as another role by the command prune. Or have the right "
+            "granted by the schema's owner: "
+            f"select pgflow.grant_access({conn.info.user!r}, 'operator');",
         )
 
 

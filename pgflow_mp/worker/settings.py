@@ -141,7 +141,9 @@ class WorkerSettings:
             raise ConfigError(f"labels: {error}") from None
         object.__setattr__(self, "handlers", HandlerList.of(self.handlers).entries)
         if not self.targets:
-            raise ConfigError("a worker needs at least one target", hint="For example flows.py or app.flows.")
+            raise ConfigError(
+                "A worker needs at least one target", hint="For example: flows.py, or app.flows"
+            )
 
     def _number(self, name: str) -> Any:
         """The value, if it is a number that is not too large for clocks and for PostgreSQL's integers."""

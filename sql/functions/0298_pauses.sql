@@ -12,7 +12,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if not exists (select 1 from pgflow.flows f where f.flow_slug = _require_stored_flow.flow_slug) then
-    raise exception 'Flow not found: %', coalesce(quote_ident(_require_stored_flow.flow_slug), 'NULL')
+    raise exception 'There is no flow "%" in this database', coalesce(_require_stored_flow.flow_slug, 'NULL')
       using errcode = 'PF016';
   end if;
 end;
@@ -99,7 +99,7 @@ begin
   where r.run_id = pause_run.run_id
   for share;
   if not found then
-    raise exception 'Run not found: %', pause_run.run_id using errcode = 'PF003';
+    raise exception 'There is no run % in this database', pause_run.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('pause_run', v_flow_slug);
   if v_status <> 'started' then
@@ -134,7 +134,7 @@ declare
 begin
   select r.flow_slug into v_flow_slug from pgflow.runs r where r.run_id = resume_run.run_id;
   if not found then
-    raise exception 'Run not found: %', resume_run.run_id using errcode = 'PF003';
+    raise exception 'There is no run % in this database', resume_run.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('resume_run', v_flow_slug);
   delete from pgflow.pauses p where p.run_id = resume_run.run_id returning p.until into v_until;

@@ -42,7 +42,7 @@ declare
 begin
   select r.* into v_run from pgflow.runs r where r.run_id = cancel_run.run_id for update;
   if not found then
-    raise exception 'Run not found: %', cancel_run.run_id using errcode = 'PF003';
+    raise exception 'There is no run % in this database', cancel_run.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('cancel_run', v_run.flow_slug);
   if v_run.status <> 'started' then
@@ -109,7 +109,7 @@ declare
 begin
   select r.* into v_run from pgflow.runs r where r.run_id = retry_failed_tasks.run_id for update;
   if not found then
-    raise exception 'Run not found: %', retry_failed_tasks.run_id using errcode = 'PF003';
+    raise exception 'There is no run % in this database', retry_failed_tasks.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('retry_failed_tasks', v_run.flow_slug);
   if v_run.status <> 'failed' then

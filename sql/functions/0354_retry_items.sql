@@ -189,7 +189,7 @@ begin
     select r.* into v_run from pgflow.runs r where r.run_id = retry_items.run_id for update;
   end if;
   if not found then
-    raise exception 'Run not found: %', retry_items.run_id using errcode = 'PF003';
+    raise exception 'There is no run % in this database', retry_items.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('retry_items', v_run.flow_slug);
   if not dry_run then

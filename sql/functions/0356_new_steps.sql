@@ -119,7 +119,7 @@ begin
   where r.run_id = add_new_steps.run_id
   for update;
   if not found then
-    raise exception 'Run not found: %', add_new_steps.run_id using errcode = 'PF003';
+    raise exception 'There is no run % in this database', add_new_steps.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('add_new_steps', v_run.flow_slug);
   v_new := pgflow._steps_without_state(v_run.flow_slug, add_new_steps.run_id);

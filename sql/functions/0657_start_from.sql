@@ -27,7 +27,7 @@ begin
   ));
   v_source_flow := (select r.flow_slug from pgflow.runs r where r.run_id = _plan_reuse.source_run);
   if v_source_flow is null then
-    raise exception 'Run not found: %', source_run using errcode = 'PF003';
+    raise exception 'There is no run % in this database', source_run using errcode = 'PF003';
   end if;
   perform pgflow._require_flow(function_name, _plan_reuse.flow_slug);
   perform pgflow._require_flow(function_name, v_source_flow);
@@ -39,7 +39,7 @@ begin
     elsif not exists (
       select 1 from pgflow.step_states ss where ss.run_id = _plan_reuse.source_run and ss.step_slug = v_step
     ) then
-      raise exception 'Run % of flow "%" has no step "%"', source_run, v_source_flow, v_step using errcode = 'PF008';
+      raise exception 'Step "%" does not exist in run % of flow "%"', v_step, source_run, v_source_flow using errcode = 'PF008';
     end if;
   end loop;
   if exists (select 1 from pgflow.runs r where r.run_id = _plan_reuse.run_id) then

@@ -214,7 +214,7 @@ begin
   from pgflow.runs r where r.run_id = tag_run.run_id
   for no key update;
   if not found then
-    raise exception 'Run not found: %', tag_run.run_id using errcode = 'PF003';
+    raise exception 'There is no run % in this database', tag_run.run_id using errcode = 'PF003';
   end if;
   perform pgflow._require_flow('tag_run', v_run.flow_slug);
   foreach v_tag in array coalesce(tag_run.tags, '{}') loop

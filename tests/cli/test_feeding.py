@@ -153,6 +153,9 @@ def test_start_loads_what_workers_then_find(cli: Cli) -> None:
         assert done.code == 0, done
         done = cli("run", "flows.py:rows", "--resume", done.out.strip(), "--output", "-", "--workers", "1")
         assert json.loads(done.out) == {"take": [[2, "b", None]]}
+    assert cli("start", "flows.py:single", "--input", "[]").code == 0
+    refused = cli("start", "single", "--input", "x.tsv")  # nor may Python's words be said here
+    assert_one_screen(refused, 2, "no map over its input", "as one JSON value: --input FILE.json")
 
 
 BAD = "".join(f"{n},a\n" for n in range(30_000)) + "x,b\n1,c\n"

@@ -34,7 +34,7 @@ def test_what_cannot_be_a_limit_is_one_screen(cli: Cli, tmp_path: Path) -> None:
     cli("start", f"{FLOWS}:slow", "--input", "[0]")
     for arguments, says in (
         (("nope",), 'There is no flow "nope"'),
-        (("nope", "--at-once", "1"), "Flow not found: nope"),
+        (("nope", "--at-once", "1"), 'There is no flow "nope"'),
         (("slow", "nope", "--at-once", "1"), 'Step "nope" does not exist in flow "slow"'),
         (("--at-once", "1"), "Limits of which flow?"),
         (("slow", "--at-once", "0"), "'0' is not a whole number of at least 1"),

@@ -109,7 +109,7 @@ def test_an_ending_that_nothing_writes_is_refused(name: str) -> None:
             r"x.csv: flow .* could be rows \(its last steps: b\)",
             "--results a=x.csv",
         ),
-        (Order(None, None, ("c", "x.csv")), '--results c=x.csv: flow "f" has no step "c"', "a, b"),
+        (Order(None, None, ("c", "x.csv")), '--results c=x.csv: step "c" does not exist in flow "f"', "a, b"),
         (Order(None, None, ("a", "-")), "results of a step go to a file", "rows.csv"),
         (Order("x", None, ("a", "./x")), "x would be written twice", "file of its own"),
         (Order(None, None, ("a", "no/x")), "--results no/x: there is no directory no", "Create"),
@@ -127,7 +127,7 @@ def test_nothing_is_started_for_files_that_cannot_be_written(cli: Cli) -> None:
     done = cli("run", flow, "--input", "[1]", "--output", "out.cvs")
     assert_one_screen(done, 2, "--output out.cvs: nothing here writes .cvs files", ".parquet", CHOOSE)
     done = cli("run", flow, "--input", "[1]", "--results", "time=x.csv")
-    assert_one_screen(done, 2, 'flow "square" has no step "time"', "times")
+    assert_one_screen(done, 2, 'step "time" does not exist in flow "square"', "times")
     assert_one_screen(cli("run", flow, "--input", "[1]", "--results", "times"), 2, "is not a STEP=FILE")
     assert cli.dsn is not None
     with psycopg.connect(cli.dsn) as conn:

@@ -53,11 +53,11 @@ def test_a_database_that_cannot_hold_every_text_is_refused(server: DatabaseServe
 @pytest.mark.parametrize(
     ("parameters", "name", "advice"),
     [
-        ("schema=public", "schema", "remove it"),
+        ("schema=public", "schema", "Remove it"),
         ("sslmode=require&pgbouncer=true", "pgbouncer", "poolers"),
         ("ssl=no", "ssl", "sslmode=require"),
-        ("connection_limit=5", "connection_limit", "remove it"),
-        ("whatever=1", "whatever", "remove it"),
+        ("connection_limit=5", "connection_limit", "Remove it"),
+        ("whatever=1", "whatever", "Remove it"),
     ],
 )
 def test_parameters_of_other_drivers_are_named(parameters: str, name: str, advice: str) -> None:
@@ -158,7 +158,11 @@ def test_a_user_without_a_home_is_told_to_name_a_place(tmp_path: Path) -> None:
         )
         found = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
         assert_one_screen(
-            found, 2, "no place for the data", "--data-dir DIR", f"HOME={home}" if home else "HOME is"
+            found,
+            2,
+            "no place for the data",
+            "(--data-dir, PGFLOW_DATA_DIR)",
+            f"HOME={home}" if home else "HOME is",
         )
 
 

@@ -107,7 +107,12 @@ def test_an_item_that_crashes_or_never_ends_shows_where_it_was(cli: Cli) -> None
 @pytest.mark.slow
 def test_misuse_is_one_screen(cli: Cli, tmp_path: Path) -> None:
     run_id = failed_run(cli)
-    assert_one_screen(cli("replay", run_id, "chekc", "0", PICKY), 2, 'no step "chekc"', "steps are check")
+    assert_one_screen(
+        cli("replay", run_id, "chekc", "0", PICKY),
+        2,
+        'Step "chekc" does not exist in flow',
+        "steps are check",
+    )
     assert_one_screen(cli("replay", run_id, "check", "2", PICKY), 2, "has no item 2", "the items 0 to 1")
     assert_one_screen(cli("replay", run_id, "check", "x", PICKY), 2, "not a whole number")
     assert_one_screen(

@@ -65,7 +65,7 @@ def test_results_of_a_run(cli: Cli, storage: str) -> None:
     assert_one_screen(done, 3, "nothing accepts connections", "--into")
     assert "secret" not in done.err
 
-    assert_one_screen(cli("results", run_id, "rows"), 2, 'has no step "rows"', "row, total")
+    assert_one_screen(cli("results", run_id, "rows"), 2, 'Step "rows" does not exist in flow', "row, total")
     assert_one_screen(
         cli("results", run_id, "row", "-o", "x.cvs"), 2, "x.cvs: nothing here writes", "--format"
     )

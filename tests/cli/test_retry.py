@@ -114,7 +114,12 @@ def test_a_completed_run_is_repaired_once_the_code_is_mended(cli: Cli, storage: 
     for choice in (("--index", "0,2,4-99"), ("--error", "No Number"), ("--step", "double")):
         none = cli("retry", run_id, *choice)
         assert (none.code, "no failed item of it is one of these" in none.out) == (0, True)
-    assert_one_screen(cli("retry", run_id, "--step", "paarse"), 2, 'no step "paarse"', "parse, known, double")
+    assert_one_screen(
+        cli("retry", run_id, "--step", "paarse"),
+        2,
+        'Step "paarse" does not exist in run',
+        "parse, known, double",
+    )
     elsewhere = cli("retry", run_id, FLOWS.name, "--work")
     assert elsewhere.code == 2
     assert cli("status", run_id, "--json").json["status"] == "completed"

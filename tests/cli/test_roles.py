@@ -154,8 +154,8 @@ def test_a_worker_is_told_who_creates_a_flow_and_how(cli: Cli, dsn: str, tmp_pat
             done = worker(*arguments)
             said = " ".join(done.err.split())
             assert done.code == 2, said
-            assert 'There is no flow "sums" in the database, and role role_worker_' in said
-            assert "Role postgres, the owner of the schema pgflow, creates it" in said
+            assert 'There is no flow "sums" in this database, and role role_worker_' in said
+            assert "Have role postgres, the owner of the schema pgflow, run, start or serve it once" in said
             assert "python -m pgflow_mp compile FLOW" in said
             assert "as it is stored" not in said
         with psycopg.connect(dsn) as conn:

@@ -27,7 +27,9 @@ def test_json_is_a_line_for_each_and_one_step_may_be_asked_for(cli: Cli) -> None
     (item,) = [record for record in records if record["index"] is not None]
     assert (item["run_id"], item["flow"], item["status"], item["attempts"]) == (run, "picky", "failed", 1)
     assert item["error"]
-    assert_one_screen(cli("logs", run, "--step", "nope"), 2, 'Flow "picky" has no step "nope"', "check")
+    assert_one_screen(
+        cli("logs", run, "--step", "nope"), 2, 'Step "nope" does not exist in flow "picky"', "check"
+    )
 
 
 def test_more_failed_items_than_asked_for_are_counted(cli: Cli) -> None:

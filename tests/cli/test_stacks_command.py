@@ -71,7 +71,7 @@ def test_a_worker_tells_where_its_code_is(cli: Cli, storage: str) -> None:
         [asked] = client.stacks()
     assert {lane.index for lane in asked.lanes} == {0, 1, None}
     assert_one_screen(
-        cli("stacks", "somebody"), 2, "No worker that is alive is called 'somebody'", "Alive are: looked-at."
+        cli("stacks", "somebody"), 2, "There is no worker 'somebody' that is alive", "Alive are: looked-at."
     )
 
 

@@ -172,7 +172,7 @@ def test_a_schema_in_which_others_may_create_is_refused(place: Place, name: str)
         place.owner.execute(f"grant create on schema {name} to {grantee}".encode())
         for how, refuse in installations(place).items():
             if "owner" in how:
-                assert f"role {grantee} may create in schema {name}" in refuse(), how
+                assert f"Role {grantee} may create in schema {name}" in refuse(), how
         place.owner.execute(f"revoke create on schema {name} from {grantee}".encode())
     assert schema.install(place.owner).changed
 

@@ -173,10 +173,10 @@ def test_statements_are_not_prepared_for_a_transaction_pooler(server: DatabaseSe
         ({"user": "locked"}, DatabaseError, "may not log in", "grant"),
         ({"sslmode": "require"}, DatabaseError, "offers no TLS", "sslmode"),
         ({"port": "1"}, DatabaseUnavailable, "nothing accepts connections there", "embedded server"),
-        ({"host": "no-such-host.invalid"}, DatabaseUnavailable, "host name is unknown", "check the host"),
-        ({"host": "/nonexistent"}, DatabaseUnavailable, "no server has its socket there", "start the server"),
+        ({"host": "no-such-host.invalid"}, DatabaseUnavailable, "host name is unknown", "Check the host"),
+        ({"host": "/nonexistent"}, DatabaseUnavailable, "no server has its socket there", "Start the server"),
         ({"service": "nonesuch"}, DatabaseError, "in no service file", "PGSERVICE"),
-        ({"port": "abc"}, DatabaseError, "impossible value", "correct"),
+        ({"port": "abc"}, DatabaseError, "impossible value", "Correct"),
     ],
 )
 def test_a_refused_connection_says_what_where_and_what_to_do(

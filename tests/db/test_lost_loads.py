@@ -144,7 +144,7 @@ def test_a_server_that_stays_away_ends_the_load_and_what_the_source_raises_comes
             proxy.mode = "refuse"
             proxy.cut()
 
-        with pytest.raises(DatabaseUnavailable, match="the items could not be loaded") as caught:
+        with pytest.raises(DatabaseUnavailable, match="The items could not be loaded") as caught:
             loads.load(keeper, "f", elements(5000, {2000: away}), run_id)
         assert "Nothing of them was started" in caught.value.hint
         proxy.mode = "pass"

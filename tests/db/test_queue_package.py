@@ -40,7 +40,7 @@ def test_where_there_is_no_such_package_it_is_said() -> None:
     done = queue_script()
     said, imported = done.stdout.splitlines() or (done.stderr, "")
     assert said == (
-        "the SQL of the queue is not installed (package pgmq), and the server does not offer it | "
-        "pip install pgmq, or install the extension pgmq on the server"
+        "The SQL of the queue is not installed (package pgmq), and the server does not offer it | "
+        "Install the extension pgmq on the server, or the package here: pip install pgmq"
     )
     assert imported == "[]"

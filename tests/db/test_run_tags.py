@@ -126,7 +126,7 @@ def test_in_sql(conn: Connection) -> None:
             "select pgflow.tag_run(%s::uuid, %s::text[])", (run.run_id, [f"t{n}" for n in range(18)])
         )
     assert tags_of(conn, run.run_id) == ["a", "b", "sql"]
-    with pytest.raises(psycopg.Error, match="Run not found"):
+    with pytest.raises(psycopg.Error, match="There is no run"):
         conn.execute("select pgflow.tag_run(%s::uuid, '{a}')", (str(uuid.uuid4()),))
 
 

@@ -127,7 +127,7 @@ def test_an_ordinary_user_has_an_ordinary_server(open_dir: Path) -> None:
 def test_an_ordinary_user_is_told_that_the_directory_belongs_to_somebody_else(open_dir: Path) -> None:
     with Client(open_dir / "base", prefix=as_user(ORDINARY)) as client:
         assert (
-            f"cannot use the data directory {open_dir}/base/postgres-18: permission denied"
+            f"Cannot use the data directory {open_dir}/base/postgres-18: permission denied"
             in client.report["error"]
         )
         assert "owner and mode" in client.report["hint"]

@@ -38,7 +38,7 @@ def mounted(directory: Path, options: str, then: str = "") -> Sequence[str]:
 
 def test_a_read_only_file_system_is_named_as_such(tmp_path: Path) -> None:
     with Client(tmp_path / "disk", prefix=mounted(tmp_path / "disk", "ro,size=1m")) as client:
-        assert f"cannot use the data directory {tmp_path}/disk/postgres-18" in client.report["error"]
+        assert f"Cannot use the data directory {tmp_path}/disk/postgres-18" in client.report["error"]
         assert "read-only" in client.report["error"]
         assert "--data-dir" in client.report["hint"]
 
@@ -64,7 +64,7 @@ def test_a_full_disk_is_named_as_such_and_nothing_half_made_stays(
         error = client.report["error"]
         assert "no space left on the disk" in error
         assert str(disk / "postgres-18") in error
-        assert "free some space" in client.report["hint"]
+        assert "Free some space" in client.report["hint"]
         assert list(inside.glob("postgres-18/initdb-*")) == []
 
 
@@ -101,7 +101,7 @@ def test_the_data_directory_of_somebody_elses_server_is_no_base(base: Path) -> N
 
 def test_missing_binaries_are_named(tmp_path: Path) -> None:
     error = refusal(tmp_path, bin_dir=tmp_path)
-    assert f"no postgres and no initdb in {tmp_path}" in str(error)
+    assert f"No postgres and no initdb in {tmp_path}" in str(error)
     assert "--dsn" in error.hint
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_cluster_is_named_as_such(base: Path) -> None:
     (base / "postgres-18" / "data" / "global" / "pg_control").write_bytes(bytes(8192))
     error = refusal(base)
     assert "the cluster is damaged" in str(error)
-    assert "restore" in error.hint
+    assert "Restore" in error.hint
 
 
 @pytest.mark.slow

@@ -138,7 +138,7 @@ def test_a_limit_draws_an_even_sample(tmp_path: Path) -> None:
 
 
 def test_a_path_that_does_not_exist_fails_for_good(tmp_path: Path) -> None:
-    with pytest.raises(PermanentError, match="there is no"):
+    with pytest.raises(PermanentError, match="There is no"):
         code_metrics.list_files(code_metrics.Request(paths=[str(tmp_path / "nowhere")]))
 
 

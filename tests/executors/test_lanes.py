@@ -78,7 +78,7 @@ def test_a_target_that_cannot_be_forked_safely_is_imported_by_every_lane(
     with lanes(2, target=target, preload=["flow"]) as harness:
         harness.run([["echo", 1]])
     assert Path(target + ".log").read_text().count("imported") == 3  # once in vain
-    assert "Nothing is preloaded, every process imports for itself: importing it " in caplog.text
+    assert "nothing is preloaded, every process imports for itself: importing it " in caplog.text
 
 
 @pytest.mark.slow

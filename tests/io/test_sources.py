@@ -377,7 +377,7 @@ def test_what_is_not_installed_is_said_with_the_extra(monkeypatch: pytest.Monkey
     Path("x.parquet").write_bytes(b"")
     with pytest.raises(ConfigError) as caught:
         choose("x.parquet", Wanted())
-    assert caught.value.hint == "Install it: pip install 'pgflow-mp[parquet]'."
+    assert caught.value.hint == "Install it: pip install 'pgflow-mp[parquet]'"
 
 
 def test_iterables_generators_and_async_iterators() -> None:

@@ -168,7 +168,7 @@ def test_libraries_that_are_not_there_are_named(
     Path("x.arrow").touch()
     error = refusal(spec)
     assert isinstance(error, ConfigError)
-    assert error.hint == f"Install it: pip install 'pgflow-mp[{extra}]'."
+    assert error.hint == f"Install it: pip install 'pgflow-mp[{extra}]'"
 
 
 def test_what_a_scheme_needs_besides_fsspec_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,5 +83,5 @@ def test_no_run_is_gone_while_another_that_takes_its_results_is_being_started(ds
         assert gone() == []
         conn.execute("select pgflow.remove_run(r.run_id) from pgflow.runs r")
         assert sorted(gone()) == sorted([(first,), (second,)])
-        with pytest.raises(psycopg.Error, match="Run not found"):
+        with pytest.raises(psycopg.Error, match="There is no run"):
             started(theirs, second)

@@ -211,7 +211,7 @@ def test_what_cannot_be_paused_is_refused(db: Db) -> None:
         assert db.refused(f"select pgflow.{verb}_run(%s)", uuid.UUID(int=1)).sqlstate == "PF003"
         assert db.refused(f"select pgflow.{verb}_run(null)").sqlstate == "PF003"
         refusal = db.refused(f"select pgflow.{verb}_flow('nope')")
-        assert (refusal.sqlstate, refusal.message) == ("PF016", "Flow not found: nope")
+        assert (refusal.sqlstate, refusal.message) == ("PF016", 'There is no flow "nope" in this database')
         assert db.refused(f"select pgflow.{verb}_flow(null)").sqlstate == "PF016"
 
 

@@ -229,7 +229,7 @@ def test_what_cannot_be_is_refused_and_nothing_is_started(db: Db) -> None:
     assert db.refused(start, uuid.uuid4(), ["m"]).sqlstate == "PF003"
     assert db.refused(start, source, ["x"]).message == 'Step "x" does not exist in flow "f"'
     take_over(db, ROOT, shape_step("y"))
-    assert db.refused(start, source, ["y"]).message == f'Run {source} of flow "f" has no step "y"'
+    assert db.refused(start, source, ["y"]).message == f'Step "y" does not exist in run {source} of flow "f"'
     assert (
         db.refused("select pgflow.start_run_from('f', '[1]', %s, '{m}', null, %s)", source, source).sqlstate
         == "23505"

@@ -131,7 +131,10 @@ def test_what_makes_no_sense_is_refused_before_anything_is_started(
             ["--from-run", nobody, "--reuse", "square", "--key", "k"],
             "--key and --from-run cannot be used together",
         ),
-        (["--from-run", nobody, "--reuse", "nope"], 'Step "nope" of --reuse does not exist in flow "simple"'),
+        (
+            ["--from-run", nobody, "--reuse", "nope"],
+            '--reuse nope: step "nope" does not exist in flow "simple"',
+        ),
     ):
         assert main([*flow, *words]) == 2, words
         assert said in capsys.readouterr().err

@@ -18,7 +18,7 @@ def redis_server() -> Iterator[str]:
     """Start one with its usual settings; the path of its socket."""
     program = shutil.which("redis-server")
     if program is None:
-        raise PgflowError("redis-server is not installed")
+        raise PgflowError("The program redis-server is not installed")
     with tempfile.TemporaryDirectory(prefix="pgflow-bench-") as home:
         socket = Path(home) / "redis.sock"
         process = subprocess.Popen(
@@ -30,7 +30,7 @@ def redis_server() -> Iterator[str]:
             deadline = time.monotonic() + 10
             while not socket.exists():
                 if process.poll() is not None or time.monotonic() > deadline:
-                    raise PgflowError("redis-server does not start")
+                    raise PgflowError("The program redis-server does not start")
                 time.sleep(0.02)
             yield str(socket)
         finally:

@@ -73,7 +73,7 @@ class DaskEngine(CallEngine):
                 self._poller.places = sum(self._ask()[1:])
         except Exception as error:
             raise PgflowError(
-                f"executor {self.name} has no workers: {type(error).__name__}: {error}",
+                f"Executor {self.name} has no workers: {type(error).__name__}: {error}",
                 hint="Start some: dask worker ADDRESS --nworkers auto --nthreads 1",
             ) from error
         infos = self._wait_for(self._workers_there()).values()
@@ -162,7 +162,7 @@ class DaskEngine(CallEngine):
         except Exception as error:
             where = given or "the configured address"
             raise ConfigError(
-                f"executor dask: no scheduler answers at {where}: {type(error).__name__}: {error}",
+                f"Executor dask: no scheduler answers at {where}: {type(error).__name__}: {error}",
                 hint="Is it running (dask scheduler), and may this machine connect to it?",
             ) from error
 

@@ -56,8 +56,8 @@ class MpiEngine(CallEngine):
         if not self._places:
             why = f"{type(failed[0]).__name__}: {failed[0]}" if failed else f"none within {_BOOT:g} s"
             raise ConfigError(
-                f"executor mpi cannot start its processes: {why}",
-                hint="Start them with it: mpiexec -n 5 python -m mpi4py.futures -m pgflow_mp run ...",
+                f"Executor mpi cannot start its processes: {why}",
+                hint="Start them with it: mpiexec -n 5 python -m mpi4py.futures -m pgflow_mp run FLOW",
             )
 
     @property

@@ -17,8 +17,8 @@ def check(extra: str) -> None:
     package = EXTRAS[extra]
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
-            f"executor {extra} needs the package {package}, which is not installed here",
-            hint=f"pip install 'pgflow-mp[{extra}]', here and wherever it runs items.",
+            f"Executor {extra} needs the package {package}, which is not installed here",
+            hint=f"Install it, here and wherever it runs items: pip install 'pgflow-mp[{extra}]'",
         )
 
 
@@ -30,5 +30,5 @@ def load(extra: str, module: str = "") -> Any:
         return importlib.import_module(name)
     except Exception as error:
         raise ConfigError(
-            f"executor {extra} cannot be used: importing {name} failed: {type(error).__name__}: {error}"
+            f"Executor {extra} cannot be used: importing {name} failed: {type(error).__name__}: {error}"
         ) from error

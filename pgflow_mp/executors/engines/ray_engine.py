@@ -162,7 +162,7 @@ class RayEngine(CallEngine):
         except Exception as error:
             where = self._address or "RAY_ADDRESS, or here"
             raise ConfigError(
-                f"executor ray: no cluster answers at {where}: {type(error).__name__}: {error}",
+                f"Executor ray: no cluster answers at {where}: {type(error).__name__}: {error}",
                 hint="Is it running (ray start --head), with the same version of Ray and Python?",
             ) from error
 

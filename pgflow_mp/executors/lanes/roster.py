@@ -229,7 +229,7 @@ class Roster:
             if old is not None:
                 self._retire(old)
         if self._answer(hello) and hello.why_not:
-            _log.warning("Nothing is preloaded, every process imports for itself: %s", hello.why_not)
+            _log.warning("nothing is preloaded, every process imports for itself: %s", hello.why_not)
 
     def _on_died(self, process: LaneProcess, how: str) -> None:
         with self._lock:

@@ -61,11 +61,11 @@ def check_format(name: str, given: str | None, option: str, choose: str) -> str 
     if packed and is_missing(packed):
         raise InputError(
             f"{option} {name}: {packed} files are written with zstandard, which is not installed",
-            hint="pip install 'pgflow-mp[zstd]', or give the file the ending .gz.",
+            hint="Give the file the ending .gz, or install it: pip install 'pgflow-mp[zstd]'",
         )
     if found == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise InputError(
             f"{option} {name}: Parquet files are written with pyarrow, which is not installed",
-            hint="pip install 'pgflow-mp[parquet]', or write .jsonl or .csv.",
+            hint="Write .jsonl or .csv, or install it: pip install 'pgflow-mp[parquet]'",
         )
     return found

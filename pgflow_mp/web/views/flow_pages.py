@@ -35,7 +35,8 @@ def flow(conn: Connection, asked: PageQuery) -> Drawn:
     found = read_reports.read_flow(conn, asked.pieces["flow"])
     if found is None:
         raise FlowNotFound(
-            f'There is no flow "{asked.pieces["flow"]}"', hint="It was deleted, or is not yours to see."
+            f'There is no flow "{asked.pieces["flow"]}" in this database',
+            hint="It was deleted, or is not yours to see.",
         )
     values = {
         "flow": found,

@@ -27,7 +27,7 @@ def known_run(conn: Connection, asked: PageQuery) -> RunDetails:
     found = read_reports.read_run(conn, asked.run_id)
     if found is None:
         raise RunNotFound(
-            f"There is no run {asked.run_id}",
+            f"There is no run {asked.run_id} in this database",
             hint="It was removed, is another database's, or not yours to see.",
         )
     return found

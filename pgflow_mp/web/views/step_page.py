@@ -23,7 +23,7 @@ def known_step(run: RunDetails, slug: str) -> StepReport:
     step = run.step(slug)
     if step is None:
         raise FlowNotFound(
-            f'Flow "{run.flow_slug}" has no step "{slug}"',
+            f'Step "{slug}" does not exist in flow "{run.flow_slug}"',
             hint=f"Its steps are {', '.join(each.step_slug for each in run.steps)}.",
         )
     return step

@@ -26,6 +26,8 @@ def worker(conn: Connection, asked: PageQuery) -> Drawn:
     wanted = asked.pieces["worker"].lower()
     found = read_reports.read_worker(conn, wanted)
     if found is None:
-        raise RunNotFound(f"There is no worker {wanted}", hint="Workers that ended long ago are forgotten.")
+        raise RunNotFound(
+            f"There is no worker {wanted} in this database", hint="Workers that ended long ago are forgotten."
+        )
     over = found.state in ("stopped", "dead")
     return Drawn("worker.html", {"worker": "parts/worker.html"}, {"worker": found, "asked": asked}, over=over)
