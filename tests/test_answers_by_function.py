@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy
 import pytest
 from database_server import DatabaseServer
+from numpy.typing import NDArray
 
 from pgflow_mp import AsyncClient, Client, Flow, FlowNotFound, RunFailed, StepFunction, run
 from pgflow_mp.client import Run
@@ -230,6 +232,14 @@ def test_inputs_are_read_as_what_the_parent_returns_or_the_handler_takes() -> No
     def sized(numbers: list[int]) -> list[int]:
         return numbers
 
+    @made.step
+    def array(flow_input: object) -> NDArray[numpy.float64]:
+        return numpy.array([1.5])
+
+    @made.map(over=array)
+    def whole(number: int) -> int:
+        return number
+
     @made.map(over=batched)
     def anything(line: object) -> object:
         return line
@@ -244,6 +254,7 @@ def test_inputs_are_read_as_what_the_parent_returns_or_the_handler_takes() -> No
     assert read("root", b'[{"text": "a"}, 5]') == [Line("a"), 5]  # what does not fit is what JSON gives
     assert [type(number) for number in read("batched", b"[1, 2]")] == [float, float]
     assert read("sized", b"[3, 1, 3]") == [3, 1, 3]
+    assert read("whole", b"[1.5]") == [1.5]
     assert read("anything", b'[{"text": "a"}]') == [Line("a")]
     assert read("members", b'[{"a": 1}]') == [{"a": 1}]
 

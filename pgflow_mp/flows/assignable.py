@@ -9,6 +9,7 @@ from __future__ import annotations
 import collections.abc
 import enum
 import os
+import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -52,19 +53,20 @@ def contains(given: Any, pattern: Any) -> bool:
 
 def element_of(annotation: Any) -> Any:
     """The type of the elements of what is written as an array; Any if nothing says it, None if it is none."""
-    if typing.get_origin(annotation) is list:
-        return typing.get_args(annotation)[0]
     known = _known(annotation)
     arms = [arm for arm in _arms(known) if not isinstance(arm, info.NoneType)] if known else []
     if arms and not any(_kind(arm) in ("array", "") for arm in arms):
         return None
     annotation = plain(annotation)
-    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
-    if not isinstance(origin, type) or not issubclass(origin, collections.abc.Iterable) or not args:
+    origin = typing.get_origin(annotation)
+    if not isinstance(origin, type) or not issubclass(origin, collections.abc.Iterable):
         return Any
-    if issubclass(origin, tuple) and not (len(args) == 2 and args[1] is Ellipsis):
-        return Any
-    return args[0]
+    args = [types.NoneType if arg is None else arg for arg in typing.get_args(annotation)]
+    if origin in _LAZY:  # a generator's are what it yields, takes and returns
+        return args[0]
+    args = [arg for arg in args if arg is not Ellipsis]
+    is_of_one = len(args) == 1 and not issubclass(origin, collections.abc.Mapping)
+    return args[0] if is_of_one else Any  # more are a tuple's, a mapping's, or shape and type of an array
 
 
 def _known(annotation: Any) -> info.Type | None:

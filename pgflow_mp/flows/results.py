@@ -5,16 +5,14 @@ Annotations are for people, too: what does not fit them is what JSON gives, of a
 
 from __future__ import annotations
 
-import collections.abc
 import functools
-import typing
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from pgflow_mp.errors import FlowDefinitionError, RunFailed
-from pgflow_mp.flows.annotations import plain
+from pgflow_mp.flows.assignable import element_of
 from pgflow_mp.flows.binding import EMPTY, Source
 from pgflow_mp.flows.checks import reader, result_type
 from pgflow_mp.flows.flow import Flow
@@ -87,12 +85,9 @@ def _returned(step: StepDefinition) -> Any:
 
 
 def _element(wanted: Any) -> Any:
-    """What a list of such a type holds; EMPTY where that is not a list of one kind, or not known."""
-    wanted = plain(wanted)
-    kind, args = typing.get_origin(wanted), [arg for arg in typing.get_args(wanted) if arg is not Ellipsis]
-    is_list = isinstance(kind, type) and issubclass(kind, collections.abc.Iterable)
-    is_list = is_list and not issubclass(kind, collections.abc.Mapping)
-    return args[0] if is_list and len(args) == 1 else EMPTY
+    """What an array of such a type holds; EMPTY where it is none, or that is not known."""
+    found = element_of(wanted)
+    return EMPTY if found is Any or found is None else found
 
 
 def _listed(wanted: Any, raw: bytes | msgspec.Raw) -> Any:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy
 import pytest
+from numpy.typing import NDArray
 from step_types import Colour, Item, Pair, Row, gives, refused, takes
 
 from pgflow_mp import Context, Failed, Flow, output_of
 from pgflow_mp.flows import handlers
+from pgflow_mp.flows.assignable import element_of
 
 
 def test_the_error_says_step_parameter_both_types_and_what_to_do() -> None:
@@ -40,6 +43,34 @@ def test_elements_and_batches_of_what_a_map_is_over_are_compared() -> None:
     flow.map("n", takes(list[float], list[int | Failed]), over="m", batch=3)
     text = refused(lambda: flow.map("p", takes(str), over="n"))
     assert 'an element of the output of step "n" has type "int"' in text
+
+
+@pytest.mark.parametrize(
+    ("returned", "element"),
+    [
+        (list[int], int),
+        (list[None], type(None)),
+        (set[int], int),
+        (collections.deque[int], int),
+        (tuple[int, ...], int),
+        (tuple[int], int),
+        (Iterator[int], int),
+        (Generator[int, str, None], int),
+        (NDArray[numpy.float64], Any),  # whose arguments are its shape and a dtype
+        (tuple[int, str], Any),
+        (collections.Counter[str], Any),
+        (collections.OrderedDict[str, int], Any),
+        (list, Any),
+        (list[int] | None, Any),
+        (dict[str, int], None),
+        (str, None),
+    ],
+    ids=str,
+)
+def test_elements_have_the_type_that_an_annotation_says(returned: Any, element: Any) -> None:
+    assert element_of(returned) == element
+    if element is Any:
+        Flow("f").step("a", gives(returned)).map("b", takes(float), over="a")
 
 
 def test_a_map_over_what_is_no_array_is_refused() -> None:
