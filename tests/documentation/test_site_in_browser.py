@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import MODES, SHOTS, SIZES, chromium, look, until
 
 pytestmark = pytest.mark.browser
 
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
 SHOWN = (
     "index.html",
     "flows.html",
@@ -27,38 +24,18 @@ SHOWN = (
     "reference/sql/worker.html",
     "how-do-i/write-a-flow.html",
 )
-SHOTS = os.environ.get("PGFLOW_TEST_SHOTS", "")
-"""A folder for screenshots, for whoever wants to look at them."""
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """Chromium without a window, and without a way to other machines."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    found, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if found is None or driver is None:
-        pytest.skip("Chromium is not installed")
-    options = Options()
-    options.binary_location = found
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    chrome.set_page_load_timeout(60)
-    yield chrome
-    chrome.quit()
+    """Chromium without a window, which tells what it asks for."""
+    with chromium(60, browser="ALL", performance="ALL") as chrome:
+        yield chrome
 
 
-def look(browser: Any, page: Path, size: str, mode: str) -> None:
+def visit(browser: Any, page: Path, size: str, mode: str) -> None:
     """Open a page on a screen of this size."""
-    wide, high = SIZES[size]
-    metrics = {"width": wide, "height": high, "deviceScaleFactor": 1, "mobile": size == "phone"}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    feature = {"name": "prefers-color-scheme", "value": mode}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    look(browser, size, mode)
     browser.get(page.as_uri())
 
 
@@ -74,15 +51,6 @@ def complaints(browser: Any) -> list[str]:
     return told
 
 
-def until(holds: Callable[[], Any], seconds: float = 30) -> Any:
-    """What ``holds`` answers, as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it did not come to be so"
-        time.sleep(0.1)
-    return found
-
-
 def found_pages(browser: Any) -> set[str]:
     """The files that the search names so far."""
     script = "return [...document.querySelectorAll('ul.search li a')].map(link => link.pathname)"
@@ -96,12 +64,12 @@ def overflow(browser: Any) -> int:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.parametrize("mode", MODES)
 def test_pages_fit_the_screen_and_ask_nobody(browser: Any, site: Path, size: str, mode: str) -> None:
     complaints(browser)
     bright = {}
     for name in SHOWN:
-        look(browser, site / name, size, mode)
+        visit(browser, site / name, size, mode)
         assert overflow(browser) <= 0, name
         color = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
         bright[name] = sum(int(part) for part in color.strip("rgba()").split(",")[:3]) > 3 * 128
@@ -116,7 +84,7 @@ def test_every_page_fits_a_phone(browser: Any, site: Path) -> None:
     complaints(browser)
     wide = []
     for page in sorted(site.rglob("*.html")):
-        look(browser, page, "phone", "light")
+        visit(browser, page, "phone", "light")
         if overflow(browser) > 0:
             wide.append(page.relative_to(site).as_posix())
     assert wide == []
@@ -124,11 +92,11 @@ def test_every_page_fits_a_phone(browser: Any, site: Path) -> None:
 
 
 def test_search_finds_pages_without_a_server(browser: Any, site: Path) -> None:
-    look(browser, site / "index.html", "desktop", "light")
+    visit(browser, site / "index.html", "desktop", "light")
     complaints(browser)
     field = browser.find_element("css selector", ".sidebar-search")
     field.send_keys("heartbeat\n")
-    until(lambda: {"cli.html", "run.html", "worker.html"} & found_pages(browser))
+    until(lambda: {"cli.html", "run.html", "worker.html"} & found_pages(browser), 30)
     browser.get((site / "search.html").as_uri() + "?q=when_exhausted")
-    until(lambda: {"options.html", "flows.html"} & found_pages(browser))
+    until(lambda: {"options.html", "flows.html"} & found_pages(browser), 30)
     assert complaints(browser) == []

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from chromium import MODES, SHOTS, SIZES, chromium, look, until
 from web_flows import Shown
 from web_harness import Served
 
@@ -18,54 +17,17 @@ from pgflow_mp.db import engine, wire
 
 pytestmark = pytest.mark.browser
 
-SIZES = {"desktop": (1280, 900), "phone": (390, 844)}
-MODES = ("light", "dark")
-SHOTS = os.environ.get("PGFLOW_TEST_SHOTS", "")
-"""A folder for screenshots, for whoever wants to look at them."""
-
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     """Chromium without a window."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    from selenium.webdriver.chrome.options import Options
-    from selenium.webdriver.chrome.service import Service
-
-    found, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if found is None or driver is None:
-        pytest.skip("Chromium is not installed")
-    options = Options()
-    options.binary_location = found
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options=options, service=Service(driver))
-    chrome.set_page_load_timeout(20)
-    yield chrome
-    chrome.quit()
-
-
-def look(browser: Any, size: str = "desktop", mode: str = "light") -> None:
-    """Choose the size of the screen, and light or dark."""
-    wide, high = SIZES[size]
-    metrics = {"width": wide, "height": high, "deviceScaleFactor": 1, "mobile": size == "phone"}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    feature = {"name": "prefers-color-scheme", "value": mode}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    with chromium(20, browser="ALL") as chrome:
+        yield chrome
 
 
 def complaints(browser: Any) -> list[str]:
     """What the browser has written to its console since it was asked last."""
     return [entry["message"] for entry in browser.get_log("browser")]
-
-
-def until(holds: Callable[[], Any], seconds: float = 15) -> Any:
-    """What ``holds`` answers, as soon as it is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < deadline, "it did not come to be so"
-        time.sleep(0.05)
-    return found
 
 
 def text(browser: Any) -> str:
