@@ -129,6 +129,22 @@ def test_no_code_of_a_page_escapes_the_tests(page: Path) -> None:
         ast.parse(text)
 
 
+def test_what_pages_show_can_be_tried_with_one_database_and_in_one_folder() -> None:
+    """A flow of this name with other steps would be refused, and a file of this name replaced."""
+    flow = re.compile(r"""\bFlow(?:\[.*?\])?\(\s*["'](\w+)["']|^slug: (\w+)$""", flags=re.MULTILINE)
+    pages: dict[str, set[str]] = {}
+    for path in (ROOT / "pgflow_mp" / "examples").glob("*.py"):
+        for found in flow.finditer(path.read_text(encoding="utf-8")):
+            pages.setdefault(f"flow {found[1]}", set()).add(f"examples/{path.name}")
+    for page in (page for page in SHOWN if page not in BOOKS):
+        for name, text in files(page).items():
+            pages.setdefault(f"file {name}", set()).add(name_of(page))
+            for found in flow.finditer(text):
+                pages.setdefault(f"flow {found[1] or found[2]}", set()).add(name_of(page))
+    assert len(pages) > 100
+    assert {name: on for name, on in pages.items() if len(on) > 1} == {}
+
+
 @pytest.mark.parametrize("page", READ, ids=name_of)
 def test_links_and_paths_of_a_page_lead_somewhere(page: Path) -> None:
     text = prose_of(page)
