@@ -9,7 +9,3 @@ drop function if exists pgflow._next_messages_within(
 drop function if exists pgflow._claim_within_limits(
   text, text, text, uuid, int, int, bigint[], int, text[], uuid[], int, bigint, boolean
 );
-drop function if exists pgflow._claim_within_limits(
-  text, text, text, uuid, int, int, bigint[], int, text[], uuid[], int, bigint, boolean, uuid, boolean
-);
-drop function if exists pgflow._claim_of_run(text, uuid, int, int, bigint[], int, text[], int, uuid, boolean);
