@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, Literal
 
+from pgflow_mp.values.duplicates import first_repeated
 from pgflow_mp.values.isotext import duration, moment, time_of_day
 
 LIBRARIES: Final = ("numpy", "pandas", "polars", "pyarrow")
@@ -65,8 +66,7 @@ def to_json_values(value: Any) -> list[Any]:
         return _column(value)
     columns = _columns(value)
     names = [name for name, _ in columns]
-    if len(set(map(str, names))) < len(names):
-        twice = next(name for index, name in enumerate(names) if str(name) in map(str, names[:index]))
+    if (twice := first_repeated(map(str, names))) is not None:
         raise Unsupported(
             f"A {kind.__qualname__} has the column {twice!r} more than once, of which JSON keeps one",
             "Rename one of them.",
