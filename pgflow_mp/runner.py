@@ -8,7 +8,6 @@ import time
 from collections.abc import AsyncIterable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor as Pool
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from uuid import UUID, uuid4
@@ -30,7 +29,7 @@ from pgflow_mp.errors import DatabaseError, InputError, RunNotFound
 from pgflow_mp.executors.choosing import factory
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.handles import step_in
-from pgflow_mp.flows.results import typed_step
+from pgflow_mp.flows.results import output_reader
 from pgflow_mp.flows.run_options import RunOptions
 from pgflow_mp.flows.steps import StepDefinition
 from pgflow_mp.loading import reentry
@@ -317,8 +316,7 @@ def _run(
         summary = execute(database, request, observer=observer)
         if summary.status == "completed" and wanted is not None:
             with Keeper(database.dsn) as keeper:
-                read = partial(typed_step, wanted)
-                return one_output(keeper.begin(), summary.run_id, wanted.slug, read)
+                return one_output(keeper.begin(), summary.run_id, wanted.slug, output_reader(wanted))
         if summary.status == "completed":
             return whole_output(database.dsn, flow, summary.run_id)
     raise unfinished(flow, summary)

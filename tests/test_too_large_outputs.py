@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import tracemalloc
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,14 @@ def total(parts: list[int] | None = None) -> int:
     return -1 if parts is None else sum(parts)
 
 
+texts = Flow("texts")
+
+
+@texts.map
+def text(size: int) -> str:
+    return "x" * size
+
+
 WHOLE = {"sa": [{"of": 1}, None, {"of": 9}], "one": 3}
 
 
@@ -165,6 +174,21 @@ def test_run_in_python_lets_a_step_receive_them(small_dsn: str) -> None:
     assert pgflow_mp.run(sums, [1, 2], dsn=small_dsn, workers=1) == {"total": 3}
     for executor in ("inline", ThreadPoolExecutor(2)):
         assert pgflow_mp.run(sums, [1, 2], dsn=small_dsn, executor=executor) == {"total": 3}
+
+
+def test_they_are_read_item_by_item(small_dsn: str) -> None:
+    run_id = str(uuid.uuid4())
+    pgflow_mp.run(texts, [2_000_000] * 10, dsn=small_dsn, executor="inline", run_id=run_id)
+    with Client(small_dsn) as client:
+        run = client.run(run_id)
+        tracemalloc.start()
+        try:
+            found = run.result(output=text)
+            most = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert [len(each) for each in found] == [2_000_000] * 10
+    assert most < 30_000_000  # 20 of them are the answer
 
 
 @pytest.mark.slow

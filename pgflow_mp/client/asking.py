@@ -219,7 +219,7 @@ class Asking(Calls):
         return self._call(read, long=True)
 
     def _indexed_results(self, step: StepOfRun) -> Iterator[tuple[int, Any]]:
-        read = step.read
+        read = step.output.task
         with self._another() as keeper:
             for index, raw in documents.iter_results(keeper.connection(), step.run_id, step.slug):
                 yield index, None if raw is None else read(raw)

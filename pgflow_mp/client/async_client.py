@@ -214,7 +214,7 @@ class AsyncClient(AsyncStarts):
         )
         async for ended in found:
             for each in ended:
-                for item in finished_items(each, wanted.read_outputs, wanted.read_inputs):
+                for item in finished_items(each, wanted.output.tasks, wanted.read_inputs):
                     yield item
 
     def events(

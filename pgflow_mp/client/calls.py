@@ -6,7 +6,6 @@ import contextlib
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
@@ -25,7 +24,7 @@ from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
 from pgflow_mp.flows import handles
-from pgflow_mp.flows.results import inputs_reader, outputs_reader, task_reader, typed_step
+from pgflow_mp.flows.results import OutputReader, inputs_reader, output_reader
 from pgflow_mp.loading import reentry
 from pgflow_mp.run_request import StateDatabase
 from pgflow_mp.values.json_values import Json
@@ -48,10 +47,8 @@ class StepOfRun(NamedTuple):
 
     run_id: str
     slug: str
-    read: Callable[[bytes], Any] = _decode
-    read_outputs: Callable[[bytes], list[Any]] = _decode
+    output: OutputReader = OutputReader()
     read_inputs: Callable[[bytes], list[Any]] = _decode
-    read_whole: Callable[[bytes], Any] = _decode
 
 
 class Calls:
@@ -184,8 +181,7 @@ class Calls:
         known = self._run(run)
         flow, found = handles.step_of(known.flow_slug, step)
         inputs = inputs_reader(flow, found) if found.step_type == "map" else _decode
-        outputs, whole = outputs_reader(found), partial(typed_step, found)
-        return StepOfRun(known.run_id, found.slug, task_reader(found), outputs, inputs, whole)
+        return StepOfRun(known.run_id, found.slug, output_reader(found), inputs)
 
     def _slugs_of(self, run: Run | str, steps: StepLike | Iterable[StepLike]) -> list[str]:
         """The slugs of steps that are given by them, or by functions. Raises as :meth:`_step_of`."""
@@ -200,7 +196,7 @@ class Calls:
         return self._read_output(wanted)
 
     def _read_output(self, step: StepOfRun) -> Any:
-        return self._call(lambda conn: one_output(conn, step.run_id, step.slug, step.read_whole), long=True)
+        return self._call(lambda conn: one_output(conn, step.run_id, step.slug, step.output), long=True)
 
     def _map_output(self, run_id: str, step: str) -> list[Json]:
         """The outputs of a completed map, None for failed items, out of its tasks."""

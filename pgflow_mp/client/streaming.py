@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 import threading
 from collections.abc import AsyncIterable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Executor as Pool
@@ -31,7 +30,7 @@ from pgflow_mp.flows import items as uses
 from pgflow_mp.flows.finished_item import FinishedItem
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.handles import step_in
-from pgflow_mp.flows.results import inputs_reader, outputs_reader, typed_leaf
+from pgflow_mp.flows.results import inputs_reader, leaf_reader, output_reader
 from pgflow_mp.loading import reentry
 from pgflow_mp.observe.observer import Observer
 from pgflow_mp.run_request import RunRequest, RunSummary, StateDatabase
@@ -108,8 +107,8 @@ class _Reading(NamedTuple):
 def _reading(flow: Flow, slug: str, *, of_function: bool) -> _Reading:
     """Outputs of a leaf as annotated, and of a step that is given as its function, whose inputs are, too."""
     if of_function:
-        return _Reading(outputs_reader(flow.steps[slug]), inputs_reader(flow, flow.steps[slug]))
-    return _Reading(functools.partial(typed_leaf, flow, slug), msgspec.json.decode)
+        return _Reading(output_reader(flow.steps[slug]).tasks, inputs_reader(flow, flow.steps[slug]))
+    return _Reading(leaf_reader(flow, slug).tasks, msgspec.json.decode)
 
 
 def _step_of(flow: Flow, step: StepLike | None) -> str:

@@ -94,7 +94,7 @@ class Waits(Calls):
             lambda keeper: item_rounds(keeper, known, wanted.slug, deadline, ordered=ordered),
             known.run_id,
         )
-        read = wanted.read_outputs, wanted.read_inputs
+        read = wanted.output.tasks, wanted.read_inputs
         return (item for ended in found for each in ended for item in finished_items(each, *read))
 
     def events(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -32,10 +32,7 @@ def typed_output(flow: Flow, output: bytes | None) -> dict[str, object] | None:
 
 def typed_leaf(flow: Flow, slug: str, raw: bytes | msgspec.Raw) -> Any:
     """A leaf's output; of another step what JSON gives."""
-    step = flow.steps.get(slug)
-    if step is None or any(slug in other.dependencies for other in flow.steps.values()):
-        return _plain(raw)
-    return typed_step(step, raw)
+    return leaf_reader(flow, slug).whole(raw)
 
 
 def typed_step(step: StepDefinition, raw: bytes | msgspec.Raw) -> Any:
@@ -44,14 +41,30 @@ def typed_step(step: StepDefinition, raw: bytes | msgspec.Raw) -> Any:
     return _listed(wanted, raw) if step.step_type == "map" else _reader(wanted)(raw)
 
 
-def task_reader(step: StepDefinition) -> Callable[[bytes], Any]:
-    """What makes of the raw output of one task, an item of a map, what the handler returned."""
-    return _reader(_returned(step))
+class OutputReader(NamedTuple):
+    """What makes of raw outputs of a step what its handler returned."""
+
+    whole: Callable[[bytes | msgspec.Raw], Any] = _plain
+    """Of the step's output."""
+    task: Callable[[bytes], Any] = _plain
+    """Of that of one task, an item of a map."""
+    tasks: Callable[[bytes], list[Any]] = _plain
+    """Of a JSON array of such."""
 
 
-def outputs_reader(step: StepDefinition) -> Callable[[bytes], list[Any]]:
-    """The same for a JSON array of outputs of tasks."""
-    return functools.partial(_listed, _returned(step))
+def output_reader(step: StepDefinition) -> OutputReader:
+    """The reader of a step's outputs."""
+    wanted = _returned(step)
+    whole, tasks = functools.partial(typed_step, step), functools.partial(_listed, wanted)
+    return OutputReader(whole, _reader(wanted), tasks)
+
+
+def leaf_reader(flow: Flow, slug: str) -> OutputReader:
+    """The reader of a leaf's outputs; of those of another step what JSON gives."""
+    step = flow.steps.get(slug)
+    if step is None or any(slug in other.dependencies for other in flow.steps.values()):
+        return OutputReader()
+    return output_reader(step)
 
 
 def no_output(run_id: str | None, slug: str, reason: str | None) -> RunFailed:
