@@ -22,7 +22,8 @@ from pgflow_mp.client.showing import showing
 from pgflow_mp.client.state import open_state
 from pgflow_mp.client.typed_outputs import one_output, whole_output
 from pgflow_mp.db import engine, loads, schema
-from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.keeper import Keeper, ask
+from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.run_tags import check_tags
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.errors import DatabaseError, InputError, RunNotFound
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _NOTHING_DONE = WorkerReport(Ending.RUN_ENDED, Stats(), 0.0, 0, None, 0, 0)
 
 
+@public_errors()
 def execute(
     database: StateDatabase,
     request: RunRequest,
@@ -124,8 +126,7 @@ def as_uuid(run_id: str) -> str:
 
 
 def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
-    with Keeper(dsn, prepare=schema.check) as keeper:
-        run = engine.get_run(keeper.begin(), run_id)
+    run = ask(dsn, lambda conn: engine.get_run(conn, run_id), prepare=schema.check)
     if run is None:
         raise RunNotFound(f"There is no run {run_id} in this database")
     if run.flow_slug != flow_slug:
@@ -305,7 +306,7 @@ def _run(
     items: Any = None,
     pages: Iterator[loads.ItemPage] | None = None,
 ) -> Any:
-    with open_state(dsn, data_dir) as database:
+    with public_errors(), open_state(dsn, data_dir) as database:
         mode = str(request.settings.get("compile", "check"))
         if request.key is not None:
             request = _of_key(database.dsn, flow, request, items, mode)
@@ -315,8 +316,8 @@ def _run(
             adopting.adopt(database.dsn, flow, as_uuid(request.run_id), mode)
         summary = execute(database, request, observer=observer)
         if summary.status == "completed" and wanted is not None:
-            with Keeper(database.dsn) as keeper:
-                return one_output(keeper.begin(), summary.run_id, wanted.slug, output_reader(wanted))
+            reader = output_reader(wanted)
+            return ask(database.dsn, lambda conn: one_output(conn, summary.run_id, wanted.slug, reader))
         if summary.status == "completed":
             return whole_output(database.dsn, flow, summary.run_id)
     raise unfinished(flow, summary)

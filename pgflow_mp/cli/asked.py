@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 from pgflow_mp import streams
 from pgflow_mp.cli.converters import output_file
 from pgflow_mp.errors import InputError, PgflowError
-from pgflow_mp.io.atomic import write_atomically
+from pgflow_mp.io.atomic import is_replaced, write_atomically
 from pgflow_mp.io.sinks import FORMATS, check_format, compressed, open_sink
 
 if TYPE_CHECKING:
@@ -213,6 +213,11 @@ def write_asked(
         elements = counted(elements_of(conn, run_id, asked), total, asked.step, shows=shows)
         write_elements(asked, elements, results, hint)
     return size_of(asked)
+
+
+def can_be_written_again(asked: Asked) -> bool:
+    """Whether its reader has nothing of it yet where writing has failed half-way."""
+    return asked.name != "-" and is_replaced(Path(asked.name))
 
 
 def size_of(asked: Asked) -> int:

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from pgflow_mp.cli.complaints import OK, TIMED_OUT
+from pgflow_mp.cli.going_on import naming
 from pgflow_mp.cli.parser import command
 
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ def wait_for_run(
     or was cancelled, RunDeleted, and KeyboardInterrupt, all of which leave the run alone.
     """
     from pgflow_mp.client.client import Client
-    from pgflow_mp.errors import RunDeleted, RunNotFound, WaitTimeout
+    from pgflow_mp.errors import DatabaseError, RunDeleted, RunNotFound, WaitTimeout
 
     end = None if timeout is None else time.monotonic() + timeout
     told = False
+    look_at = command("status", run_id, *database.options)
     try:
-        with Client(database.dsn) as client:
+        with naming(f"The run goes on. Look at it: {look_at}", DatabaseError), Client(database.dsn) as client:
             while True:
                 if not told and (text := _unserved(client, run_id)):
                     print(f"note: {text}; the run waits for one: {work}", file=sys.stderr, flush=True)
@@ -43,7 +45,6 @@ def wait_for_run(
                 except WaitTimeout:
                     if end is None or time.monotonic() < end:
                         continue
-                    look_at = command("status", run_id, *database.options)
                     print(f"Run {run_id} has not ended, and goes on. Look at it: {look_at}", file=sys.stderr)
                     return TIMED_OUT
                 return OK

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from typing import Final, TextIO
 
-from pgflow_mp.errors import ConfigError, DatabaseError, FlowDefinitionError, InputError, PgflowError
+from pgflow_mp.errors import ConfigError, FlowDefinitionError, InputError, PgflowError
 from pgflow_mp.redaction import printable, redact
 
 OK: Final = 0
@@ -39,8 +39,6 @@ a an the there this these those no not neither nothing nobody only one some all 
 impossible time tolerate role sql another too it
 """
 """Words that messages of ours begin with; others may be the name of a file."""
-_EXCERPT: Final = re.compile(r"\nLINE \d+:.*(?:\n *\^)?")
-"""What the server quotes of a statement, which is ours."""
 _LONGEST: Final = 24  # lines; the rest of a long message says little more
 _LONGEST_WORD: Final = 500  # characters; paths and commands are shorter
 
@@ -64,7 +62,9 @@ def explain(error: BaseException) -> BaseException:
         import psycopg
 
         if isinstance(error, psycopg.Error):
-            return _from_database(error)
+            from pgflow_mp.db.public_errors import explained
+
+            return explained(error)[0]
     if isinstance(error, MemoryError):
         return PgflowError("There is not enough memory", hint="Use fewer --workers, or smaller inputs.")
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
@@ -80,49 +80,6 @@ def explain(error: BaseException) -> BaseException:
     if isinstance(error, OSError) and error.filename is not None:
         return PgflowError(f"{os.fsdecode(error.filename)}: {error.strerror}")
     return error
-
-
-def _from_database(error: Exception) -> PgflowError:
-    from pgflow_mp.db.connection import is_connection_lost
-
-    text = _EXCERPT.sub("", redact(str(error).strip()).partition("\nCONTEXT:")[0])
-    state = getattr(error, "sqlstate", None) or ""
-    if is_connection_lost(error):
-        return DatabaseError(
-            f"The connection to the database was lost: {text}",
-            hint="Nothing that was recorded is lost. Look at the server's log, then try again.",
-        )
-    if state == "42501":
-        return DatabaseError(f"The database refuses: {text}", hint=_who_may(text))
-    if state in ("53100", "53200", "53300"):
-        return DatabaseError(f"The database is at a limit: {text}")
-    if state.startswith(("22", "54")):
-        hint = "Let the input name the files or ranges to work on, and read the data in the steps."
-        return InputError(
-            f"PostgreSQL cannot store this value: {text}", hint=hint if "maximum of" in text else ""
-        )
-    return DatabaseError(f"The database reports: {text}" + (f" (SQLSTATE {state})" if state else ""))
-
-
-def _who_may(refusal: str) -> str:
-    from pgflow_mp.db.rights import ACCESS
-
-    if re.search(r"for (schema pgflow|table|view|sequence)\b", refusal):
-        return (
-            "Connect as a role with more rights. An administrator can give them: "
-            "select pgflow.grant_access('some_role', 'reader'); "
-            "to start runs, too, 'starter', to steer them 'operator', to work on them 'worker'."
-        )
-    found = re.search(r"for function (\w+)", refusal)
-    if found is None:
-        return "Connect as a role with more rights."
-    access = ACCESS.get(found[1])
-    if access is None:
-        return "Connect as the owner of the schema pgflow: nobody else may do this."
-    return (
-        "Connect as a role with more rights. An administrator can give them: "
-        f"select pgflow.grant_access('some_role', '{access}');"
-    )
 
 
 def report(error: BaseException, *, debug: bool = False, stream: TextIO | None = None) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from pgflow_mp.cli.command_line import DatabaseChoice
 from pgflow_mp.cli.parser import command
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from pgflow_mp.embedded.server import EmbeddedServer
 
+T = TypeVar("T")
 _OWN_CONNECTIONS: Final = 4  # claiming, settling, heartbeat, this command
 _SPARE: Final = 20
 
@@ -36,12 +38,18 @@ class OpenDatabase:
     options: list[str]
 
     def connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        """A connection on which payloads are raw JSON."""
+        """A connection on which payloads are raw JSON; a server that is away for the moment is waited for."""
         from pgflow_mp.db import connection, wire
 
-        conn = connection.connect(self.dsn)
+        conn = connection.connect_when_up(self.dsn)
         wire.adapt(conn)
         return conn
+
+    def ask(self, work: Callable[[psycopg.Connection[tuple[Any, ...]]], T]) -> T:
+        """What ``work`` returns, which may be done twice: where the server is lost, once it is back."""
+        from pgflow_mp.db import keeper
+
+        return keeper.ask(self.dsn, work, silence=math.inf)
 
 
 def beside(server: EmbeddedServer | None) -> str | None:
@@ -103,7 +111,8 @@ def dsn_while_open(choice: DatabaseChoice, workers: int | None) -> Iterator[str]
 
 @contextlib.contextmanager
 def _embedded(choice: DatabaseChoice, workers: int | None) -> Iterator[OpenDatabase]:
-    from pgflow_mp.db import connection, recovery, schema
+    from pgflow_mp.client.state import set_up
+    from pgflow_mp.db import connection
     from pgflow_mp.embedded.parameters import MAX_CONNECTIONS
     from pgflow_mp.embedded.server import EmbeddedServer
 
@@ -116,11 +125,9 @@ def _embedded(choice: DatabaseChoice, workers: int | None) -> Iterator[OpenDatab
     if choice.quiet:
         logging.getLogger("pgflow_mp.embedded.lease").setLevel(logging.WARNING)
     with server:
-        with connection.connect(server.dsn) as conn:
-            schema.install(conn)
-            if not server.attached:  # whoever held tasks here is dead
-                recovery.free_tasks_of_all_workers(conn)
-            if workers is not None and server.attached:
+        set_up(server)
+        if workers is not None and server.attached:
+            with connection.connect_when_up(server.dsn) as conn:
                 _check_connections(conn, workers, "the embedded server")
         yield OpenDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, choice.options)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import uuid
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import IO, TYPE_CHECKING
 
 from pgflow_mp.cli import converters
@@ -12,6 +13,7 @@ from pgflow_mp.cli.asked import add_output, check_asked
 from pgflow_mp.cli.command_line import RunOrder, run_order
 from pgflow_mp.cli.complaints import OK, RUN_FAILED, STOPPED, TIMED_OUT
 from pgflow_mp.cli.flow_targets import app_targets, flow_target
+from pgflow_mp.cli.going_on import going_on
 from pgflow_mp.cli.input_options import add_input
 from pgflow_mp.cli.live_results import LiveResults
 from pgflow_mp.cli.other_runs import OtherRuns
@@ -109,7 +111,9 @@ def perform(order: RunOrder, job: Job | None = None) -> int:
             finally:
                 live.end(completed=done is not None and done.status == "completed")
         told = summary.of(order, flow, run, done, database)
-        _write(told, asked, database, results, live)
+        with going_on(order, told.run_id, database.options):
+            summary.look(told, database)
+            _write(told, asked, database, results, live)
         summary.tell(told, results)
     return code
 
@@ -118,23 +122,28 @@ def _write(
     told: Told, asked: list[Asked], database: OpenDatabase, results: IO[str], live: LiveResults
 ) -> None:
     """Write what was asked for, if the run has completed. Raises PgflowError once all was tried."""
-    from pgflow_mp.cli.asked import size_of, write_asked
+    from pgflow_mp.cli.asked import can_be_written_again, size_of, write_asked
+    from pgflow_mp.db.public_errors import public_errors
 
     if told.status != "completed":
         told.unwritten = [file.name for file in asked if file.name != "-"]
         return
     errors: list[PgflowError] = []
     for file in asked:
-        again = "--output FILE" if file.option == "--output" else f"--results {file.step}=FILE"
-        hint = f"The output stays in the database: {told.resume} {again}"
+        option = "--output FILE" if file.option == "--output" else f"--results {file.step}=FILE"
+        hint = f"The output stays in the database: {told.resume} {option}"
         try:
-            if file in live.errors:
-                raise live.errors[file]
-            if file in live.written:
-                size = size_of(file)
-            else:
-                with database.connect() as conn:
-                    size = write_asked(conn, told.run_id, file, results, hint)
+            with public_errors():
+                if file in live.errors:
+                    raise live.errors[file]
+                write = partial(write_asked, run_id=told.run_id, asked=file, results=results, hint=hint)
+                if file in live.written:
+                    size = size_of(file)
+                elif can_be_written_again(file):
+                    size = database.ask(write)
+                else:
+                    with database.connect() as conn:
+                        size = write(conn)
         except PgflowError as error:
             errors.append(error)
             continue
@@ -230,7 +239,6 @@ def _work(
     from pgflow_mp.cli.compiling import compile_flow
     from pgflow_mp.cli.connecting import beside
     from pgflow_mp.cli.feeding import Feed
-    from pgflow_mp.cli.known_runs import resume_command
     from pgflow_mp.run_request import RunRequest, StateDatabase
 
     order = job.order
@@ -281,14 +289,14 @@ def _work(
         try:
             state = StateDatabase(database.dsn, database.place, None)
             done = runner.execute(state, request, observer=observer, begun=begun)
-        except Exception as error:
+            observer.on_progress(_last_picture(database, done))
+        except Exception:
             if heard.numbers:  # while it was starting
                 raise KeyboardInterrupt from None
-            if has_begun and isinstance(error, PgflowError):
-                again = resume_command(order.flow, run_id, *database.options)
-                error.hint = f"{error.hint}\nGo on with it: {again}".lstrip()
-            raise
-        observer.on_progress(_last_picture(database, done))
+            if not has_begun:
+                raise
+            with going_on(order, str(run_id), database.options):
+                raise
     if done.status == "completed":
         return OK, done
     if done.status == "failed":
@@ -310,8 +318,7 @@ def _last_picture(database: OpenDatabase, done: RunSummary) -> ProgressSnapshot:
     from pgflow_mp.observe.observer import ProgressSnapshot, StepSnapshot
 
     failed = done.failed.by_step()
-    with database.connect() as conn:
-        rows = engine.run_progress(conn, done.run_id)
+    rows = database.ask(lambda conn: engine.run_progress(conn, done.run_id))
     steps: list[StepSnapshot] = []
     for row in rows:
         total, rate = row.initial_tasks, 0.0

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from pgflow_mp.cli.flow_targets import handler_words
+from pgflow_mp.cli.going_on import resume_of
 from pgflow_mp.cli.known_runs import retry_advice
 from pgflow_mp.cli.output import json_object
 from pgflow_mp.cli.parser import command
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pgflow_mp.cli.command_line import RunOrder
     from pgflow_mp.cli.connecting import OpenDatabase
     from pgflow_mp.cli.preflight import FlowFacts
-    from pgflow_mp.db.engine import RunRow
+    from pgflow_mp.db.engine import Connection, RunRow
     from pgflow_mp.db.reusing import Reused
     from pgflow_mp.run_request import RunSummary
 
@@ -55,9 +55,7 @@ class Told:
     @property
     def resume(self) -> str:
         """The command that goes on with the run."""
-        flow = [self.order.flow] if self.order.flow is not None else []
-        handlers = handler_words(self.order.flow, self.order.work.settings["handlers"])
-        return command("run", *flow, "--resume", self.run_id, *handlers, *self.options)
+        return resume_of(self.order, self.run_id, self.options)
 
 
 def of(
@@ -67,21 +65,25 @@ def of(
     done: RunSummary | None,
     database: OpenDatabase,
 ) -> Told:
-    """Collect what there is to tell about a run that was executed, or had completed before."""
+    """What is known of a run that was executed, or had completed before; ``look`` finds the rest."""
     if done is not None:
         run_id, status = done.run_id, done.status
     else:
         assert run is not None  # noqa: S101 - one of them is there
         run_id, status = run.run_id, run.status
-    told = Told(order, run_id, flow.slug, status, done, None, database.place, database.options)
-    told.reused = _reused(database, run_id)
-    if status == "started":
-        told.items = _progress(database, run_id)
-    if status == "completed" and not order.output and not order.json:
+    return Told(order, run_id, flow.slug, status, done, None, database.place, database.options)
+
+
+def look(told: Told, database: OpenDatabase) -> None:
+    """Find out what else there is to tell."""
+    order, done = told.order, told.done
+    told.reused = _reused(database, told.run_id)
+    if told.status == "started":
+        told.items = _progress(database, told.run_id)
+    if told.status == "completed" and not order.output and not order.json:
         _look_at_output(told, database)
     if order.json and done is not None and done.failures:
         told.done = _with_inputs(done, database)
-    return told
 
 
 def _with_inputs(done: RunSummary, database: OpenDatabase) -> RunSummary:
@@ -92,36 +94,40 @@ def _with_inputs(done: RunSummary, database: OpenDatabase) -> RunSummary:
     from pgflow_mp.observe import grouping
 
     places = [(failure.step, failure.index) for failure in done.failures]
-    with database.connect() as conn:
+
+    def read(conn: Connection) -> RunSummary:
         steps = engine.run_progress(conn, done.run_id)
         failed = grouping.read_failures(conn, done.run_id, steps, whole=grouping.WHOLE)
         return replace(
             done, failures=grouping.items_at(conn, done.run_id, places, grouping.WHOLE), failed=failed
         )
 
+    return database.ask(read)
+
 
 def _reused(database: OpenDatabase, run_id: str) -> list[Reused]:
     from pgflow_mp.db import reusing
 
-    with database.connect() as conn:
-        return reusing.reused(conn, run_id)
+    return database.ask(lambda conn: reusing.reused(conn, run_id))
 
 
 def _look_at_output(told: Told, database: OpenDatabase) -> None:
     from pgflow_mp.db.reads import documents
 
-    with database.connect() as conn:
+    def see(conn: Connection) -> None:
         leaves = documents.leaves(conn, told.run_id)
         told.empty = not leaves
         if all(leaf.whole for leaf in leaves):
             told.output = documents.beginning_of_output(conn, told.run_id, _READABLE, 4 * _GLIMPSE)
 
+    database.ask(see)
+
 
 def _progress(database: OpenDatabase, run_id: str) -> tuple[int, int]:
     from pgflow_mp.db import engine
 
-    with database.connect() as conn:
-        steps = [step for step in engine.run_progress(conn, run_id) if step.initial_tasks is not None]
+    progress = database.ask(lambda conn: engine.run_progress(conn, run_id))
+    steps = [step for step in progress if step.initial_tasks is not None]
     total = sum(step.initial_tasks or 0 for step in steps)
     left = sum(
         step.initial_tasks or 0 if step.remaining_tasks is None else step.remaining_tasks for step in steps

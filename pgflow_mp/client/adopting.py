@@ -8,7 +8,8 @@ import psycopg
 
 from pgflow_mp.client import keyed_runs
 from pgflow_mp.db import engine, later_steps, schema
-from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.keeper import ask
 from pgflow_mp.errors import ShapeMismatch
 from pgflow_mp.flows.flow import Flow
 
@@ -19,11 +20,8 @@ def adopt(dsn: str, flow: Flow, run_id: str, how: str) -> None:
     ``how`` is as of ``--compile``. A role that may not do that leaves it as it is, and so does a flow that
     differs otherwise: whoever works on it is told. Raises InputError where a step cannot be added.
     """
-    with (
-        Keeper(dsn, prepare=schema.check) as keeper,
-        contextlib.suppress(psycopg.errors.InsufficientPrivilege, ShapeMismatch),
-    ):
-        conn = keeper.begin()
+
+    def work(conn: Connection) -> None:
         run = engine.get_run(conn, run_id)
         if run is None or run.flow_slug != flow.slug or run.status == "failed":
             return
@@ -31,3 +29,6 @@ def adopt(dsn: str, flow: Flow, run_id: str, how: str) -> None:
             return
         keyed_runs.ensure_flow(conn, flow, how)
         later_steps.add(conn, run_id)
+
+    with contextlib.suppress(psycopg.errors.InsufficientPrivilege, ShapeMismatch):
+        ask(dsn, work, prepare=schema.check)

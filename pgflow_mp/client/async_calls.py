@@ -14,6 +14,7 @@ from pgflow_mp.client.like import like
 from pgflow_mp.client.run_handles import Run
 from pgflow_mp.client.waiting import Rounds
 from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.errors import InputError
 
 _AT_ONCE: Final = 200  # results that come out of a thread together
@@ -55,8 +56,9 @@ class AsyncCalls:
             keeper.close,
         )
         try:
-            async for each in found:
-                yield each
+            with public_errors():
+                async for each in found:
+                    yield each
         finally:
             await found.aclose()
 

@@ -21,6 +21,7 @@ from pgflow_mp.db import connection, engine, patience, schema
 from pgflow_mp.db.connection import Backoff
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.keeper import Keeper, first_line
+from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
 from pgflow_mp.flows import handles
@@ -115,7 +116,7 @@ class Calls:
             patience.limit(conn, None if long else patience.SILENCE)
             return work(conn)
 
-        with self._lock:
+        with self._lock, public_errors():
             if self._keeper is None:
                 self._keeper = _keeper(self._dsn())
             try:
@@ -132,7 +133,7 @@ class Calls:
 
     def _here(self, make: Callable[[Keeper], Rounds[T]], *run_ids: str) -> Generator[T, None, None]:
         """What the rounds find that ``make`` makes on a connection of their own; waits in this thread."""
-        with self._another() as keeper:
+        with public_errors(), self._another() as keeper:
             yield from rounds_here(make(keeper), Waiter(keeper, run_ids))
 
     def _await(self, rounds: Rounds[None], run_id: str) -> None:
@@ -200,7 +201,7 @@ class Calls:
 
     def _map_output(self, run_id: str, step: str) -> list[Json]:
         """The outputs of a completed map, None for failed items, out of its tasks."""
-        with self._another() as keeper:
+        with public_errors(), self._another() as keeper:
             outputs = documents.iter_map_output(keeper.connection(), run_id, step)
             return [msgspec.json.decode(raw) for raw in outputs]
 

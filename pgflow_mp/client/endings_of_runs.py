@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pgflow_mp.db import engine
-from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.engine import Connection, StepProgress
+from pgflow_mp.db.keeper import ask
 from pgflow_mp.db.reads import tasks
 from pgflow_mp.errors import RunDeleted, WaitTimeout
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.observe import grouping
-from pgflow_mp.observe.reports import FailedItem
+from pgflow_mp.observe.reports import FailedItem, RunFailures
 from pgflow_mp.run_request import RunSummary, StateDatabase, failure_of
 from pgflow_mp.worker.stats import Ending, WorkerReport
 
@@ -18,22 +19,25 @@ BY_OPERATOR = "stopped by an operator (its worker was deprecated)"
 
 def summary_of(database: StateDatabase, run_id: str, flow_slug: str, report: WorkerReport) -> RunSummary:
     """What the database says of it. Raises RunDeleted."""
-    with Keeper(database.dsn) as keeper:
-        conn = keeper.begin()
+
+    def look(
+        conn: Connection,
+    ) -> tuple[str | None, list[StepProgress], RunFailures, list[FailedItem]]:
         known = engine.run_status(conn, run_id)
-        if known is None and report.ending is Ending.RUN_ENDED:
-            raise RunDeleted(run_id, flow_slug)
-        status = known or "started"
-        failures: list[FailedItem] = []
-        error, unmet = "", None
         steps = engine.run_progress(conn, run_id)
         failed = grouping.read_failures(conn, run_id, steps)  # also before we came
-        if failed.failed:
-            failures, _ = grouping.earliest(conn, run_id, FAILURES_SHOWN)
-        if status == "failed":
-            unmet = tasks.unmet_step(steps)
-            error = next((step.error_message for step in steps if step.error_message), "")
-            error = error if unmet is None else f'condition of step "{unmet}" not met'
+        failures = grouping.earliest(conn, run_id, FAILURES_SHOWN)[0] if failed.failed else []
+        return known, steps, failed, failures
+
+    known, steps, failed, failures = ask(database.dsn, look)
+    if known is None and report.ending is Ending.RUN_ENDED:
+        raise RunDeleted(run_id, flow_slug)
+    status = known or "started"
+    error, unmet = "", None
+    if status == "failed":
+        unmet = tasks.unmet_step(steps)
+        error = next((step.error_message for step in steps if step.error_message), "")
+        error = error if unmet is None else f'condition of step "{unmet}" not met'
     return RunSummary(
         run_id=run_id,
         flow=flow_slug,

@@ -88,10 +88,10 @@ def load_for(
     ``pages``: these hold them.
     """
     with patient(dsn) as keeper:
-        conn = keeper.begin()
-        if engine.get_run(conn, run_id) is not None:
+        keeper.begin()
+        if keeper.call(lambda conn: engine.get_run(conn, run_id)) is not None:
             return
-        keyed_runs.ensure_flow(conn, flow, mode)
+        keeper.call(lambda conn: keyed_runs.ensure_flow(conn, flow, mode))
         if pages is not None:
             loads.load_pages(keeper, flow.slug, pages, run_id)
         else:
@@ -116,9 +116,10 @@ def start_keyed(
     loaded. Raises InputError for a key whose run was given something else.
     """
     with patient(dsn) as keeper:
-        conn = keeper.begin()
-        if mode == "recreate" or run_keys.holder(conn, flow.slug, key) is None:
-            keyed_runs.ensure_flow(conn, flow, mode)
+        keeper.begin()
+        known = keeper.call(lambda conn: run_keys.holder(conn, flow.slug, key))
+        if mode == "recreate" or known is None:
+            keeper.call(lambda conn: keyed_runs.ensure_flow(conn, flow, mode))
         if drawn:
             return start_with(keeper, flow, items, input, str(uuid.uuid4()), priority, key, tags=tags)
         return keeper.call(

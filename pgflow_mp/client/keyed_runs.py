@@ -78,7 +78,6 @@ def load_and_start(
     """
     check_priority(priority)
     tags = run_tags.check_tags(tags)
-    conn = keeper.connection()
     if key is not None:
         digest = ItemsDigest(params)
         passing = digest.passing(batches)
@@ -93,7 +92,7 @@ def load_and_start(
             return keeper.call(lambda conn: Keyed(_existing(conn, known.run_id), False))
         loads.load(keeper, slug, passing, run_id, progress=progress)
     else:
-        run = engine.get_run(conn, run_id)
+        run = keeper.call(lambda conn: engine.get_run(conn, run_id))
         if run is not None:
             if run.flow_slug != slug:
                 raise InputError(f'Run {run_id} is one of flow "{run.flow_slug}", not of "{slug}"')

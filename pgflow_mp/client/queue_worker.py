@@ -28,6 +28,7 @@ from pgflow_mp.client.state import open_state
 from pgflow_mp.db import engine, jobs, schema
 from pgflow_mp.db.jobs import QueuedJob
 from pgflow_mp.db.keeper import Keeper, Stopped
+from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.errors import DatabaseError, PgflowError
 from pgflow_mp.executors.choosing import Given, factory
 from pgflow_mp.executors.events import ExecutorLost, LaneDied, LaneFailedToStart, Outcomes
@@ -132,12 +133,13 @@ class QueueWorker:
             raise PgflowError("A worker can only be started once")
         self._to(WorkerState.STARTING)
         began = time.monotonic()
-        with ExitStack() as stack:
+        with public_errors(), ExitStack() as stack:
             stack.enter_context(self._signals())
             database = stack.enter_context(open_state(self._dsn, self._data_dir))
             self.settings = settings = dataclasses.replace(self.settings, dsn=database.dsn)
             keeper = stack.enter_context(Keeper(database.dsn, prepare=schema.check, stop=self._stop))
-            jobs.create_queue(keeper.begin(), self.queue)
+            keeper.begin()
+            keeper.call(lambda conn: jobs.create_queue(conn, self.queue))
             make = factory(self._executor_wanted, settings.workers)
             limits = Limits(
                 settings.lanes, settings.max_memory_per_worker, settings.preload, settings.load_timeout
@@ -145,9 +147,9 @@ class QueueWorker:
             executor = make(lane_setup(settings), limits, self._events.put)
             stack.callback(executor.abort)
             executor.start()
-            keeper.call(self._register)
-            self._to(WorkerState.RUNNING)
             try:
+                keeper.call(self._register)
+                self._to(WorkerState.RUNNING)
                 self._serve(keeper, executor, until, idle_exit=idle_exit)
             except Stopped:
                 pass  # the database is away, and we were told to stop

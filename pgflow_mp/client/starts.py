@@ -15,6 +15,7 @@ from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import jobs
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.pausing import When, check_when
+from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
@@ -142,9 +143,10 @@ class Starts(Calls):
         wanted, taken = new_id(run_id), reuse_of(flow, from_run, reuse, key)
         later = check_when(after, "after")
         encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
-        with self._another() as keeper:
+        with public_errors(), self._another() as keeper:
             if isinstance(flow, Flow):
-                _make_known(keeper.connection(), flow)
+                known = flow
+                keeper.call(lambda conn: _make_known(conn, known))
             found = feeding_items.start_with(
                 keeper, flow, items, encoded, wanted, priority, key, taken, tags=tags, after=later
             )

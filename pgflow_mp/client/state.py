@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 from pgflow_mp import redaction
 from pgflow_mp.db import connection, recovery, schema
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.keeper import ask
+from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.run_request import StateDatabase
 
@@ -25,8 +29,20 @@ def open_state(dsn: str | None = None, data_dir: Path | str | None = None) -> It
         yield StateDatabase(found, redaction.redact(found) or "the server of the libpq environment", None)
         return
     with EmbeddedServer(data_dir) as server:
-        with connection.connect(server.dsn) as conn:
-            schema.install(conn)
-            if not server.attached:
-                recovery.free_tasks_of_all_workers(conn)
+        set_up(server)
         yield StateDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server.data_dir)
+
+
+def set_up(server: EmbeddedServer) -> None:
+    """Install the schema, and free what workers held that are dead: no other is alive where we started it.
+
+    Raises DatabaseError. A server that is lost meanwhile is waited for.
+    """
+
+    def work(conn: Connection) -> None:
+        schema.install(conn)
+        if not server.attached:
+            recovery.free_tasks_of_all_workers(conn)
+
+    with public_errors():
+        ask(server.dsn, work, silence=math.inf)

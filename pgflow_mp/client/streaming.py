@@ -23,7 +23,9 @@ from pgflow_mp.client.following import Follower
 from pgflow_mp.client.placing import place_flow
 from pgflow_mp.client.state import open_state
 from pgflow_mp.db import engine, pruning, schema
-from pgflow_mp.db.keeper import Keeper, first_line
+from pgflow_mp.db.engine import Connection
+from pgflow_mp.db.keeper import Keeper, ask, first_line
+from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.run_tags import check_tags
 from pgflow_mp.errors import DatabaseError, FlowNotFound, InputError, PgflowError
 from pgflow_mp.flows import items as uses
@@ -155,7 +157,7 @@ def _imap(
 ) -> Generator[FinishedItem[Any, Any], None, None]:
     run_id = str(request.run_id)
 
-    with open_state(dsn, data_dir) as database:
+    with public_errors(), open_state(dsn, data_dir) as database:
         mode = str(request.settings.get("compile", "check"))
         feeding_items.load_for(database.dsn, flow, items, run_id, mode)
         background = _Background(flow, database, request, observer, keep=keep)
@@ -261,13 +263,15 @@ class _Background:
         if self._keep or self._is_gone:
             return
         run_id = str(self._request.run_id)
+
+        def remove(conn: Connection) -> None:
+            if engine.run_status(conn, run_id) == "started":
+                engine.cancel_run(conn, run_id, _LEFT)
+            pruning.remove_run(conn, run_id)
+            remove_leftovers(conn, [self._request.flow], self._database.artifacts)
+
         try:
-            with Keeper(self._database.dsn) as keeper:
-                conn = keeper.begin()
-                if engine.run_status(conn, run_id) == "started":
-                    engine.cancel_run(conn, run_id, _LEFT)
-                pruning.remove_run(conn, run_id)
-                remove_leftovers(conn, [self._request.flow], self._database.artifacts)
+            ask(self._database.dsn, remove)
         except psycopg.Error as error:
             raise DatabaseError(
                 f"Run {run_id} could not be removed: {first_line(error)}",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.keeper import Keeper
+from pgflow_mp.db.keeper import ask
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.results import OutputReader, leaf_reader, no_output, typed_output
@@ -25,8 +25,8 @@ def one_output(conn: Connection, run_id: str, slug: str, reader: OutputReader) -
 
 def whole_output(dsn: str, flow: Flow, run_id: str) -> dict[str, object] | None:
     """The run's output, put together here where it is too large for one document in the database."""
-    with Keeper(dsn) as keeper:
-        conn = keeper.begin()
+
+    def read(conn: Connection) -> dict[str, object] | None:
         leaves, raw = documents.leaves(conn, run_id), documents.run_output(conn, run_id)
         output = typed_output(flow, raw)
         for leaf in leaves:
@@ -35,7 +35,9 @@ def whole_output(dsn: str, flow: Flow, run_id: str) -> dict[str, object] | None:
                 continue
             output = {} if output is None else output
             output[slug] = _read(conn, run_id, slug, leaf_reader(flow, slug), is_map=leaf.is_map)
-    return output
+        return output
+
+    return ask(dsn, read)
 
 
 def _read(conn: Connection, run_id: str, slug: str, reader: OutputReader, *, is_map: bool) -> Any:

@@ -6,6 +6,7 @@ Whoever talks to the database for longer than a moment has a Keeper: the worker'
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -19,11 +20,14 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.errors import DatabaseError, DatabaseUnavailable
 
 T = TypeVar("T")
+_log: Final = logging.getLogger("pgflow_mp.db.connection")
 
 CAP: Final = 5.0
 """Seconds, the longest pause between two tries."""
 
 
+_PATIENCE: Final = 60.0
+"""Seconds that a server has to come back which was there."""
 _TROUBLE: Final = (psycopg.Error, OSError, MemoryError, DatabaseUnavailable)
 
 
@@ -73,8 +77,20 @@ class Keeper:
         self.close()
 
     def begin(self) -> Connection:
-        """The first connection: only a server that is starting is waited for, all else is told at once."""
-        return self._keep(connection.connect_when_up(self._dsn, silence=self._silence))
+        """The first connection: only a server that is starting is waited for, all else is told at once.
+
+        One that is lost while it is prepared is opened again: that server was there.
+        """
+        limit = _PATIENCE if self._give_up_after is None else self._give_up_after
+        until = time.monotonic() + limit
+        while True:
+            conn = connection.connect_when_up(self._dsn, give_up_after=limit, silence=self._silence)
+            try:
+                return self._keep(conn)
+            except psycopg.Error as error:
+                over = time.monotonic() > until or not connection.is_connection_lost(error)
+                if over or self._stop.wait(self._backoff.next()):
+                    raise
 
     def connection(self) -> Connection:
         """The connection, a new one where there is none. Raises DatabaseError, ConfigError, Stopped."""
@@ -194,6 +210,31 @@ class Keeper:
             self._waits_for(first_line(error))
         if self._stop.wait(self._backoff.next()):
             raise Stopped from error
+
+
+def ask(
+    dsn: str,
+    work: Callable[[Connection], T],
+    *,
+    prepare: Callable[[Connection], object] | None = None,
+    silence: float | None = None,
+) -> T:
+    """What ``work`` returns, which may be done twice, on a connection of its own.
+
+    A server that this process has reached before is waited for, as at each end of what took hours; any other
+    is told of at once. Raises as :meth:`Keeper.begin` and :meth:`Keeper.call`.
+    """
+    is_told = False
+
+    def tell(trouble: str) -> None:
+        nonlocal is_told
+        if trouble and not is_told:
+            is_told = True
+            _log.warning("waiting for the database, up to %g s: %s", _PATIENCE, trouble)
+
+    with Keeper(dsn, prepare=prepare, on_state=tell, give_up_after=_PATIENCE, silence=silence) as keeper:
+        keeper.begin()
+        return keeper.call(work)
 
 
 def first_line(error: BaseException) -> str:

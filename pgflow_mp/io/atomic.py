@@ -32,7 +32,7 @@ def write_atomically(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
             with open(os.dup(number), "wb") as file:
                 yield file
             return
-        if path.exists() and not path.is_file():  # /dev/null, a pipe
+        if not is_replaced(path):  # /dev/null, a pipe
             with path.open("wb") as file:
                 yield file
             return
@@ -51,6 +51,11 @@ def write_atomically(path: Path, hint: str = "") -> Iterator[IO[bytes]]:
             raise
     except OSError as error:
         raise PgflowError(f"{given} cannot be written: {error.strerror or error}", hint=hint) from error
+
+
+def is_replaced(path: Path) -> bool:
+    """Whether nobody sees what is written there before it is whole, so that it can be written once more."""
+    return _descriptor(path) is None and (path.is_file() or not path.exists())
 
 
 def _descriptor(path: Path) -> int | None:

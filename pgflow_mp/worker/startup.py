@@ -92,7 +92,8 @@ def session(dsn: str) -> Keeper:
     """
     keeper = Keeper(dsn, give_up_after=_PATIENCE, silence=math.inf)
     try:
-        fitness.check_writable(keeper.begin())
+        keeper.begin()
+        keeper.call(fitness.check_writable)
     except BaseException:
         keeper.close()
         raise
