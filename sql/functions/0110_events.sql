@@ -89,8 +89,12 @@ begin
     if body_key is not null then
       payload := payload || jsonb_build_object(body_key, body);
     end if;
-    execute 'select realtime.send($1, $2, $3, false)'
-      using payload, event, 'pgflow:run:' || run_id::text;
+    begin
+      execute 'select realtime.send($1, $2, $3, false)'
+        using payload, event, 'pgflow:run:' || run_id::text;
+    exception when others then -- what is told of a run is no part of it
+      raise warning 'Event % of run % was not sent: %', event, run_id, sqlerrm;
+    end;
     return;
   end if;
 

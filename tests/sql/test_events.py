@@ -390,3 +390,19 @@ def test_a_realtime_schema_of_someone_else_is_ignored(conn: psycopg.Connection[A
     db.do("create schema realtime; create table realtime.messages (x int)")
     run = start(db, setup(db, "one"))
     assert run_row(db, run).status == "started"
+
+
+@pytest.mark.parametrize(
+    "body", ["raise exception 'no partition for today'", "perform 1 / 0", "perform nowhere()"]
+)
+def test_an_event_that_cannot_be_sent_breaks_nothing_of_the_run(db: Db, body: str) -> None:
+    db.do(
+        "create or replace function realtime.send("
+        "payload jsonb, event text, topic text, private boolean default true)"
+        f" returns void language plpgsql as $$ begin {body}; end $$"
+    )
+    run = start(db, setup(db, "one"), {"n": 1})
+    for task in claim(db, "one"):
+        complete(db, run, task.step_slug, {"told": False})
+    assert run_row(db, run).output == {"only": {"told": False}}
+    assert event_names(db, run) == []
