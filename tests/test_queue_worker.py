@@ -137,6 +137,9 @@ def test_it_is_drained_and_stopped_in_order(client: Client, dsn: str, tmp_path: 
     with pytest.raises(PgflowError, match="A worker can only be started once"):
         found.run()
     assert [each for each in client.workers() if each.name == "napper"] == []
+    with psycopg.connect(dsn) as conn:
+        names = conn.execute("select function_name, start_mode from pgflow.worker_functions").fetchall()
+    assert names == [("napper", "process")]  # that of a worker that was given none is not to be kept alive
 
 
 def test_a_second_request_stops_at_once_and_the_job_is_seen_again_after_its_time(

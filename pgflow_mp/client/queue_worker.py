@@ -39,7 +39,7 @@ from pgflow_mp.flows.run_options import WorkerOptions
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.job_functions import STEP
 from pgflow_mp.worker.settings import WorkerSettings, WorkerState, transition
-from pgflow_mp.worker.startup import lane_setup
+from pgflow_mp.worker.startup import lane_setup, register_name
 from pgflow_mp.worker.stats import Ending
 
 _TICK: Final = 0.1
@@ -139,6 +139,7 @@ class QueueWorker:
             self.settings = settings = dataclasses.replace(self.settings, dsn=database.dsn)
             keeper = stack.enter_context(Keeper(database.dsn, prepare=schema.check, stop=self._stop))
             keeper.begin()
+            keeper.call(lambda conn: register_name(conn, settings.name))
             keeper.call(lambda conn: jobs.create_queue(conn, self.queue))
             make = factory(self._executor_wanted, settings.workers)
             limits = Limits(
