@@ -26,7 +26,7 @@ from pgflow_mp.db.keeper import Keeper, ask
 from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.run_tags import check_tags
 from pgflow_mp.db.starting import start_once
-from pgflow_mp.errors import DatabaseError, InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, DatabaseError, InputError, RunNotFound
 from pgflow_mp.executors.choosing import factory
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.handles import step_in
@@ -128,9 +128,12 @@ def as_uuid(run_id: str) -> str:
 def _known_status(dsn: str, run_id: str, flow_slug: str) -> str:
     run = ask(dsn, lambda conn: engine.get_run(conn, run_id), prepare=schema.check)
     if run is None:
-        raise RunNotFound(f"There is no run {run_id} in this database")
+        raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
     if run.flow_slug != flow_slug:
-        raise InputError(f'Run {run_id} is one of flow "{run.flow_slug}", not of "{flow_slug}"')
+        raise InputError(
+            f'Run {run_id} is one of flow "{run.flow_slug}", not of "{flow_slug}"',
+            hint="Give the flow that it was started with.",
+        )
     return run.status
 
 

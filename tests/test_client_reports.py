@@ -73,7 +73,7 @@ def test_runs_are_listed_by_what_is_asked_for(client: Client, dsn: str) -> None:
     assert len(client.runs(since=naive)) == 5
     with pytest.raises(InputError, match="'yesterday' is not a datetime"):
         client.runs(since="yesterday")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="'done' is no state of a run") as caught:
+    with pytest.raises(InputError, match="'done' is not a state of a run") as caught:
         client.runs(states="done")  # type: ignore[arg-type]
     assert "completed_with_failures" in caught.value.hint
 
@@ -98,7 +98,7 @@ def test_one_run_is_told_with_its_steps_and_items(client: Client, dsn: str) -> N
     assert client.run(run_id[:13]).run_id == run_id  # how it begins is enough
     with pytest.raises(FlowNotFound):
         client.items(run_id, "acts")
-    with pytest.raises(InputError, match="'bad' is no status of an item"):
+    with pytest.raises(InputError, match="'bad' is not a status of an item"):
         client.items(run_id, "act", statuses=["bad"])  # type: ignore[list-item]
     for nobody in (UNKNOWN, "zzz", ""):
         for ask in (client.run, client.report, client.steps, lambda run: client.items(run, "act")):

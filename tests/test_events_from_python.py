@@ -127,10 +127,10 @@ def test_a_run_that_is_removed_ends_them_and_nonsense_is_refused(client: Client)
     other = client.start_flow("chain", [1])
     feed = client.events(run)
     next(feed)
-    with pytest.raises(InputError, match="since is a place among the events of another run"):
+    with pytest.raises(InputError, match="since is the cursor of events of another run"):
         client.events(other, since=feed.cursor)
     for nonsense in ("x", "", "AAAA", "ÿ", feed.cursor[:-4], feed.cursor + "AA=="):
-        with pytest.raises(InputError, match="is no place among events"):
+        with pytest.raises(InputError, match="is not the cursor of events"):
             client.events(run, since=nonsense)
     with pytest.raises(RunNotFound):
         client.events("11111111-1111-4111-8111-111111111111")

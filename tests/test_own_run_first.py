@@ -90,7 +90,7 @@ def test_without_it_the_own_items_are_begun_before_any_other(dsn: str, flow: Flo
 
 
 def test_a_worker_of_no_run_refuses_only() -> None:
-    with pytest.raises(ConfigError, match="needs a run"):
+    with pytest.raises(ConfigError, match="is for a worker with a run of its own"):
         Worker(WorkerSettings(dsn="", targets=("flows.py",), only=True)).run()
 
 

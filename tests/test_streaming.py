@@ -95,7 +95,7 @@ def test_what_makes_no_sense_is_refused_at_once(dsn: str) -> None:
     assert "step='thrice'" in caught.value.hint
     with pytest.raises(FlowNotFound, match='Step "once" does not exist in flow "several"'):
         several.imap([1], step="once")
-    with pytest.raises(InputError, match='Other steps of flow "whole" read its input as a whole'):
+    with pytest.raises(InputError, match='Other steps of flow "whole" read its input, which items given'):
         whole.imap([1])
     with pytest.raises(InputError, match="has no map over its input"):
         Flow("steps").step("a", len).imap([1])

@@ -42,9 +42,9 @@ RULES: Final = {
     r"\bcannot be the id of a run\b": "... is not the id of a run",
 }
 _NAMES: Final = """
-artifacts barrier base burst cap ctx dead_after delay drain executor former_slugs from_run interval keep key
-kind labels limit nan on_start only over params pgflow_mp progress queues rate requires retry ship since
-storage tags tolerate db schedule serve start
+artifacts barrier base burst cap ctx db dead_after delay drain executor former_slugs from_run interval
+keep key kind labels limit missed nan on_start only over params pgflow_mp progress queues rate requires
+retry schedule serve ship since start storage tags tolerate
 """
 """Arguments, commands and modules that a text may begin with, spelled as they are typed."""
 PASTED: Final = re.compile(

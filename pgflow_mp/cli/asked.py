@@ -150,7 +150,8 @@ def _results(step: str, name: str, flow: FlowFacts) -> Asked:
         )
     if name == "-":
         raise InputError(
-            f"--results {step}=- : results of a step go to a file", hint="Name one, as in rows.csv."
+            f"--results {step}=-: results of a step go to a file",
+            hint=f"For example: --results {step}=rows.csv",
         )
     is_map = known[step].is_map
     format = check_place("--results", name, None, "")
@@ -181,7 +182,10 @@ def check_writable(option: str, name: str) -> None:
     is_device = path.exists() and not path.is_file()  # or a pipe: nothing is made beside it
     places = [place for place in (path, path.parent) if place.exists() and not (is_device and place != path)]
     if not all(os.access(place, os.W_OK) for place in places):
-        raise InputError(f"{option} {path} cannot be written: permission denied")
+        raise InputError(
+            f"{option} {path} cannot be written: permission denied",
+            hint="Name a file in a directory where you may write.",
+        )
 
 
 def unwritable(error: OSError, hint: str = "") -> PgflowError:

@@ -99,7 +99,7 @@ def execute(args: argparse.Namespace) -> int:
     files = [Path(text) if text else None for text in (args.json, args.html)]
     for file in files:
         if file is not None and not file.absolute().parent.is_dir():
-            raise UsageError(f"There is no directory {file.absolute().parent}")
+            raise UsageError(f"There is no directory {file.absolute().parent}", hint="Create it first.")
     harness.run(
         names,
         dsn=args.dsn,

@@ -170,7 +170,7 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
         from pgflow_mp.loading.targets import bundled_examples
 
         raise UsageError(
-            f"Which flow? {program()} run FLOW",
+            f"Which flow is to be run? {program()} run FLOW",
             hint=f"FLOW is path.py, module:flow or an example: {', '.join(bundled_examples())}.",
         )
     if resume is not None and (feeds := {"input", "sql", "set", "tag"} & args.given):
@@ -179,13 +179,13 @@ def run_order(args: argparse.Namespace, *, resume: str | None = None) -> RunOrde
             hint="A run keeps the input and the tags that it was started with.",
         )
     if resume is not None and reuse is not None:
-        raise UsageError("--resume and --from-run cannot be used together", hint="It is for a new run.")
+        raise UsageError("--resume and --from-run cannot be used together", hint="A new run takes from one.")
     if resume is not None and key is not None:
         if "key" in args.given:
-            raise UsageError("--resume and --key cannot be used together", hint="Each of them names the run.")
+            raise UsageError("--resume and --key cannot be used together", hint="Each names the run.")
         key = None
     if args.output is None and "output_format" in args.given:
-        raise UsageError("--output-format is for --output, which is missing")
+        raise UsageError("--output-format is for --output, which is missing", hint="Give --output FILE.")
     results = args.results
     if args.follow and args.output == "-" and work.progress == "auto" and os.isatty(1):
         work = replace(work, progress="plain")  # a live picture would get among the lines
@@ -294,11 +294,11 @@ def input_choice(args: argparse.Namespace) -> InputChoice:
     if args.with_stat:
         kind = agree(kind, "paths", "--with-stat")
     if args.sql is not None and args.input is not None and {"sql", "input"} & args.given:
-        raise UsageError("--sql and --input cannot be used together", hint="Each has all items of a run.")
+        raise UsageError("--sql and --input cannot be used together", hint="Each gives all items of a run.")
     if args.sql is None and "sql_dsn" in args.given:
         raise UsageError("--sql-dsn is for --sql, which is missing", hint='Give --sql "select ...".')
     if args.sql is not None and kind is not None:
-        raise UsageError("--sql has rows: no format can be given for them")
+        raise UsageError("--sql takes no format", hint="Leave --format and its like out.")
     params = None
     given = args.set if isinstance(args.set, list) else [args.set] if args.set else []
     if given:
@@ -321,7 +321,7 @@ def wanted_items(args: argparse.Namespace) -> WantedItems:
     if args.follow and statuses is not None and (odd := [each for each in statuses if each not in ENDED]):
         raise UsageError(
             f"--follow --status {odd[0]}: items are written as they end, completed or failed",
-            hint="Leave --follow out for those that are not worked on.",
+            hint="Leave --follow out to have items of another status.",
         )
     from pgflow_mp.io.picking import Fields
 
@@ -345,6 +345,6 @@ def table_target(args: argparse.Namespace) -> TableTarget | None:
         if option in args.given and getattr(args, option):
             raise UsageError(
                 f"--into and --{option} cannot be used together",
-                hint="Rows go into the table, all at once: those of a step that is done, or as far as it is.",
+                hint=f"Rows go into the table all at once, at the end: leave --{option} out.",
             )
     return TableTarget.parse(args.into)

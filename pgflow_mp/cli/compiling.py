@@ -26,7 +26,7 @@ def compile_flow(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how
     result = definitions.ensure(conn, flow.slug, flow.shape, queue_mode=flow.queue_mode, how=how)
     if result.status == "stored":
         print(
-            f"note: role {conn.info.user} may not compare flows; {flow.slug} is started as it is stored.",
+            f"note: role {conn.info.user} may not compare flows; {flow.slug} is started as it is stored",
             file=sys.stderr,
         )
     if result.status == "mismatch":

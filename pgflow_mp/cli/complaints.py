@@ -97,7 +97,9 @@ def report(error: BaseException, *, debug: bool = False, stream: TextIO | None =
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         _print(
             f"Unexpected {text}{_place(error)}",
-            "" if debug else "This is a bug in pgflow_mp. Run the command again with --debug, and report it.",
+            ""
+            if debug
+            else "This is a bug in pgflow_mp. Run the command again with --debug, and report what it prints.",
             stream,
         )
     return exit_code(error)

@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> int:
     if not what or "\0" in what:
         raise InputError("RUN_ID|FLOW must be the id of a run, or the slug of a flow")
     if never_used(choice):
-        raise never_started(RunNotFound, f"flow or run {what}")
+        raise never_started(RunNotFound, f"flow or run {what!r}")
     with open_database(choice) as database, Client(database.dsn) as client:
         with database.connect() as conn:
             run = run_or_none(conn, what, database.options)

@@ -51,7 +51,7 @@ def execute(args: argparse.Namespace) -> int:
     if not what or "\0" in what:
         raise InputError("FLOW|WORKER must be the slug of a flow, or a worker's name or id")
     if never_used(choice):
-        raise never_started(FlowNotFound, f"flow or worker {what}")
+        raise never_started(FlowNotFound, f"flow or worker {what!r}")
     with open_database(choice) as database, database.connect() as conn:
         drained = _drain(conn, what, command("status", *database.options))
         left = _wait(conn, drained, args.timeout) if args.wait else []

@@ -173,7 +173,7 @@ def _say_once() -> Callable[[str], None]:
         if text and not waiting:
             logger.warning("waiting for the database: %s", text)
         elif waiting and not text:
-            logger.info("the database is there again")
+            logger.info("connected to the database again")
         waiting = text
 
     return say

@@ -84,7 +84,9 @@ def execute(args: argparse.Namespace) -> int:
         again = command("results", *words, *database.options, "--output", "FILE")
         hint = f"It stays in the database: {again}"
         if args.step is None and format == "json" and not wanted.any and table is None:
-            _check_completed(run.status, f"Run {run.run_id}", "Name a step of it that is completed.")
+            parts = command("results", run.run_id, "STEP", *database.options)
+            advice = f"Name a step of it that is completed: {parts}"
+            _check_completed(run.status, f"Run {run.run_id}", advice)
             write_asked(conn, run.run_id, Asked("--output", args.output, format, None), results, hint)
             return OK
         step = _step(conn, run, args.step, follow=wanted.follow)
@@ -178,7 +180,7 @@ def _write_table(
 
 def _check_completed(status: str, what: str, hint: str) -> None:
     if status != "completed":
-        raise InputError(f"{what} is {status}: its output is not there; nothing was written", hint=hint)
+        raise InputError(f"{what} is {status}: its output is not there, and nothing was written", hint=hint)
 
 
 def _step(conn: Connection, run: RunRow, slug: str | None, *, follow: bool) -> StepRow:

@@ -93,5 +93,5 @@ class _Trouble:
         if state and not self._told:
             print(f"{_TOLD}{state}", file=sys.stderr)
         elif not state and self._told:
-            print("the database is back", file=sys.stderr)
+            print("connected to the database again", file=sys.stderr)
         self._told = bool(state)

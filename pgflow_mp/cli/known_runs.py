@@ -66,9 +66,13 @@ def run_or_none(
 def not_here(run: RunRow, slugs: Iterable[str], hint: str = "") -> FlowNotFound:
     """The error about a run whose flow is not among those that were loaded."""
     return FlowNotFound(
-        f'Run {run.run_id} is one of flow "{run.flow_slug}", which is not here (here: {", ".join(slugs)})',
+        f'Run {run.run_id} is one of flow "{run.flow_slug}", not of {", ".join(map(_quoted, slugs))}',
         hint=hint,
     )
+
+
+def _quoted(slug: str) -> str:
+    return f'"{slug}"'
 
 
 def no_step(run: RunRow, slug: str, known: Iterable[str]) -> FlowNotFound:
@@ -102,7 +106,7 @@ def check_flow_asked(conn: psycopg.Connection[tuple[Any, ...]] | None, slug: str
     if slug is None:
         return
     if conn is None:
-        raise never_started(FlowNotFound, f"flow {slug}")
+        raise never_started(FlowNotFound, f'flow "{slug}"')
     check_flow(conn, slug)
 
 

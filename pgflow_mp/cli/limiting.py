@@ -95,9 +95,12 @@ def execute(args: argparse.Namespace) -> int:
 
     names = [name for name in ("at_once", "rate", "burst") if getattr(args, name) is not None]
     if any("\0" in (text or "") for text in (args.flow, args.step)):
-        raise InputError("A NUL character is in no slug")
+        raise InputError("FLOW and STEP must not contain a NUL character")
     if args.reset and names:
-        raise UsageError(f"--reset and --{names[0].replace('_', '-')} cannot be used together")
+        raise UsageError(
+            f"--reset and --{names[0].replace('_', '-')} cannot be used together",
+            hint="--reset goes back to what the code says: give it alone.",
+        )
     if (names or args.reset) and args.flow is None:
         raise UsageError(
             "Limits of which flow?", hint=f"For example: {command('limits', 'encode', '--at-once', '8')}"
@@ -105,7 +108,7 @@ def execute(args: argparse.Namespace) -> int:
     choice = database_choice(args)
     if never_used(choice):
         if args.flow is not None:
-            raise never_started(FlowNotFound, f"flow {args.flow!r}")
+            raise never_started(FlowNotFound, f'flow "{args.flow}"')
         _show([], args.json)
         return OK
     writes = bool(names or args.reset)
@@ -136,7 +139,8 @@ def _set(conn: Connection, wanted: _Wanted) -> None:
     now |= {name: None if value == _NONE else value for name, value in wanted.values.items()}
     if now["rate"] is None and now["burst"] is not None:
         raise UsageError(
-            "--burst is how many of a rate may be handed out at one moment, and there is no rate"
+            "--burst is how many of a rate may be handed out at one moment, and there is no rate",
+            hint="Give --rate, too, or leave --burst out.",
         )
     flow_limits.set_limit(conn, wanted.flow, wanted.step, **now)
 

@@ -142,6 +142,7 @@ def _from_environment(twin: Twin, env: Mapping[str, str]) -> Any:
         raise ConfigError(
             f"The environment variable {twin.variable} is {text!r}, which is not one of: "
             f"{', '.join(twin.choices)}",
+            hint=f"Correct it, or give --{twin.dest.replace('_', '-')}, which wins over it.",
         )
     return value
 

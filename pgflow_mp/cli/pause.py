@@ -53,9 +53,9 @@ def execute(args: argparse.Namespace) -> int:
     reason = args.reason if args.verb == "pause" else None
     lasts = getattr(args, "for") if args.verb == "pause" else None
     if "\0" in what + (reason or ""):
-        raise InputError("A NUL character is in no flow's slug, and not allowed in --reason")
+        raise InputError("RUN_ID|FLOW and --reason must not contain a NUL character")
     if never_used(choice):
-        raise never_started(RunNotFound, f"flow or run {what}")
+        raise never_started(RunNotFound, f"flow or run {what!r}")
     with open_database(choice, writes=True) as database, database.connect() as conn:
         wanted = _Wanted(args.verb == "pause", reason, lasts, args.json, database.options)
         run = run_or_none(conn, what, database.options)

@@ -252,10 +252,10 @@ def _check_failed(
         return
     failed = sum(step.failed_tasks for step in engine.run_progress(conn, run.run_id))
     if run.status == "started":
-        hint = f"It can be gone on with: {resume_command(flow, run.run_id, *words, *options)}"
+        hint = f"Go on with it: {resume_command(flow, run.run_id, *words, *options)}"
     elif failed:
         again = command("retry", str(run.run_id), *options)
         hint = f"{plural(failed, 'item')} failed in it, as its flow tolerates. Try them again: {again}"
     else:
         hint = "All of its work is done."
-    raise InputError(f"Run {run.run_id} is {run.status}; only a failed run can be retried", hint=hint)
+    raise InputError(f"Run {run.run_id} is {run.status}, only a failed run can be retried", hint=hint)

@@ -114,12 +114,15 @@ def execute(args: argparse.Namespace) -> int:
         )
         return _set(order, choice)
     if not words or words[0] not in _ACTIONS:
-        hint = f"When? Give --cron LINE; or one of {', '.join(_ACTIONS)}."
+        hint = f"Give --cron LINE, or one of {', '.join(_ACTIONS)}."
         raise UsageError(
             f"schedule {words[0]}: no time is given" if words else "What is to be done?", hint=hint
         )
     if odd := sorted(args.given & {*_FOR_NEW}):
-        raise UsageError(f"--{odd[0].replace('_', '-')} is for a schedule that is set, with --cron")
+        raise UsageError(
+            f"--{odd[0].replace('_', '-')} is for --cron, which is missing",
+            hint=f"It is for a schedule that is set; {words[0]} takes it as it is.",
+        )
     return _act(words[0], words[1:], choice, json=args.json)
 
 
@@ -271,7 +274,7 @@ def _act(action: str, words: list[str], choice: DatabaseChoice, *, json: bool) -
         if action == "list":
             schedule_texts.tell_list([], json=json)
             return OK
-        raise ScheduleNotFound(f"There is no schedule {words[0]}", hint="Nothing was ever scheduled here.")
+        raise ScheduleNotFound(f'There is no schedule "{words[0]}"', hint="Nothing was ever scheduled here.")
     with open_database(choice, writes=action not in ("list", "show")) as database, database.connect() as conn:
         if action == "list":
             schedule_texts.tell_list(schedules.schedules(conn, words[0] if words else None), json=json)

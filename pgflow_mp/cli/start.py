@@ -88,7 +88,9 @@ def execute(args: argparse.Namespace) -> int:
     choice, choice_of_database = input_choice(args), database_choice(args)
     taken, tags = reuse_choice(args), tag_choice(args.tag)
     if "timeout" in args.given and not args.wait:
-        raise UsageError("--timeout is for --wait, which is missing", hint="start itself does not wait.")
+        raise UsageError(
+            "--timeout is for --wait, which is missing", hint="Give --wait, too: start alone does not wait."
+        )
     after = check_when(args.after, "--after")
     flow: FlowFacts | None = None
     feed: RunInput | feeding.Feed | InputError | None = None

@@ -13,7 +13,7 @@ from pgflow_mp.cli.known_runs import check_flow_asked, find_run, none_here, resu
 from pgflow_mp.cli.output import encoded
 from pgflow_mp.cli.parser import Parser, UsageError, add_database, add_json, command
 from pgflow_mp.cli.watch import Look, watch
-from pgflow_mp.errors import RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, RunNotFound
 
 if TYPE_CHECKING:
     from pgflow_mp.db.engine import Connection
@@ -144,7 +144,7 @@ def _read(conn: Connection, run_id: str, limit: int, *, whole_inputs: bool) -> W
 
     found = read_whole_run(conn, run_id, limit, whole_inputs=whole_inputs)
     if found is None:  # removed in between
-        raise RunNotFound(f"There is no run {run_id} in this database")
+        raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
     return found
 
 

@@ -15,7 +15,7 @@ from pgflow_mp.db.connection_errors import location
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.reads import documents, runs
-from pgflow_mp.errors import InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, InputError, RunNotFound
 from pgflow_mp.observe import grouping, read_reports
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.observe.run_reports import ItemReport, RunDetails, RunReport, RunState, StepReport
@@ -79,7 +79,7 @@ class Asking(Calls):
         if wanted is not None:
             found = self._call(lambda conn: read_reports.read_run(conn, wanted))
         if found is None:
-            raise RunNotFound(f"There is no run {run} in this database")
+            raise RunNotFound(f"There is no run {run} in this database", hint=WHY_NO_RUN)
         return found
 
     def html_report(self, run: Run | str) -> str:
@@ -95,7 +95,7 @@ class Asking(Calls):
             place = f"PostgreSQL at {location(parse(self._dsn()))}"
             found = self._call(lambda conn: run_html.gather(conn, wanted, place), long=True)
         if found is None:
-            raise RunNotFound(f"There is no run {run} in this database")
+            raise RunNotFound(f"There is no run {run} in this database", hint=WHY_NO_RUN)
         return run_html.write(found)
 
     def steps(self, run: Run | str) -> list[StepReport]:
@@ -241,7 +241,7 @@ def _chosen(given: S | Collection[S] | None, known: tuple[S, ...], what: str) ->
     chosen = [given] if isinstance(given, str) else [*given]
     for each in chosen:
         if each not in known:
-            raise InputError(f"{each!r} is no {what}", hint=f"There are {', '.join(known)}.")
+            raise InputError(f"{each!r} is not a {what}", hint=f"Give one of {', '.join(known)}.")
     return chosen
 
 

@@ -23,7 +23,7 @@ from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.keeper import Keeper, first_line
 from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.reads import documents, runs
-from pgflow_mp.errors import ConfigError, DatabaseUnavailable, InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, ConfigError, DatabaseUnavailable, InputError, RunNotFound
 from pgflow_mp.flows import handles
 from pgflow_mp.flows.results import OutputReader, inputs_reader, output_reader
 from pgflow_mp.loading import reentry
@@ -172,7 +172,7 @@ class Calls:
         """Raise FlowNotFound for a step that the run does not have."""
         view = self._call(lambda conn: runs.run_view(conn, run_id))
         if view is None:
-            raise RunNotFound(f"There is no run {run_id} in this database")
+            raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
         check_step([row.step_slug for row in view[1]], step, view[0].flow_slug)
 
     def _step_of(self, run: Run | str, step: StepLike) -> StepOfRun:

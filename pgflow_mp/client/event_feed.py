@@ -20,7 +20,7 @@ from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import run_events
 from pgflow_mp.db.reads.run_events import EventRow
-from pgflow_mp.errors import InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, InputError, RunNotFound
 
 _VERSION: Final = 1
 
@@ -64,7 +64,10 @@ class EventLog:
         self.over: bool = False
         self._had: dict[str, dict[str, int]] = {} if cursor is None else _read(cursor)
         if extra := self._had.keys() - set(self.run_ids):
-            raise InputError(f"since is a place among the events of another run, {min(extra)}")
+            raise InputError(
+                f"since is the cursor of events of another run, {min(extra)}",
+                hint="Give the cursor of an earlier events() of the same runs.",
+            )
 
     @property
     def cursor(self) -> str:
@@ -76,7 +79,7 @@ class EventLog:
         """Events that were not taken. Raises RunNotFound."""
         rows = run_events.run_events(conn, self.run_ids)
         if missing := set(self.run_ids) - {row.run_id for row in rows}:
-            raise RunNotFound(f"There is no run {min(missing)} in this database")
+            raise RunNotFound(f"There is no run {min(missing)} in this database", hint=WHY_NO_RUN)
         ends = {row.run_id: row for row in sorted(rows, key=_place) if row.step_slug is None}
         self.over = all(row.status != "started" for row in ends.values())
         new = [row for row in rows if row.place > self._had.get(row.run_id, {}).get(row.step_slug or "", 0)]
@@ -125,7 +128,7 @@ def _read(cursor: str) -> dict[str, dict[str, int]]:
         return {str(uuid.UUID(bytes=run)): steps for run, steps in found.had.items()}
     except (ValueError, TypeError):
         raise InputError(
-            f"since={cursor!r} is no place among events", hint="Give the cursor of an earlier events()."
+            f"since={cursor!r} is not the cursor of events", hint="Give the cursor of an earlier events()."
         ) from None
 
 

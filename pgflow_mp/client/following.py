@@ -21,7 +21,7 @@ from pgflow_mp.db.keeper import Keeper
 from pgflow_mp.db.reads import finished, runs
 from pgflow_mp.db.reads.finished import END, EndedItems, IndexSet
 from pgflow_mp.db.reads.runs import StepRow
-from pgflow_mp.errors import RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, RunNotFound
 
 _OVER: Final = ("completed", "failed", "skipped")
 
@@ -87,7 +87,7 @@ class Follower:
         """Read run and step; whether nothing more will end of it."""
         view = called(self._keeper, lambda conn: runs.run_view(conn, self._run_id))
         if view is None:
-            raise RunNotFound(f"There is no run {self._run_id} in this database")
+            raise RunNotFound(f"There is no run {self._run_id} in this database", hint=WHY_NO_RUN)
         steps = {row.step_slug: row for row in view[1]}
         check_step(steps, self._slug, view[0].flow_slug)
         self.run, self.step = view[0], steps[self._slug]

@@ -95,7 +95,10 @@ def load_and_start(
         run = keeper.call(lambda conn: engine.get_run(conn, run_id))
         if run is not None:
             if run.flow_slug != slug:
-                raise InputError(f'Run {run_id} is one of flow "{run.flow_slug}", not of "{slug}"')
+                raise InputError(
+                    f'Run {run_id} is one of flow "{run.flow_slug}", not of "{slug}"',
+                    hint="Give another run_id.",
+                )
             return Keyed(run, False)
         loads.load(keeper, slug, batches, run_id, progress=progress)
 

@@ -12,7 +12,7 @@ from pgflow_mp.client.waiting import Deadline, Rounds, called
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection, RunRow, StepProgress
 from pgflow_mp.db.keeper import Keeper
-from pgflow_mp.errors import RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, RunNotFound
 
 _WINDOW: Final = 10.0
 """Seconds over which the rate is measured."""
@@ -84,7 +84,7 @@ def progress_rounds(
     while True:
         run, rows = called(keeper, look)
         if run is None:
-            raise RunNotFound(f"There is no run {run_id} in this database")
+            raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
         steps = [_part(row) for row in rows if step is None or row.step_slug == step]
         done = sum(each.done for each in steps)
         total = sum(each.total or 0 for each in steps)

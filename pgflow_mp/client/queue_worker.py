@@ -130,7 +130,7 @@ class QueueWorker:
         In the main thread SIGTERM and SIGINT stop it, a second one at once. Raises PgflowError.
         """
         if self.state is not WorkerState.CREATED:
-            raise PgflowError("A worker can only be started once")
+            raise PgflowError("A worker can only be started once", hint="Make another one.")
         self._to(WorkerState.STARTING)
         began = time.monotonic()
         with public_errors(), ExitStack() as stack:

@@ -48,7 +48,9 @@ def spans_of(indexes: Indexes) -> list[tuple[int, int]]:
         spans = [(index, index + 1) for index in single]
     for first, end in spans:
         if first < 0 or end > LAST:
-            raise InputError(f"{first if first < 0 else end - 1} is not the index of an item")
+            raise InputError(
+                f"{first if first < 0 else end - 1} is not the index of an item", hint="They begin with 0."
+            )
     return spans
 
 
@@ -57,5 +59,5 @@ def _texts(given: str | Iterable[str] | None) -> list[str] | None:
         return None
     texts = [given] if isinstance(given, str) else list(given)
     if any("\0" in text for text in texts):
-        raise InputError("There is no NUL character in what is stored of a run")
+        raise InputError("Steps and errors must not contain a NUL character")
     return texts

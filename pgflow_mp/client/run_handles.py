@@ -14,7 +14,7 @@ from pgflow_mp.client.waiting import Deadline, Rounds, until
 from pgflow_mp.db import run_keys
 from pgflow_mp.db.engine import RunRow
 from pgflow_mp.db.reads import documents, runs
-from pgflow_mp.errors import RunFailed, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, RunFailed, RunNotFound
 from pgflow_mp.observe import grouping
 from pgflow_mp.observe.reports import FailureGroup
 from pgflow_mp.values.json_values import Json
@@ -73,7 +73,7 @@ class Run:
         if self._input is None:
             raw = self._client._call(lambda conn: documents.run_input(conn, self.run_id), long=True)
             if raw is None:
-                raise RunNotFound(f"There is no run {self.run_id} in this database")
+                raise RunNotFound(f"There is no run {self.run_id} in this database", hint=WHY_NO_RUN)
             self._input = (msgspec.json.decode(raw),)
         return self._input[0]
 
@@ -139,7 +139,7 @@ class Run:
         """Read the run's present state; returns the run itself. Raises RunNotFound if it was deleted."""
         view = self._client._call(lambda conn: runs.run_view(conn, self.run_id))
         if view is None:
-            raise RunNotFound(f"There is no run {self.run_id} in this database")
+            raise RunNotFound(f"There is no run {self.run_id} in this database", hint=WHY_NO_RUN)
         if view[0].completed_at != self._row.completed_at:
             self._output = None  # it was retried
         self._row, rows = view

@@ -41,7 +41,7 @@ def with_time(input: bytes, due_as: str | None, due: Due) -> bytes:
     found: Any = msgspec.json.decode(input)
     if not isinstance(found, dict):
         raise InputError(
-            f"The time cannot be a member {due_as!r} of an input that is no object",
+            f"The time cannot be the member {due_as!r} of the input, which is not an object",
             hint='Give an input such as \'{"region": "eu"}\', or leave the time out.',
         )
     return msgspec.json.encode({**found, due_as: due.local})
@@ -61,7 +61,7 @@ def put(
     """Make the schedule of this name, or change it. ``input`` is raw JSON. Raises InputError."""
     check_priority(priority)
     if missed not in MISSED:
-        raise InputError(f"What is missed is one of {', '.join(MISSED)}, not {missed!r}")
+        raise InputError(f"missed must be one of {', '.join(MISSED)}, not {missed!r}")
     now = schedules.server_time(conn)
     times = line.plan(now, now)
     with_time(input, due_as, times[0])
@@ -88,10 +88,10 @@ def find(conn: Connection, word: str) -> schedules.Schedule:
         return wanted[0]
     names = [address(each.flow_slug, each.name) for each in there or schedules.schedules(conn)]
     raise ScheduleNotFound(
-        f"There is no schedule {word}" if name or not there else f"Flow {flow_slug} has several schedules",
-        hint=f"There {'is' if len(names) == 1 else 'are'} {', '.join(names[:10])}."
-        if names
-        else "There is none.",
+        f'There is no schedule "{word}" in this database'
+        if name or not there
+        else f'Flow "{flow_slug}" has several schedules',
+        hint=f"Schedules there: {', '.join(names[:10]) or 'none'}.",
     )
 
 

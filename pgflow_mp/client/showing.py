@@ -28,7 +28,8 @@ def showing(
         return
     if observer is not None:
         raise ConfigError(
-            "progress and observer cannot be used together", hint="An observer shows it as it likes."
+            "progress and observer cannot be used together",
+            hint="Leave one out: an observer shows the progress in its own way.",
         )
     if sys.stderr.isatty() and os.environ.get("TERM", "") not in ("", "dumb"):
         from pgflow_mp.observe.live import LiveObserver

@@ -77,7 +77,7 @@ def imap(
     reading = _reading(flow, slug, of_function=of_function)
     if params is None and uses.reads_whole_input(flow):
         raise InputError(
-            f'Other steps of flow "{flow.slug}" read its input as a whole, which items are not',
+            f'Other steps of flow "{flow.slug}" read its input, which items given one by one are not',
             hint="Give them theirs with params={...}.",
         )
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
@@ -275,7 +275,7 @@ class _Background:
         except psycopg.Error as error:
             raise DatabaseError(
                 f"Run {run_id} could not be removed: {first_line(error)}",
-                hint="Remove it with prune, or keep it.",
+                hint="Remove it later with delete(), or keep it.",
             ) from error
 
     def leave(self) -> None:

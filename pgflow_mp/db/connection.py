@@ -222,7 +222,7 @@ def connect_when_up(dsn: str, *, give_up_after: float = 60.0, **options: Any) ->
 
     backoff = Backoff(cap=2.0)
     conn = retrying(dsn, give_up_after=give_up_after, backoff=backoff, report=report, **options)
-    _log.info("the database is up again after %.1f s", time.monotonic() - began)
+    _log.info("connected to the database again after %.1f s", time.monotonic() - began)
     return conn
 
 

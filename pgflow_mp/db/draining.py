@@ -7,7 +7,7 @@ from typing import NamedTuple
 import psycopg
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.errors import WHICH_FLOWS, FlowNotFound
 
 _NO_FLOW = "PF016"
 
@@ -29,6 +29,6 @@ def drain_workers(conn: Connection, flow: str | None = None, worker: str | None 
         rows = conn.execute("select * from pgflow.drain_workers(%s, %s)", (flow, worker)).fetchall()
     except psycopg.errors.DatabaseError as error:
         if error.sqlstate == _NO_FLOW:
-            raise FlowNotFound(f'There is no flow "{flow}" in this database') from None
+            raise FlowNotFound(f'There is no flow "{flow}" in this database', hint=WHICH_FLOWS) from None
         raise
     return [Drained(str(row[0]), row[1], row[2]) for row in rows]

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple, cast
 import psycopg
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.errors import WHICH_FLOWS, FlowNotFound
 
 _UNKNOWN: Final = "PF016"
 
@@ -68,6 +68,6 @@ def _call(conn: Connection, query: str, values: tuple[object, ...]) -> Any:
         row = conn.execute(query.encode(), values).fetchone()
     except psycopg.errors.DatabaseError as error:
         if error.sqlstate == _UNKNOWN:
-            raise FlowNotFound(str(error.diag.message_primary)) from None
+            raise FlowNotFound(str(error.diag.message_primary), hint=WHICH_FLOWS) from None
         raise
     return cast("tuple[Any, ...]", row)[0]

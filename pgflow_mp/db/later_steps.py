@@ -9,7 +9,7 @@ import psycopg
 
 from pgflow_mp.db import engine
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.errors import InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, InputError, RunNotFound
 
 
 def are_lacking(conn: Connection, run_id: str, slugs: Iterable[str]) -> bool:
@@ -27,7 +27,7 @@ def add(conn: Connection, run_id: str) -> list[str]:
         row = conn.execute("select pgflow.add_new_steps(%s::uuid)", (run_id,)).fetchone()
     except psycopg.errors.DatabaseError as error:
         if error.sqlstate == "PF003":
-            raise RunNotFound(f"There is no run {run_id} in this database") from None
+            raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN) from None
         if error.sqlstate == "PF007":
             raise InputError(str(error.diag.message_primary), hint=error.diag.message_hint or "") from None
         raise

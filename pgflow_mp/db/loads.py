@@ -20,7 +20,7 @@ from pgflow_mp.db.keeper import Keeper, Stopped, first_line
 from pgflow_mp.db.pausing import When
 from pgflow_mp.db.reusing import Reuse
 from pgflow_mp.db.wire import Int4Array, RawJson, RawJsonArray
-from pgflow_mp.errors import DatabaseUnavailable, InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, DatabaseUnavailable, InputError, RunNotFound
 
 PAGE_BYTES: Final = 64_000
 MOST_ITEMS: Final = 20_000
@@ -157,7 +157,7 @@ def start_loaded_once(
                 raise InputError(f"The run cannot be started: {first_line(error)}") from error
         known = engine.get_run(conn, run_id)
     if known is None:
-        raise RunNotFound(f"There is no run {run_id} in this database")
+        raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
     return known
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.errors import FlowNotFound, InputError, RunNotFound
+from pgflow_mp.errors import WHICH_FLOWS, WHY_NO_RUN, FlowNotFound, InputError, RunNotFound
 
 _NO_RUN: Final = "PF003"
 _ENDED: Final = "PF004"
@@ -40,12 +40,12 @@ def check_when(when: When | None, name: str) -> When | None:
     if when is not None and not isinstance(when, datetime):
         raise InputError(
             f"{name} must be a datetime, or a timedelta from 0 to a hundred years, not {when!r}",
-            hint=f"{name}=timedelta(minutes=10), or {name}=datetime(2026, 11, 27, 3, tzinfo=UTC).",
+            hint=f"For example: {name}=timedelta(minutes=10), or {name}=datetime(2026, 11, 27, tzinfo=UTC)",
         )
     try:
         return when and when.astimezone(UTC)
     except (OverflowError, OSError, ValueError):
-        raise InputError(f"{name} is a time that no clock here can tell: {when!r}") from None
+        raise InputError(f"{name} is beyond the times that there are here: {when!r}") from None
 
 
 def hold(conn: Connection, after: When) -> None:
@@ -103,10 +103,10 @@ def _call(conn: Connection, query: str, *values: str | datetime | timedelta | No
         row = conn.execute(query.encode(), values).fetchone()
     except psycopg.errors.DatabaseError as error:
         if error.sqlstate == _NO_RUN:
-            raise RunNotFound(str(error.diag.message_primary)) from None
+            raise RunNotFound(str(error.diag.message_primary), hint=WHY_NO_RUN) from None
         if error.sqlstate in (_ENDED, _PASSED):
             raise InputError(str(error.diag.message_primary)) from None
         if error.sqlstate == _NO_FLOW:
-            raise FlowNotFound(f'There is no flow "{values[0]}" in this database') from None
+            raise FlowNotFound(f'There is no flow "{values[0]}" in this database', hint=WHICH_FLOWS) from None
         raise
     return cast(bool, cast("tuple[Any, ...]", row)[0])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.errors import FlowNotFound
+from pgflow_mp.errors import WHICH_FLOWS, FlowNotFound
 
 _WAIT: Final = 0.05  # seconds
 _PATIENCE: Final = 60  # calls in a row that find nothing that is not locked
@@ -79,5 +79,5 @@ def delete_flow(conn: Connection, slug: str) -> None:
     """
     known = conn.execute("select flow_slug from pgflow.flows where flow_slug = %s", (slug,)).fetchone()
     if known is None:
-        raise FlowNotFound(f'There is no flow "{slug}" in this database')
+        raise FlowNotFound(f'There is no flow "{slug}" in this database', hint=WHICH_FLOWS)
     conn.execute("select pgflow.delete_flow_and_data(%s)", (slug,))

@@ -23,6 +23,11 @@ from pgflow_mp.redaction import redact
 
 _EXCERPT: Final = re.compile(r"\nLINE \d+:.*(?:\n *\^)?")
 """What the server quotes of a statement, which is ours."""
+_LIMITS: Final = {
+    "53100": "Free some space where the server has its data, then try again: what was recorded is not lost.",
+    "53200": "Give the server more memory, or let items and workers be fewer.",
+    "53300": "End idle clients or other workers, or raise max_connections at the server.",
+}
 _DRIVER: Final = (os.path.dirname(psycopg.__file__), contextlib.__file__)
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -55,13 +60,14 @@ def explained(error: psycopg.Error) -> tuple[PgflowError, bool]:
         return DatabaseUnavailable(f"The connection to the database was lost: {text}", hint=hint), False
     if state == "42501":
         return AccessRefused(f"The database refuses: {text}", hint=_who_may(text)), True
-    if state in ("53100", "53200", "53300"):
-        return DatabaseError(f"The database is at a limit: {text}"), False
+    if state in _LIMITS:
+        return DatabaseError(f"The database is at a limit: {text}", hint=_LIMITS[state]), False
     if state.startswith(("22", "54")):
         hint = "Let the input name the files or ranges to work on, and read the data in the steps."
         hint = hint if "maximum of" in text else ""
         return InputError(f"PostgreSQL cannot store this value: {text}", hint=hint), True
-    return DatabaseError(f"The database reports: {text}" + (f" (SQLSTATE {state})" if state else "")), False
+    text = f"The database reports: {text}" + (f" (SQLSTATE {state})" if state else "")
+    return DatabaseError(text, hint="Look at the server's log for what led to it."), False
 
 
 def _is_ours(error: psycopg.Error) -> bool:
@@ -77,9 +83,9 @@ def _is_ours(error: psycopg.Error) -> bool:
 def _who_may(refusal: str) -> str:
     if re.search(r"for (schema pgflow|table|view|sequence)\b", refusal):
         return (
-            "Connect as a role with more rights. An administrator can give them: "
-            "select pgflow.grant_access('some_role', 'reader'); "
-            "to start runs, too, 'starter', to steer them 'operator', to work on them 'worker'."
+            "Connect as a role with more rights. An administrator can give them; to start runs, too, "
+            "'starter' instead of 'reader', to steer them 'operator', to work on them 'worker': "
+            "select pgflow.grant_access('some_role', 'reader');"
         )
     found = re.search(r"for function (\w+)", refusal)
     if found is None:

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.errors import InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, InputError, RunNotFound
 
 _NO_RUN, _HOPELESS = "PF003", "PF007"
 _TRIES: Final = 5
@@ -90,7 +90,7 @@ def retry_items(
         except psycopg.Error as error:
             text = error.diag.message_primary or str(error)
             if error.sqlstate == _NO_RUN:
-                raise RunNotFound(text) from None
+                raise RunNotFound(text, hint=WHY_NO_RUN) from None
             if error.sqlstate == _HOPELESS:
                 raise InputError(text, hint=error.diag.message_hint or "") from None
             raise

@@ -16,7 +16,7 @@ from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.loads import NO_LOAD
 from pgflow_mp.db.pausing import When
 from pgflow_mp.db.wire import RawJson
-from pgflow_mp.errors import InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, InputError, RunNotFound
 
 LONGEST: Final = 200
 """Characters of a key."""
@@ -148,7 +148,7 @@ def keys_of(conn: Connection, run_ids: Collection[str]) -> dict[str, str]:
 def _run(conn: Connection, run_id: str) -> RunRow:
     row = engine.get_run(conn, run_id)
     if row is None:
-        raise RunNotFound(f"There is no run {run_id} in this database")
+        raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
     return row
 
 

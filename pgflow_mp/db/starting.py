@@ -10,7 +10,7 @@ from pgflow_mp.db import connection, definitions, engine, reusing, run_tags
 from pgflow_mp.db.engine import Connection, RunRow
 from pgflow_mp.db.pausing import When
 from pgflow_mp.db.reusing import Reuse
-from pgflow_mp.errors import InputError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, InputError, RunNotFound
 
 
 def check_priority(priority: int) -> None:
@@ -59,7 +59,10 @@ def start_once(
             raise InputError(f'Flow "{flow_slug}" cannot be started: {text}') from error
         known = engine.get_run(conn, run_id)
     if known is None:
-        raise RunNotFound(f"There is no run {run_id} in this database")
+        raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
     if known.flow_slug != flow_slug:
-        raise InputError(f'Run {run_id} is one of flow "{known.flow_slug}", not of "{flow_slug}"')
+        raise InputError(
+            f'Run {run_id} is one of flow "{known.flow_slug}", not of "{flow_slug}"',
+            hint="Give another run_id.",
+        )
     return known

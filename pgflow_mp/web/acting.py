@@ -18,7 +18,7 @@ from uuid import UUID
 from pgflow_mp.db import draining, engine, pausing, pruning, retrying, schedules
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.shared_connections import SharedConnections
-from pgflow_mp.errors import ConfigError, InputError, PgflowError, RunNotFound
+from pgflow_mp.errors import WHY_NO_RUN, ConfigError, InputError, PgflowError, RunNotFound
 from pgflow_mp.observe import read_reports
 from pgflow_mp.observe.text import plural
 from pgflow_mp.web.page_settings import PageSettings
@@ -70,7 +70,9 @@ def _resume(conn: Connection, run_id: str) -> bool:
 
 def _delete(conn: Connection, run_id: str) -> bool:
     if _status(conn, run_id) == "started":
-        raise InputError(f"Run {run_id} has not ended", hint="Cancel it first.")
+        raise InputError(
+            f"Run {run_id} is started, only a run that has ended can be removed", hint="Cancel it first."
+        )
     pruning.remove_run(conn, run_id)
     return True
 
@@ -78,7 +80,7 @@ def _delete(conn: Connection, run_id: str) -> bool:
 def _status(conn: Connection, run_id: str) -> str:
     status = engine.run_status(conn, run_id)
     if status is None:
-        raise RunNotFound(f"There is no run {run_id} in this database")
+        raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
     return status
 
 

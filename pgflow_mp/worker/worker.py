@@ -98,9 +98,9 @@ class Worker:
         """
         reentry.refuse("Worker.run()")
         if self.state is not WorkerState.CREATED:
-            raise PgflowError("A worker can only be started once")
+            raise PgflowError("A worker can only be started once", hint="Make another one.")
         if self.settings.only and run_id is None and begin is None:
-            raise ConfigError("only=True needs a run to serve, which this worker has not")
+            raise ConfigError("only=True is for a worker with a run of its own, which this one has not")
         course = self._course
         course.run_id = run_id
         self._to(WorkerState.STARTING)

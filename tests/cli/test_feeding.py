@@ -272,7 +272,7 @@ def test_a_million_items_go_through_one_command_in_order_and_in_constant_memory(
         (["--input", "x.csv", "--format", "csv", "--each-line"], ["--each-line means --format lines"]),
         (["--input", "x.csv", "--sql", "select 1"], ["--sql and --input cannot be used together"]),
         (["--sql-dsn", "postgresql://x"], ["--sql-dsn is for --sql, which is missing"]),
-        (["--sql", "select 1", "--each-line"], ["no format can be given"]),
+        (["--sql", "select 1", "--each-line"], ["--sql takes no format"]),
         (["--input", "x.csv", "--set", "rate"], ["--set rate: this is not a NAME=VALUE"]),
         (["--input", "none*.csv"], ["No file matches none*.csv", "'data/**/*.png'"]),
         (["--input", "x.csv"], ["No element of the input (x.csv, an array) fits", "missing required field"]),

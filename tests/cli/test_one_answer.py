@@ -30,13 +30,17 @@ def started(cli: Cli, *options: str) -> str:
 
 
 def test_a_flow_that_is_not_there_is_an_error_of_whatever_lists(cli: Cli, bare_cli: Cli) -> None:
-    assert_one_screen(cli("status", "--flow", "nosuch"), 2, 'There is no flow "nosuch"', "It has none")
+    assert_one_screen(
+        cli("status", "--flow", "nosuch"), 2, 'There is no flow "nosuch"', "Flows there: none yet"
+    )
     started(cli)
     for words in BY_FLOW:
-        assert_one_screen(cli(*words, "--flow", "nosuch"), 2, 'There is no flow "nosuch"', "It has slow.")
+        assert_one_screen(
+            cli(*words, "--flow", "nosuch"), 2, 'There is no flow "nosuch"', "Flows there: slow."
+        )
     for words in (("status",), ("runs",), ("workers",), BY_FLOW[-1]):
         assert_one_screen(
-            bare_cli(*words, "--flow", "nosuch"), 2, "There is no flow nosuch: nothing was ever"
+            bare_cli(*words, "--flow", "nosuch"), 2, 'There is no flow "nosuch": nothing was ever'
         )
 
 
@@ -45,7 +49,7 @@ def test_it_is_one_for_roles_that_see_no_tables_too(cli: Cli, dsn: str, tmp_path
     started(cli)
     with role_with(dsn, access) as restricted:
         limited = Cli(tmp_path, restricted)
-        assert_one_screen(limited("runs", "--flow", "nosuch"), 2, 'no flow "nosuch"', "It has slow.")
+        assert_one_screen(limited("runs", "--flow", "nosuch"), 2, 'no flow "nosuch"', "Flows there: slow.")
         assert limited("runs", "--flow", "slow").code == 0
 
 

@@ -32,12 +32,12 @@ def test_only_unfinished_items_are_queued_and_the_command_that_runs_them_is_prin
     assert f"run {PICKY} --resume {run_id}" in " ".join(done.out.split())
     assert f"Queued {open_items} item" in done.out
     refused = cli("retry", "--failed", run_id)
-    assert_one_screen(refused, 2, "is started; only a failed run can be retried", "run FLOW")
+    assert_one_screen(refused, 2, "is started, only a failed run can be retried", "run FLOW")
     (cli.cwd / "allowed-3").touch()
     finished = cli("run", PICKY, "--resume", run_id, "--output", "out.json")
     assert finished.code == 0, finished
     assert json.loads((cli.cwd / "out.json").read_text()) == {"check": [1, 2, 3]}
-    assert_one_screen(cli("retry", "--failed", run_id), 2, "is completed; only a failed run can be retried")
+    assert_one_screen(cli("retry", "--failed", run_id), 2, "is completed, only a failed run can be retried")
     nothing = cli("retry", run_id)
     assert (nothing.code, "which is completed: no item of it has failed" in nothing.out) == (0, True)
 

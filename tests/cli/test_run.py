@@ -134,7 +134,7 @@ def test_a_run_is_resumed_with_the_right_code_or_not_at_all(cli: Cli) -> None:
     ((run_id, _),) = runs(cli)
     done = cli("run", "wide", "--resume", run_id)
     assert done.code == 2
-    assert 'is one of flow "simple", which is not here (here: wide)' in " ".join(done.err.split())
+    assert 'is one of flow "simple", not of "wide"' in " ".join(done.err.split())
     done = cli("run", "wide", "--resume", "00000000-0000-0000-0000-000000000000")
     assert (done.code, "There is no run 0000" in done.err) == (2, True)
 

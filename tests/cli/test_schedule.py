@@ -107,7 +107,7 @@ def test_the_time_is_told_to_the_run_and_looked_at_before(cli: Cli, tmp_path: Pa
     assert_one_screen(
         cli("schedule", SQUARE, *YEARLY, "--input", "[1]", "--due-as", "day"),
         2,
-        "of an input that is no object",
+        "the input, which is not an object",
     )
 
 
@@ -132,7 +132,7 @@ def test_the_time_is_told_to_the_run_and_looked_at_before(cli: Cli, tmp_path: Pa
         ((SQUARE, "--cron", "@daily", "--input", "{}"), ("must be an array",)),
         ((SQUARE, "--cron", "@daily", "--input", "[]", "--as", "a/b"), ("no white space and no /",)),
         (("nowhere", "--cron", "@daily"), ('no flow "nowhere" in',)),
-        (("show", "square"), ("There is no schedule square", "There is none.")),
+        (("show", "square"), ('There is no schedule "square" in', "Schedules there: none.")),
     ],
 )
 def test_wrong_uses_end_on_one_screen(cli: Cli, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
@@ -154,4 +154,4 @@ def test_nothing_is_set_up_to_show_what_would_be(bare_cli: Cli) -> None:
     assert (done.code, done.out[:29]) == (0, "Would schedule simple: @daily")
     assert bare_cli("schedule", "list").out == "Nothing is scheduled.\n"
     assert bare_cli("schedule", "list", "--json").json == []
-    assert_one_screen(bare_cli("schedule", "pause", "simple"), 2, "There is no schedule simple")
+    assert_one_screen(bare_cli("schedule", "pause", "simple"), 2, 'There is no schedule "simple"')

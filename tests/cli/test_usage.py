@@ -95,7 +95,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         (["frobnicate", "simple"], ['There is no command or module "frobnicate"', "compile"]),
         (["run", "simple", "--wrokers", "3"], ["There is no option --wrokers; did you mean --workers?"]),
         (["run", "simple", "wide"], ["Too many arguments: wide"]),
-        (["run"], ["Which flow?", "code_metrics"]),
+        (["run"], ["Which flow is to be run?", "code_metrics"]),
         (["start"], ["FLOW is missing"]),
         (["replay"], ["RUN_ID and STEP are missing"]),
         (["status", "-n", "3"], ["There is no option -n"]),

@@ -190,7 +190,7 @@ def test_a_client_schedules_and_steers(dsn: str) -> None:
         assert client.pause_schedule("fresh/hourly") is True
         assert client.resume_schedule("fresh") is True
         client.delete_schedule("fresh")
-        with pytest.raises(ScheduleNotFound, match="There is no schedule fresh"):
+        with pytest.raises(ScheduleNotFound, match='There is no schedule "fresh"'):
             client.pause_schedule("fresh")
         with pytest.raises(FlowNotFound):
             client.schedule("nowhere", "@daily")

@@ -156,7 +156,7 @@ def check_flow(conn: Connection, slug: str) -> None:
         return
     if slug not in known:
         names = ", ".join(known[:_NAMED]) + (", ..." if len(known) > _NAMED else "")
-        hint = f"It has {names}." if known else "It has none: a run, a worker or compile brings one in."
+        hint = f"Flows there: {names or 'none yet'}."
         raise FlowNotFound(f'There is no flow "{slug}" in this database', hint=hint)
 
 
