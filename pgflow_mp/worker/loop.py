@@ -25,6 +25,7 @@ from pgflow_mp.worker.course import Course
 from pgflow_mp.worker.crew import Crew
 from pgflow_mp.worker.dispatch import Dispatcher
 from pgflow_mp.worker.identities import Identities
+from pgflow_mp.worker.lane_troubles import LaneTroubles
 from pgflow_mp.worker.outcomes import Collector
 from pgflow_mp.worker.progress import ConnectionReport, SafeObserver
 from pgflow_mp.worker.run_notes import RunNotes
@@ -69,6 +70,7 @@ class Loop:
         self.collector = Collector(
             dispatcher, crew, stats, observer, policies, self._hand_back, settings.crash_budget, record
         )
+        self.lane_troubles = LaneTroubles(observer, self._fail)
         self.telling = Telling(record, crew.upkeep, executor, dispatcher, crew.settler, stats)
         self.progress = Progress(executor, dispatcher, crew.settler, stats, record)
         self.runs = RunNotes(observer, crew.upkeep.ask_runs)
@@ -313,20 +315,13 @@ class Loop:
         self.course.error = self.course.error or error
         self.course.ending = Ending.FORCED
 
-    # -- what the lanes say ------------------------------------------------------------------------
-
-    def _on_lane_failed(self, event: LaneFailedToStart) -> None:
-        self._observer.on_message("error", event.text)
-        if event.fatal is not None:
-            self._fail(event.fatal)
-
 
 HANDLERS: Final[dict[type, Callable[[Loop, Any], None]]] = {
     Outcomes: lambda loop, event: loop.collector.outcomes(event),
     RangeOutcomes: lambda loop, event: loop.collector.ranges.outcomes(event),
     LaneDied: lambda loop, event: loop.collector.lane_died(event),
     LaneReady: lambda loop, event: loop._observer.on_message("debug", event.text),
-    LaneFailedToStart: Loop._on_lane_failed,
+    LaneFailedToStart: lambda loop, event: loop.lane_troubles.heard(event),
     ExecutorLost: lambda loop, event: loop._fail(ExecutorGone(event.error, hint=event.hint)),
     ExecutorSaid: lambda loop, event: loop._observer.on_message(event.level, event.text),
     inbox.Claimed: Loop._on_claimed,

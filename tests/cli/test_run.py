@@ -234,8 +234,9 @@ def test_an_error_that_leaves_a_run_says_how_to_go_on_with_it(cli: Cli) -> None:
         "def one(n, model): return n",
     )
     (cli.cwd / "one.py").write_text("\n".join(("from pgflow_mp import Flow", "flow = Flow('one')", *lines)))
-    done = cli("run", "one.py", "-i", "[1]", "--workers", "1")
+    done = cli("run", "one.py", "-i", "[1]", "--workers", "2")
     assert done.code == 1
+    assert done.err.count("does not start") == 1, done.err  # of two processes, tried three times
     again = re.search(r"Go on with it: python -m\s+pgflow_mp\s+(run\s+one.py\s+--resume\s+\S+)", done.err)
     assert again, done.err
     (cli.cwd / "model").touch()
