@@ -46,8 +46,9 @@ class Telling:
 
     def tick(self, now: float) -> None:
         """Tell what there is to tell, if it is time to."""
-        if self.record.due(now) and not self._teller.is_behind():
-            state = self._now(now) if self.record.wants_state(now) else None
+        idle = not self._dispatcher.flights
+        if self.record.due(now, idle=idle) and not self._teller.is_behind():
+            state = self._now(now) if self.record.wants_state(now, idle=idle) else None
             self._tell(self.record.take(now, state))
 
     def finish(self, now: float) -> None:

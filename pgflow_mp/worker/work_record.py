@@ -76,6 +76,7 @@ class WorkRecord:
         self._totals: dict[tuple[str, str], list[int]] = {}
         self._number = 0
         self._told = self._state_told = now - STATE_EVERY
+        self._tells_busy = False
         self._hurried = False
         self._ended: list[str] = []
 
@@ -140,15 +141,17 @@ class WorkRecord:
         if ended is not None:
             self._ended.append(ended)
 
-    def due(self, now: float) -> bool:
-        """Whether there is something to be told now."""
-        if now - self._state_told >= STATE_EVERY:
+    def due(self, now: float, *, idle: bool = False) -> bool:
+        """Whether there is something to be told now; ``idle``: no lane has anything."""
+        if self.wants_state(now, idle=idle):
             return True
         waits = now - self._told >= (_SOON if self._hurried else EVERY)
         return waits and bool(self._times or self.spans or self._ended)
 
-    def wants_state(self, now: float) -> bool:
-        """Whether the next report is to tell how things are."""
+    def wants_state(self, now: float, *, idle: bool = False) -> bool:
+        """Whether the next report is to tell how things are: also soon after lanes that were told to run."""
+        if idle and self._tells_busy and now - self._told >= _SOON:
+            return True
         return now - self._state_told >= STATE_EVERY
 
     def take(self, now: float, state: WorkerNow | None, *, everything: bool = False) -> WorkReport:
@@ -157,6 +160,7 @@ class WorkRecord:
         self._told = now
         if state is not None:
             self._state_told = now
+            self._tells_busy = state.busy > 0
         times, self._times = list(self._times.values()), {}
         for each in times:
             total = self._totals.setdefault((each.flow, each.step), [0] * BUCKETS)

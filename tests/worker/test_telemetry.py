@@ -91,6 +91,21 @@ def test_a_worker_tells_who_it_is_and_what_its_lanes_do(dsn: str, monkeypatch: p
     assert (found.state, found.busy_lanes, found.claimed, found.lanes) == ("stopped", 0, 0, [])
 
 
+def test_lanes_are_told_to_be_idle_once_the_last_one_has_ended(
+    dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(work_record, "STATE_EVERY", 0.1)
+    start(dsn, "naps", [1.0])
+
+    def running() -> bool:
+        return any(lane.state == "running" for each in workers(dsn) for lane in each.lanes or ())
+
+    with threaded(Worker(settings(dsn, "naps"))):
+        eventually(running, 20)
+        monkeypatch.setattr(work_record, "STATE_EVERY", 600.0)  # nothing is told by the clock any more
+        eventually(lambda: not running(), 10)
+
+
 def test_other_executors_tell_as_much_as_is_known_of_their_lanes(dsn: str) -> None:
     run = start(dsn, "naps", [0.0, 0.3, 0.3])
     Worker(settings(dsn, "naps"), executor=factory("inline")).run(run_id=run)
