@@ -67,6 +67,7 @@ def execute(args: argparse.Namespace) -> int:
     """Print it."""
     from pgflow_mp.db import engine
     from pgflow_mp.observe import grouping
+    from pgflow_mp.observe.read_reports import read_run
 
     if args.error is not None and not args.error.strip():
         raise UsageError("--error needs a text", hint="Leave it out to see all failures.")
@@ -94,7 +95,9 @@ def execute(args: argparse.Namespace) -> int:
             _print_json(run, found, items)
         else:
             words = [args.run, *([args.step] if args.step else [])]
-            _print(run, found, items, words, database.options, whole=args.with_input, text=args.error)
+            report = read_run(conn, run.run_id) if run.status != "started" else None
+            state = run.status if report is None else report.state
+            _print(run, state, found, items, words, database.options, whole=args.with_input, text=args.error)
     return OK
 
 
@@ -123,6 +126,7 @@ def _print_json(run: RunRow, found: RunFailures, items: Iterator[FailedItem] | N
 
 def _print(
     run: RunRow,
+    state: str,
     found: RunFailures,
     items: Iterator[FailedItem] | None,
     words: list[str],
@@ -132,11 +136,13 @@ def _print(
     text: str | None,
 ) -> None:
     from pgflow_mp.cli import failed_items
-    from pgflow_mp.cli.screen import console, styled
+    from pgflow_mp.cli.screen import console, paint
+    from pgflow_mp.observe import wording
 
     again = [*words, *options]
     screen = console(sys.stdout)
-    screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id}  {styled(run.status)}", soft_wrap=True)
+    how = paint(wording.words(state), state)
+    screen.print(f"[bold]{run.flow_slug}[/]  run {run.run_id} ", how, soft_wrap=True)
     if not found.failed:
         print("No item of it has failed." if text is None else f"No item of it has failed with {text!r}.")
         return

@@ -39,11 +39,6 @@ def console(stream: IO[str] | None = None) -> Console:
     return screen
 
 
-def styled(status: str) -> str:
-    """A status in its colour, as markup."""
-    return f"[{STYLES.get(status, 'dim')}]{status}[/]"
-
-
 def paint(text: str, state: str) -> Text:
     """A text in the colour of a state."""
     return Text(text, style=STYLES.get(state, "dim"), no_wrap=True)

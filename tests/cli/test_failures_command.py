@@ -47,6 +47,23 @@ def said(dsn: str, run_id: str, capsys: pytest.CaptureFixture[str], monkeypatch:
     return failures
 
 
+@pytest.mark.parametrize(
+    ("ended", "word"),
+    [
+        ("status = 'completed', completed_at = now(), remaining_steps = 0", "completed with failures"),
+        ("status = 'failed', failed_at = now()", "failed"),
+    ],
+)
+def test_it_heads_a_run_that_has_ended_with_the_word_that_status_has(
+    said: Said, dsn: str, run_id: str, ended: str, word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with adapted(dsn) as conn:
+        conn.execute(f"update pgflow.runs set {ended} where run_id = %s".encode(), (run_id,))
+    assert said().splitlines()[0] == f"f  run {run_id}  {word}"
+    assert main(["status", run_id, "--dsn", dsn]) == 0
+    assert f"\n{word}, started" in capsys.readouterr().out
+
+
 def test_groups_come_first_and_then_examples_with_their_whole_errors(said: Said, run_id: str) -> None:
     text = said()
     head, _, examples = text.partition("\n\n  m[")
