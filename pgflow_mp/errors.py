@@ -159,7 +159,3 @@ class RunDeleted(PgflowError):
 
 class WaitTimeout(PgflowError, TimeoutError):
     """The run did not reach the wanted status in time."""
-
-
-class LeaseLost(PgflowError):
-    """The task was handed to another worker in the meantime."""

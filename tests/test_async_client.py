@@ -63,7 +63,7 @@ def test_the_help_of_the_package_tells_all_of_it_on_one_screen() -> None:
     named = set(re.findall(r"\w+", text))
     assert public(Client).keys() - named == set()
     errors = {name for name in pgflow_mp.__all__ if name.endswith(("Error", "Failed", "NotFound"))}
-    errors |= {"DatabaseError", "DatabaseUnavailable", "ScheduleNotFound", "LeaseLost", "ShapeMismatch"}
+    errors |= {"DatabaseError", "DatabaseUnavailable", "ScheduleNotFound", "ShapeMismatch"}
     assert set(pgflow_mp.__all__) - errors - named - {"WaitTimeout"} == set()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import traceback
+from pathlib import Path
 
-from pgflow_mp import ConfigError, PermanentError, RunFailed
+from pgflow_mp import ConfigError, PermanentError, RunFailed, errors
 from pgflow_mp.cli.complaints import report
 from pgflow_mp.flows.failures import describe_exception
 
@@ -52,3 +54,18 @@ def test_a_subclass_with_an_init_of_its_own_has_an_empty_hint() -> None:
 def test_a_failed_run_has_its_id() -> None:
     assert RunFailed("it failed", run_id="1-2").run_id == "1-2"
     assert RunFailed("it failed").run_id is None
+
+
+def test_every_error_is_raised_somewhere_or_is_for_users_to_raise() -> None:
+    sources = [path.read_text(encoding="utf-8") for path in Path(errors.__file__).parent.rglob("*.py")]
+    kinds = [
+        kind
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and kind.__module__ == errors.__name__
+    ]
+    unused = {
+        kind.__name__
+        for kind in kinds
+        if not any(re.search(rf"(?<!class )\b{kind.__name__}\(", source) for source in sources)
+    }
+    assert unused <= {"PermanentError"}
