@@ -57,7 +57,14 @@ class ExecutorGone(PgflowError):
 
 
 class FlowDefinitionError(PgflowError, ValueError):
-    """A flow or step is defined wrongly (contract: worker section 6)."""
+    """A flow or step is defined wrongly (contract: worker section 6).
+
+    ``option`` is what is wrong of it, where it is one thing: an option, its slug or its handler; else "".
+    """
+
+    def __init__(self, message: str = "", *, hint: str = "", option: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.option = option
 
 
 class FlowFileError(FlowDefinitionError):

@@ -67,6 +67,7 @@ class GivenTypes:
                 f'Map step "{facts.step_slug}" of flow "{self._flow_slug}" runs over {what}, of type '
                 f'"{shown(whole)}", which has no elements',
                 hint="A map runs over a list: over= names a step that returns one, or Flow[list[...]].",
+                option="over",
             )
         if facts.batch:
             return f"a list of elements of {what}", list.__class_getitem__(element)
@@ -113,12 +114,14 @@ def check_patterns(patterns: Mapping[str, Any], facts: StepFacts, given: GivenTy
                     f'{option}= of {facts.where} names "{name}", which is not a parent of the step '
                     f"(its parents: {', '.join(facts.dependencies)})",
                     hint="A condition is compared with an object of the parents' outputs, by their slugs.",
+                    option=option,
                 )
             if known is not Any and not contains(known, value):
                 raise FlowDefinitionError(
                     f'{option}= of {facts.where}: {what} has type "{shown(known)}", which never contains '
                     f"{value!r}",
                     hint="Compare it with a value of that type.",
+                    option=option,
                 )
 
 

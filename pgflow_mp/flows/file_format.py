@@ -6,7 +6,8 @@ import json
 from typing import Any, Final
 
 from pgflow_mp.flows.options import ANY_STEP, FLOW, OPTIONS, OptionSpec, names
-from pgflow_mp.flows.validation import MAX_FLOW_SLUG_LENGTH, MAX_SLUG_LENGTH, MODES
+from pgflow_mp.flows.slugs import MAX_FLOW_SLUG_LENGTH, MAX_SLUG_LENGTH
+from pgflow_mp.flows.validation import MODES
 
 VERSION: Final = 1
 """Of the format."""

@@ -21,7 +21,7 @@ from importlib import import_module
 from types import FrameType, MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, Unpack, overload
 
-from pgflow_mp.flows import handles, limits, storage, validation
+from pgflow_mp.flows import handles, limits, slugs, storage, validation
 from pgflow_mp.flows import on_start as starting
 from pgflow_mp.flows.agreement import input_of
 from pgflow_mp.flows.defining import calling_frame
@@ -66,9 +66,9 @@ class Flow(StepDecorators[In], MapDecorators[In]):
         former_slugs: bool = False,
         **options: Unpack[FlowOptions],
     ) -> None:
-        former = validation.check_former_slugs(former_slugs, queues)
-        self.slug: str = validation.check_flow_slug(slug, former=former)
-        self.queues: Literal["flow", "step"] = validation.check_queues(queues, self.slug)
+        former = slugs.check_former_slugs(former_slugs, queues)
+        self.slug: str = slugs.check_flow_slug(slug, former=former)
+        self.queues: Literal["flow", "step"] = slugs.check_queues(queues, self.slug)
         where = f'Flow "{self.slug}"'
         known = ("queues", "former_slugs", *option_names(FLOW))
         validation.check_unknown([name for name in options if name not in known], known, where)

@@ -41,21 +41,25 @@ def check_limits(options: Mapping[str, object], where: str) -> Mapping[str, int 
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise FlowDefinitionError(
-                f"{name} must be an integer, not {type(value).__name__}", hint=f"It was given for {where}."
+                f"{name} must be an integer, not {type(value).__name__}",
+                hint=f"It was given for {where}.",
+                option=name,
             )
         if not 1 <= value <= _LARGEST:
             hint = " To hold everything back, pause it." if value == 0 and name == "limit" else ""
             raise FlowDefinitionError(
-                f"{name} must be from 1 to {_LARGEST}", hint=f"{where} has {value}.{hint}"
+                f"{name} must be from 1 to {_LARGEST}", hint=f"{where} has {value}.{hint}", option=name
             )
         limits[parameter] = value
     if (rate := options.get("rate")) is not None:
         try:
             limits["rate"] = per_second(rate)
         except ValueError as error:
-            raise FlowDefinitionError(f"rate of {where}: {error}", hint=_HINT) from None
+            raise FlowDefinitionError(f"rate of {where}: {error}", hint=_HINT, option="rate") from None
     elif "burst" in limits:
         raise FlowDefinitionError(
-            f"burst of {where} is how many of a rate may begin at one moment, and it has no rate", hint=_HINT
+            f"burst of {where} is how many of a rate may begin at one moment, and it has no rate",
+            hint=_HINT,
+            option="burst",
         )
     return MappingProxyType({name: limits[name] for name in ("at_once", "rate", "burst") if name in limits})

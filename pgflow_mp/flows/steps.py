@@ -9,7 +9,7 @@ from types import FrameType, MappingProxyType
 from typing import Any, Literal, Required, TypeAlias, TypedDict, cast
 
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
-from pgflow_mp.flows import limits, on_start, storage, validation
+from pgflow_mp.flows import limits, on_start, slugs, storage, validation
 from pgflow_mp.flows.agreement import GivenTypes, check_array, check_patterns, check_types
 from pgflow_mp.flows.binding import Argument, Source, StepFacts, bind
 from pgflow_mp.flows.checks import check_annotations, check_nulls
@@ -17,6 +17,7 @@ from pgflow_mp.flows.defaults import asked_by
 from pgflow_mp.flows.options import Nan, Storage
 from pgflow_mp.flows.options import names as option_names
 from pgflow_mp.flows.parents import named_parents, sources_of
+from pgflow_mp.flows.refusals import about
 
 Mode = Literal["fail", "skip", "skip-cascade"]
 NotSkipped = Literal["fail", "skip-cascade"]
@@ -194,51 +195,38 @@ def build_step(
     type of the run's input.
     """
     flow_slug = steps.flow_slug
-    if slug is None:
-        slug = _default_slug(validation.check_handler(handler, f'a step of flow "{flow_slug}"'), flow_slug)
-    slug = validation.check_slug(slug, former=steps.former_slugs)
+    slug = slugs.check_slug(_slug(slug, handler, flow_slug), former=steps.former_slugs)
     where = f'step "{slug}" of flow "{flow_slug}"'
     known = option_names(kind)
     unknown = [name for name in options if name not in known]
     validation.check_unknown(unknown, known, f'{kind.capitalize()} "{slug}"')
     function = validation.check_handler(handler, where)
-    if slug in steps:
-        raise FlowDefinitionError(f'Step "{slug}" already exists in flow "{flow_slug}"')
-    validation.check_same_but_for_case(steps.alike(slug), slug, flow_slug)
-    if steps.queue_mode == "step":
-        validation.check_step_queue(flow_slug, slug, len(steps))
-    parents = named_parents(steps, slug, options.get("over" if kind == "map" else "depends_on"), where)
-    if kind == "map" and len(parents) > 1:
-        raise FlowDefinitionError(
-            f'Map step "{slug}" can have at most one dependency, but {len(parents)} were provided: '
-            + ", ".join(parents),
-            hint="Join them in an array step first, and map over that one.",
-        )
-    asked = sources_of(asked_by(function), steps, slug, where, is_map=kind == "map")
+    _check_is_new(slug, steps)
+    parents = _parents(kind, slug, options, steps, where)
+    with about("handler"):
+        asked = sources_of(asked_by(function), steps, slug, where, is_map=kind == "map")
     parents = tuple(
         dict.fromkeys([*parents, *(of for source, of in asked.values() if source is Source.PARENT)])
     )
-    barrier = storage.check_barrier(options, where, [steps[parent] for parent in parents], steps.storage)
+    of = [steps[parent] for parent in parents]
+    barrier = storage.check_barrier(options, where, of, steps.storage)
     stored = storage.check_storage(options.get("storage"), where) if kind == "map" else None
     policy = validation.check_policy(options, where)
     facts = StepFacts(
         *(flow_slug, slug, kind == "map", parents, "batch" in policy, tuple(steps.on_start)),
-        tolerant=tuple(parent for parent in parents if steps[parent].tolerates),
+        tolerant=tuple(parent.slug for parent in of if parent.tolerates),
     )
     names = {} if caller.f_locals is caller.f_globals else caller.f_locals
-    arguments = bind(function, facts, names, asked)
-    check_annotations(function, arguments, facts, names)
-    on_start.check_step(slug, arguments, where, steps.on_start)
-    check_nulls(function, arguments, facts, [steps[parent] for parent in parents])
-    given = GivenTypes([steps[parent] for parent in parents], flow_input, names, flow_slug)
-    check_types(function, arguments, facts, given)
-    if kind == "array":
-        check_array(function, facts, names)
-    conditions = {
-        name: pattern
-        for name in ("when", "unless")
-        if (pattern := validation.check_pattern(options.get(name), name, where)) is not None
-    }
+    given = GivenTypes(of, flow_input, names, flow_slug)
+    with about("handler"):
+        arguments = bind(function, facts, names, asked)
+        check_annotations(function, arguments, facts, names)
+        on_start.check_step(slug, arguments, where, steps.on_start)
+        check_nulls(function, arguments, facts, of)
+        check_types(function, arguments, facts, given)
+        if kind == "array":
+            check_array(function, facts, names)
+    conditions = _conditions(options, where)
     check_patterns(conditions, facts, given)
     nan = validation.check_nan(options.get("nan"), where) or steps.nan
     return StepDefinition(
@@ -255,21 +243,60 @@ def build_step(
         nan=nan,
         when=conditions.get("when"),
         unless=conditions.get("unless"),
-        when_unmet=cast(Mode | None, validation.check_mode(options.get("when_unmet"), "when_unmet", where)),
-        when_exhausted=cast(
-            Mode | None, validation.check_mode(options.get("when_exhausted"), "when_exhausted", where)
-        ),
+        when_unmet=_mode(options, "when_unmet", where),
+        when_exhausted=_mode(options, "when_exhausted", where),
         handler=function,
         facts=facts,
         arguments=arguments,
     )
 
 
-def _default_slug(handler: Callable[..., Any], flow_slug: str) -> str:
-    name = getattr(handler, "__name__", None)
+def _slug(given: object, handler: object, flow_slug: str) -> object:
+    """The slug that is given, or the function's name."""
+    if given is not None:
+        return given
+    function = validation.check_handler(handler, f'a step of flow "{flow_slug}"')
+    name = getattr(function, "__name__", None)
     if not isinstance(name, str) or name == "<lambda>":
         raise FlowDefinitionError(
             f'A step of flow "{flow_slug}" has a handler without a name',
             hint='Give the slug: flow.step("slug", handler).',
+            option="handler",
         )
     return name
+
+
+def _check_is_new(slug: str, steps: Steps) -> None:
+    """Refuse a slug, or a queue of it, that the flow has already or cannot have."""
+    if slug in steps:
+        raise FlowDefinitionError(f'Step "{slug}" already exists in flow "{steps.flow_slug}"')
+    slugs.check_same_but_for_case(steps.alike(slug), slug, steps.flow_slug)
+    if steps.queue_mode == "step":
+        slugs.check_step_queue(steps.flow_slug, slug, len(steps))
+
+
+def _parents(kind: str, slug: str, options: Mapping[str, Any], steps: Steps, where: str) -> tuple[str, ...]:
+    """The steps that the options name."""
+    parents = named_parents(steps, slug, options.get("over" if kind == "map" else "depends_on"), where)
+    if kind == "map" and len(parents) > 1:
+        raise FlowDefinitionError(
+            f'Map step "{slug}" can have at most one dependency, but {len(parents)} were provided: '
+            + ", ".join(parents),
+            hint="Join them in an array step first, and map over that one.",
+        )
+    return parents
+
+
+def _conditions(options: Mapping[str, Any], where: str) -> dict[str, dict[str, Any]]:
+    """The patterns that decide whether the step runs, by option; those that are set."""
+    conditions = {}
+    for name in ("when", "unless"):
+        with about(name):
+            pattern = validation.check_pattern(options.get(name), name, where)
+        if pattern is not None:
+            conditions[name] = pattern
+    return conditions
+
+
+def _mode(options: Mapping[str, Any], name: str, where: str) -> Mode | None:
+    return cast(Mode | None, validation.check_mode(options.get(name), name, where))

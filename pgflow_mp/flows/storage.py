@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, cast
 
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows.options import DEFAULT_STORAGE, STORAGES, Storage
+from pgflow_mp.flows.refusals import about
 
 if TYPE_CHECKING:
     from pgflow_mp.flows.flow import Flow
     from pgflow_mp.flows.steps import StepDefinition
 
 
+@about("storage")
 def check_storage(given: object, where: str) -> Storage | None:
     """Return ``given`` if it is a storage, or None (not said). Raises FlowDefinitionError."""
     if given is None:
@@ -28,6 +30,7 @@ def check_storage(given: object, where: str) -> Storage | None:
     return cast(Storage, given)
 
 
+@about("barrier")
 def check_barrier(
     options: Mapping[str, object], where: str, parents: Sequence[StepDefinition], of_flow: Storage | None
 ) -> bool:

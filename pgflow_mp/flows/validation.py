@@ -1,4 +1,4 @@
-"""Rules for slugs, options and patterns of a flow definition (contract: worker section 6).
+"""Rules for options, patterns and handlers of a flow definition (contract: worker section 6).
 
 Every function raises FlowDefinitionError with the contract's text. Nothing here knows Flow.
 """
@@ -9,19 +9,15 @@ import functools
 import inspect
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, cast
 
 from pgflow_mp.errors import ConfigError, FlowDefinitionError
 from pgflow_mp.flows.labels import labels_of
 from pgflow_mp.flows.options import FLOW, MINIMUM, NANS, OPTIONS, POLICY_MINIMUM, Nan
+from pgflow_mp.flows.refusals import about
 from pgflow_mp.values.stores import normal_root
 
-MAX_SLUG_LENGTH: Final = 128
-MAX_QUEUE_NAME_LENGTH: Final = 47  # pgmq takes no more
-MAX_FLOW_SLUG_LENGTH: Final = MAX_QUEUE_NAME_LENGTH
-"""The flow's slug is the name of its queue."""
 MODES: Final = ("fail", "skip", "skip-cascade")
 _MAX_INTEGER: Final = 2_147_483_647  # the columns are PostgreSQL integers
 
@@ -50,103 +46,6 @@ _OTHER_NAMES: Final = {  # what people who know pgflow or another task queue typ
 }
 
 
-def check_slug(slug: object, *, former: bool = False) -> str:
-    """Return ``slug`` if it is a valid flow or step slug, else raise with the contract's text.
-
-    Two underscores in a row join a flow's and a step's slug in the name of a queue. ``former``: underscores
-    as pgflow 0.14 allowed them, for what a database has from then.
-    """
-    if not isinstance(slug, str):
-        raise FlowDefinitionError(f"Slug must be a string, not {type(slug).__name__}")
-    if not slug:
-        raise FlowDefinitionError("Slug cannot be empty")
-    if len(slug) > MAX_SLUG_LENGTH:
-        raise FlowDefinitionError(f"Slug '{slug}' cannot be longer than {MAX_SLUG_LENGTH} characters")
-    if slug == "run":
-        raise FlowDefinitionError("Slug 'run' is reserved and cannot be used")
-    if slug[0] in "0123456789":
-        raise FlowDefinitionError(f"Slug '{slug}' cannot start with a number")
-    if not re.fullmatch(r"[A-Za-z0-9_]+", slug):
-        suggestion = re.sub(r"[^A-Za-z0-9_]+", "_", slug).strip("_")
-        raise FlowDefinitionError(
-            f"Slug '{slug}' can only contain letters, numbers, and underscores",
-            hint=f"For example: '{suggestion}'" if suggestion else "",
-        )
-    if not former and (slug.startswith("_") or slug.endswith("_") or "__" in slug):
-        better = re.sub(r"_+", "_", slug).strip("_")
-        raise FlowDefinitionError(
-            f"Slug '{slug}' cannot start or end with an underscore, nor have two in a row",
-            hint=f"Call it '{better}'. Without a slug, a step is named like its function. A flow that a "
-            "database has from before keeps its slugs with Flow(..., former_slugs=True).",
-        )
-    return slug
-
-
-def check_flow_slug(slug: object, *, former: bool = False) -> str:
-    """Like check_slug, with the shorter limit that the queue's name sets."""
-    checked = check_slug(slug, former=former)
-    if len(checked) > MAX_FLOW_SLUG_LENGTH:
-        raise FlowDefinitionError(
-            f"Flow slug '{checked}' cannot be longer than {MAX_FLOW_SLUG_LENGTH} characters",
-            hint=f"It names the flow's queue; it has {len(checked)} characters.",
-        )
-    return checked
-
-
-def check_former_slugs(former_slugs: object, queues: object) -> bool:
-    """Whether slugs of before are taken. A flow with a queue for each step cannot have any."""
-    if not isinstance(former_slugs, bool):
-        raise FlowDefinitionError(f"former_slugs must be True or False, not {former_slugs!r}")
-    if former_slugs and queues == "step":
-        raise FlowDefinitionError(
-            "former_slugs=True is for flows with one queue: none of before has a queue for each step",
-            hint='Leave out queues="step", or former_slugs and the slugs of before.',
-        )
-    return former_slugs
-
-
-def check_queues(queues: object, flow_slug: str) -> Literal["flow", "step"]:
-    """Return the queue mode, if it is one and the flow's slug is short enough for it."""
-    if queues not in ("flow", "step"):
-        raise FlowDefinitionError(
-            f"queues of flow \"{flow_slug}\" must be 'flow' or 'step', not {queues!r}",
-            hint="One queue for all steps, or one for each of them.",
-        )
-    if queues == "step":
-        check_step_queue(flow_slug, "0", 0)
-    return queues
-
-
-def check_step_queue(flow_slug: str, slug: str, index: int) -> str:
-    """The name of a step's queue: with the step's slug, or its index where that is too long."""
-    readable, fallback, shortest = (f"{flow_slug}__{last}".lower() for last in (slug, index, 0))
-    if len(readable) <= MAX_QUEUE_NAME_LENGTH:
-        return readable
-    if len(shortest) > MAX_QUEUE_NAME_LENGTH:
-        raise FlowDefinitionError(
-            f'Flow "{flow_slug}" cannot use per-step queues. The shortest required queue "{shortest}" is '
-            f"{len(shortest)} characters; PGMQ allows at most {MAX_QUEUE_NAME_LENGTH}. "
-            "Shorten the concrete flow slug or use the default single queue."
-        )
-    if len(fallback) <= MAX_QUEUE_NAME_LENGTH:
-        return fallback
-    raise FlowDefinitionError(
-        f'Cannot derive a queue for step "{slug}" at index {index} in flow "{flow_slug}". '
-        f"The readable name is {len(readable)} characters and the index fallback is {len(fallback)}; "
-        f"PGMQ allows at most {MAX_QUEUE_NAME_LENGTH}. Shorten the concrete flow slug, shorten the step slug "
-        "enough for the readable name, or use the default single queue."
-    )
-
-
-def check_same_but_for_case(other: str | None, slug: str, flow_slug: str) -> None:
-    """Refuse a step that differs from the ``other`` before it only by case."""
-    if other is not None:
-        raise FlowDefinitionError(
-            f'Steps "{other}" and "{slug}" in flow "{flow_slug}" conflict case-insensitively: '
-            "step slugs must be unique case-insensitively."
-        )
-
-
 def check_options(options: Mapping[str, object], where: str) -> dict[str, int]:
     """Return the options that are set (not None), in the contract's order, if all are in bounds."""
     return _integers(options, MINIMUM, where)
@@ -160,20 +59,27 @@ def _integers(options: Mapping[str, object], least: Mapping[str, int], where: st
             continue
         if not isinstance(value, int) or isinstance(value, bool):
             raise FlowDefinitionError(
-                f"{name} must be an integer, not {type(value).__name__}", hint=f"It was given for {where}."
+                f"{name} must be an integer, not {type(value).__name__}",
+                hint=f"It was given for {where}.",
+                option=name,
             )
         if value < minimum:
             raise FlowDefinitionError(
-                f"{name} must be greater than or equal to {minimum}", hint=f"{where} has {value}."
+                f"{name} must be greater than or equal to {minimum}",
+                hint=f"{where} has {value}.",
+                option=name,
             )
         if value > _MAX_INTEGER:
             raise FlowDefinitionError(
-                f"{name} must be less than or equal to {_MAX_INTEGER}", hint=f"{where} has {value}."
+                f"{name} must be less than or equal to {_MAX_INTEGER}",
+                hint=f"{where} has {value}.",
+                option=name,
             )
         checked[name] = value
     return checked
 
 
+@about("tolerate")
 def check_policy(options: Mapping[str, object], where: str) -> dict[str, int | float]:
     """Return a map's failure policy, and its batch, by the names of their SQL columns; only what is set."""
     policy: dict[str, int | float] = {}
@@ -210,7 +116,7 @@ def check_unknown(unknown: Iterable[str], known: Iterable[str], where: str) -> N
     hint = f"Did you mean {guess}? " if guess in allowed and not owners else ""
     hint = f"It is an option of {' and '.join(owners)}. " if owners else hint
     raise FlowDefinitionError(
-        f'{where} has no option "{name}"', hint=f"{hint}Options are {', '.join(allowed)}."
+        f'{where} has no option "{name}"', hint=f"{hint}Options are {', '.join(allowed)}.", option=name
     )
 
 
@@ -269,11 +175,14 @@ def check_mode(mode: object, name: str, where: str) -> str | None:
         meant = str(mode).replace("_", "-")
         hint = f"Did you mean {meant}?" if meant in MODES else ""
         raise FlowDefinitionError(
-            f"{name} of {where} must be one of {', '.join(map(repr, MODES))}, not {mode!r}", hint=hint
+            f"{name} of {where} must be one of {', '.join(map(repr, MODES))}, not {mode!r}",
+            hint=hint,
+            option=name,
         )
     return mode
 
 
+@about("nan")
 def check_nan(nan: object, where: str) -> Nan | None:
     """Return ``nan`` if it is one of error, null, or None (not said)."""
     if nan is not None and (not isinstance(nan, str) or nan not in NANS):
@@ -284,6 +193,7 @@ def check_nan(nan: object, where: str) -> Nan | None:
     return cast(Nan | None, nan)
 
 
+@about("requires")
 def check_requires(requires: object, where: str) -> tuple[str, ...]:
     """Return the labels that a worker needs for a step."""
     try:
@@ -294,6 +204,7 @@ def check_requires(requires: object, where: str) -> tuple[str, ...]:
         ) from None
 
 
+@about("artifacts")
 def check_artifacts(artifacts: object, where: str) -> str | None:
     """Return the place for artifacts as an absolute path or a URL, or None (not said)."""
     if artifacts is None:
@@ -309,6 +220,7 @@ def check_artifacts(artifacts: object, where: str) -> str | None:
         raise FlowDefinitionError(f"artifacts of {where}: {error}", hint=error.hint) from None
 
 
+@about("handler")
 def check_handler(handler: object, where: str) -> Callable[..., Any]:
     """Return ``handler`` if it can be called in a worker process."""
     if not callable(handler):

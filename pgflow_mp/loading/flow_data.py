@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 
 from pgflow_mp.errors import FlowDefinitionError, PgflowError
-from pgflow_mp.flows import validation
+from pgflow_mp.flows import slugs, validation
 from pgflow_mp.flows.file_format import FLOW_KEYS, KINDS, START_KEYS, STEP_KEYS, VERSION
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.options import FLOW, names
@@ -84,7 +84,7 @@ class _Builder:
             raise FlowDefinitionError("A flow has no slug", hint="It names the flow: slug: my_flow.")
         self._check_version(given)
         self._place = ("slug",)
-        validation.check_flow_slug(slug, former=True)
+        slugs.check_flow_slug(slug, former=True)
         self._place = ()
         steps, starts = (self._list(given, name, named) for name in ("steps", "on_start"))
         how = {name: given[name] for name in ("queues", "former_slugs") if given.get(name) is not None}
@@ -152,7 +152,7 @@ class _Builder:
         self._check_known(given, (*STEP_KEYS, *names(kind)), title, place)
         if slug is not None:
             former = flow._steps.former_slugs
-            self._at(place, {"slug": slug}, lambda: validation.check_slug(slug, former=former))
+            self._at(place, {"slug": slug}, lambda: slugs.check_slug(slug, former=former))
         options = {name: value for name, value in given.items() if name not in STEP_KEYS}
         parents = "over" if kind == "map" else "depends_on"
         if not _are_slugs(options.get(parents), one=kind == "map"):
@@ -189,19 +189,12 @@ class _Builder:
         )
 
     def _at(self, place: Way, given: Mapping[str, Any], do: Callable[[], Any]) -> Any:
-        """Do what may say that something is wrong at ``place``, with the option that it says first."""
+        """Do what may say that something is wrong at ``place``, with one of the options that are given."""
         self._place = place
         try:
             return do()
-        except PgflowError as error:
-            words = str(error).replace("'", " ").replace('"', " ").replace("=", " ").split()
-            known = (word.lower() for word in words)
-            name = (
-                "handler"
-                if words[:1] == ["Handler"]
-                else next((word for word in known if word in given), None)
-            )
-            self._place = place if name is None else (*place, name)
+        except FlowDefinitionError as error:
+            self._place = (*place, error.option) if error.option in given else place
             raise
 
     def _plain(self, value: Any, place: Way) -> Any:
