@@ -23,7 +23,8 @@ from pgflow_mp.errors import FlowDefinitionError, PermanentError
 
 _VARIABLE: Final = "PGFLOW_MP_IMPORTING"
 """Set while a target is imported: commands that the module starts meanwhile inherit it."""
-_HERE: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_OURS: Final = (os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep, contextlib.__file__)
+"""Where the code is that calls on: ours, and what stands around it as a decorator."""
 
 _is_lane = False
 _database: str | None = None
@@ -188,7 +189,7 @@ def _is_being_spawned() -> bool:
 def _caller() -> tuple[str, str]:
     """``file, line N`` of the innermost line that is not ours, and its code."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_HERE):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
         frame = frame.f_back
     file, line = frame.f_code.co_filename, frame.f_lineno
     return f"{file}, line {line}", linecache.getline(file, line).strip()
