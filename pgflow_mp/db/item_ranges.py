@@ -6,7 +6,9 @@ page holds is not looked at here either: its body is raw JSON.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -80,6 +82,9 @@ class RangeFailure(NamedTuple):
     permanent: list[bool]
 
 
+_RUN: Final = itemgetter(0)
+_ITEMS: Final = itemgetter(9)
+_AS_TASK: Final[Callable[[tuple[Any, ...]], ClaimedTask]] = partial(tuple.__new__, ClaimedTask)
 _CLAIM: Final = (
     "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths, items "
     "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int, %s::text[], %s::int)"
@@ -116,7 +121,11 @@ def claim_work(
     values = (flow_slug, worker_id, qty, items, Int8Array(known), lease, list(but_steps) or None, usable)
     found = ClaimedWork([], [], [])
     query = _CLAIM if own is None else _CLAIM_OWN
-    for row in conn.execute(query, (*values, *(own or ())), binary=True).fetchall():
+    rows = conn.execute(query, (*values, *(own or ())), binary=True).fetchall()
+    if set(map(_ITEMS, rows)) == {None} and all(map(_RUN, rows)):  # tasks alone, as nearly always
+        # Their last column, which is null, stands in the place of what is read later.
+        return found._replace(tasks=list(map(_AS_TASK, rows)))
+    for row in rows:
         if row[0] is None:
             found = found._replace(limited=Limited(None if row[7] is None else row[7] / 1000))
         elif row[9] is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 from psycopg.abc import Buffer
@@ -62,6 +62,12 @@ def _packed(count: int, code: str) -> struct.Struct:
     return struct.Struct("!" + f"i{code}" * count)
 
 
+@lru_cache(maxsize=1024)
+def _before_json(size: int) -> bytes:
+    """What comes before ``size`` bytes of JSON as an element of an array: its length, and jsonb's version."""
+    return _LENGTH.pack(size + 1) + b"\x01"
+
+
 class _IntArrayDumper(Dumper):
     format = Format.BINARY
     element_oid: int
@@ -102,14 +108,15 @@ class _RawJsonArrayDumper(Dumper):
 
     def dump(self, obj: Any) -> Buffer:
         items: Sequence[bytes | None] = obj.items
-        pack = _LENGTH.pack
-        parts = [_ARRAY_HEADER.pack(1, int(None in items), _JSONB_OID, len(items), 1)]
-        for item in items:
-            if item is None:
-                parts.append(_NULL)
-            else:
-                parts.append(pack(len(item) + 1) + b"\x01")
-                parts.append(item)
+        has_nulls = None in items
+        header = _ARRAY_HEADER.pack(1, int(has_nulls), _JSONB_OID, len(items), 1)
+        parts: list[Any] = [header] * (2 * len(items) + 1)
+        if has_nulls:
+            parts[1::2] = [_NULL if item is None else _before_json(len(item)) for item in items]
+            parts[2::2] = [item or b"" for item in items]
+        else:
+            parts[1::2] = map(_before_json, map(len, cast("Sequence[bytes]", items)))
+            parts[2::2] = items
         return b"".join(parts)
 
 

@@ -123,6 +123,9 @@ class Group(AnyGroup):
 
     def calls(self) -> list[Call]:
         """The group as calls of at most FULL items and about FULL_BYTES each."""
+        if self.size <= FULL_BYTES:
+            ends = range(FULL, len(self.bodies) + FULL, FULL)
+            return [self._call(end - FULL, end) for end in ends]
         found: list[Call] = []
         first = size = 0
         for i, body in enumerate(self.bodies):

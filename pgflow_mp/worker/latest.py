@@ -22,9 +22,10 @@ class Latest(Generic[T]):
             del self._known[next(iter(self._known))]
 
     def discard(self, things: Iterable[T]) -> None:
-        """Forget these."""
-        for thing in things:
-            self._known.pop(thing, None)
+        """Forget these; quick where nothing is remembered."""
+        if self._known:
+            for thing in things:
+                self._known.pop(thing, None)
 
     def __contains__(self, thing: object) -> bool:
         return thing in self._known

@@ -47,6 +47,8 @@ def test_an_array_of_json_keeps_sql_null_apart_from_json_null(wired: psycopg.Con
     ).fetchall()
     assert rows == [(b"1", False), (None, True), (b"null", False), (b'"x"', False)]
     assert wired.execute("select cardinality(%s)", [RawJsonArray([])]).fetchone() == (0,)
+    texts = [b'"%s"' % (b"x" * size) for size in range(1100)]
+    assert wired.execute("select %s", [RawJsonArray(texts)]).fetchone() == (texts,)
 
 
 @pytest.mark.parametrize("binary", [False, True])

@@ -14,10 +14,12 @@ from range_harness import store_in_ranges
 from worker_harness import FLOWS, adapted, compiled, eventually, start
 
 from pgflow_mp.db import engine
+from pgflow_mp.db.engine import ClaimedTask
 from pgflow_mp.executors.execution import describe
+from pgflow_mp.executors.messages import Item
 from pgflow_mp.loading.finding import load_flows
 from pgflow_mp.worker import inbox, startup
-from pgflow_mp.worker.claim import Claimer
+from pgflow_mp.worker.claim import Claimer, make_batch
 from pgflow_mp.worker.planner import (
     MANY_MAPS,
     MOST,
@@ -36,6 +38,24 @@ def planner(**options: Any) -> ClaimPlanner:
 def load(**values: Any) -> Load:
     nothing = {"lanes": 2, "item_seconds": 0.001, "waiting": 0, "waiting_seconds": 0.0, "lane_seconds": 0.0}
     return Load(**{**nothing, "held": 0, **values})
+
+
+def test_a_batch_of_several_runs_and_steps_has_each_once_and_its_items_point_there() -> None:
+    def task(run: str, step: str, index: int, timeout: int, flow_input: bytes | None = None) -> ClaimedTask:
+        return ClaimedTask(run, step, index, 100 + index, 1, b"%d" % index, flow_input, timeout)
+
+    found = [task("r", "b", 0, 5), task("s", "b", 1, 5), task("r", "a", 2, 60, b"{}"), task("s", "a", 33, 60)]
+    found[1] = found[1]._replace(paged={"big": 7}, attempt=3)
+    batch = make_batch("f", "w", found, None, 2.0)
+    assert (batch.runs, batch.steps, batch.timeouts) == (["r", "s"], ["b", "a"], [5.0, 60.0])
+    assert (batch.lease, batch.renewed, batch.size) == (62.0, 2.0, 1 + 1 + 1 + 2 + 2)
+    assert batch.items == [
+        Item(0, 1, 100, 0, 0, b"0", None),
+        Item(1, 3, 101, 1, 0, b"1", None, {"big": 7}),
+        Item(2, 1, 102, 0, 1, b"2", b"{}"),
+        Item(33, 1, 133, 1, 1, b"33", None),
+    ]
+    assert make_batch("f", "w", found[:1], 30, 2.0).lease == 30.0
 
 
 def tasks_of(plan: ClaimPlanner, load: Load, now: float) -> int:

@@ -6,7 +6,7 @@ import queue
 import socket
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import psycopg
@@ -18,7 +18,7 @@ from worker_harness import Tasks, adapted, compiled, eventually, run_row
 from pgflow_mp.db import engine, settling
 from pgflow_mp.db.settling import Completion, Failure
 from pgflow_mp.worker import inbox
-from pgflow_mp.worker.groups import FULL, Group
+from pgflow_mp.worker.groups import FULL, FULL_BYTES, Group
 from pgflow_mp.worker.pulse import PulseWatch
 from pgflow_mp.worker.releases import TaskRelease
 from pgflow_mp.worker.settle import MOST_UNSETTLED, Settler
@@ -60,6 +60,17 @@ def test_outcomes_of_many_runs_and_kinds_are_recorded_in_one_transaction(own_dsn
         assert conn.execute("select count(distinct xid) from commits").fetchone() == (1,)
     assert Tasks(dsn, one).statuses("double") == {"completed": 2, "queued": 1}
     assert Tasks(dsn, two).statuses("double") == {"completed": 2}
+
+
+@pytest.mark.parametrize("size", [1, FULL_BYTES // FULL, FULL_BYTES // FULL + 1, FULL_BYTES // 10])
+def test_calls_are_full_but_the_last_and_hold_every_outcome_once(size: int) -> None:
+    items = range(2 * FULL + 1 if size <= FULL_BYTES // FULL + 1 else 25)
+    body = bytes(size)
+    calls = Group("r", "s", WORKER, False, [*items], [1] * len(items), [body] * len(items), msg_ids=[*items])
+    found = [cast(Completion, call) for call in calls.calls()]
+    assert [index for call in found for index in call.indexes] == [*items]
+    assert [index for call in found for index in call.msg_ids] == [*items]
+    assert {len(call.indexes) for call in found[:-1]} == {min(FULL, FULL_BYTES // size)}
 
 
 def test_a_full_batch_does_not_linger_and_flush_ends_the_wait(dsn: str) -> None:
