@@ -4,7 +4,8 @@
 -- ids, or, where ids is null, of the queue, without those in but and those of but_steps and but_runs. Does what pgmq.read
 -- does, which joins the queue with itself: with the statistics of a queue that was empty a moment ago, each claim
 -- then reads all of it for each message. Here rows are found by an index and changed where they were found,
--- whatever the statistics say.
+-- whatever the statistics say. All are invisible until one moment: with one for each, the index of these would be
+-- written for each, too.
 create or replace function pgflow._take_messages(
   queue_name text,
   ids bigint[],
@@ -33,7 +34,7 @@ begin
         %2$s
       ), taken as (
         update pgmq.%1$I q
-        set vt = clock_timestamp() + make_interval(secs => $3), read_ct = q.read_ct + 1
+        set vt = $3, read_ct = q.read_ct + 1
         where q.ctid = any (array(select v.row_id from visible v))
         returning q.msg_id
       )
@@ -67,7 +68,8 @@ begin
         case when cardinality(but_runs) > 0 then ' and q.message ->> ''run_id'' <> all ($6)' end
       )
     )
-  ) into v_taken using ids, qty, lease_seconds, but, but_steps, but_runs::text[];
+  ) into v_taken
+  using ids, qty, clock_timestamp() + make_interval(secs => lease_seconds), but, but_steps, but_runs::text[];
   return v_taken;
 end;
 $$;

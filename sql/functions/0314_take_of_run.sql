@@ -114,7 +114,7 @@ begin
           %2$s
         ), taken as (
           update pgmq.%1$I q
-          set vt = clock_timestamp() + make_interval(secs => $9), read_ct = q.read_ct + 1
+          set vt = $9, read_ct = q.read_ct + 1
           where q.ctid = any (array(select v.row_id from visible v))
           returning q.msg_id
         )
@@ -123,7 +123,7 @@ begin
       v_queue, v_visible
     ) into v_more
     using v_steps, v_firsts, v_ends, _take_of_run.run_id, _take_of_run.queue_name, but, v_share,
-      qty - cardinality(v_taken), lease_seconds;
+      qty - cardinality(v_taken), clock_timestamp() + make_interval(secs => lease_seconds); -- see _take_messages
     v_taken := v_taken || coalesce(v_more, '{}');
     exit when cardinality(v_taken) >= qty;
     if v_share < qty then -- what some steps do not need, others may
