@@ -102,9 +102,10 @@ declare
   v_rows tid[];
   v_runs uuid[];
   v_steps text[];
-  v_ids bigint[];
-  v_sizes int[];
+  v_first bigint;
+  v_last bigint;
   v_bytes bigint;
+  v_sized bigint;
   v_left bigint[];
   v_single bigint := case when max_bytes is not null then least(max_bytes, pgflow._single_bytes()) end;
 begin
@@ -137,32 +138,38 @@ begin
   --
   -- Rows are locked by one statement and changed by the next. A lock may find a newer version of its row
   -- than the statement's snapshot shows; an update in that statement would not see it, and lose the row.
-  select array_agg(t.row_id), array_agg(t.run_id), array_agg(t.step_slug), array_agg(m.id), array_agg(t.size),
-    case when bool_or(t.size is null) then null else sum(t.size) end
-  into v_rows, v_runs, v_steps, v_ids, v_sizes, v_bytes
-  from unnest(msg_ids) m (id)
-  cross join lateral (
-    select t.ctid as row_id, t.run_id, t.step_slug, pg_column_size(t.input) as size
-    from pgflow.step_tasks t
-    where t.queue_name = _claim.queue_name
-      and t.message_id = m.id
-      and t.flow_slug = _claim.flow_slug
-      and t.status = 'queued'
-      and (_claim.step_slug is null or t.step_slug = _claim.step_slug)
-    for update skip locked
-  ) t;
+  select min(m.id), max(m.id) into v_first, v_last from unnest(msg_ids) m (id);
+  if pgflow._are_close(v_first, v_last, cardinality(msg_ids)) then
+    select l.row_ids, l.runs, l.steps, l.bytes, l.sized into v_rows, v_runs, v_steps, v_bytes, v_sized
+    from pgflow._lock_close_messages(
+      _claim.flow_slug, _claim.queue_name, _claim.step_slug, msg_ids, v_first, v_last
+    ) l;
+  else
+    select array_agg(t.row_id), array_agg(t.run_id), array_agg(t.step_slug), sum(t.size), count(t.size)
+    into v_rows, v_runs, v_steps, v_bytes, v_sized
+    from unnest(msg_ids) m (id)
+    cross join lateral (
+      select t.ctid as row_id, t.run_id, t.step_slug, pg_column_size(t.input) as size
+      from pgflow.step_tasks t
+      where t.queue_name = _claim.queue_name
+        and t.message_id = m.id
+        and t.flow_slug = _claim.flow_slug
+        and t.status = 'queued'
+        and (_claim.step_slug is null or t.step_slug = _claim.step_slug)
+      for update skip locked
+    ) t;
+  end if;
 
   -- Nearly always the elements of maps, whose sizes are known by now, fit, or all that the runs of the other
   -- tasks have at all does; only otherwise each step of one task is asked for.
-  if max_bytes is not null and cardinality(v_rows) > 1 and v_bytes is null then
-    select coalesce(sum(z.size), 0) into v_bytes
+  if max_bytes is not null and cardinality(v_rows) > 1 and v_sized < cardinality(v_rows) then
+    select coalesce(v_bytes, 0) + coalesce(sum(z.size), 0) into v_bytes
     from unnest(v_runs) g (run_id)
     cross join lateral (
       select pg_column_size(r.input) as size from pgflow.runs r where r.run_id = g.run_id
       union all
       select pg_column_size(ss.output) from pgflow.step_states ss where ss.run_id = g.run_id
     ) z;
-    v_bytes := v_bytes + coalesce((select sum(u.size) from unnest(v_sizes) u (size)), 0);
   end if;
   if cardinality(v_rows) > 1 and v_bytes > max_bytes then
     select array_agg(h.row_id) filter (where h.before < max_bytes),
@@ -176,9 +183,12 @@ begin
           sum(g.size) over (order by g.id rows between unbounded preceding and 1 preceding), 0
         ) as before
       from (
-        select p.row_id, p.run_id, p.step_slug, p.id,
-          coalesce(p.size, pgflow._single_input_bytes(_claim.flow_slug, p.run_id, p.step_slug)) as size
-        from unnest(v_rows, v_runs, v_steps, v_ids, v_sizes) p (row_id, run_id, step_slug, id, size)
+        select t.ctid as row_id, t.run_id, t.step_slug, t.message_id as id,
+          coalesce(
+            pg_column_size(t.input), pgflow._single_input_bytes(_claim.flow_slug, t.run_id, t.step_slug)
+          ) as size
+        from pgflow.step_tasks t
+        where t.ctid = any (v_rows)
       ) g
     ) h;
     if v_left is not null then

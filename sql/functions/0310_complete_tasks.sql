@@ -56,6 +56,8 @@ declare
   v_is_open boolean;
   v_step_type text;
   v_child text;
+  v_first int;
+  v_last int;
   v_rows tid[];
   v_done int[];
   v_ids bigint[];
@@ -100,26 +102,35 @@ begin
 
   -- As in _claim: each lateral query is one look-up by primary key, whatever the statistics say, and rows
   -- are locked by one statement and changed by the next.
-  select array_agg(l.row_id order by i.n) into v_rows
-  from (
-    select u.task_index, u.attempt, u.msg_id, u.n
-    from unnest(task_indexes, attempts, msg_ids) with ordinality u (task_index, attempt, msg_id, n)
-    order by u.task_index
-  ) i
-  left join lateral (
-    select t.ctid as row_id
-    from pgflow.step_tasks t
-    where t.run_id = complete_tasks.run_id
-      and t.step_slug = complete_tasks.step_slug
-      and t.task_index = i.task_index
-      and t.status = 'started'
-      and (t.permanently_stalled_at is null or t.failed_at is null)
-      and (complete_tasks.worker_id is null
-        or (t.last_worker_id = complete_tasks.worker_id
-          and t.attempts_count = i.attempt
-          and (i.msg_id is null or t.message_id = i.msg_id)))
-    for update
-  ) l on true;
+  select min(i), max(i) into v_first, v_last from unnest(task_indexes) i;
+  if pgflow._are_close(v_first, v_last, cardinality(task_indexes)) then
+    v_rows := pgflow._lock_close_tasks(
+      complete_tasks.run_id, complete_tasks.step_slug, complete_tasks.worker_id, task_indexes, attempts, msg_ids,
+      v_first, v_last
+    );
+  end if;
+  if v_rows is null or cardinality(v_rows) < cardinality(task_indexes) then -- nearly never after the walk
+    select array_agg(l.row_id order by i.n) into v_rows
+    from (
+      select u.task_index, u.attempt, u.msg_id, u.n
+      from unnest(task_indexes, attempts, msg_ids) with ordinality u (task_index, attempt, msg_id, n)
+      order by u.task_index
+    ) i
+    left join lateral (
+      select t.ctid as row_id
+      from pgflow.step_tasks t
+      where t.run_id = complete_tasks.run_id
+        and t.step_slug = complete_tasks.step_slug
+        and t.task_index = i.task_index
+        and t.status = 'started'
+        and (t.permanently_stalled_at is null or t.failed_at is null)
+        and (complete_tasks.worker_id is null
+          or (t.last_worker_id = complete_tasks.worker_id
+            and t.attempts_count = i.attempt
+            and (i.msg_id is null or t.message_id = i.msg_id)))
+      for update
+    ) l on true;
+  end if;
 
   with settled as (
     update pgflow.step_tasks t
