@@ -69,7 +69,7 @@ begin
   join pgflow.steps s on s.flow_slug = gone.flow_slug and s.step_slug = gone.step_slug
   where ss.run_id = _release_dependents_of_skipped.run_id
     and ss.step_slug = gone.step_slug
-    and ss.status = 'created';
+    and ss.status in ('created', 'skipped');
 end;
 $$;
 

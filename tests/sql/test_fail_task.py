@@ -349,6 +349,23 @@ def test_a_sole_child_of_a_skipped_step_starts_with_nothing(db: Db) -> None:
     assert event_names(db, run, "step:")[-2:] == ["step:a:skipped", "step:b:started"]
 
 
+@pytest.mark.parametrize("ends", ["completes", "skipped"])
+def test_a_step_that_is_skipped_already_loses_its_dependencies_all_the_same(db: Db, ends: str) -> None:
+    skipping = step("b", when_exhausted="skip", max_attempts=1)
+    cascading = step("a", when_exhausted="skip-cascade", max_attempts=1)
+    flow(db, "f", cascading, skipping, step("j", "a", "b"))
+    run = start(db, "f")
+    claim(db, "f", 2)
+    fail(db, run, "a")
+    assert (state(db, run, "j").status, state(db, run, "j").remaining_deps) == ("skipped", 2)
+    if ends == "completes":
+        complete(db, run, "b", 1)
+    else:
+        fail(db, run, "b")
+    assert (state(db, run, "j").status, state(db, run, "j").remaining_deps) == ("skipped", 1)
+    assert (run_row(db, run).status, run_row(db, run).remaining_steps) == ("completed", 0)
+
+
 def test_a_map_over_a_skipped_step_becomes_empty_and_its_children_start(db: Db) -> None:
     flow(
         db,
