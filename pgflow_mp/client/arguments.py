@@ -7,6 +7,7 @@ from concurrent.futures import Executor as Pool
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from pgflow_mp.client.schedule_calls import Missed
 from pgflow_mp.db.pausing import When
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.run_options import RunOptions
@@ -62,3 +63,13 @@ class StartArguments(StartFlowArguments, total=False):
     """Of Client.start()."""
 
     run_id: str | None
+
+
+class ScheduleArguments(TypedDict, total=False):
+    """Of Client.schedule()."""
+
+    time_zone: str
+    name: str
+    missed: Missed
+    due_as: str | None
+    priority: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from pgflow_mp.client.async_calls import AsyncCalls
 from pgflow_mp.client.like import like
@@ -12,6 +12,7 @@ from pgflow_mp.db.schedules import Schedule
 from pgflow_mp.flows.flow import Flow
 
 if TYPE_CHECKING:
+    from pgflow_mp.client.arguments import ScheduleArguments
     from pgflow_mp.flows.typed import Input
 
 
@@ -21,30 +22,12 @@ class AsyncTimetable(AsyncCalls):
 
     @overload
     async def schedule(
-        self,
-        flow: Flow[Input],
-        cron: str,
-        input: Input | None = None,
-        *,
-        time_zone: str = "UTC",
-        name: str = DEFAULT_NAME,
-        missed: Missed = "once",
-        due_as: str | None = None,
-        priority: int = 0,
+        self, flow: Flow[Input], cron: str, input: Input | None = None, **how: Unpack[ScheduleArguments]
     ) -> Planned: ...
 
     @overload
     async def schedule(
-        self,
-        flow: str,
-        cron: str,
-        input: object = None,
-        *,
-        time_zone: str = "UTC",
-        name: str = DEFAULT_NAME,
-        missed: Missed = "once",
-        due_as: str | None = None,
-        priority: int = 0,
+        self, flow: str, cron: str, input: object = None, **how: Unpack[ScheduleArguments]
     ) -> Planned: ...
 
     async def schedule(

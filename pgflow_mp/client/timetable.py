@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 import psycopg
 
@@ -19,6 +19,7 @@ from pgflow_mp.values.cronlines import CronLine
 from pgflow_mp.values.inputs import encode_input
 
 if TYPE_CHECKING:
+    from pgflow_mp.client.arguments import ScheduleArguments
     from pgflow_mp.flows.typed import Input
 
 
@@ -27,30 +28,12 @@ class Timetable(Calls):
 
     @overload
     def schedule(
-        self,
-        flow: Flow[Input],
-        cron: str,
-        input: Input | None = None,
-        *,
-        time_zone: str = "UTC",
-        name: str = DEFAULT_NAME,
-        missed: Missed = "once",
-        due_as: str | None = None,
-        priority: int = 0,
+        self, flow: Flow[Input], cron: str, input: Input | None = None, **how: Unpack[ScheduleArguments]
     ) -> Planned: ...
 
     @overload
     def schedule(
-        self,
-        flow: str,
-        cron: str,
-        input: object = None,
-        *,
-        time_zone: str = "UTC",
-        name: str = DEFAULT_NAME,
-        missed: Missed = "once",
-        due_as: str | None = None,
-        priority: int = 0,
+        self, flow: str, cron: str, input: object = None, **how: Unpack[ScheduleArguments]
     ) -> Planned: ...
 
     def schedule(
