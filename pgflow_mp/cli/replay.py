@@ -196,6 +196,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
     from pgflow_mp.flows.context import Context, Runtime
     from pgflow_mp.flows.failures import describe_exception
     from pgflow_mp.flows.handlers import COMPLETED
+    from pgflow_mp.flows.invocation import noting
     from pgflow_mp.loading import reentry
     from pgflow_mp.observe.text import duration
     from pgflow_mp.redaction import printable
@@ -203,17 +204,7 @@ def _replay(prepared: PreparedHandler, item: _Item, dsn: str) -> _Replayed:
 
     run, task = item.run, item.task
     raised: list[BaseException] = []
-    call = prepared.call
-
-    def recording(*arguments: Any) -> Any:
-        try:
-            result = call(*arguments)
-            return list(result) if isinstance(result, Iterator) else result
-        except BaseException as error:
-            raised.append(error)
-            raise
-
-    prepared.call = recording
+    prepared.call = noting(prepared.call, raised)
     runtime = Runtime(dsn=_read_only(dsn), artifacts=artifacts.throwaway())
     ctx = Context(
         str(run.run_id),

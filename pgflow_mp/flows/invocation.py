@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -26,6 +26,20 @@ _decode_parents: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 class InputMismatch(PgflowError):
     """The input of a task does not fit what its handler's annotations ask for."""
+
+
+def noting(call: Invocation, raised: list[BaseException]) -> Invocation:
+    """The same call, which adds what it raises to a list; what it yields is drawn within."""
+
+    def noted(*arguments: Any) -> Any:
+        try:
+            result = call(*arguments)
+            return list(result) if isinstance(result, Iterator) else result
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    return noted
 
 
 def takes_item_alone(step: StepDefinition) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pgflow_mp.flows.batching import halves, joined
 from pgflow_mp.flows.context import Context, Runtime
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.flows.handlers import COMPLETED, FAILED, FAILED_FOR_GOOD, PreparedHandler, prepare
+from pgflow_mp.flows.invocation import noting
 from pgflow_mp.flows.steps import StepDefinition
 from pgflow_mp.testing.clock import FakeClock
 from pgflow_mp.testing.faults import SimulatedCrash, SimulatedTimeout
@@ -137,17 +138,7 @@ class Engine(Graph):
         if handler is None:
             handler = self._prepared[definition.slug] = prepare(self.flow, definition, self._values)
             self._calls[definition.slug] = handler.call
-        call = self._calls[definition.slug]
-
-        def noting(*arguments: Any) -> Any:
-            try:
-                result = call(*arguments)
-                return list(result) if isinstance(result, Iterator) else result
-            except BaseException as error:
-                raised.append(error)
-                raise
-
-        handler.call = noting
+        handler.call = noting(self._calls[definition.slug], raised)
         return handler
 
     def _crash(self, step: InlineStep, index: int, how: str) -> tuple[int, str]:
