@@ -69,7 +69,7 @@ def execute(
     settings, flow_slug = request.worker_settings(database.dsn), request.flow
     if settings.artifacts_beside is None:
         settings = dataclasses.replace(settings, artifacts_beside=database.artifacts)
-    wanted = str(uuid4()) if request.run_id is None else as_uuid(request.run_id)
+    wanted = str(uuid4()) if request.run_id is None else checked_id(request.run_id)
     known = _known_status(database.dsn, wanted, flow_slug) if request.resume else None
     if known == "completed":
         return summary_of(database, wanted, flow_slug, _NOTHING_DONE)
@@ -117,7 +117,7 @@ def _drop_load(dsn: str, run_id: str) -> None:
         loads.drop(keeper.begin(), run_id)
 
 
-def as_uuid(run_id: str) -> str:
+def checked_id(run_id: str) -> str:
     """The id of a run as PostgreSQL writes it. Raises RunNotFound for what can be none."""
     try:
         return str(UUID(run_id))
@@ -314,9 +314,9 @@ def _run(
         if request.key is not None:
             request = _of_key(database.dsn, flow, request, items, mode)
         elif request.loaded and request.run_id is not None:
-            feeding_items.load_for(database.dsn, flow, items, as_uuid(request.run_id), mode, pages)
+            feeding_items.load_for(database.dsn, flow, items, checked_id(request.run_id), mode, pages)
         if request.resume and request.run_id is not None:
-            adopting.adopt(database.dsn, flow, as_uuid(request.run_id), mode)
+            adopting.adopt(database.dsn, flow, checked_id(request.run_id), mode)
         summary = execute(database, request, observer=observer)
         if summary.status == "completed" and wanted is not None:
             reader = output_reader(wanted)

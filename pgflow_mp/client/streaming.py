@@ -81,7 +81,7 @@ def imap(
             hint="Give them theirs with params={...}.",
         )
     settings |= {"workers": workers, "batch_size": batch_size, "max_poll_seconds": max_poll_seconds}
-    wanted = str(uuid4()) if run_id is None else runner.as_uuid(run_id)
+    wanted = str(uuid4()) if run_id is None else runner.checked_id(run_id)
     target, more = place_flow(flow, ship)
     request = RunRequest(
         target,

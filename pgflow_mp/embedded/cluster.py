@@ -75,7 +75,7 @@ def read_state(home: Path) -> dict[str, Any]:
     return state if isinstance(state, dict) else {}
 
 
-def write_atomically(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
     """Replace ``path`` by a file with ``text``: a reader sees the old one or the new one."""
     temporary = path.with_name(path.name + ".new")
     temporary.write_text(text, "utf-8")
@@ -238,11 +238,11 @@ def write_configuration(plan: Plan) -> None:
     plan.data.chmod(0o700)  # a copy or a restore may have opened it, which postgres refuses
     lines = ["# Written by pgflow_mp at every start. Use ALTER SYSTEM for settings of your own."]
     lines += [f"{name} = '{_quoted(value)}'" for name, value in plan.conf.items()]
-    write_atomically(plan.data / "postgresql.conf", "\n".join(lines) + "\n")
+    replace_text(plan.data / "postgresql.conf", "\n".join(lines) + "\n")
     # The socket is in a directory that only its owner can enter; TCP, if asked for, needs a password.
     rules = ["local all all trust"]
     rules += [f"host all all {address} scram-sha-256" for address in ("127.0.0.1/32", "::1/128")]
-    write_atomically(plan.data / "pg_hba.conf", "\n".join(rules) + "\n")
+    replace_text(plan.data / "pg_hba.conf", "\n".join(rules) + "\n")
 
 
 def _quoted(value: str) -> str:
@@ -264,7 +264,7 @@ def disarm_stale_pid(plan: Plan) -> None:
     if not lines or not lines[0].strip().lstrip("-").isdigit():
         path.unlink()
         return
-    write_atomically(path, f"{os.getpid()}\n" + "".join(lines[1:]))
+    replace_text(path, f"{os.getpid()}\n" + "".join(lines[1:]))
 
 
 def server_command(plan: Plan, socket_dir: Path) -> list[str]:

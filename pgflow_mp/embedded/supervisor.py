@@ -97,7 +97,7 @@ class Supervisor:
         self.socket_dir = cluster.make_socket_dir(self.plan)
         self.hub.open(self.socket_dir)
         state = {"socket_dir": str(self.socket_dir), "port": self.plan.port, "version": self.plan.version}
-        cluster.write_atomically(self.home / "server.json", json.dumps(state) + "\n")
+        cluster.replace_text(self.home / "server.json", json.dumps(state) + "\n")
 
     def _lock_server(self) -> int:
         """Wait until every process of a killed predecessor is gone; the lock's descriptor, inheritable."""
