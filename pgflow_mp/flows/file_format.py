@@ -73,7 +73,6 @@ def schema() -> dict[str, Any]:
     }
     flow["steps"] = {
         "type": "array",
-        "minItems": 1,
         "description": "parents come before what depends on them",
         "items": {**_object(step, ["handler"]), "allOf": kinds},
     }

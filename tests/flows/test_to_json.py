@@ -19,6 +19,7 @@ from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.examples import code_metrics, primes, simple, text_processing, wide
 from pgflow_mp.flows.file_format import KINDS, schema, schema_text
 from pgflow_mp.flows.options import FLOW, OPTIONS, names
+from pgflow_mp.testing import run_inline
 
 ROOT = Path(__file__).resolve().parents[2]
 texts = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=5)
@@ -112,8 +113,7 @@ def assert_equal(one: Flow, other: Flow) -> None:
 @given(flows())
 def test_there_and_back(flow: Flow) -> None:
     data = json.loads(flow.to_json())
-    if flow.steps:
-        jsonschema.validate(data, schema())
+    jsonschema.validate(data, schema())
     assert_equal(Flow.from_shape(data, handlers="data_handlers"), flow)
 
 
@@ -184,6 +184,14 @@ def test_the_script_that_runs_has_no_import_paths(tmp_path: Path) -> None:
     assert json.loads(imported.stdout)["steps"] == [{"slug": "f", "handler": "script:f"}]
 
 
+def test_a_flow_without_steps_yet_is_written_read_and_valid_alike() -> None:
+    data = json.loads(Flow("empty").to_json())
+    jsonschema.validate(data, schema())
+    assert Flow.from_shape(data).to_json() == Flow("empty").to_json()
+    with pytest.raises(FlowDefinitionError, match='Flow "empty" has no steps'):
+        run_inline(Flow.from_shape(data), {})
+
+
 def test_the_schema_that_is_published_is_that_of_the_options() -> None:
     assert (ROOT / "docs" / "flow-files.schema.json").read_text(encoding="utf-8") == schema_text()
     jsonschema.Draft7Validator.check_schema(schema())
@@ -194,7 +202,6 @@ def test_the_schema_that_is_published_is_that_of_the_options() -> None:
     [
         {},
         {"slug": "a"},
-        {"slug": "a", "steps": []},
         {"slug": "a", "steps": [{}]},
         {"slug": "a-b", "steps": [{"handler": "a:b"}]},
         {"slug": "a", "steps": [{"handler": "ab"}]},
