@@ -10,6 +10,7 @@ reference is made from the package, its parsers and its SQL. A warning is an err
 
 from __future__ import annotations
 
+import _needed  # noqa: F401  # isort: skip
 import argparse
 import sys
 from pathlib import Path

@@ -8,7 +8,9 @@ scripts/lock.py --check     only say whether it satisfies pyproject.toml, withou
 
 from __future__ import annotations
 
+import _needed  # noqa: F401  # isort: skip
 import argparse
+import importlib.util
 import re
 import subprocess
 import sys
@@ -55,6 +57,8 @@ def main() -> int:
 
 def write(*, upgrade: bool) -> None:
     """Have uv resolve for every Python and platform, beginning with what is pinned."""
+    if importlib.util.find_spec("uv") is None:
+        sys.exit("uv is not installed: pip install uv, or the extra dev")
     with tempfile.TemporaryDirectory(prefix="pgflow-lock-") as name:
         made = Path(name) / "lock.txt"
         if LOCK.exists() and not upgrade:

@@ -69,9 +69,12 @@ def main() -> int:
     wanted: list[str] = order.names or [*NAMES]
     if odd := set(wanted) - set(NAMES):
         parser.error(f"there is no picture {', '.join(sorted(odd))}")
+    try:
+        order.output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output {order.output}: {error.strerror}; name a folder")
     if lacking := [name for name in ("tmux", "chromium", "chromedriver") if shutil.which(name) is None]:
         parser.error(f"{', '.join(lacking)} is not installed")
-    order.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="pictures-", ignore_cleanup_errors=True) as folder:
         shutil.copyfile(FLOW, Path(folder) / "books.py")
         environment = {

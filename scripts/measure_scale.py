@@ -9,6 +9,7 @@ the machine does, rates do: close what else uses it.
 
 from __future__ import annotations
 
+import _needed  # noqa: F401  # isort: skip
 import argparse
 import json
 import os
@@ -160,6 +161,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="a file for the points")
     parser.add_argument("--only", choices=("boxes", "sessions"))
     asked = parser.parse_args()
+    if asked.json is not None and (asked.json.is_dir() or not asked.json.parent.is_dir()):
+        parser.error(f"--json {asked.json} cannot be written: name a file in a folder that there is")
     found: dict[str, Any] = {"machine": {"cpus": os.cpu_count()}, "boxes": [], "sessions": []}
     with open_server(None, print) as dsn:
         stage = Stage(dsn, 2, True, loops_per_second(), print)

@@ -12,6 +12,7 @@ Without options it is a throw-away one: not durable, and gone with this process.
 
 from __future__ import annotations
 
+import _needed  # noqa: F401  # isort: skip
 import argparse
 import glob
 import os

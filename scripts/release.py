@@ -10,6 +10,7 @@ Exit status 1 tells that something is not as it should be, each on a line of its
 
 from __future__ import annotations
 
+import _needed  # noqa: F401  # isort: skip
 import argparse
 import hashlib
 import re
@@ -38,10 +39,13 @@ def main() -> int:
     choice.add_argument("--prepare", metavar="VERSION", type=a_version, help="write VERSION and its changes")
     choice.add_argument("--dry-run", action="store_true", help="check and build, keep nothing")
     options = parser.parse_args()
-    if options.prepare:
-        found = list(prepare(ROOT, options.prepare, date.today()))
-    else:
-        found = release(ROOT, date.today(), dry_run=options.dry_run)
+    try:
+        if options.prepare:
+            found = list(prepare(ROOT, options.prepare, date.today()))
+        else:
+            found = release(ROOT, date.today(), dry_run=options.dry_run)
+    except OSError as error:  # a file, or git, is missing, or may not be read
+        found = [f"{error.filename}: {error.strerror}"]
     for problem in found:
         print(f"problem: {problem}", file=sys.stderr)
     return 1 if found else 0
@@ -78,10 +82,12 @@ def release(root: Path, today: date, *, dry_run: bool) -> list[str]:
         if dry_run:
             print(f"nothing was kept; without --dry-run: tag v{version}, and these in dist/")
             return []
-        (root / "dist").mkdir(exist_ok=True)
-        for path in built:
-            shutil.copy(path, root / "dist")
-    tag(root, version)
+        tag(root, version)
+        try:
+            keep(built, root / "dist")
+        except BaseException:
+            git(root, "tag", "--delete", f"v{version}")
+            raise
     print(f"tagged {commit[:12]} as v{version}\n\nUpload, once .ci/run has passed for this commit:")
     print(f"  python -m twine upload {' '.join(f'dist/{path.name}' for path in built)}")
     print(f"  git push REMOTE HEAD v{version}")
@@ -89,6 +95,20 @@ def release(root: Path, today: date, *, dry_run: bool) -> list[str]:
     print(f"  git rev-parse --short v{version}^{{commit}} >> tests/upgrade/last_release.txt")
     print("and, where sql/migrations has a new folder NNNN, its SQL into tests/db/landed (CONTRIBUTING.md)")
     return []
+
+
+def keep(built: list[Path], place: Path) -> None:
+    """Copy what was built there, all of it or none."""
+    place.mkdir(exist_ok=True)
+    copies: list[Path] = []
+    try:
+        for path in built:
+            copies.append(place / path.name)
+            shutil.copy(path, copies[-1])
+    except BaseException:
+        for copy in copies:
+            copy.unlink(missing_ok=True)
+        raise
 
 
 def prepare(root: Path, version: str, today: date) -> Iterator[str]:
@@ -172,7 +192,12 @@ def wrong_changes(root: Path, version: str, today: date) -> Iterator[str]:
 
 def unlocked(root: Path) -> Iterator[str]:
     """The lock file has to satisfy pyproject.toml."""
-    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        project["dependencies"], project["optional-dependencies"][lock.EXTRA]
+    except (tomllib.TOMLDecodeError, KeyError) as error:
+        yield f"pyproject.toml does not say what is needed: {error}"
+        return
     yield from lock.problems((root / lock.LOCK.name).read_text(encoding="utf-8"), project)
 
 

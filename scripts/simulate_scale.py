@@ -7,6 +7,7 @@ with --boxes it plays boxes of your own. Costs of a call are those points' CPU s
 
 from __future__ import annotations
 
+import _needed  # noqa: F401  # isort: skip
 import argparse
 import json
 import math

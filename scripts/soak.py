@@ -15,6 +15,7 @@ Examples:
 
 from __future__ import annotations
 
+import _needed  # noqa: F401  # isort: skip
 import argparse
 import contextlib
 import json

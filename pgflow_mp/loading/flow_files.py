@@ -100,7 +100,11 @@ def of_shape(shape: object, handlers: Iterable[str] | str | None) -> Flow:
 
 def of_file(file: str | os.PathLike[str], handlers: Iterable[str] | str | None) -> Flow:
     """The flow that a file describes. Raises FlowNotFound, FlowFileError, ConfigError."""
-    target = Target.parse(os.fspath(file))
+    name: object = os.fspath(file) if isinstance(file, os.PathLike) else file
+    if not isinstance(name, str):
+        text = f"{repr(file)[:80]} is not the path of a flow file"
+        raise FlowNotFound(text, hint="Give a text or a Path.")
+    target = Target.parse(name)
     if not target.is_data or target.flow is not None:
         raise FlowNotFound(f"{file} is not a flow file", hint=f"Its name ends in {', '.join(DATA_ENDINGS)}.")
     flow = load(with_contents(target, handlers))

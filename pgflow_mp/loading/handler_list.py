@@ -40,6 +40,8 @@ class HandlerList:
             return cls()
         if isinstance(given, str):
             given = [part.strip() for part in given.split(",") if part.strip()]
+        if not isinstance(given, Iterable):
+            raise ConfigError(f"{given!r} cannot be a list of handlers", hint=f"Its entries are {FORMS}.")
         entries: list[str] = []
         for entry in given:
             if not isinstance(entry, str) or not _ENTRY.fullmatch(entry):

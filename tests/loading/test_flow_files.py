@@ -359,3 +359,12 @@ def test_whatever_is_changed_in_a_file_is_a_flow_or_an_error_of_ours(at: int, si
         str(error).encode()
     else:
         flow.to_json()
+
+
+@pytest.mark.parametrize("file", [b"flow.yaml", 3, None])
+def test_what_is_no_path_is_refused(file: Any) -> None:
+    with pytest.raises(FlowNotFound, match="is not the path of a flow file"):
+        Flow.from_file(file)
+    if not isinstance(file, bytes | None):
+        with pytest.raises(ConfigError, match="cannot be a list of handlers"):
+            Flow.from_file("flow.yaml", handlers=file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import subprocess
 import sys
@@ -100,6 +101,55 @@ def test_a_changelog_out_of_form_is_refused(root: Path) -> None:
     (root / "CHANGELOG.md").write_text(RELEASED.replace("### Added\n\n- All", "### New\n\n- All"))
     commit(root)
     assert "has a section 'New'" in refused(root)
+
+
+@pytest.mark.parametrize("fails", ["tag", "copy"])
+def test_what_fails_at_the_end_leaves_neither_copies_nor_a_tag(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory, fails: str
+) -> None:
+    built = [tmp_path_factory.mktemp("built") / name for name in ("one.whl", "two.tar.gz")]
+    for path in built:
+        path.write_bytes(b"made")
+    monkeypatch.setattr("_distributions.build", lambda _place: built)
+    monkeypatch.setattr(release, "wrong_builds", lambda *_given: [])
+    if fails == "tag":
+        (root / ".git" / "refs" / "tags" / "v0.1.0").mkdir(parents=True)  # in the way
+        (root / ".git" / "refs" / "tags" / "v0.1.0" / "x.lock").touch()
+        with pytest.raises(SystemExit, match=r"git tag .* failed"):
+            release.release(root, TODAY, dry_run=False)
+    else:
+        copy = shutil.copy
+
+        def fill(source: Path, place: Path) -> None:
+            copy(source, place)
+            if source == built[1]:
+                raise OSError(errno.ENOSPC, "No space left on device", str(place))
+
+        monkeypatch.setattr(shutil, "copy", fill)
+        with pytest.raises(OSError, match="No space left"):
+            release.release(root, TODAY, dry_run=False)
+        assert git(root, "tag") == ""
+    assert not [*(root / "dist").glob("*")]
+
+
+def test_files_that_are_missing_are_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release, "ROOT", root)
+    monkeypatch.setattr(sys, "argv", ["release.py", "--dry-run"])
+    told: list[str] = []
+    monkeypatch.setattr("builtins.print", lambda *words, **_how: told.extend(map(str, words)))
+    for name in ("CHANGELOG.md", lock.LOCK.name, "pyproject.toml", "pgflow_mp/__init__.py"):
+        kept = (root / name).read_bytes()
+        (root / name).unlink()
+        commit(root)
+        assert release.main() == 1
+        assert any(name in line for line in told), told
+        told.clear()
+        (root / name).write_bytes(kept)
+        commit(root)
+    (root / "pyproject.toml").write_text("[project")
+    commit(root)
+    assert release.main() == 1
+    assert "pyproject.toml does not say what is needed" in told[0]
 
 
 def test_a_lock_that_does_not_fit_is_refused(root: Path) -> None:
