@@ -50,3 +50,41 @@ def test_one_that_goes_on_for_too_long_is_killed_and_what_is_told_at_the_start_i
     assert warm_python.can_run({**os.environ, "MARK": "mine"})
     assert not warm_python.can_run({**os.environ, "PYTHONUTF8": "0"})
     assert not warm_python.can_run({**os.environ, "LC_ALL": "C"})
+
+
+@pytest.mark.parametrize(
+    "last", ["sys.exit(3)", "sys.exit()", "sys.exit('why')", "pass", "1 / 0", "os.close(1); sys.exit(3)"]
+)
+def test_it_ends_as_an_interpreter_does(tmp_path: Path, last: str) -> None:
+    """Threads are waited for, functions for the end are called, and streams that take nothing are told of."""
+    text = (
+        "import atexit, os, sys, threading, time\n"
+        "atexit.register(lambda: print('at exit', file=sys.stderr))\n"
+        "late = lambda: (time.sleep(0.05), print('thread', file=sys.stderr))\n"
+        f"threading.Thread(target=late).start()\nprint('not flushed', end='')\n{last}\n"
+    )
+    (tmp_path / "ending.py").write_text(text)
+    warm = warm_python.run("ending", [], cwd=tmp_path, env=os.environ)
+    cold = subprocess.run(
+        [sys.executable, "-m", "ending"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert (warm.returncode, warm.stdout) == (cold.returncode, cold.stdout)
+    assert warm.stderr.splitlines()[-3:] == cold.stderr.splitlines()[-3:]
+    assert b"thread" in warm.stderr
+    assert b"at exit" in warm.stderr
+
+
+def test_our_own_program_finds_our_modules_there_and_reads_its_own_environment(tmp_path: Path) -> None:
+    module = {"PGFLOW_MP_IMPORTING": "the target of another process"}
+    for extra in ({}, module):
+        env = {**os.environ, "XDG_DATA_HOME": str(tmp_path), **extra}
+        warm = warm_python.run("pgflow_mp", ["run", "nowhere.py", "--workers", "x"], cwd=tmp_path, env=env)
+        cold = subprocess.run(
+            [sys.executable, "-m", "pgflow_mp", "run", "nowhere.py", "--workers", "x"],
+            cwd=tmp_path,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+        )
+        assert (warm.returncode, warm.stdout, warm.stderr) == (cold.returncode, cold.stdout, cold.stderr)

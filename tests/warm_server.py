@@ -1,6 +1,8 @@
 """Forks ``python -m MODULE`` for tests (warm_python): what an interpreter takes longest to import is there.
 
-That is modules of others only; ours are imported by each process for itself, as in one that was just started.
+Our own modules are there for our own program only, which spends two thirds of a short command on importing
+them. Whether each of them can be imported before all others is for test_layers.py, and what a command imports
+for those who start one as usual.
 Started with the number of a socket; ends with it. A message is four descriptors: standard input, output and
 error of a new process, and a socket from which that process reads what it is to be, and to which its id and
 then its exit status are written.
@@ -8,16 +10,19 @@ then its exit status are written.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import select
 import signal
 import socket
 import sys
+import threading
 import types
 
 OURS = "pgflow_mp"
@@ -28,6 +33,22 @@ HEAVY = (
     *("psycopg.rows", "psycopg.sql", "psycopg.types.json", "ssl", "subprocess", "tomllib"),
     *("urllib.request", "uuid", "zoneinfo"),
 )
+_ACT_WHEN_IMPORTED = tuple(
+    f"{OURS}.{name}" for name in ("__main__", "bench", "executors.engines", "executors.lanes", "web")
+)
+_READS_THE_ENVIRONMENT = f"{OURS}.loading.reentry"  # when it is imported
+
+
+def _import_ours() -> None:
+    for found in pkgutil.walk_packages(importlib.import_module(OURS).__path__, f"{OURS}."):
+        if not found.name.startswith(_ACT_WHEN_IMPORTED):
+            with contextlib.suppress(ImportError):  # of what is for type checkers only, or comes with an extra
+                importlib.import_module(found.name)
+
+
+def _forget_ours() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == OURS]:
+        del sys.modules[name]
 
 
 def serve(listener: socket.socket) -> list[int]:
@@ -88,13 +109,39 @@ def become(fds: list[int]) -> str:
     sys.path[0] = order["cwd"]
     sys.modules["__main__"] = types.ModuleType("__main__")
     name: str = order["module"]
+    if name == OURS:
+        importlib.reload(sys.modules[_READS_THE_ENVIRONMENT])
+    else:
+        _forget_ours()
     return name
+
+
+def end(status: object) -> None:
+    """End as an interpreter does, but for taking apart what is loaded: copying it costs more than the work.
+
+    Returns where that is for the interpreter: a status that is no number, and streams that take nothing.
+    """
+    if status is not None and not isinstance(status, int):
+        return
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            return
+    os._exit((status or 0) & 0xFF)
 
 
 if __name__ == "__main__":
     for heavy in HEAVY:
         importlib.import_module(heavy)
-    assert OURS not in sys.modules
+    _import_ours()
     gc.freeze()  # or a child's collector would copy all of it
     run_module = runpy._run_module_as_main  # type: ignore[attr-defined]
-    run_module(become(serve(socket.socket(fileno=int(sys.argv[1])))))
+    program = become(serve(socket.socket(fileno=int(sys.argv[1]))))
+    try:
+        run_module(program)
+    except SystemExit as ending:
+        end(ending.code)
+        raise
