@@ -34,6 +34,10 @@ def environment(home: Path, **extra: str) -> dict[str, str]:
     return {**kept, "XDG_DATA_HOME": str(home), "COLUMNS": str(WIDTH), "NO_COLOR": "1", **extra}
 
 
+def _kind(variables: dict[str, str]) -> type[subprocess.Popen[str]]:
+    return warm_python.Process if warm_python.can_run(variables) else subprocess.Popen
+
+
 @dataclass
 class Done:
     """A command that has ended."""
@@ -78,10 +82,11 @@ class Cli:
 
     def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
         """Start a command and leave it running."""
-        process = subprocess.Popen(
+        variables = environment(self.cwd, **env)
+        process = _kind(variables)(
             self.command(*arguments),
             cwd=self.cwd,
-            env=environment(self.cwd, **env),
+            env=variables,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -112,7 +117,7 @@ class OnTerminal:
         termios.tcsetwinsize(theirs, size)
         os.set_blocking(self._terminal, False)
         variables = {**environment(cli.cwd), "TERM": "xterm-256color", "LINES": "24", **env}
-        self.process: subprocess.Popen[str] = subprocess.Popen(
+        self.process: subprocess.Popen[str] = _kind(variables)(
             cli.command(*arguments),
             cwd=cli.cwd,
             env=variables,

@@ -8,13 +8,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import warm_python
+
 FLOWS = Path(__file__).with_name("extended_flows.py")
 
 
 def command(dsn: str, age: int, *arguments: str, storage: str = "ranges", **options: Any) -> Any:
     """Start a command of ours with the flow as it is at this age."""
     env = {**os.environ, "PGFLOW_TEST_AGE": str(age), "PGFLOW_TEST_STORAGE": storage}
-    return subprocess.Popen(
+    return warm_python.Process(
         [sys.executable, "-m", "pgflow_mp", *arguments, "--dsn", dsn],
         env=env,
         stdout=subprocess.PIPE,

@@ -82,9 +82,10 @@ class Reader:
             here = {"PGFLOW_DATABASE_URL": self.dsn, "COLUMNS": "100"}
             done = warm_python.said(words[2], *words[3:], cwd=self.project, timeout=300, **here)
             return self._ended(line, told, done.returncode, done.stdout, done.stderr)
+        kind = warm_python.Process if words[1] == "-m" else subprocess.Popen
         command = [sys.executable, *(words[1:-1] if behind else words[1:])]
         environment = {**os.environ, "PGFLOW_DATABASE_URL": self.dsn, "COLUMNS": "100"}
-        process = subprocess.Popen(
+        process = kind(
             command,
             cwd=self.project,
             env=environment,

@@ -6,16 +6,14 @@ And nothing that is not: what the program has and docs/cli.md lacks, or the othe
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import psycopg
 import pytest
+import warm_python
 from pages import PAGES, README, ROOT, blocks, name_of, prose_of, text_of
 
 from pgflow_mp import Flow
@@ -41,16 +39,7 @@ class Option(NamedTuple):
 @pytest.fixture(scope="module")
 def helps() -> dict[str, str]:
     """The --help-all of every command."""
-    started = {
-        verb: subprocess.Popen(
-            [sys.executable, "-m", "pgflow_mp", verb, "--help-all"],
-            env={**os.environ, "COLUMNS": "100"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for verb in VERBS
-    }
-    return {verb: process.communicate(timeout=60)[0] for verb, process in started.items()}
+    return {verb: warm_python.said("pgflow_mp", verb, "--help-all", COLUMNS="100").stdout for verb in VERBS}
 
 
 def told(text: str) -> Iterator[str]:

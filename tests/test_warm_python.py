@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -66,7 +67,11 @@ def test_it_ends_as_an_interpreter_does(tmp_path: Path, last: str) -> None:
     (tmp_path / "ending.py").write_text(text)
     warm = warm_python.run("ending", [], cwd=tmp_path, env=os.environ)
     cold = subprocess.run(
-        [sys.executable, "-m", "ending"], cwd=tmp_path, stdin=subprocess.DEVNULL, capture_output=True, check=False
+        [sys.executable, "-m", "ending"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
     )
     assert (warm.returncode, warm.stdout) == (cold.returncode, cold.stdout)
     assert warm.stderr.splitlines()[-3:] == cold.stderr.splitlines()[-3:]
@@ -88,3 +93,35 @@ def test_our_own_program_finds_our_modules_there_and_reads_its_own_environment(t
             check=False,
         )
         assert (warm.returncode, warm.stdout, warm.stderr) == (cold.returncode, cold.stdout, cold.stderr)
+
+
+def test_one_that_goes_on_is_as_one_of_popen(tmp_path: Path) -> None:
+    text = (
+        "import os, sys\nprint('err', file=sys.stderr, flush=True)\n"
+        "print(os.getsid(0) == os.getpid(), flush=True)\n"
+        "print(sys.stdin.read())\nsys.exit(int(sys.argv[1]))\n"
+    )
+    (tmp_path / "going.py").write_text(text)
+    for kind in (warm_python.Process, subprocess.Popen):
+        for session in (True, False):
+            process = kind(
+                [sys.executable, "-m", "going", "9"],
+                cwd=tmp_path,
+                env={**os.environ},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=session,
+            )
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"{session}\n"
+            assert process.poll() is None
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(0.05)
+            if session:
+                process.send_signal(signal.SIGTERM)
+                assert process.wait(10) == -signal.SIGTERM
+            assert process.communicate("in", timeout=10) == ("" if session else "in\n", "err\n")
+            assert process.returncode == process.poll() == (-signal.SIGTERM if session else 9)
+            process.kill()  # of no process any more

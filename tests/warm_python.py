@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import json
+import math
 import os
+import select
 import selectors
 import signal
 import socket
@@ -20,6 +23,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 SERVER = Path(__file__).with_name("warm_server.py")
 _OF_THE_START = ("PYTHON", "LC_", "LANG", "TZ", "LD_", "PSYCOPG", "OPENSSL", "SSL")
@@ -57,6 +61,73 @@ def can_run(env: Mapping[str, str]) -> bool:
     return hasattr(socket, "send_fds") and _of_the_start(env) == _of_the_start(os.environ)
 
 
+def _ask(
+    module: str,
+    arguments: Sequence[str],
+    streams: Sequence[int],
+    cwd: Path,
+    env: Mapping[str, str],
+    in_new_session: bool = False,
+) -> socket.socket:
+    """Have a process begin; what is returned gives its id and, when it has ended, its status, a line each."""
+    ours, theirs = socket.socketpair()
+    with theirs, _lock:
+        socket.send_fds(_server(), [b"x"], [*streams, theirs.fileno()])
+    order = {"module": module, "arguments": [*arguments], "cwd": str(cwd), "env": {**env}}
+    ours.sendall(json.dumps({**order, "session": in_new_session}).encode() + b"\n")
+    return ours
+
+
+class Process(subprocess.Popen[str]):
+    """As ``subprocess.Popen([python, "-m", module, *arguments], cwd=..., env=..., text=True)``, forked so.
+
+    It is no child of this process: what its start takes is the only difference.
+    """
+
+    _answers: socket.socket
+
+    def _execute_child(self, args: Sequence[str], *more: Any) -> None:
+        named = inspect.signature(subprocess.Popen._execute_child).bind(self, args, *more).arguments  # type: ignore[attr-defined]
+        streams = [named[name] for name in ("p2cread", "c2pwrite", "errwrite")]
+        self._answers = _ask(
+            args[2],
+            args[3:],
+            [fd if fd >= 0 else number for number, fd in enumerate(streams)],
+            named["cwd"] or Path.cwd(),
+            named["env"] or os.environ,
+            named["start_new_session"],
+        )
+        self.pid = self._number()
+        self._child_created = True
+        pipes = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+        self._close_pipe_fds(*[named[name] for name in pipes])  # type: ignore[attr-defined]
+
+    def _number(self) -> int:
+        digits = b""
+        while (digit := self._answers.recv(1)) not in (b"\n", b""):
+            digits += digit
+        return int(digits)
+
+    def _internal_poll(self, _deadstate: int | None = None) -> int | None:
+        if self.returncode is None and self._waitpid_lock.acquire(blocking=False):  # type: ignore[attr-defined]
+            try:
+                if self.returncode is None and select.select([self._answers], [], [], 0)[0]:
+                    self.returncode = self._number()
+                    self._answers.close()
+            finally:
+                self._waitpid_lock.release()  # type: ignore[attr-defined]
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        deadline = math.inf if timeout is None else time.monotonic() + timeout
+        while self._internal_poll() is None:
+            if (rest := deadline - time.monotonic()) <= 0:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+            with contextlib.suppress(OSError, ValueError):  # another thread has read the answer
+                select.select([self._answers], [], [], min(rest, 0.5))
+        return self.returncode
+
+
 def run(
     module: str,
     arguments: Sequence[str],
@@ -70,17 +141,12 @@ def run(
     deadline = time.monotonic() + timeout
     pipes = [os.pipe() for _ in range(3)]
     (stdin, feed), (out, stdout), (err, stderr) = pipes
-    ours, theirs = socket.socketpair()
-    with ours, theirs, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         for fd in (out, err):
             stack.callback(os.close, fd)
-        with _lock:
-            socket.send_fds(_server(), [b"x"], [stdin, stdout, stderr, theirs.fileno()])
+        ours = stack.enter_context(_ask(module, arguments, (stdin, stdout, stderr), cwd, env))
         for fd in (stdin, stdout, stderr):
             os.close(fd)
-        theirs.close()
-        order = {"module": module, "arguments": [*arguments], "cwd": str(cwd), "env": {**env}}
-        ours.sendall(json.dumps(order).encode() + b"\n")
         answers = stack.enter_context(ours.makefile("rb"))
         pid = int(answers.readline())
         try:

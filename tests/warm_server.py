@@ -34,7 +34,7 @@ HEAVY = (
     *("urllib.request", "uuid", "zoneinfo"),
 )
 _ACT_WHEN_IMPORTED = tuple(
-    f"{OURS}.{name}" for name in ("__main__", "bench", "executors.engines", "executors.lanes", "web")
+    f"{OURS}.{name}" for name in ("__main__", "bench", "executors.engines", "executors.lanes")
 )
 _READS_THE_ENVIRONMENT = f"{OURS}.loading.reentry"  # when it is imported
 
@@ -42,7 +42,9 @@ _READS_THE_ENVIRONMENT = f"{OURS}.loading.reentry"  # when it is imported
 def _import_ours() -> None:
     for found in pkgutil.walk_packages(importlib.import_module(OURS).__path__, f"{OURS}."):
         if not found.name.startswith(_ACT_WHEN_IMPORTED):
-            with contextlib.suppress(ImportError):  # of what is for type checkers only, or comes with an extra
+            with contextlib.suppress(
+                ImportError
+            ):  # of what is for type checkers only, or comes with an extra
                 importlib.import_module(found.name)
 
 
@@ -101,6 +103,8 @@ def become(fds: list[int]) -> str:
     for number, fd in enumerate(fds[:3]):
         os.dup2(fd, number)
         os.close(fd)
+    if order["session"]:
+        os.setsid()
     os.chdir(order["cwd"])
     os.environ.clear()
     os.environ.update(order["env"])

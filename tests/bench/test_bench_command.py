@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import psycopg
 import pytest
+import warm_python
 from database_server import DatabaseServer
 
 from pgflow_mp.bench.peers import MODULES
@@ -17,8 +16,7 @@ from pgflow_mp.bench.suites import SUITES, side_by_side
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pgflow_mp", "bench", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=dict(os.environ))
+    return warm_python.said("pgflow_mp", "bench", *arguments, timeout=600)
 
 
 @pytest.mark.slow
