@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psutil
 import psycopg
 import pytest
@@ -25,6 +26,11 @@ from worker_harness import end_processes
 import pgflow_mp
 from pgflow_mp.embedded.server import EmbeddedServer
 from pgflow_mp.executors.cpus import available_cpus
+
+hypothesis.settings.register_profile(
+    "busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy")  # how long something takes says more of the machine than of it
 
 SESSION_VARIABLE = "PGFLOW_TEST_SESSION"
 PACKAGE = Path(pgflow_mp.__file__).parent

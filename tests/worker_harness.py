@@ -123,8 +123,8 @@ def output(dsn: str, run_id: str) -> Any:
     return json.loads(found)
 
 
-def eventually(condition: Callable[[], Any], timeout: float = 10.0) -> Any:
-    """What ``condition`` returns once it is true."""
+def eventually(condition: Callable[[], Any], timeout: float = 30.0) -> Any:
+    """What ``condition`` returns once it is true; ``timeout`` is for what never is, however busy we are."""
     deadline = time.monotonic() + timeout
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not come true in time"

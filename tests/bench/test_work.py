@@ -31,7 +31,9 @@ def test_a_calibrated_item_takes_about_its_time() -> None:
         loops = round(work.loops_per_second() * 0.01)
         return min(_seconds(loops) for _ in range(10))
 
-    assert any(0.004 < seconds() < 0.03 for _ in range(5))  # others use this machine, too
+    deadline = time.monotonic() + 60  # others use this machine, too
+    while not 0.004 < seconds() < 0.03:
+        assert time.monotonic() < deadline
 
 
 def test_the_bare_pool_gets_the_chunks_of_our_dispatcher() -> None:

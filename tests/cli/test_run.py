@@ -262,9 +262,9 @@ def test_the_embedded_server_is_used_where_none_is_named(bare_cli: Cli) -> None:
 
 
 def test_progress_is_drawn_on_a_terminal_and_interrupted_there(cli: Cli) -> None:
-    screen = OnTerminal(cli, "run", f"{FLOWS}:slow", "-i", json.dumps([0.1] * 100), "--workers", "2")
+    screen = OnTerminal(cli, "run", f"{FLOWS}:slow", "-i", json.dumps([0.1] * 400), "--workers", "2")
     screen.wait_for(r"slow  run [0-9a-f-]{36}")
-    screen.wait_for(r"▸ nap .*\d+/100 +\d+%.*/s.*left")
+    screen.wait_for(r"▸ nap .*\d+/400 +\d+%.*/s.*left")
     screen.wait_for(r"2/2 workers busy · ")
     screen.wait_for(r"busy \S+ \d+% · cpu \S+ [\d.]+ · memory \S+ ")
     screen.interrupt()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections import Counter
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,28 @@ from worker_harness import compiled, eventually, settings, start, threaded
 
 from pgflow_mp.errors import ConfigError
 from pgflow_mp.observe import tracing
+from pgflow_mp.worker.settings import WorkerState
 from pgflow_mp.worker.worker import Worker
+
+ITEMS = 60
 
 
 def spans(*files: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
+def _runs(worker: Worker) -> bool:
+    return worker.state is WorkerState.RUNNING
+
+
 def test_the_spans_of_several_workers_make_one_trace(dsn: str, tmp_path: Path) -> None:
     compiled(dsn, "naps")
-    run = start(dsn, "naps", [0.05] * 24)
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     workers = [Worker(settings(dsn, "naps", traces=str(file), batch_size=2)) for file in files]
     with threaded(workers[0]), threaded(workers[1]), psycopg.connect(dsn, autocommit=True) as conn:
+        for worker in workers:  # else one of them may do all before the other has begun
+            eventually(partial(_runs, worker), 30)
+        run = start(dsn, "naps", [0.05] * ITEMS)
         query = "select status from pgflow.runs where run_id = %s"
         eventually(lambda: conn.execute(query, (run,)).fetchone() == ("completed",), 30)
         eventually(lambda: any(span["name"] == "run naps" for span in spans(*files)), 10)
@@ -48,7 +58,7 @@ def test_the_spans_of_several_workers_make_one_trace(dsn: str, tmp_path: Path) -
     assert step["parent_id"] == root["context"]["span_id"]
     items = [span for span in found if span["name"] == "items nap"]
     assert {span["parent_id"] for span in items} == {step["context"]["span_id"]}
-    assert sum(span["attributes"]["pgflow.items"] for span in items) == 24
+    assert sum(span["attributes"]["pgflow.items"] for span in items) == ITEMS
     assert all({span["name"] for span in spans(file)} >= {"items nap"} for file in files)
     assert len({span["context"]["span_id"] for span in found}) == len(found)
     assert (_time(root["start_time"]), _time(root["end_time"])) == (started, ended)
