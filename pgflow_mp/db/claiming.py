@@ -80,6 +80,7 @@ def claim(
     but_steps: Collection[str] = (),
     usable: int | None = None,
     own: OwnRun | None = None,
+    early: bool = False,
 ) -> ClaimedWork:
     """Claim work as ``item_ranges.claim_work`` does; where an input cannot be had, tasks have none.
 
@@ -98,7 +99,7 @@ def claim(
         qty = 0
     try:
         work = item_ranges.claim_work(
-            conn, flow_slug, worker_id, qty, items, known, lease, but_steps, usable, own
+            conn, flow_slug, worker_id, qty, items, known, lease, but_steps, usable, own, early=early
         )
     except psycopg.errors.ForeignKeyViolation:  # the worker's own row is missing
         raise

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, cast
 import msgspec
 import psycopg
 
+from pgflow_mp.db.early_release import DEFER, can_release_early, wait_for_commits
 from pgflow_mp.db.engine import ClaimedTask, Connection, OwnRun
 from pgflow_mp.db.wire import Int4Array, Int8Array, RawJsonArray
 
@@ -90,9 +91,13 @@ _CLAIM: Final = (
     "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int, %s::text[], %s::int)"
 )
 _CLAIM_OWN: Final = _CLAIM[:-1] + ", %s::uuid, %s::boolean)"
+_AND_DEFER: Final = f" where (select {DEFER}) is not null"  # once, before there are rows
 _COMPLETE: Final = (
     "select accepted, rejected, step_status, run_status "
     "from pgflow.complete_ranges(%s::uuid, %s, %s::uuid, %s, %s, %s, %s)"
+)
+_COMPLETE_AND_DEFER: Final = _COMPLETE.replace(  # in the midst of a map, where nothing follows from it
+    " from ", f", case when step_status = 'started' then {DEFER} end from ", 1
 )
 _FAIL: Final = (
     "select accepted, rejected, step_status, run_status "
@@ -111,17 +116,24 @@ def claim_work(
     but_steps: Collection[str] = (),
     usable: int | None = None,
     own: OwnRun | None = None,
+    *,
+    early: bool = False,
 ) -> ClaimedWork:
     """Claim up to ``qty`` tasks, as engine.claim_tasks does, and up to ``items`` items of maps in ranges.
 
     ``known``: ids of pages that need not be answered; ``but_steps``: steps of which nothing is wanted. Of a
     flow with limits at most ``usable`` items are got, which could be worked on at once; None: a share.
-    What there is of one's ``own`` run comes first.
+    What there is of one's ``own`` run comes first. ``early``: others wait for the locks (early_release).
     """
     values = (flow_slug, worker_id, qty, items, Int8Array(known), lease, list(but_steps) or None, usable)
     found = ClaimedWork([], [], [])
     query = _CLAIM if own is None else _CLAIM_OWN
+    early = early and can_release_early(conn)
+    if early:
+        query += _AND_DEFER
     rows = conn.execute(query, (*values, *(own or ())), binary=True).fetchall()
+    if early and rows:
+        wait_for_commits(conn)
     if set(map(_ITEMS, rows)) == {None} and all(map(_RUN, rows)):  # tasks alone, as nearly always
         # Their last column, which is null, stands in the place of what is read later.
         return found._replace(tasks=list(map(_AS_TASK, rows)))
@@ -167,15 +179,18 @@ def release_ranges(
     return cast(int, cast("tuple[Any, ...]", row)[0])
 
 
-def send(conn: Connection, call: RangeCompletion | RangeFailure) -> psycopg.Cursor[tuple[Any, ...]]:
+def send(
+    conn: Connection, call: RangeCompletion | RangeFailure, *, early: bool = False
+) -> psycopg.Cursor[tuple[Any, ...]]:
     """Record what a call says; its row answers accepted items and rejected indexes, see engine.Settled.
 
-    Of a RangeCompletion the first items of the parts that were rejected.
+    Of a RangeCompletion the first items of the parts that were rejected. ``early``: where the map goes on,
+    the transaction releases its locks before it is durable, for the caller to wait for.
     """
     head = (call.run_id, call.step_slug, call.worker_id, Int4Array(call.lease_nos))
     if isinstance(call, RangeCompletion):
         rest = (Int4Array(call.firsts), Int4Array(call.counts), RawJsonArray(call.outputs))
-        return conn.execute(_COMPLETE, (*head, *rest), binary=True)
+        return conn.execute(_COMPLETE_AND_DEFER if early else _COMPLETE, (*head, *rest), binary=True)
     return conn.execute(_FAIL, (*head, Int4Array(call.indexes), call.errors, call.permanent), binary=True)
 
 

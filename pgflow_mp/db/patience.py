@@ -32,6 +32,8 @@ class PatientConnection(psycopg.Connection[Row]):
     silence: float | None = None
     pooled = False
     """Whether it leads to a pooler, so that each transaction may run in another session of the server."""
+    releases_early: bool | None = None
+    """Whether commits on it can release their locks early, see early_release; None: it was not asked yet."""
     relax: LiteralString | None = None
     """Behind a pooler: the statement that lifts the limits of the server's sessions for its transaction."""
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import psycopg
 
 from pgflow_mp.db import item_ranges
+from pgflow_mp.db.early_release import can_release_early, wait_for_commits
 from pgflow_mp.db.engine import COMPLETE_TASKS, FAIL_TASKS, Connection, Settled
 from pgflow_mp.db.item_ranges import RangeCompletion, RangeFailure
 from pgflow_mp.db.wire import Int4Array, Int8Array, RawJsonArray
@@ -55,8 +56,15 @@ def _is_news(record: logging.LogRecord) -> bool:
 logging.getLogger("psycopg").addFilter(_is_news)
 
 
-def settle(conn: Connection, calls: Sequence[Call]) -> list[Settled]:
-    """Record all calls or none; the results in their order."""
+def settle(conn: Connection, calls: Sequence[Call], *, early: bool = False) -> list[Settled]:
+    """Record all calls or none; the results in their order.
+
+    ``early``: others wait for the locks, which one call alone releases before it is durable (early_release).
+    """
+    if early and len(calls) == 1 and isinstance(calls[0], RangeCompletion) and can_release_early(conn):
+        result = _result(item_ranges.send(conn, calls[0], early=True))
+        wait_for_commits(conn)
+        return [result]
     if len(calls) == 1:
         return [_result(_send(conn, calls[0]))]
     with conn.pipeline(), conn.transaction():
@@ -127,4 +135,4 @@ def _send(conn: Connection, call: Call) -> psycopg.Cursor[tuple[Any, ...]]:
 
 
 def _result(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Settled:
-    return Settled._make(cast("tuple[Any, ...]", cursor.fetchone()))
+    return Settled._make(cast("tuple[Any, ...]", cursor.fetchone())[: len(Settled._fields)])

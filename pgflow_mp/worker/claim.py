@@ -22,6 +22,7 @@ from pgflow_mp.worker.database_thread import DatabaseThread
 from pgflow_mp.worker.inbox import Claimed, ClaimFailed, ClaimLost, Said, WorkHinted
 from pgflow_mp.worker.planner import ClaimRequest
 from pgflow_mp.worker.ranges import RangeBatch, as_batch, gaps, without_stale
+from pgflow_mp.worker.sharing import Sharing
 from pgflow_mp.worker.strangers import Strangers
 
 _THRIFTY: Final = 30.0  # seconds
@@ -145,9 +146,11 @@ class Claimer(DatabaseThread):
         steps: Mapping[str, Collection[str]],
         labels: Sequence[str] = (),
         own: OwnRun | None = None,
+        sharing: Sharing | None = None,
     ) -> None:
         super().__init__(dsn, post)
         self._own = own
+        self._sharing = sharing or Sharing()
         self._flows = {flow.encode(): flow for flow in steps}
         self._strangers = Strangers(steps, lambda text: post(Said("warn", text)))
         self._worker_name = worker_name
@@ -207,8 +210,10 @@ class Claimer(DatabaseThread):
                 but_steps=self._strangers.of(flow),
                 usable=request.usable,
                 own=self._own,
+                early=self._sharing.is_any_shared(),
             )
             is_made = True
+            self._sharing.note(work.leases)
             work = self._strangers.hand_back(conn, flow, worker_id, work)
             work, refused = claiming.read_inputs(conn, work)
             ranges = make_ranges(conn, flow, worker_id, work, request.pages)

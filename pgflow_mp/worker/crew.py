@@ -20,6 +20,7 @@ from pgflow_mp.worker.reporting import Reporter, WorkerFacts
 from pgflow_mp.worker.retention import Retention
 from pgflow_mp.worker.settings import WorkerSettings
 from pgflow_mp.worker.settle import Settler
+from pgflow_mp.worker.sharing import Sharing
 from pgflow_mp.worker.stack_answers import StackAnswers
 from pgflow_mp.worker.startup import Policies
 
@@ -68,6 +69,7 @@ def hire(
     ``executor`` is asked where its code is.
     """
     served = list(steps)
+    sharing = Sharing()
     claimer = Claimer(
         settings.dsn,
         post,
@@ -77,6 +79,7 @@ def hire(
         steps=steps,
         labels=settings.labels,
         own=None if run_id is None else OwnRun(run_id, settings.only),
+        sharing=sharing,
     )
 
     def beating() -> Sequence[str]:
@@ -94,7 +97,8 @@ def hire(
         policies=policies,
     )
     answers.wake = upkeep.wake
-    pulse, settler = Pulse("the main loop"), Settler(settings.dsn, post, linger=settings.linger)
+    pulse = Pulse("the main loop")
+    settler = Settler(settings.dsn, post, linger=settings.linger, is_shared=sharing.is_shared)
     return Crew(
         claimer,
         settler,

@@ -27,12 +27,18 @@ _UNSTORABLE: Final = "The task failed with an error that the database cannot sto
 class Recorder:
     """Records calls; ``post`` hears of what is refused. ``locked``: when locked runs are tried again.
 
-    ``beat`` is called before each transaction.
+    ``beat`` is called before each transaction; ``is_shared`` tells of a run whether others work on it, too.
     """
 
-    def __init__(self, post: Callable[[Any], None], beat: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        post: Callable[[Any], None],
+        beat: Callable[[], None],
+        is_shared: Callable[[str], bool] = lambda _run: False,
+    ) -> None:
         self._post = post
         self._beat = beat
+        self._is_shared = is_shared
         self._tight = 0
         self.locked = Locked()
 
@@ -62,7 +68,7 @@ class Recorder:
         self._beat()
         started = time.monotonic()
         try:
-            results = settling.settle(conn, calls)
+            results = settling.settle(conn, calls, early=self._is_shared(calls[0].run_id))
         except (psycopg.Error, MemoryError) as error:
             if isinstance(error, psycopg.errors.LockNotAvailable):
                 parts = runs_of(calls)

@@ -51,7 +51,14 @@ class Settler(threading.Thread):
     anything is locked, is read by anyone.
     """
 
-    def __init__(self, dsn: str, post: Callable[[Any], None], *, linger: float) -> None:
+    def __init__(
+        self,
+        dsn: str,
+        post: Callable[[Any], None],
+        *,
+        linger: float,
+        is_shared: Callable[[str], bool] = lambda _run: False,
+    ) -> None:
         super().__init__(name="pgflow-settle", daemon=True)
         self._post = post
         self._linger = linger
@@ -74,7 +81,7 @@ class Settler(threading.Thread):
             backoff=connection.Backoff(initial=0.02, cap=CAP),
         )
         self.pulse = Pulse("recording")
-        self._recorder = Recorder(post, lambda: self.pulse.beat(_IN_CALL))
+        self._recorder = Recorder(post, lambda: self.pulse.beat(_IN_CALL), is_shared)
         self._locked = self._recorder.locked
         self.released = 0
         """Items handed back so far."""

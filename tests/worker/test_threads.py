@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from worker_harness import compiled, settings, start
 
+from pgflow_mp.db import item_ranges
 from pgflow_mp.executors.events import Cause, LaneDied, Outcomes
 from pgflow_mp.executors.messages import Chunk, Item, Kind, Outcome
 from pgflow_mp.worker import claim, crew, worker
@@ -260,3 +261,10 @@ def _lines_of_start(dsn: str) -> int:
     finally:
         sys.settrace(None)
     return -tracer._left
+
+
+def test_what_the_claimer_sees_of_others_the_settler_knows(handed: _Handed) -> None:
+    passed_over = item_ranges.ItemLease("run-1", "s", 7, 1, 1, 60)
+    handed.crew.claimer._sharing.note([passed_over])
+    is_shared = handed.crew.settler._recorder._is_shared
+    assert (is_shared("run-1"), is_shared("run-2")) == (True, False)
