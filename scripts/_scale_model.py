@@ -21,7 +21,7 @@ LOW: Final = 0.6  # a claim is made when this share of it is missing: planner.py
 LINGER: Final = 0.5  # seconds that outcomes in the midst of a map wait: settle.py, MIDST times linger
 BEGIN: Final = 4.0  # seconds after which steady() counts
 SPAN: Final = 8.0  # ... and for how long
-FULL: Final = 1000  # items that wait no longer: groups.py
+FULL: Final = 20_000  # items that wait no longer: groups.py, FULL, times range_groups.py, LIGHT
 Process = Generator[simpy.Event, Any, None]
 
 
@@ -35,7 +35,7 @@ class Costs:
     """A completion with its transaction, ``part`` for each stretch of items in it, ``item`` for each item."""
     part: float = 15e-6
     item: float = 0.6e-6
-    box: float = 9.0e-3
+    box: float = 8.0e-3
     """Each second: heartbeat, report, look for work."""
     chunk: float = 600e-6
     """The parent, for each chunk that a lane gets."""
@@ -45,8 +45,8 @@ class Costs:
     """The client of a session that only measures, for each claim and completion."""
     commit: float = 0.3e-3
     """Seconds until a commit is on the disk."""
-    hand_over: float = 3.0e-3
-    """Seconds until who waits for a lock has it, once it is free: seen with 2 to 8 sessions on one map."""
+    wait: float = 0.17e-3
+    """CPU of the server for waiting apart from a commit, for each claim and completion of a shared map."""
     wal_element: float = 20.0
     wal_claim: float = 1200.0
     wal_complete: float = 2200.0
@@ -112,22 +112,27 @@ class Server:
             yield self.env.timeout(self.costs.commit)
             ended.succeed()
 
-    def call(self, lock: simpy.Resource, cpu: float, wal: float) -> Process:
-        """One transaction: its lock, a core, the commit."""
+    def call(self, lock: simpy.Resource, cpu: float, wal: float, *, shared: bool) -> Process:
+        """One transaction: its lock, a core, the commit, for which sharers wait without the lock."""
         began = self.env.now
         with lock.request() as mine:
-            was_free = mine.triggered
             yield mine
-            if not was_free:
-                yield self.env.timeout(self.costs.hand_over)
             self.told.waited += self.env.now - began
             yield from burn(self.env, self.cores, cpu)
             self.told.server_cpu += cpu
             self.told.wal_bytes += wal
-            ended = self.flushed
-            if not self.dirty.triggered:
-                self.dirty.succeed()
-            yield ended
+            if not shared:
+                yield self._durable()
+        if shared:
+            yield from burn(self.env, self.cores, self.costs.wait)
+            self.told.server_cpu += self.costs.wait
+            yield self._durable()
+
+    def _durable(self) -> simpy.Event:
+        """What is written so far is on the disk."""
+        if not self.dirty.triggered:
+            self.dirty.succeed()
+        return self.flushed
 
 
 def burn(env: simpy.Environment, cores: simpy.Resource, cpu: float) -> Process:
@@ -146,6 +151,7 @@ class Box:
         self.setting = setting
         self.left = left
         self.number = number
+        self.shared = setting.boxes > setting.maps
         self.waiting = self.under_way = 0
         self.outcomes: list[int] = []
         self.changed = self.env.event()
@@ -185,7 +191,8 @@ class Box:
                 continue
             told.claims += 1
             quantity = min(100_000, max(1, int(missing / min(setting.seconds, AHEAD))))
-            yield self.env.process(self.server.call(self.server.claiming[at], costs.claim, costs.wal_claim))
+            lock = self.server.claiming[at]
+            yield self.env.process(self.server.call(lock, costs.claim, costs.wal_claim, shared=self.shared))
             got = min(quantity, self.left[at])
             self.left[at] -= got
             self.waiting += got
@@ -236,7 +243,7 @@ class Box:
             wal = costs.wal_complete + parts * costs.wal_part + items * (costs.wal_item + setting.payload)
             told.completions += 1
             lock = self.server.completing[self.number % setting.maps]
-            yield self.env.process(self.server.call(lock, cpu, wal))
+            yield self.env.process(self.server.call(lock, cpu, wal, shared=self.shared))
             told.items += items
             told.seconds = self.env.now
 
@@ -264,19 +271,21 @@ def play(setting: Setting, costs: Costs = COSTS) -> Told:
 
 
 def play_sessions(sessions: int, maps: int, lease: int, seconds: float, costs: Costs = COSTS) -> int:
-    """How many claims, each with its completion, so many connections make that do nothing else."""
+    """How many leases so many connections get and complete, with one of each map in a claim."""
     env, told = simpy.Environment(), Told()
     server = Server(env, Setting(0, 0, 1.0, 0, maps), costs, told)
     done = [0]
+    shared = sessions > 1
 
     def session(number: int) -> Process:
-        at = number % maps
         while True:
-            yield env.process(server.call(server.claiming[at], costs.claim, 0.0))
-            cpu = costs.complete + costs.part + lease * costs.item
-            yield env.process(server.call(server.completing[at], cpu, 0.0))
-            yield from burn(env, server.cores, costs.session)
-            done[0] += 1
+            lock = server.claiming[number % maps]
+            yield env.process(server.call(lock, costs.claim, 0.0, shared=shared))
+            for lock in server.completing:
+                cpu = costs.complete + costs.part + lease / maps * costs.item
+                yield env.process(server.call(lock, cpu, 0.0, shared=shared))
+                yield from burn(env, server.cores, costs.session)
+                done[0] += 1
 
     for number in range(sessions):
         env.process(session(number))

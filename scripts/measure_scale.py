@@ -26,7 +26,8 @@ from pgflow_mp.bench import stored
 from pgflow_mp.bench.arena import Arena, connected
 from pgflow_mp.bench.burning import loops_per_second
 from pgflow_mp.bench.stage import Stage, open_server
-from pgflow_mp.db import engine, item_ranges
+from pgflow_mp.db import engine, item_ranges, settling
+from pgflow_mp.worker.sharing import Sharing
 
 BOXES = [(5, 16, 1), (5, 16, 2), (5, 16, 4), (5, 64, 1), (50, 16, 1), (50, 16, 4), (50, 64, 1), (500, 64, 1)]
 """Milliseconds an item, lanes of a box, boxes."""
@@ -87,7 +88,7 @@ def boxes(stage: Stage, millis: int, lanes: int, many: int, seconds: float) -> P
 
 
 def sessions(stage: Stage, many: int, maps: int, seconds: float) -> Point:
-    """So many connections that do nothing but claim and complete, of so many maps."""
+    """So many connections that do nothing but claim and complete, as workers do, of so many maps."""
     with stage.database() as dsn:
         conn = connected(dsn)
         stored.store(conn, [FLOW], stored.RANGES)
@@ -102,24 +103,26 @@ def sessions(stage: Stage, many: int, maps: int, seconds: float) -> Point:
                 worker_id = str(uuid.uuid4())
                 engine.register_worker(own, worker_id, FLOW, "measuring", dead_after=3600)
                 known: list[int] = []
+                sharing = Sharing()
                 barrier.wait()
                 while time.perf_counter() < until:
-                    got = item_ranges.claim_work(own, FLOW, worker_id, 0, LEASE, known)
+                    got = item_ranges.claim_work(
+                        own, FLOW, worker_id, 0, LEASE, known, early=sharing.is_any_shared()
+                    )
+                    sharing.note(got.leases)
                     known += [page.page_id for page in got.pages]
                     for lease in got.leases:
                         outputs = b"[" + b",".join([b"1"] * lease.items) + b"]"
-                        item_ranges.send(
-                            own,
-                            item_ranges.RangeCompletion(
-                                lease.run_id,
-                                lease.step_slug,
-                                worker_id,
-                                [lease.lease_no],
-                                [lease.first_index],
-                                [lease.items],
-                                [outputs],
-                            ),
+                        call = item_ranges.RangeCompletion(
+                            lease.run_id,
+                            lease.step_slug,
+                            worker_id,
+                            [lease.lease_no],
+                            [lease.first_index],
+                            [lease.items],
+                            [outputs],
                         )
+                        settling.settle(own, [call], early=sharing.is_shared(lease.run_id))
                         done[number] += 1
 
         threads = [threading.Thread(target=work, args=(number,)) for number in range(many)]

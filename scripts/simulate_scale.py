@@ -64,7 +64,7 @@ def load(seconds: float, lanes: int, payload: int = 0, costs: Costs = COSTS) -> 
     """What one busy box asks for each second: the formula, which play() and steady() have to bear out.
 
     Items, claims, completions, CPU seconds of the server, bytes of its log, seconds that locks are held for
-    claims of one map and for completions of one run, CPU seconds of the box's parent.
+    claims of one map and for completions of one run that others work on, CPU seconds of the box's parent.
     """
     items = lanes / seconds
     claims = 1 / (LOW * AHEAD)
@@ -81,8 +81,8 @@ def load(seconds: float, lanes: int, payload: int = 0, costs: Costs = COSTS) -> 
         "completions": completions,
         "server": claiming + completing + costs.box,
         "log": wal + items * (costs.wal_item + payload),
-        "claiming": claiming + claims * (costs.commit + costs.hand_over),
-        "completing": completing + completions * (costs.commit + costs.hand_over),
+        "claiming": claiming,
+        "completing": completing,
         "parent": parts * costs.chunk,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -13,8 +14,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 WITHIN = {"seconds": 0.12, "server, CPU s": 0.3, "parents, CPU s": 0.4, "log, MB": 0.15, "pairs/s": 0.3}
 """How far the simulation may be off, by what it tells."""
-CAUTIOUS = {"8 sessions, 1 maps: pairs/s"}
-"""Where more was reached than it says: many that wait for one lock are quicker than a few."""
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +35,25 @@ def test_the_simulation_reproduces_the_measured_points(model: ModuleType) -> Non
         (name, measured, simulated)
         for name, measured, simulated in model.compared(json.loads(model.POINTS.read_text()))
         if abs(simulated / measured - 1) > WITHIN[name.rpartition(": ")[2]]
-        and not (name in CAUTIOUS and simulated < measured)
     ]
     assert off == []
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("lanes", "seconds", "maps"), [(4, 0.05, 1), (4, 1.0, 200)])
+@pytest.mark.parametrize(
+    ("lanes", "seconds", "maps", "cores", "longer"), [(4, 0.05, 1, 4, 30.0), (4, 1.0, 200, 1, 1.0)]
+)
 def test_half_of_what_the_formula_says_is_carried_and_more_than_that_is_not(
-    model: ModuleType, lanes: int, seconds: float, maps: int
+    model: ModuleType, lanes: int, seconds: float, maps: int, cores: int, longer: float
 ) -> None:
-    of = model.limits(seconds, lanes, 1)
+    """``longer``: so much longer it takes to record a stretch, so that few boxes fill one run's lock."""
+    costs = replace(model.COSTS, part=longer * model.COSTS.part)
+    of = model.limits(seconds, lanes, cores, costs=costs)
     run = min(of["claims of one map"], of["completions of one run"])
-    boxes = int(min(of["cores"], of["cores"] if maps > 1 else run))
+    assert (run < of["cores"]) is (maps == 1)
+    boxes = int(min(of["cores"], run) if maps == 1 else of["cores"])
     shares = [
-        model.steady(model.Setting(part, lanes, seconds, 0, min(maps, part), 1))
+        model.steady(model.Setting(part, lanes, seconds, 0, min(maps, part), cores), costs)
         for part in (boxes // 2, boxes * 2)
     ]
     assert shares[0] >= 0.93
@@ -70,6 +73,7 @@ def test_the_page_shows_what_the_model_says(model: ModuleType, capsys: pytest.Ca
         f"a look for work | {costs.box * 1000:g} ms |",
         f"spends {costs.chunk * 1000:g} ms of its own box",
         f"a commit takes {costs.commit * 1000:g} ms",
+        f"the second transaction: {costs.wait * 1000:g} ms",
     ):
         assert text in page
 
