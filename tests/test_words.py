@@ -15,6 +15,9 @@ from typing import Final, TypeAlias
 import pytest
 
 from pgflow_mp import errors
+from pgflow_mp.db import connection_errors
+from pgflow_mp.embedded import diagnosis
+from pgflow_mp.values import foundtext
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "pgflow_mp"
@@ -43,7 +46,7 @@ RULES: Final = {
 }
 _NAMES: Final = """
 artifacts barrier base burst cap ctx db dead_after delay drain executor former_slugs from_run interval
-keep key kind labels limit missed nan on_start only over params pgflow_mp progress queues rate requires
+keep key kind labels limit missed nan on_start only over params pgflow pgflow_mp progress queues rate requires
 retry schedule serve ship since start storage tags tolerate
 """
 """Arguments, commands and modules that a text may begin with, spelled as they are typed."""
@@ -186,3 +189,58 @@ def test_the_same_situation_has_the_same_words() -> None:
 )
 def test_other_words_would_be_found(code: str) -> None:
     assert [rule for _, kind, text in texts_of(ast.parse(code)) for rule in broken_rules(kind, text)]
+
+
+TABLES: Final = {
+    "connection_errors": [hint for _, _, hint, _ in connection_errors._CAUSES],
+    "parameters": [*connection_errors._FOREIGN.values()],
+    "diagnosis": [hint for _, _, hint in diagnosis._CAUSES],
+    "foundtext": [hint for _, _, hint in foundtext._MARKS],
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_hints_that_are_kept_in_tables_have_the_form_too(name: str) -> None:
+    assert {hint: broken for hint in TABLES[name] if (broken := broken_rules("hint", hint))} == {}
+
+
+RAISED: Final = re.compile(r"raise (exception|warning|notice)\s+'((?:[^']|'')*)'(.*?);\s*\n", re.DOTALL)
+HINT: Final = re.compile(r"hint = (?:format\(\s*)?((?:'(?:[^']|'')*'\s*)+)")
+POSTGRESQL: Final = re.compile(r"permission denied for|(insert or update|update or delete) on table \"")
+"""How PostgreSQL says it itself, where the same is refused by us."""
+
+
+def raised_in(sql: str) -> Iterator[tuple[str, str]]:
+    """What functions raise, and their hints, each with its kind."""
+    for how, text, rest in RAISED.findall(sql):
+        yield ("message" if how == "exception" else "log"), text.replace("''", "'").replace("%", "<value>")
+        for hint in HINT.findall(rest):
+            words = "".join(re.findall(r"'((?:[^']|'')*)'", hint))
+            yield "hint", words.replace("''", "'").replace("%s", "<value>")
+
+
+def test_what_functions_of_the_database_raise_has_the_form_or_is_the_contract_s() -> None:
+    contract = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "docs/contract").glob("*.md"))
+    wrong, seen = [], 0
+    for path in sorted((ROOT / "sql/functions").glob("*.sql")):
+        for kind, text in raised_in(path.read_text(encoding="utf-8")):
+            seen += 1
+            if text.partition("<value>")[0][:25] in contract or POSTGRESQL.match(text):
+                continue
+            wrong += [f"{path.name}: {text} ({rule})" for rule in broken_rules(kind, text)]
+    assert wrong == []
+    assert seen > 120, "the walk finds them"
+
+
+def test_other_words_of_the_database_would_be_found() -> None:
+    small = "raise exception 'the run is gone.' using hint = 'look there', errcode = 'PF003';\n"
+    assert len([rule for kind, text in raised_in(small) for rule in broken_rules(kind, text)]) == 4
+
+
+def test_the_contract_s_words_for_a_run_stay_where_the_contract_has_them() -> None:
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if "Run not found" in path.read_text(encoding="utf-8")
+    ]
+    assert found == ["flows/context.py"]

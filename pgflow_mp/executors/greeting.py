@@ -51,7 +51,8 @@ def _call(engine: CallEngine, patience: float, function: Callable[..., T], *args
         except TimeoutError:
             raise PgflowError(
                 f"Executor {engine.name} has not loaded the flow within {patience:g} s",
-                hint="Has it any worker? Is the module quick to import? --load-timeout allows it more time.",
+                hint="Look whether it has workers, and what the module does when it is imported. "
+                "--load-timeout gives it more time.",
             ) from None
         except Exception as error:
             if tries and engine.fault(error) in _PASSING:

@@ -90,7 +90,7 @@ def check_types(
         raise FlowDefinitionError(
             f'Handler {describe(handler)} of {facts.where}: {what} has type "{of}", which is not '
             f'assignable to parameter "{argument.name}" of type "{to}"',
-            hint=f"Annotate it {of}, or have {to} given.",
+            hint=f"Annotate it {of}, or give it {to}.",
         )
 
 
@@ -113,7 +113,7 @@ def check_patterns(patterns: Mapping[str, Any], facts: StepFacts, given: GivenTy
                 raise FlowDefinitionError(
                     f'{option}= of {facts.where} names "{name}", which is not a parent of the step '
                     f"(its parents: {', '.join(facts.dependencies)})",
-                    hint="A condition is compared with an object of the parents' outputs, by their slugs.",
+                    hint="A condition is compared with the outputs of the step's parents, by their slugs.",
                     option=option,
                 )
             if known is not Any and not contains(known, value):

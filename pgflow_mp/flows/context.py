@@ -199,7 +199,7 @@ class Context(msgspec.Struct, eq=False):
         It is decoded once per run and process: tasks of one run share it, so do not change it.
         """
         if self.flow_slug == JOBS:
-            raise PermanentError("A background job has no flow input; its payload is all that it is given")
+            raise PermanentError("A background job has no flow input: its payload is all that it is given")
         return cast("Json", self.runtime.flow_input(self.run_id, self.raw_flow_input))
 
     @property

@@ -28,7 +28,9 @@ def per_second(given: object) -> float:
     if value is None:
         raise ValueError(f"{given!r} is not a rate like 100/s, 30/min or 1000/h")
     if not 0 < value <= LARGEST_RATE:
-        raise ValueError(f"{given!r} is not more than nothing and at most {LARGEST_RATE:,.0f} a second")
+        raise ValueError(
+            f"{given!r} is out of range: a rate is more than 0 and at most {LARGEST_RATE:,.0f} a second"
+        )
     return value
 
 

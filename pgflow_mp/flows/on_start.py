@@ -202,7 +202,7 @@ def _check_function(function: object, where: str) -> Callable[..., Any]:
     if not callable(function):
         raise FlowDefinitionError(
             f"on_start of {where} takes a function, not {type(function).__name__}",
-            hint='@flow.on_start, or flow.on_start("name", function).',
+            hint='Write @flow.on_start above it, or call: flow.on_start("name", function)',
         )
     return check_handler(function, f"on_start of {where}")
 
@@ -211,10 +211,13 @@ def _check_name(name: object, where: str) -> str:
     if not isinstance(name, str) or name == "<lambda>":
         raise FlowDefinitionError(
             f"An on_start function of {where} has no name",
-            hint='Give the name of the parameters that receive its value: flow.on_start("name", function).',
+            hint='Give the name of the parameters that receive its value: flow.on_start("name", function)',
         )
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise FlowDefinitionError(f"on_start of {where}: no parameter can be called {name!r}")
+        raise FlowDefinitionError(
+            f"on_start of {where}: no parameter can be called {name!r}",
+            hint="Give a name that a parameter of a function can have.",
+        )
     if name in _OURS:
         raise FlowDefinitionError(
             f'on_start of {where}: a parameter "{name}" receives something else',

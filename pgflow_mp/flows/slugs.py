@@ -69,8 +69,8 @@ def check_former_slugs(former_slugs: object, queues: object) -> bool:
         raise FlowDefinitionError(f"former_slugs must be True or False, not {former_slugs!r}")
     if former_slugs and queues == "step":
         raise FlowDefinitionError(
-            "former_slugs=True is for flows with one queue: none of before has a queue for each step",
-            hint='Leave out queues="step", or former_slugs and the slugs of before.',
+            'former_slugs=True and queues="step" cannot be used together',
+            hint='Flows of before have one queue: leave queues="step" out, or former_slugs.',
         )
     return former_slugs
 

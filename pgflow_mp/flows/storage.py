@@ -57,7 +57,7 @@ def check_barrier(
     for name in ("when", "unless"):
         if options.get(name) is not None:
             raise FlowDefinitionError(
-                f"barrier=False of {where} cannot be had with a condition, which is decided by all of "
+                f"barrier=False of {where} cannot be used with a condition, which is decided by all of "
                 f'the outputs of "{parent.slug}"',
                 hint=f"Remove barrier=False, or {name}=.",
             )

@@ -55,8 +55,8 @@ def choose(spec: str, wanted: Wanted) -> ItemSource | RunInput:
     jsonl = {"json": False, "jsonl": True}.get(kind or "")
     if spec == "-" and (kind == "paths" or wanted.stat):
         raise InputError(
-            "--input - reads lines of a pipe, no folder",
-            hint="To have each line as an item, a text: --each-line.",
+            "--input - reads lines of a pipe, not a folder",
+            hint="To have each line as an item, a text, give --each-line.",
         )
     if wanted.lenient and (kind or _ENDINGS.get(stem_ending(spec))) == "jsonl":
         if spec == "-" and wanted.stdin is not None:
@@ -116,7 +116,8 @@ def _of_stream(opened: Opened, kind: str | None, jsonl: bool | None) -> ItemSour
     """Elements out of a stream, or if it is short or no array the JSON value that it is."""
     if kind in ("parquet", "arrow"):
         raise InputError(
-            f"{opened.name} cannot be read as {kind}: that needs a file", hint="Save it to one first."
+            f"{opened.name} cannot be read as {kind}: that needs a file, not a pipe",
+            hint="Save it to one first.",
         )
     if kind in ("csv", "tsv", "lines"):
         source = _lines_or_table(opened, kind)
@@ -139,7 +140,7 @@ def _of_stream(opened: Opened, kind: str | None, jsonl: bool | None) -> ItemSour
             opened.close()
             raise InputError(
                 f"{opened.name} is not an array and has more than 1 GB, the most that a run's input can have",
-                hint="Is it JSON at all? Else give --format.",
+                hint="If it is not JSON, give its --format.",
             )
     opened.close()
     return _whole(b"".join(pieces), opened.name, kind)
@@ -180,7 +181,7 @@ def _or_lines(error: InputError, data: bytes) -> InputError:
                 "This is no text. To have paths of files as items, name a folder or pattern: 'data/*'."
             )
         elif b"\n" in data:
-            error.hint = "To have each line as an item, a text: --each-line. For a table: --format csv."
+            error.hint = "To have each line as an item, a text, give --each-line; for a table --format csv."
     return error
 
 

@@ -47,7 +47,8 @@ class Columnar(ItemSource):
         except OSError:
             self.close()
             raise InputError(
-                f"{path} cannot be read as {kind}: that needs a file, no pipe", hint="Save it to one first."
+                f"{path} cannot be read as {kind}: that needs a file, not a pipe",
+                hint="Save it to one first.",
             ) from None
 
     @property
@@ -69,7 +70,7 @@ class Columnar(ItemSource):
         except (pa.ArrowException, OSError) as error:
             raise InputError(
                 f"{self.name} cannot be read as {self._kind}: {error}".splitlines()[0],
-                hint="It may be damaged, or be something else: --format.",
+                hint="It may be damaged, or be something else: give its --format.",
             ) from None
 
     def batch(self, part: _Part) -> ElementBatch:

@@ -71,13 +71,13 @@ class JsonArray(OfFile):
                 elif state == "begin":
                     raise InputError(
                         f"{self.name}, line {_after(text[:at], line, column)[0]}: this is not an array",
-                        hint="Only the elements of arrays are items. To have each file as one: a pattern.",
+                        hint="Only elements of an array are items. To have files as items, name a pattern.",
                     )
                 elif state == "end":
                     passed(at)
                     raise InputError(
                         f"{self.name}, line {line}, column {column}: there is more after the array",
-                        hint="Is it one value a line? Then give --format jsonl.",
+                        hint="If it is one value a line, give --format jsonl.",
                     )
                 elif state == "next" and text[at] == ",":
                     at, state = at + 1, "value"
@@ -86,7 +86,8 @@ class JsonArray(OfFile):
                 elif state == "next":
                     passed(at)
                     raise InputError(
-                        f"{self.name}, line {line}, column {column}: a comma or a bracket is missing"
+                        f"{self.name}, line {line}, column {column}: a comma or a bracket is missing",
+                        hint="Correct it there.",
                     )
                 else:
                     end = self._element_end(text, at, last, where, seen)
@@ -101,7 +102,8 @@ class JsonArray(OfFile):
             length = len(text)
             if length > LONGEST:
                 raise InputError(
-                    f"{self.name}, line {line}: an element is longer than {LONGEST // 1_000_000} MB"
+                    f"{self.name}, line {line}: an element is longer than {LONGEST // 1_000_000} MB",
+                    hint="Values as large belong into files, whose paths are the items.",
                 )
             if part.texts:
                 yield part

@@ -77,7 +77,7 @@ class Opened:
                 if length > LONGEST:
                     raise InputError(
                         f"{self.name}, line {line} is longer than {LONGEST // 1_000_000} MB",
-                        hint="Is it of that format? Give --format.",
+                        hint="If it is of another format, give its --format.",
                     )
                 continue
             block = b"".join((*rest, data[:cut]))

@@ -127,7 +127,7 @@ def collect(source: ItemSource, limit: int) -> bytes:
             if size > limit:
                 raise InputError(
                     f"{source.name} has more than {limit / 1e9:g} GB, and the flow reads it as one value",
-                    hint="Read the elements in a map. What other steps need goes by --set NAME=VALUE.",
+                    hint="Let a map read the elements, and give what other steps need by --set NAME=VALUE.",
                 )
             bodies.append(body)
     return b"[" + b",".join(bodies) + b"]"

@@ -147,7 +147,8 @@ class DelimitedTable(OfFile):
         if twice is not None or "" in names:
             what = f'column "{twice}" occurs twice' if twice else "a column has no name"
             raise InputError(
-                f"{self.name}, line {line}: {what}", hint="The first line names the columns, each another."
+                f"{self.name}, line {line}: {what}",
+                hint="The first line names the columns, each by a name of its own.",
             )
         if (odd := next((name for name in names if "\0" in name or _lost(name) >= 0), None)) is not None:
             what, hint = (NUL, _NO_NUL) if "\0" in odd else (_not_utf8(odd), _CONVERT)

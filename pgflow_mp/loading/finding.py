@@ -57,7 +57,7 @@ def _of_file(target: Target) -> Flow:
     flow = flow_files.load(target)
     if target.flow not in (None, flow.slug):
         raise FlowNotFound(
-            f'{place_of(target)} has no flow "{target.flow}"', hint=f"A flow file has one: {flow.slug}."
+            f'{place_of(target)} has no flow "{target.flow}"', hint=f"The flow of this file is {flow.slug}."
         )
     handlers.check(flow)
     return flow

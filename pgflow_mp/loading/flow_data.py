@@ -208,13 +208,13 @@ class _Builder:
             raise FlowDefinitionError(f"{where} is nested more than {DEPTH} levels deep")
         if isinstance(value, str):
             if not _is_text(value):
-                raise FlowDefinitionError(f"{where} has a character that is none: half of a surrogate pair")
+                raise FlowDefinitionError(f"{where} has half of a surrogate pair, which is not a character")
             return value
         if value is None or isinstance(value, bool | int):
             return value
         if isinstance(value, float):
             if not math.isfinite(value):
-                raise FlowDefinitionError(f"{where} is {value}, which is no JSON")
+                raise FlowDefinitionError(f"{where} is {value}, which JSON does not have")
             return value
         if isinstance(value, Mapping):
             copy: dict[str, Any] = {}

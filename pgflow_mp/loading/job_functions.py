@@ -48,5 +48,8 @@ def load(text: str, main_path: str | None) -> Flow:
         raise FlowNotFound(f"{place_of(target)} is a module", hint="Name a function in it: module:function.")
     function = vars(import_target(target, main_path, may_be_main=True)).get(target.flow)
     if not inspect.isroutine(function) and not callable(function):
-        raise FlowNotFound(f'{place_of(target)} has no function "{target.flow}"')
+        raise FlowNotFound(
+            f'{place_of(target)} has no function "{target.flow}"',
+            hint="Name one that stands at its top level: module:function.",
+        )
     return flow_of(function)

@@ -263,7 +263,7 @@ class Folders:
 
     def __init__(self, root: str, installation: str) -> None:
         if normal_root(root) != (root.rstrip("/") or root):
-            raise ArtifactError(f"{root!r} is not a place for artifacts: no worker keeps any in such")
+            raise ArtifactError(f"{root!r} is not a place for artifacts: workers keep none in such")
         self._base = f"{root.rstrip('/')}/{installation}"
         self._files: Any = None
         self._path = self._base

@@ -151,7 +151,10 @@ class Actions:
         Raises PgflowError for what cannot be done, and ConfigError where nothing may.
         """
         if not self._settings.allow_actions:
-            raise ConfigError("This page is read-only: it was started without --allow-actions")
+            raise ConfigError(
+                "This page is read-only: it was started without --allow-actions",
+                hint="Who serves it can start it with that, or use the command line.",
+            )
         for matches, act in self._paths:
             if (match := matches(path)) is not None:
                 with self._connections.lent() as conn:

@@ -99,10 +99,10 @@ def question(
     try:
         found = dict(parse_qsl(query, encoding="utf-8", errors="strict", max_num_fields=50))
     except ValueError:
-        raise InputError("The query cannot be read") from None
+        raise InputError("The query of this address cannot be read") from None
     for name, value in found.items():
         if len(value) > _LONGEST or _NO_TEXT.search(value) or _NO_TEXT.search(name):
-            raise InputError("The query has a value that is too long, or no text")
+            raise InputError("The query of this address has a value that is too long, or is not text")
     return PageQuery(path, pieces, found, may_act, options)
 
 

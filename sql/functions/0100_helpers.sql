@@ -141,7 +141,7 @@ set search_path = pg_catalog, pg_temp
 as $$
 begin
   if pg_is_in_recovery() then
-    raise exception 'cannot record results during recovery' using errcode = 'read_only_sql_transaction';
+    raise exception 'Results cannot be recorded during recovery' using errcode = 'read_only_sql_transaction';
   end if;
 end;
 $$;

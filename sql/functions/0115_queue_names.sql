@@ -31,7 +31,7 @@ begin
     and not pg_has_role(c.relowner, n.nspowner, 'usage')
   limit 1;
   if found then
-    raise exception 'The queue "%" is not ours: table pgmq.% belongs to role %',
+    raise exception 'The queue "%" cannot be used: table pgmq.% belongs to role %',
       queue_name, quote_ident(v_table), quote_ident(pg_get_userbyid(v_owner))
       using errcode = 'insufficient_privilege',
             hint = 'Its triggers would run with our rights. Create the flow as the owner of the schema pgflow, or '

@@ -200,7 +200,7 @@ begin
   ) then
     return;
   end if;
-  raise notice 'Maps of flow "%" are stored in ranges, whose items only workers of pgflow_mp get: %', p_flow_slug, v_maps
+  raise notice 'maps of flow "%" are stored in ranges, whose items only workers of pgflow_mp get: %', p_flow_slug, v_maps
     using hint = 'For maps that are shared with other workers, say storage="tasks" in the Python code of the flow.';
 end;
 $$;

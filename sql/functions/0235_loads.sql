@@ -51,7 +51,7 @@ begin
     where s.flow_slug = open_load.flow_slug and s.step_type = 'map' and s.deps_count = 0
   ) then
     raise exception 'Flow "%" has no map over its input: there is nothing to load items for', open_load.flow_slug
-      using errcode = 'PF006', hint = 'Start it with its input as one value.';
+      using errcode = 'PF006', hint = 'Give its input as one value: pgflow.start_flow(flow_slug, input)';
   end if;
   if exists (select 1 from pgflow.runs r where r.run_id = v_run_id) then
     raise exception 'There is a run % already', v_run_id using errcode = 'unique_violation';
@@ -85,7 +85,7 @@ begin
   for update;
   if not found then
     raise exception 'There is no load % that is under way', _lock_load.run_id
-      using errcode = 'PF003', hint = 'It was started or dropped, or nobody touched it for a day: load anew.';
+      using errcode = 'PF003', hint = 'It was started or dropped, or nobody touched it for a day: load again.';
   end if;
   perform pgflow._require_flow(function_name, _lock_load.flow_slug);
 end;
@@ -113,7 +113,7 @@ begin
       or jsonb_typeof(u.body) is distinct from 'array'
       or jsonb_array_length(u.body) <> u.items
   ) then
-    raise exception 'A page is no array of as many items as it is said to have'
+    raise exception 'A page is not an array of as many items as it is said to have'
       using errcode = 'invalid_parameter_value';
   end if;
   perform pgflow._require_text(u.first_index, u.items, u.body)

@@ -30,7 +30,8 @@ as $$
 begin
   perform pgflow._require_stored_step(_require_limit.flow_slug, _require_limit.step_slug);
   if burst is not null and rate is null then
-    raise exception 'A burst is one of a rate, and none is given' using errcode = 'invalid_parameter_value';
+    raise exception 'A burst is how many of a rate may begin at one moment, and there is no rate'
+      using errcode = 'invalid_parameter_value', hint = 'Give a rate, too, or leave the burst out.';
   end if;
 end;
 $$;

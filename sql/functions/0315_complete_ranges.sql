@@ -124,7 +124,7 @@ begin
     if jsonb_typeof(outputs[v_part]) is distinct from 'array'
       or jsonb_array_length(outputs[v_part]) <> counts[v_part]
     then
-      raise exception 'The outputs of items % to % of step "%" are no array of % values',
+      raise exception 'The outputs of items % to % of step "%" are not an array of % values',
         firsts[v_part], firsts[v_part] + counts[v_part] - 1, complete_ranges.step_slug, counts[v_part]
         using errcode = 'invalid_parameter_value';
     end if;

@@ -10,7 +10,8 @@ as $$
 #variable_conflict use_column
 begin
   if drain_workers.flow_slug is null and drain_workers.worker is null then
-    raise exception 'Name a flow or a worker to be drained' using errcode = 'null_value_not_allowed';
+    raise exception 'Which workers?' using errcode = 'null_value_not_allowed',
+      hint = 'Name a flow or a worker.';
   end if;
   if drain_workers.flow_slug is not null then
     perform pgflow._require_flow('drain_workers', drain_workers.flow_slug);

@@ -193,7 +193,8 @@ declare
   v_rows int;
 begin
   if keep is null then
-    raise exception 'How long to keep runs is to be said' using errcode = 'null_value_not_allowed';
+    raise exception 'How long are runs to be kept?' using errcode = 'null_value_not_allowed',
+      hint = 'For example: interval ''30 days''';
   end if;
   runs := 0;
   removed := 0;

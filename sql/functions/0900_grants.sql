@@ -27,8 +27,8 @@ declare
   ];
 begin
   if access not in ('reader', 'starter', 'operator', 'worker', 'client') then
-    raise exception 'Unknown access "%", use reader, starter, operator, worker or client', access
-      using errcode = 'invalid_parameter_value';
+    raise exception 'There is no access "%"', access
+      using errcode = 'invalid_parameter_value', hint = 'Give reader, starter, operator, worker or client.';
   end if;
   if access <> 'reader' then
     v_names := v_names || array[

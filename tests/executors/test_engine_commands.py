@@ -110,7 +110,7 @@ def test_a_scheduler_that_is_not_there_is_said_to_be_missing(cli: Cli) -> None:
     assert done.code == 2, done
     text = " ".join(done.err.split())
     assert "Executor dask: no scheduler answers at tcp://127.0.0.1:1: " in text
-    assert "Is it running (dask scheduler)" in text
+    assert "Look whether it runs (dask scheduler)" in text
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ def test_the_error_says_step_parameter_both_types_and_what_to_do() -> None:
 
     assert refused(lambda: flow.step(total)).partition(".")[2] == (
         'total" of step "total" of flow "f": the output of step "count" has type "list[int]", which is not '
-        'assignable to parameter "words" of type "list[str]"\nAnnotate it list[int], or have list[str] given.'
+        'assignable to parameter "words" of type "list[str]"\nAnnotate it list[int], or give it list[str].'
     )
 
 

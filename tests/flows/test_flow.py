@@ -170,7 +170,7 @@ def test_a_flow_from_before_keeps_its_slugs_where_that_is_said() -> None:
     flow = Flow("old__flow", former_slugs=True).step("_a", nothing)
     assert list(flow.steps) == ["_a"]
     with pytest.raises(
-        FlowDefinitionError, match=r"^former_slugs=True is for flows with one queue"
+        FlowDefinitionError, match=r'^former_slugs=True and queues="step" cannot be used together'
     ) as caught:
         Flow("old__flow", former_slugs=True, queues="step")
     assert "queues" in caught.value.hint

@@ -115,8 +115,8 @@ def test_the_batch_of_a_step_is_known() -> None:
         ({"barrier": 0}, "must be True or False, not int"),
         ({"barrier": False}, "needs a map to begin with, yet it is a map over the run's input"),
         ({"barrier": False, "over": "a"}, 'yet it is a map over "a", which is not a map'),
-        ({"barrier": False, "over": "p", "when": {}}, "cannot be had with a condition"),
-        ({"barrier": False, "over": "p", "unless": {"a": 1}}, "cannot be had with a condition"),
+        ({"barrier": False, "over": "p", "when": {}}, "cannot be used with a condition"),
+        ({"barrier": False, "over": "p", "unless": {"a": 1}}, "cannot be used with a condition"),
         (
             {"barrier": False, "over": "p", "storage": "tasks"},
             r"is for maps in ranges, yet step \"m\" of flow",

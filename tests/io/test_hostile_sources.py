@@ -129,6 +129,6 @@ def test_parquet_out_of_a_pipe_is_refused() -> None:
     writer = threading.Thread(target=lambda: os.close(os.open("x.parquet", os.O_WRONLY)))
     writer.start()
     try:
-        assert "x.parquet cannot be read as parquet: that needs a file, no pipe" in refusal("x.parquet")
+        assert "x.parquet cannot be read as parquet: that needs a file, not a pipe" in refusal("x.parquet")
     finally:
         writer.join(5)

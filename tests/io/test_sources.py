@@ -339,7 +339,7 @@ def test_standard_input_is_looked_at_without_waiting_for_its_end() -> None:
         choose("-", Wanted(stdin=io.BytesIO(b"./a.txt\n./b.txt\n")))
     assert "--each-line" in caught.value.hint
     assert everything(source("-", "lines", stdin=io.BytesIO(b"./a.txt\n./b.txt\n"))) == ["./a.txt", "./b.txt"]
-    with pytest.raises(InputError, match="no folder"):
+    with pytest.raises(InputError, match="not a folder"):
         choose("-", Wanted("paths", stdin=io.BytesIO(b"./a.txt\n")))
     with pytest.raises(InputError, match="needs a file"):
         choose("-", Wanted("parquet", stdin=io.BytesIO(b"")))

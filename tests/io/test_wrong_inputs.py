@@ -60,9 +60,9 @@ def rows(spec: str, kind: str | None = None, stdin: bytes | None = None) -> list
         ("x.db", b"SQLite format 3\0" + BINARY, "is an SQLite database", "Export a table as CSV"),
         ("x.txt", b"a.png\nb.png\n", "line 1, column 1: invalid character", "--each-line"),
         ("x.dat", b"1,2\n3,4\n", "there is more after the end of the value", "--format csv"),
-        ("x.parquet", b"", "cannot be read as parquet", "something else: --format"),
-        ("x.parquet", TABLE.encode(), "cannot be read as parquet", "something else: --format"),
-        ("x.arrow", TABLE.encode(), "cannot be read as arrow", "something else: --format"),
+        ("x.parquet", b"", "cannot be read as parquet", "something else: give its --format"),
+        ("x.parquet", TABLE.encode(), "cannot be read as parquet", "something else: give its --format"),
+        ("x.arrow", TABLE.encode(), "cannot be read as arrow", "something else: give its --format"),
         ("x.csv", b"", "x.csv is empty", "names of the columns"),
         ("x.json", b"", "x.json is empty", "An empty array is []"),
         ("x.json.gz", gzip.compress(b"", mtime=0), "x.json.gz is empty", "An empty array is []"),
@@ -120,7 +120,7 @@ def test_lines_and_fields_that_are_too_long_name_their_line(monkeypatch: pytest.
         Path(name).write_bytes(b'"a"\n"' + b"x" * 1_200_000)
         error = refusal(name, kind)
         assert f"{name}, line 2 is longer than 1 MB" in str(error)
-        assert "Is it of that format?" in error.hint
+        assert "If it is of another format" in error.hint
     Path("y.csv").write_bytes(b'a,b\n1,"' + b"x" * 16_100_000 + b'"\n')
     monkeypatch.setattr(opening, "LONGEST", 100_000_000)
     assert "y.csv, line 2: this is not a row: field larger than" in str(error := refusal("y.csv"))

@@ -267,7 +267,7 @@ def cyclic() -> dict[str, Any]:
     ("data", "what"),
     [
         (cyclic(), "nested more than 100 levels deep"),
-        ({"slug": "a", "steps": [], "rate": float("nan")}, "rate is nan, which is no JSON"),
+        ({"slug": "a", "steps": [], "rate": float("nan")}, "rate is nan, which JSON does not have"),
         ({"slug": "a", "steps": [], 1: 2}, "has the key 1, which is not a text"),
         ({"slug": "\ud800", "steps": []}, "half of a surrogate pair"),
         ({"slug": "a", "steps": [{"handler": b"os:system"}]}, "is a bytes, which JSON does not have"),

@@ -178,7 +178,7 @@ def test_a_client_that_knows_no_storages_is_told_of_maps_in_ranges(db: Db) -> No
     assert compiled(db, shape(NOTHING)) == "verified"
     (said,) = told
     assert said.startswith(
-        'Maps of flow "f" are stored in ranges, whose items only workers of pgflow_mp get: "a"\n'
+        'maps of flow "f" are stored in ranges, whose items only workers of pgflow_mp get: "a"\n'
     )
     assert 'say storage="tasks" in the Python code of the flow' in said
     db.do("select pgflow.set_step_policy('f', 'a', storage => 'tasks')")

@@ -163,7 +163,7 @@ class DaskEngine(CallEngine):
             where = given or "the configured address"
             raise ConfigError(
                 f"Executor dask: no scheduler answers at {where}: {type(error).__name__}: {error}",
-                hint="Is it running (dask scheduler), and may this machine connect to it?",
+                hint="Look whether it runs (dask scheduler), and whether this machine may connect to it.",
             ) from error
 
     def _begin(self, work: Coroutine[Any, Any, T]) -> concurrent.futures.Future[T]:

@@ -30,5 +30,6 @@ def load(extra: str, module: str = "") -> Any:
         return importlib.import_module(name)
     except Exception as error:
         raise ConfigError(
-            f"Executor {extra} cannot be used: importing {name} failed: {type(error).__name__}: {error}"
+            f"Executor {extra} cannot be used: importing {name} failed: {type(error).__name__}: {error}",
+            hint=f"Install it again: pip install --force-reinstall 'pgflow-mp[{extra}]'",
         ) from error

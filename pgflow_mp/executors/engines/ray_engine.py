@@ -163,7 +163,7 @@ class RayEngine(CallEngine):
             where = self._address or "RAY_ADDRESS, or here"
             raise ConfigError(
                 f"Executor ray: no cluster answers at {where}: {type(error).__name__}: {error}",
-                hint="Is it running (ray start --head), with the same version of Ray and Python?",
+                hint="Look whether it runs (ray start --head), with the same versions of Ray and Python.",
             ) from error
 
     def _ask(self) -> tuple[int, int]:

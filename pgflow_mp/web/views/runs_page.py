@@ -26,7 +26,7 @@ class RunFilter:
         self.since, self.until = asked.moment("since"), asked.moment("until")
         at, run = asked.moment("after"), asked.identity("run")
         if (at is None) != (run is None):
-            raise InputError("The page's mark is not whole")
+            raise InputError("This address of a further page lacks a part")
         self.mark = None if at is None or run is None else (at, run)
 
     def read(self, conn: Connection, limit: int) -> tuple[list[RunReport], Mark | None]:
