@@ -21,7 +21,10 @@ from pgflow_mp.values import foundtext
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 PACKAGE: Final = ROOT / "pgflow_mp"
-SENTENCES: Final = {name for name, kind in vars(errors).items() if isinstance(kind, type)} | {"UsageError"}
+SENTENCES: Final = {name for name, kind in vars(errors).items() if isinstance(kind, type)} | {
+    "UsageError",
+    "ExecutorLost",
+}
 OURS: Final = SENTENCES | {"ArgumentTypeError", "ValueError", "TypeError"}
 """What the last three say follows a place and a colon, as in ``--workers: 'x' is not ...``."""
 LOGGED: Final = {"on_message", "info", "warning", "error", "debug", "critical", "log", "_say", "say", "note"}

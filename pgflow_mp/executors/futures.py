@@ -316,7 +316,7 @@ class FuturesExecutor:
         with self._lock:
             self._closed, lost, self._lost = True, self._lost, True
         if not lost:
-            self._on_event(events.ExecutorLost(f"executor {self.name} is broken: {why}", hint))
+            self._on_event(events.ExecutorLost(f"Executor {self.name} is broken: {why}", hint))
         self._not_run(*self._flights.parts())
 
     def _retry(self, part: FlightPart, *, losses: int = 0, hosts: int = 0) -> None:

@@ -148,7 +148,7 @@ def _status(scene: Scene, room: int) -> Text:
     snapshot = scene.snapshot
     start = [(f"{scene.spinner} ", "cyan")]
     if snapshot is not None and snapshot.connection != "connected":
-        trouble = re.sub(r"cannot connect to \S+: ", "", snapshot.connection).partition(" (")[0]
+        trouble = re.sub(r"Cannot connect to \S+: ", "", snapshot.connection).partition(" (")[0]
         return fitted(start, [(shorten(trouble, max(10, room - 2)), "yellow")], room, "dim")
     pieces = [(clock(scene.elapsed), "")]
     if scene.note:

@@ -166,7 +166,7 @@ def test_a_failure_has_one_line_or_two_and_none_is_longer_than_the_screen(live: 
 
 
 def test_trouble_with_the_database_stands_in_the_last_line(live: LiveObserver) -> None:
-    reason = "cannot connect to me@host:5432/db: nothing accepts connections there (connection failed: ...)"
+    reason = "Cannot connect to me@host:5432/db: nothing accepts connections there (connection failed: ...)"
     live.on_progress(snapshot(connection=f"waiting for the database: {reason}"))
     assert drawn(live)[-1].endswith(" waiting for the database: nothing accepts connections there")
 

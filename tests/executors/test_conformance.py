@@ -209,5 +209,5 @@ def test_a_pool_that_is_shut_down_is_said_to_run_nothing() -> None:
     pool = ThreadPoolExecutor(1)
     pool.shutdown()
     executor = factory(pool)(Setup(target=FLOWS), Limits(1), print)
-    with pytest.raises(PgflowError, match="executor ThreadPoolExecutor cannot run anything: RuntimeError"):
+    with pytest.raises(PgflowError, match="Executor ThreadPoolExecutor cannot run anything: RuntimeError"):
         executor.start()

@@ -69,8 +69,8 @@ def test_an_example_comes_to_the_same_on_an_engine(cli: Cli, kind: str) -> None:
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
-        ("dask://host", ["Executor 'dask://host': 'host' is not HOST:PORT", "For example dask://host:8786"]),
-        ("ray://host:x", ["is not HOST:PORT", "For example ray://host:10001"]),
+        ("dask://host", ["Executor 'dask://host': 'host' is not HOST:PORT", "For example: dask://host:8786"]),
+        ("ray://host:x", ["is not HOST:PORT", "For example: ray://host:10001"]),
         ("dask://", ["Executor 'dask://' lacks its address"]),
         ("dask+tls", ["lacks its address"]),
         ("mpi://host:1", ["There is no executor 'mpi://host:1'", "ray://HOST:PORT, mpi"]),

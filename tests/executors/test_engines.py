@@ -164,7 +164,7 @@ def test_a_scheduler_that_is_gone_ends_the_work_and_hands_back_what_ran(
             assert kinds(owner.of(seq)) == [Kind.NOT_RUN]
             assert owner.executor.rooms() == []
             (lost,) = owner.lost
-            assert f"executor dask at {address} is broken: its scheduler has not answered for " in lost.error
+            assert f"Executor dask at {address} is broken: its scheduler has not answered for " in lost.error
             assert "run --resume" in lost.hint
             said = " ".join(event.text for event in owner.said)
             assert "its scheduler does not answer; waiting for up to 3 s" in said

@@ -63,7 +63,7 @@ def test_an_item_that_kills_its_process_fails_alone_where_the_executor_can_be_ma
 def test_a_broken_executor_that_is_not_ours_ends_the_worker_and_the_run_can_go_on(dsn: str) -> None:
     run_id = "6a0c38c5-19be-4d1c-a1a5-8b4ac6b0d6c4"
     pool = ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn"))
-    with pytest.raises(PgflowError, match="executor ProcessPoolExecutor is broken") as caught:
+    with pytest.raises(PgflowError, match="Executor ProcessPoolExecutor is broken") as caught:
         run(flow_of("mischief"), [["echo", 1], ["segfault", 0]], dsn=dsn, executor=pool, run_id=run_id)
     assert "made anew" in caught.value.hint
     with pytest.raises(RunFailed, match="quarantined"):

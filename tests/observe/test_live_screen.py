@@ -120,7 +120,7 @@ def test_panels_show_groups_of_failures_and_what_each_process_does() -> None:
 def test_a_pause_and_a_lost_connection_are_said() -> None:
     paused = drawn(scene(dataclasses.replace(SNAPSHOT, paused=True)))
     assert "paused: p goes on" in paused[-1]
-    away = "waiting for the database: cannot connect to me@host:5432/db: no answer (connection ...)"
+    away = "waiting for the database: Cannot connect to me@host:5432/db: no answer (connection ...)"
     assert drawn(scene(dataclasses.replace(SNAPSHOT, connection=away)))[-1] == (
         "* waiting for the database: no answer"
     )

@@ -125,7 +125,7 @@ def test_nothing_is_loaded_where_nobody_wants_spans_or_metrics() -> None:
 
 @pytest.mark.parametrize("where", ["nowhere", "", "http://x", "/nowhere/at/all.jsonl", "a\0.jsonl"])
 def test_where_spans_cannot_go_is_refused(where: str) -> None:
-    with pytest.raises(ConfigError, match="traces cannot"):
+    with pytest.raises(ConfigError, match="Traces cannot"):
         tracing.check(where)
 
 

@@ -66,7 +66,7 @@ def test_a_run_is_cancelled_retried_and_deleted_after_questions(acted: Acting) -
     assert "Nothing was changed: the run had ended already." in acted.post(path, action="cancel", sure="1")
     assert "Retried." in acted.post(path, action="retry")
     assert acted.status(run) == "started"
-    assert "has not ended" in acted.post(path, action="delete", sure="1")
+    assert "only a run that has ended can be removed" in acted.post(path, action="delete", sure="1")
     acted.post(path, action="cancel", sure="1")
     assert "This cannot be taken back." in acted.post(path, action="delete")
     assert acted.status(run) == "failed"

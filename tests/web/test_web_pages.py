@@ -181,9 +181,9 @@ def test_a_step_is_downloaded_as_lines_of_json(page: Served, shown: Shown) -> No
         (f"/workers/{NOBODY}", 404, "There is no worker"),
         ("/runs?state=odd", 400, "state is 'odd'"),
         ("/runs?since=yesterday", 400, "not a time like"),
-        ("/runs?flow=%00", 400, "no text"),
+        ("/runs?flow=%00", 400, "not text"),
         ("/runs?flow=%ff", 400, "cannot be read"),
-        ("/runs?after=2026-01-01", 400, "mark"),
+        ("/runs?after=2026-01-01", 400, "lacks a part"),
         ("/runs?tag=" + "x" * 600, 400, "too long"),
     ],
 )
