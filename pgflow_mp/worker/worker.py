@@ -158,9 +158,9 @@ class Worker:
                 self._observer.on_message("warn", f"executor {self._executor.name}: {'; '.join(missing)}")
             startup.check_flows(settings.flows, flows, settings.targets)
             session.call(lambda conn: startup.prepare_artifacts(conn, flows, settings))
-            session.call(lambda conn: startup.register_name(conn, settings.name))
             for line in session.call(lambda conn: startup.compile_flows(conn, flows, settings.compile)):
                 self._observer.on_message("debug" if line.endswith("verified") else "info", line)
+            session.call(lambda conn: startup.register_name(conn, settings.name))
             for line in startup.not_for_us(flows, settings.labels):
                 self._observer.on_message("warn", line)
             read_policies = functools.partial(startup.policies, flows=flows)

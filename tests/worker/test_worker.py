@@ -137,10 +137,11 @@ def test_a_flow_that_differs_from_the_database_is_refused_and_listed(own_dsn: st
     with psycopg.connect(dsn) as conn:
         conn.execute("select pgflow.create_flow('chain'); select pgflow.add_step('chain', 'other')")
     with pytest.raises(ShapeMismatch) as caught:
-        Worker(settings(dsn, "chain")).run()
+        Worker(settings(dsn, "chain", name="refused")).run()
     assert caught.value.differences
     with psycopg.connect(dsn) as conn:
         assert conn.execute("select count(*) from pgflow.workers").fetchone() == (0,)
+        assert conn.execute("select count(*) from pgflow.worker_functions").fetchone() == (0,)
 
 
 def test_a_flow_that_is_not_there_is_refused(dsn: str) -> None:
