@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from rich.text import Text
 
@@ -93,7 +93,6 @@ def rows(
     widest = max(12, room - 55)
     names = [f"{s.flow}.{s.slug}" if names_flows else s.slug for s in steps]
     names = [shorten_middle(name, widest) for name in names]
-    counts = [_counts(step) for step in steps]
     shares = [percent(s.done, s.total) if s.total and s.status == "started" else "" for s in steps]
     rates = [rate(step.rate) if step.rate > 0 and step.total != 1 else "" for step in steps]
     remarks = [remark(step, spread=room >= 75) for step in steps]
@@ -102,48 +101,85 @@ def rows(
             own + [(f"· {text}", style) for text, style in more]
             for own, more in zip(remarks, beside, strict=True)
         ]
-    has_bars = any(step.total is not None or step.status == "skipped" for step in steps)
-    columns = [counts, shares, rates]
     last = max((sum(len(text) + 1 for text, _ in pieces) for pieces in remarks), default=0)
-    last = min(last, room // 2 if room < 140 else room)
-
-    def needed() -> int:
-        return sum(max(map(len, column), default=0) + bool(any(column)) for column in columns)
-
-    name_width = max(map(len, names), default=0)
-    bar = room - 2 - name_width - needed() - last - 2
-    if bar < _LEAST_BAR:
-        name_width = max(min(name_width, _SHORT_NAME), name_width - _LEAST_BAR + bar)
-        bar = room - 2 - name_width - needed() - last - 2
-    if bar < _LEAST_BAR:  # a rate is missed least, then the bar, then the share; then names are shortened
-        columns = [counts, shares, [""] * len(steps)]
-        bar = room - 2 - name_width - needed() - last - 2
-    if bar < _LEAST_BAR or not has_bars:
-        has_bars = False
-    if not has_bars and 2 + name_width + needed() + last + 1 > room:
-        columns = [counts, [""] * len(steps), columns[2]]
-        name_width = max(_LEAST_NAME, min(name_width, room - 2 - needed() - last - 1))
-    bar = min(bar, 60 if room >= 140 else bar)
+    layout = _fitted(
+        max(map(len, names), default=0),
+        [_counts(step) for step in steps],
+        shares,
+        rates,
+        min(last, room // 2 if room < 140 else room),
+        room,
+        has_bars=any(step.total is not None or step.status == "skipped" for step in steps),
+    )
     lines = []
-    for number, step in enumerate(steps):
-        mark, style = glyphs.mark(step.status)
-        line = Text(no_wrap=True, overflow="ellipsis")
-        line.append(f"{mark} ", style=style)
-        name = shorten_middle(names[number], name_width).ljust(name_width)
-        line.append(name, style="" if step.status == "started" else style)
-        if has_bars:
-            line.append(" ").append_text(glyphs.bar(step, bar))
-        for column in columns:
-            if any(column):
-                line.append(" " + column[number].rjust(max(map(len, column))))
-        for text, own in remarks[number]:
-            if line.cell_len + 1 + len(text) > room:
-                if line.cell_len + 12 <= room:
-                    line.append(" " + shorten(text, room - line.cell_len - 1), style=own)
-                break
-            line.append(" " + text, style=own)
-        lines.append(line)
+    for number, (step, name) in enumerate(zip(steps, names, strict=True)):
+        texts = [column[number] for column in layout.columns]
+        lines.append(_line(step, name, layout, texts, remarks[number], room, glyphs))
     return lines
+
+
+class _Layout(NamedTuple):
+    """How wide names and bars are, and the columns of texts that there is room for."""
+
+    name: int
+    bar: int
+    """0: there is none."""
+    columns: list[list[str]]
+
+
+def _fitted(
+    name: int, counts: list[str], shares: list[str], rates: list[str], last: int, room: int, *, has_bars: bool
+) -> _Layout:
+    """What fits: a rate is missed least, then the bar, then the share; then names are shortened.
+
+    ``last``: characters of what comes behind the columns.
+    """
+    nothing = [""] * len(counts)
+    columns = [counts, shares, rates]
+
+    def left() -> int:
+        needed = sum(max(map(len, column), default=0) + bool(any(column)) for column in columns)
+        return room - 2 - needed - last
+
+    if left() - name - 2 < _LEAST_BAR:
+        name = max(min(name, _SHORT_NAME), name - _LEAST_BAR + left() - name - 2)
+    if left() - name - 2 < _LEAST_BAR:
+        columns = [counts, shares, nothing]
+    bar = left() - name - 2
+    has_bars = has_bars and bar >= _LEAST_BAR
+    if not has_bars and name + 1 > left():
+        columns = [counts, nothing, columns[2]]
+        name = max(_LEAST_NAME, min(name, left() - 1))
+    return _Layout(name, (min(bar, 60) if room >= 140 else bar) if has_bars else 0, columns)
+
+
+def _line(
+    step: StepSnapshot,
+    name: str,
+    layout: _Layout,
+    texts: Sequence[str],
+    remarks: Sequence[tuple[str, str]],
+    room: int,
+    glyphs: Glyphs,
+) -> Text:
+    """A step's row; ``texts`` are its own of the columns."""
+    mark, style = glyphs.mark(step.status)
+    line = Text(no_wrap=True, overflow="ellipsis")
+    line.append(f"{mark} ", style=style)
+    shown = shorten_middle(name, layout.name).ljust(layout.name)
+    line.append(shown, style="" if step.status == "started" else style)
+    if layout.bar:
+        line.append(" ").append_text(glyphs.bar(step, layout.bar))
+    for text, column in zip(texts, layout.columns, strict=True):
+        if any(column):
+            line.append(" " + text.rjust(max(map(len, column))))
+    for text, own in remarks:
+        if line.cell_len + 1 + len(text) > room:
+            if line.cell_len + 12 <= room:
+                line.append(" " + shorten(text, room - line.cell_len - 1), style=own)
+            break
+        line.append(" " + text, style=own)
+    return line
 
 
 def _counts(step: StepSnapshot) -> str:
