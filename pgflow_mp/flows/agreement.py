@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Final
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows.annotations import plain
 from pgflow_mp.flows.assignable import assignable, contains, element_of
-from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts, resolve
+from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts
 from pgflow_mp.flows.checks import result_type
+from pgflow_mp.flows.resolving import resolve
 from pgflow_mp.flows.validation import describe
 
 if TYPE_CHECKING:

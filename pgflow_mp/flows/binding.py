@@ -10,18 +10,17 @@ object by name. What a decorator seems to give itself is left to it (pgflow_mp.f
 from __future__ import annotations
 
 import inspect
-import sys
 import types
-import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows.annotations import can_hold_a_mapping
 from pgflow_mp.flows.context import Context
 from pgflow_mp.flows.convertible import unreadable
+from pgflow_mp.flows.resolving import resolve
 from pgflow_mp.flows.validation import describe
 from pgflow_mp.flows.wrappers import Calling, calling_of
 
@@ -164,23 +163,6 @@ def wants_flow_input(arguments: Sequence[Argument], facts: StepFacts) -> bool:
     )
 
 
-def resolve(annotation: Any, handler: Callable[..., Any], names: Mapping[str, Any] | None = None) -> Any:
-    """The type behind ``annotation``; strings are looked up where the handler was defined.
-
-    ``names`` are further names in sight. Raises what evaluating the annotation raises (NameError, ...).
-    """
-    if annotation is EMPTY:
-        return Any
-    function = _function(handler)
-    scope = dict(names or {})
-    if isinstance(function, types.FunctionType):
-        scope.update(_closure(function))
-    module = sys.modules.get(getattr(function, "__module__", None) or "")
-    space = getattr(function, "__globals__", None) or (vars(module) if module else {})
-    holder = types.SimpleNamespace(__annotations__={"it": annotation})
-    return typing.get_type_hints(holder, globalns=space, localns=scope, include_extras=True)["it"]
-
-
 def _resolve_early(annotation: Any, handler: Callable[..., Any], names: Mapping[str, Any] | None) -> Any:
     try:
         return annotation if annotation is EMPTY else resolve(annotation, handler, names)
@@ -250,7 +232,7 @@ def _is_context(annotation: Any) -> bool:
         return words.removesuffix("|None").rpartition(".")[2] == "Context"
     if isinstance(annotation, type):
         return issubclass(annotation, Context)
-    return Context in typing.get_args(annotation)
+    return Context in get_args(annotation)
 
 
 def _check_context(handler: Any, parameter: inspect.Parameter, facts: StepFacts) -> None:
@@ -319,28 +301,3 @@ def _cannot_supply(handler: Any, name: str, facts: StepFacts, bound: list[Argume
         f"available are {own}, {values}flow_input, and ctx",
         hint=f"{hint}Rename it, give it a default, or remove it.",
     )
-
-
-def _function(handler: Any) -> Any:
-    """The plain function behind a wrapper, a partial, a method or a callable object."""
-    target = inspect.unwrap(handler)
-    while hasattr(target, "func") and not isinstance(target, types.FunctionType):
-        target = inspect.unwrap(target.func)
-    if isinstance(target, types.MethodType):
-        return target.__func__
-    if isinstance(target, type):
-        return target
-    if not isinstance(target, types.FunctionType | types.BuiltinFunctionType):
-        call = type(target).__call__
-        return call if isinstance(call, types.FunctionType) else target
-    return target
-
-
-def _closure(function: types.FunctionType) -> dict[str, Any]:
-    names: dict[str, Any] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=False):
-        try:
-            names[name] = cell.cell_contents
-        except ValueError:  # not assigned yet
-            continue
-    return names

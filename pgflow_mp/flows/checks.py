@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from pgflow_mp.errors import FlowDefinitionError
 from pgflow_mp.flows.annotations import plain
 from pgflow_mp.flows.batch_types import check_answered, check_received, item_of, refuse_members
-from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts, resolve
+from pgflow_mp.flows.binding import EMPTY, Argument, Source, StepFacts
 from pgflow_mp.flows.convertible import KNOWN, unreadable, unwritable
+from pgflow_mp.flows.resolving import resolve
 from pgflow_mp.flows.tolerated import check_null
 from pgflow_mp.flows.validation import describe
 from pgflow_mp.values import reading

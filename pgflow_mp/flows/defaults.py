@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from pgflow_mp.flows.typed import In, StepFunction, T
@@ -70,6 +71,9 @@ def value_of(function: Any, /) -> Any:
 
 def asked_by(handler: Callable[..., Any]) -> Mapping[str, AskedDefault]:
     """The parameters of a handler that say by their default what they receive."""
+    is_bare = type(handler) is FunctionType and not handler.__dict__  # nothing was put around it
+    if is_bare and handler.__defaults__ is None and handler.__kwdefaults__ is None:
+        return {}
     try:
         parameters = calling_of(handler).parameters
     except (TypeError, ValueError):  # a builtin

@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Mapping
+from types import FunctionType
 from typing import Any, Final, cast
 
 from pgflow_mp.errors import ConfigError, FlowDefinitionError
@@ -231,7 +232,7 @@ def check_handler(handler: object, where: str) -> Callable[..., Any]:
     call: Any = handler  # itself, not what it may wrap: that may well run inside of asyncio.run()
     while isinstance(call, functools.partial):
         call = call.func
-    for target in (call, type(call).__call__):
+    for target in (call,) if isinstance(call, FunctionType) else (call, type(call).__call__):
         if inspect.iscoroutinefunction(target) or inspect.isasyncgenfunction(target):
             raise FlowDefinitionError(
                 f"Handler {describe(handler)} of {where} is a coroutine function",

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from pgflow_mp import Flow, FlowDefinitionError
+from pgflow_mp.flows.resolving import resolve
 
 
 class Table(msgspec.Struct):
@@ -96,3 +97,18 @@ def test_an_annotation_in_a_string_is_looked_at_as_well() -> None:
     flow = Flow("demo").step("f", f)
     with pytest.raises(FlowDefinitionError, match="did you mean f"):
         flow.step("g", g, depends_on=[f])
+
+
+def test_a_name_in_an_annotation_is_what_the_function_sees_under_it() -> None:
+    def of_local(here: type) -> tuple[object, object]:
+        def handler() -> type:
+            return here
+
+        return resolve("here", handler), resolve("int", handler, {"int": str})
+
+    assert of_local(float) == (float, str)
+    assert resolve("int", test_a_name_in_an_annotation_is_what_the_function_sees_under_it) is int
+    assert resolve("int | None", len) == int | None
+    assert resolve("None", len) is type(None)
+    with pytest.raises(NameError):
+        resolve("Nowhere", len)
