@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -14,11 +14,12 @@ from worker_harness import FLOWS, compiled
 
 from pgflow_mp.bench.served import FLOWS as BENCH
 from pgflow_mp.client import Client, feeding_items
-from pgflow_mp.errors import FlowNotFound, InputError
+from pgflow_mp.errors import FlowNotFound, InputError, RunFailed
 from pgflow_mp.flows.context import Runtime
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading.finding import load_flows
 from pgflow_mp.runner import run
+from pgflow_mp.testing import run_inline
 from pgflow_mp.values.inputs import encode_input
 
 
@@ -143,3 +144,18 @@ def test_a_list_is_stored_as_one_value_where_that_is_read_or_small_or_shared() -
     no_map = Flow("g")
     no_map.step("s", total)
     assert pages(no_map, large) is None
+
+
+@pytest.mark.parametrize("make", [list, iter], ids=["list", "iterator"])
+def test_an_element_that_fits_no_annotation_is_the_failure_of_its_item_however_it_is_given(
+    dsn: str, make: Callable[[list[object]], Any]
+) -> None:
+    """Nothing is compared while items are drawn: a misfit among many may be tolerated, and has its number."""
+    flow = flow_of("stepwise")
+    words = 'step "double_each" task 1%s: InputMismatch: Input of step "double_each" does not fit'
+    with pytest.raises(RunFailed) as caught:
+        run(flow, make([1, "a", 3]), dsn=dsn, executor="inline")
+    assert words % ' ("a")' in str(caught.value)
+    with pytest.raises(RunFailed) as caught:
+        run_inline(flow, make([1, "a", 3]))
+    assert words % "" in str(caught.value)
