@@ -65,7 +65,7 @@ def ensure(
     except psycopg.errors.RaiseException as error:  # the engine refuses what the flow says
         diag = error.diag
         hints = [text for text in (diag.message_detail, diag.message_hint) if text]
-        raise FlowDefinitionError(diag.message_primary or str(error), hint=" ".join(hints)) from error
+        raise FlowDefinitionError(diag.message_primary or str(error), hint=" ".join(hints)) from None
     if found.status not in ("verified", "extended"):
         return found
     return found._replace(notes=[*found.notes, *_apply_options(conn, flow_slug, shape)])

@@ -100,7 +100,8 @@ def load_pages(
     try:
         keeper.call(begin)
     except (psycopg.Error, DatabaseUnavailable) as error:
-        raise _refused(keeper, error, flow_slug) from error
+        told = _refused(keeper, error, flow_slug)
+        raise told from (error if isinstance(told, DatabaseUnavailable) else None)
     sender = _Sender(keeper, run_id, progress)
     try:
         for call in _calls(pages):
@@ -154,7 +155,7 @@ def start_loaded_once(
                 raise
             known = engine.get_run(conn, run_id)  # the last try may have got through while this one waited
             if known is None or error.sqlstate != NO_LOAD:
-                raise InputError(f"The run cannot be started: {first_line(error)}") from error
+                raise InputError(f"The run cannot be started: {first_line(error)}") from None
         known = engine.get_run(conn, run_id)
     if known is None:
         raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
@@ -248,7 +249,7 @@ class _Sender:
         except psycopg.Error as error:
             if connection.is_transient(error):
                 raise unavailable(error) from error
-            raise InputError(f"The items cannot be loaded: {first_line(error)}") from error
+            raise InputError(f"The items cannot be loaded: {first_line(error)}") from None
         except (DatabaseUnavailable, Stopped) as error:
             raise unavailable(error) from error
 

@@ -116,8 +116,8 @@ def start_keyed_load(
                 after,
             )
         except InputError as error:  # the last try may have got through while this one waited
-            cause = error.__cause__
-            if not (isinstance(cause, psycopg.Error) and cause.sqlstate == NO_LOAD and is_started()):
+            said = error.__context__  # which is not shown
+            if not (isinstance(said, psycopg.Error) and said.sqlstate == NO_LOAD and is_started()):
                 raise
     return Keyed(_run(conn, load_id), True)
 
@@ -176,5 +176,5 @@ def _started(
         text = (error.diag.message_primary or str(error)).strip()
         if error.sqlstate == _OTHER:
             raise InputError(text, hint=error.diag.message_hint or "") from None
-        raise InputError(f'Flow "{flow_slug}" cannot be started: {text}') from error
+        raise InputError(f'Flow "{flow_slug}" cannot be started: {text}') from None
     return Keyed(_run(conn, str(run_id)), bool(is_new))

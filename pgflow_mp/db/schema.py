@@ -275,7 +275,7 @@ def install(conn: psycopg.Connection[tuple[object, ...]]) -> InstallResult:
             f"{str(exc).splitlines()[0]}",
             hint=f"As the database's owner: {connection.command_for(conn, 'install', user='OWNER')}\n"
             "Or give a DBA the script: python -m pgflow_mp install --print",
-        ) from exc
+        ) from None
 
 
 def _lock_installation(conn: psycopg.Connection[tuple[object, ...]]) -> None:
@@ -342,7 +342,7 @@ def _run_file(conn: psycopg.Connection[tuple[object, ...]], file: Traversable) -
             raise SchemaError(
                 f"The upgrade is not possible yet: {exc.diag.message_primary}",
                 hint=f"{advice} Nothing was changed.",
-            ) from exc
+            ) from None
         raise SchemaError(
             f"SQL file {file.name} failed: {str(exc).strip()}",
             hint="Nothing was changed: the installation is one transaction.",

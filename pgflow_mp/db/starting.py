@@ -56,7 +56,8 @@ def start_once(
             if connection.is_transient(error):
                 raise
             text = (error.diag.message_primary or str(error)).strip()
-            raise InputError(f'Flow "{flow_slug}" cannot be started: {text}') from error
+            hint = error.diag.message_hint or ""
+            raise InputError(f'Flow "{flow_slug}" cannot be started: {text}', hint=hint) from None
         known = engine.get_run(conn, run_id)
     if known is None:
         raise RunNotFound(f"There is no run {run_id} in this database", hint=WHY_NO_RUN)
