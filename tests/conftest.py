@@ -33,6 +33,8 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("busy")  # how long something takes says more of the machine than of it
 
 SESSION_VARIABLE = "PGFLOW_TEST_SESSION"
+_LEFT = "pgflow_left_behind"
+_left_by_workers: list[str] = []
 PACKAGE = Path(pgflow_mp.__file__).parent
 
 
@@ -157,10 +159,16 @@ def _left_behind() -> list[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             marked = process.pid != os.getpid() and process.environ().get(SESSION_VARIABLE) == mark
-            # Python's own helpers live exactly as long as this process.
-            if marked and not any("from multiprocessing." in part for part in process.cmdline()):
+            if marked and process.status() != psutil.STATUS_ZOMBIE and not _is_helper(process):
                 left.append(process)
     return left
+
+
+def _is_helper(process: psutil.Process) -> bool:
+    """Whether it is one of those that Python has started for this process, and that end with it."""
+    helpers = ("multiprocessing.resource_tracker ", "multiprocessing.forkserver ")
+    command = " ".join(process.cmdline())
+    return process.ppid() == os.getpid() and any(f"from {helper}import main" in command for helper in helpers)
 
 
 @pytest.fixture(autouse=True)
@@ -172,13 +180,29 @@ def _no_worker_left() -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Fail the session if a process that a test started is still there."""
+    """Fail the session if a process that a test started is still there, and end that."""
     warm_python.end()
-    deadline = time.monotonic() + 3.0
+    deadline = time.monotonic() + 10.0
     while (left := _left_behind()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    if left and session.exitstatus == 0:
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+    told = []
     for process in left:
         with contextlib.suppress(psutil.Error):
-            print(f"\nLEFT BEHIND: pid {process.pid} {' '.join(process.cmdline())[:200]}")
+            test = process.environ().get("PYTEST_CURRENT_TEST", "a fixture")
+            told.append(f"pid {process.pid} {' '.join(process.cmdline())[:200]}, begun in {test}")
+            process.kill()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput[_LEFT] = told
+    _tell_of_left(session, told + _left_by_workers)
+
+
+def pytest_testnodedown(node: object) -> None:
+    """What a worker of xdist says at its end."""
+    _left_by_workers.extend(getattr(node, "workeroutput", {}).get(_LEFT, ()))
+
+
+def _tell_of_left(session: pytest.Session, told: list[str]) -> None:
+    for text in told:
+        print(f"\nLEFT BEHIND: {text}")
+    if told and session.exitstatus == 0:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
