@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import Any, Literal, TypeVar
 
 from pgflow_mp.errors import ConfigError
+from pgflow_mp.executors.pool_use import PoolUse
 from pgflow_mp.executors.protocol import Abilities
 
 T = TypeVar("T")
@@ -116,9 +117,10 @@ class PoolEngine(CallEngine):
         if places < 1:
             raise ConfigError(f"An executor needs at least one lane, not {places}")
         self.name = name or type(pool).__name__
-        self._pool = pool
+        self._use = PoolUse(pool)
         self._places = places
         self._again = again
+        self._over = False
         self._lock = threading.Lock()
 
     @property
@@ -126,7 +128,7 @@ class PoolEngine(CallEngine):
         return self._places
 
     def submit(self, function: Callable[..., T], /, *args: Any) -> Future[T]:
-        return self._pool.submit(function, *args)
+        return self._use.submit(function, *args)
 
     def fault(self, error: BaseException) -> CallFault:
         if isinstance(error, CancelledError):
@@ -134,15 +136,17 @@ class PoolEngine(CallEngine):
         return CallFault.ENGINE if isinstance(error, BrokenExecutor | RuntimeError) else CallFault.PLACE
 
     def renew(self, generation: int) -> bool:
-        if self._again is None:
-            return False
         with self._lock:
-            if self.generation == generation:
-                self._pool.shutdown(wait=False)
-                self._pool = self._again()
-                self.generation += 1
+            if self._over or self.generation != generation:
+                return not self._over
+            self._use.end(ours=self._again is not None, wanted=True)
+            if self._again is None:
+                return False
+            self._use = PoolUse(self._again())
+            self.generation += 1
         return True
 
     def close(self) -> None:
-        if self._again is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)  # we made it
+        with self._lock:
+            self._over = True
+            self._use.end(ours=self._again is not None)

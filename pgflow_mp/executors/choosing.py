@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from pgflow_mp.errors import ConfigError
+from pgflow_mp.executors import tied_processes
 from pgflow_mp.executors.call_engines import CallEngine, InlinePool, PoolEngine
 from pgflow_mp.executors.cpus import available_cpus
 from pgflow_mp.executors.engines import packages
@@ -92,6 +93,7 @@ def over(make_engine: Callable[[], CallEngine], most: int | None = None) -> Exec
     """The ExecutorFactory over an engine; ``most``: lanes that are used at most."""
 
     def make(setup: Setup, limits: Limits, on_event: OnEvent) -> FuturesExecutor:
+        tied_processes.own_process()
         return FuturesExecutor(
             setup,
             on_event,

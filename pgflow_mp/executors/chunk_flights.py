@@ -91,7 +91,10 @@ class Flights:
         if part in part.flight.parts:
             part.flight.parts.remove(part)
             part.flight.parts.add(again)
-            self.again.append(again)
+            if again.alone:
+                self.suspects.appendleft(again)
+            else:
+                self.again.append(again)
 
     def suspect(self, part: FlightPart, isolates: bool) -> None:
         """Have its halves run; unless the engine ``isolates`` it runs whole first, and all of that alone."""

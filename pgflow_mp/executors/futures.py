@@ -231,7 +231,7 @@ class FuturesExecutor:
         try:
             future = self._engine.submit(remote.run_chunk, self._setup, encode(part.chunk), limits)
         except Exception as error:  # noqa: BLE001 - broken, shut down, or whatever an engine raises
-            self._failed(part, error, generation)
+            self._failed(part, error, generation, begun=False)
             return
         with self._lock:
             self._running[future] = part
@@ -272,7 +272,7 @@ class FuturesExecutor:
         if self._engine.leave is None:
             self._engine.replace(remark.address)
 
-    def _failed(self, part: FlightPart, error: BaseException, generation: int) -> None:
+    def _failed(self, part: FlightPart, error: BaseException, generation: int, begun: bool = True) -> None:
         """Its place ended, or the engine has: whose fault it was is to be found out."""
         fault = self._engine.fault(error)
         if self._closed or fault is CallFault.WITHDRAWN:
@@ -281,7 +281,7 @@ class FuturesExecutor:
             self._lose(f"{type(error).__name__}: {error}", code_identity.HINT)
         elif fault is CallFault.ENGINE and not self._renewed(generation):
             self._lose(f"{type(error).__name__}: {error}", _RESUME if self._engine.far else _AGAIN)
-        elif fault is CallFault.HOST and part.hosts < _MOST_HOSTS:
+        elif (fault is CallFault.HOST or not begun) and part.hosts < _MOST_HOSTS:
             self._retry(part, hosts=1)
         elif fault is not CallFault.ENGINE and not (part.losses or part.alone or self._engine.repeats):
             self._retry(part, losses=1)

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from pgflow_mp.errors import OnStartFailed, PgflowError
-from pgflow_mp.executors import code_identity, guarding
+from pgflow_mp.executors import code_identity, guarding, tied_processes
 from pgflow_mp.executors.chunk_runs import ChunkRun, RangeRun, TaskRun
 from pgflow_mp.executors.decoded_pages import Pages
 from pgflow_mp.executors.events import Cause
@@ -150,6 +150,7 @@ def _place(setup: bytes) -> Place:
     with _lock:
         place = _places.pop(setup, None)
         if place is None:
+            tied_processes.end_with_parent()
             place = Place(setup)
         _places[setup] = place
         old = [] if len(_places) <= _MOST else [_places.pop(next(iter(_places)))]
