@@ -10,10 +10,8 @@ from __future__ import annotations
 _NOTE = "hint: "
 WHY_NO_RUN = "It was deleted or pruned, or it is in another database."
 """What to say where a run that is named is not there, and nothing better is known."""
-WHICH_FLOWS = (
-    "A flow comes in when it is first run, served or started: check the slug, and the database."
-    """The same of a flow."""
-)
+WHICH_FLOWS = "A flow comes in when it is first run, served or started: check the slug, and the database."
+"""The same of a flow."""
 
 
 class PgflowError(Exception):

@@ -28,6 +28,7 @@ SENTENCES: Final = {name for name, kind in vars(errors).items() if isinstance(ki
 OURS: Final = SENTENCES | {"ArgumentTypeError", "ValueError", "TypeError"}
 """What the last three say follows a place and a colon, as in ``--workers: 'x' is not ...``."""
 LOGGED: Final = {"on_message", "info", "warning", "error", "debug", "critical", "log", "_say", "say", "note"}
+SAID: Final = {"Said", "ExecutorSaid"}
 FIXED: Final = re.compile(
     r"^(Slug|Flow slug) '|^Flow '.*queue routing mismatch|^Run not found: <value>$"
     r'|^Flow "<value>" cannot use per-step queues|^Cannot derive a queue for step'
@@ -124,10 +125,10 @@ def texts_of(tree: ast.AST) -> Iterator[tuple[int, str, str]]:
             for each in node.keywords:
                 for text in shown(each.value, known):
                     yield each.value.lineno, "hint" if each.arg == "hint" else "part", text
-        elif called in LOGGED and isinstance(node.func, ast.Attribute):
-            for part in [part for part in node.args if isinstance(part, ast.Constant | ast.JoinedStr)][:1]:
-                for text in shown(part, known):
-                    yield part.lineno, "log", text
+        elif called in SAID or (called in LOGGED and isinstance(node.func, ast.Attribute)):
+            texts = [(part.lineno, text) for part in node.args for text in shown(part, known)]
+            for line, text in [(line, text) for line, text in texts if " " in text][:1]:
+                yield line, "log", text
 
 
 def broken_rules(kind: str, text: str) -> list[str]:
@@ -187,7 +188,8 @@ def test_the_same_situation_has_the_same_words() -> None:
         'ConfigError(text, hint="For example --set rate=0.5.")',
         'hint = "look there"\nConfigError(text, hint=hint)',
         'logger.warning("The server is gone: %s", error)',
-        'observer.on_message(f"the server is gone {error}.")',
+        'observer.on_message("warn", f"the server is gone {error}.")',
+        'post(Said("warn", "The server is gone"))',
     ],
 )
 def test_other_words_would_be_found(code: str) -> None:

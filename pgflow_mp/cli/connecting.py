@@ -128,7 +128,7 @@ def _embedded(choice: DatabaseChoice, workers: int | None) -> Iterator[OpenDatab
         set_up(server)
         if workers is not None and server.attached:
             with connection.connect_when_up(server.dsn) as conn:
-                _check_connections(conn, workers, "the embedded server")
+                _check_connections(conn, workers, "The embedded server")
         yield OpenDatabase(server.dsn, f"embedded PostgreSQL in {server.data_dir}", server, choice.options)
 
 

@@ -53,7 +53,7 @@ def execute(args: argparse.Namespace) -> int:
     if never_used(choice):
         raise never_started(FlowNotFound, f"flow or worker {what!r}")
     with open_database(choice) as database, database.connect() as conn:
-        drained = _drain(conn, what, command("status", *database.options))
+        drained = _drain(conn, what, command("workers", *database.options))
         left = _wait(conn, drained, args.timeout) if args.wait else []
     workers = sorted({worker.name for worker in drained})
     if args.json:
@@ -75,7 +75,8 @@ def _drain(conn: Connection, what: str, look: str) -> list[Drained]:
         known = {name for worker in list_workers(conn, _MOST) for name in (worker.name, worker.worker_id)}
         if not drained and what not in known:
             raise FlowNotFound(
-                f"There is no flow, and no worker, {what!r} in this database", hint=f"Look: {look}"
+                f"There is no flow, and no worker, {what!r} in this database",
+                hint=f"See which there are: {look}",
             ) from None
         return drained
 

@@ -198,6 +198,8 @@ def _step(conn: Connection, run: RunRow, slug: str | None, *, follow: bool) -> S
                 raise InputError(
                     f"Which step of run {run.run_id} is to be followed?", hint=f"Name one: {names}."
                 )
+        if not leaves:
+            _check_completed(run.status, f"Run {run.run_id}", f"Name a step of it: {names}.")
         if len(leaves) != 1:
             raise InputError(
                 f"Which step of run {run.run_id}? It has {len(leaves)} last steps that are completed",

@@ -184,6 +184,8 @@ def _in_words(message: str, parser: Parser) -> str:
         flag = max(match[1].split("/"), key=len)
         if match[2] == "expected one argument":
             return f"{flag} needs a value"
+        if choice := re.match(r"invalid choice: ('.*') \(choose from (.*)\)$", match[2], re.DOTALL):
+            return f"{flag}: {choice[1]} is not one of {choice[2].replace(chr(39), '')}"
         return f"{flag}: {match[2]}"
     if match := re.match(r"the following arguments are required: (.*)", message):
         names = " and ".join(match[1].rsplit(", ", 1))

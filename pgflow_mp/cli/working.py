@@ -296,10 +296,10 @@ def watching(
         )
 
     def react(number: int, times: int) -> None:
-        again = "Ctrl-C again" if number == signal.SIGINT else "A second signal"
-        text = "Stopping at once: what runs is handed back and will run again."
+        again = "Ctrl-C again" if number == signal.SIGINT else "a second signal"
+        text = "stopping at once: what runs is handed back and will run again"
         if times == 1:
-            text = f"Stopping: what runs may finish within {options.grace:g} s. {again} stops at once."
+            text = f"stopping: what runs may finish within {options.grace:g} s; {again} stops at once"
         if live is not None:
             live.note("stopping")
         watcher.on_message("warn", text)

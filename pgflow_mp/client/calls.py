@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 RETRY_FOR: Final = 30.0
 """Seconds to wait for a database that is away."""
-_LIST: Final = "Ids are whole here; run() finds one by how it begins, runs() lists them."
+_LIST: Final = "Give the whole id: runs() lists them, and run() finds one by how it begins."
 _PAUSES: Final = (0.05, 1.0)  # seconds, the first and the longest between tries: somebody waits
 
 T = TypeVar("T")

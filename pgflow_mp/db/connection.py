@@ -77,7 +77,7 @@ def discover_dsn(dsn: str | None = None, env: Mapping[str, str] = os.environ) ->
     the empty string: libpq fills it in from PGHOST, PGSERVICE and the like. A SQLAlchemy URL
     (``postgresql+psycopg://``) is understood. Raises ConfigError for the URL of another product.
     """
-    found = [("the connection string", dsn)] if dsn is not None else [(v, env.get(v)) for v in DSN_VARIABLES]
+    found = [("The connection string", dsn)] if dsn is not None else [(v, env.get(v)) for v in DSN_VARIABLES]
     for source, value in found:
         if value is not None and (value.strip() or dsn is not None):
             return _normalised(value.strip(), source)

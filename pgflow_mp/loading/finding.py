@@ -16,7 +16,7 @@ from typing import Any
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.flow import Flow
-from pgflow_mp.loading.importing import FILE_PREFIX, import_target, place_of
+from pgflow_mp.loading.importing import FILE_PREFIX, import_target, place_first, place_of
 from pgflow_mp.loading.targets import Target, bundled_examples, here, resolve_app
 
 __all__ = ["Target", "bundled_examples", "load_app", "load_flows", "resolve_app", "target_for"]
@@ -42,7 +42,7 @@ def load_flows(
         flows = {target.flow: _choose(module, flows, target)}
     if not flows:
         raise FlowNotFound(
-            f"{place_of(target)} has no flow",
+            f"{place_first(target)} has no flow",
             hint='A flow is a module-level variable: flow = Flow("name").',
         )
     chosen = list(flows.values())
@@ -57,7 +57,8 @@ def _of_file(target: Target) -> Flow:
     flow = flow_files.load(target)
     if target.flow not in (None, flow.slug):
         raise FlowNotFound(
-            f'{place_of(target)} has no flow "{target.flow}"', hint=f"The flow of this file is {flow.slug}."
+            f'{place_first(target)} has no flow "{target.flow}"',
+            hint=f"The flow of this file is {flow.slug}.",
         )
     handlers.check(flow)
     return flow
@@ -189,5 +190,6 @@ def _choose(module: types.ModuleType, flows: dict[str, Flow], target: Target) ->
     close = difflib.get_close_matches(name, flows, 1)
     guess = f"Did you mean {close[0]}? " if close else ""
     raise FlowNotFound(
-        f'{place_of(target)} has no flow "{name}"', hint=f"{guess}Flows there: {', '.join(flows) or 'none'}."
+        f'{place_first(target)} has no flow "{name}"',
+        hint=f"{guess}Flows there: {', '.join(flows) or 'none'}.",
     )

@@ -61,7 +61,7 @@ def _import_target(target: Target, main_path: str | None, *, may_be_main: bool) 
         if target.module is not None and error.name and f"{target.module}.".startswith(f"{error.name}."):
             raise _no_module(target.module, error.name) from None
         raise FlowNotFound(
-            f'{place_of(target)} needs the module "{error.name}", which is not installed here{_at(error)}',
+            f'{place_first(target)} needs the module "{error.name}", which is not installed here{_at(error)}',
             hint=f"This is Python {sys.version.split()[0]} at {sys.executable}.",
         ) from error
     except SyntaxError as error:
@@ -159,6 +159,11 @@ def place_of(target: Target) -> str:
     return f"file {target.file}" if target.file else f'module "{target.module}"'
 
 
+def place_first(target: Target) -> str:
+    """The same where the message begins with it."""
+    return f"File {target.file}" if target.file else f'Module "{target.module}"'
+
+
 _ENDINGS: Final = f"Its name must end in .py, or in {', '.join(DATA_ENDINGS)}."
 
 
@@ -197,7 +202,8 @@ def no_file(file: Path) -> FlowNotFound:
     endings = (".py", *DATA_ENDINGS)
     there = [path.name for path in file.parent.iterdir() if path.name.endswith(endings)]
     close = difflib.get_close_matches(file.name, there, 1)
-    return FlowNotFound(f"There is no file {file}", hint=f"Did you mean {close[0]}?" if close else "")
+    others = f"Files there: {', '.join(sorted(there)[:5])}." if there else "No flow is in that directory."
+    return FlowNotFound(f"There is no file {file}", hint=f"Did you mean {close[0]}?" if close else others)
 
 
 def _at(error: BaseException) -> str:

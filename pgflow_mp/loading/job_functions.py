@@ -11,7 +11,7 @@ from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading.finding import target_in
-from pgflow_mp.loading.importing import import_target, place_of
+from pgflow_mp.loading.importing import import_target, place_first
 from pgflow_mp.loading.targets import Target, here
 
 STEP: Final = "job"
@@ -45,11 +45,13 @@ def load(text: str, main_path: str | None) -> Flow:
     """The flow of the function that a target names. Raises FlowNotFound, FlowDefinitionError."""
     target = Target.parse(text)
     if target.flow is None:
-        raise FlowNotFound(f"{place_of(target)} is a module", hint="Name a function in it: module:function.")
+        raise FlowNotFound(
+            f"{place_first(target)} is a module", hint="Name a function of it: module:function"
+        )
     function = vars(import_target(target, main_path, may_be_main=True)).get(target.flow)
     if not inspect.isroutine(function) and not callable(function):
         raise FlowNotFound(
-            f'{place_of(target)} has no function "{target.flow}"',
+            f'{place_first(target)} has no function "{target.flow}"',
             hint="Name one that stands at its top level: module:function.",
         )
     return flow_of(function)

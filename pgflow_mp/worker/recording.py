@@ -126,13 +126,13 @@ class Recorder:
         if isinstance(call, Completion | RangeCompletion):
             size = f" ({len(call.outputs[0]) / 1e6:.1f} MB)" if len(call.outputs[0]) >= 1e5 else ""
             text = f"The database refuses the output{size} of {name}: {first_line(error)}"
-            self._post(Said("error", text))
+            self._post(Said("error", text[:1].lower() + text[1:]))
             if isinstance(call, RangeCompletion):
                 return [RangeFailure(*call[:3], call.lease_nos, [index], [text], [True])]
             return [Failure(*call[:5], [text], [True], call.msg_ids)]
         if call.errors[0] != _UNSTORABLE:
             return [call._replace(errors=[_UNSTORABLE])]
-        self._post(Said("error", f"The database does not let {name} fail: {first_line(error)}"))
+        self._post(Said("error", f"the database does not let {name} fail: {first_line(error)}"))
         return []
 
     def _report(

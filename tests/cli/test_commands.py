@@ -135,7 +135,7 @@ def test_a_worker_stops_at_ctrl_c_with_130(cli: Cli) -> None:
     screen.interrupt()
     done = screen.finish()
     assert done.code == 130
-    assert "Stopping: " in done.out
+    assert "stopping: " in done.out
     assert "stopped (stop requested): 0 items done" in done.out
 
 

@@ -80,6 +80,8 @@ def test_what_a_failed_run_has_not_computed_is_not_written(cli: Cli) -> None:
     assert_one_screen(done, 2, 'Step "row" of run', "is failed", "nothing was written", "--with-input")
     assert (cli.cwd / "out.csv").read_text() == "of yesterday"
     assert_one_screen(cli("results", run_id, "-o", "x.json"), 2, "is failed", "Name a step")
-    assert_one_screen(cli("results", run_id), 2, "Which step of run")
+    assert_one_screen(
+        cli("results", run_id), 2, "is failed: its output is not there", "Name a step of it: row, total."
+    )
     failed = cli("results", run_id, "row", "--failed").out.splitlines()
     assert [json.loads(line)["index"] for line in failed] == [1, 2]

@@ -54,7 +54,7 @@ def test_runs_are_counted_by_flow_and_by_status(cli: Cli) -> None:
         ["completed", "2"],
         ["cancelled", "1"],
     ]
-    assert_one_screen(cli("status", "--group", "day"), 2, "--group: invalid choice: 'day'")
+    assert_one_screen(cli("status", "--group", "day"), 2, "--group: 'day' is not one of")
     assert_one_screen(cli("status", runs[0], "--group", "flow"), 2, "--group is for all runs")
 
 

@@ -187,7 +187,7 @@ def test_unknown_modules_and_files_are_told_from_broken_ones(place: Path) -> Non
     assert "failed with SystemExit: 3" in str(not_found("leaves"))
     assert str(not_found("broken.py")).startswith(f"{place}/broken.py:2: SyntaxError: ")
     assert not_found("broken").hint == "The line is: def f(:"
-    assert str(not_found("empty_module")) == 'module "empty_module" has no flow'
+    assert str(not_found("empty_module")) == 'Module "empty_module" has no flow'
     assert not_found("line_module.py").hint == "Did you mean lines_module.py?"
     assert not_found("./lines_module").hint == f"Did you mean {place}/lines_module.py?"
     assert "no directory" in not_found("nowhere/at/all.py").hint
@@ -197,7 +197,7 @@ def test_unknown_modules_and_files_are_told_from_broken_ones(place: Path) -> Non
 def test_an_unknown_flow_is_answered_with_those_that_exist() -> None:
     write("lines_module.py")
     error = not_found("lines_module:slug_of_line_module")
-    assert str(error) == 'module "lines_module" has no flow "slug_of_line_module"'
+    assert str(error) == 'Module "lines_module" has no flow "slug_of_line_module"'
     assert error.hint == "Did you mean slug_of_lines_module? Flows there: slug_of_lines_module."
     assert (
         str(not_found("lines_module:count")) == '"count" in module "lines_module" is a function, not a flow'
