@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from operator import itemgetter
 from typing import Any, Final, NamedTuple, cast
 
 import msgspec
@@ -16,7 +15,7 @@ import psycopg
 
 from pgflow_mp.db.early_release import DEFER, can_release_early, wait_for_commits
 from pgflow_mp.db.engine import ClaimedTask, Connection, OwnRun
-from pgflow_mp.db.wire import Int4Array, Int8Array, RawJsonArray
+from pgflow_mp.db.wire import Int4Array, Int8Array, RawJsonArray, uuid_text
 
 
 class ElementPage(NamedTuple):
@@ -83,11 +82,10 @@ class RangeFailure(NamedTuple):
     permanent: list[bool]
 
 
-_RUN: Final = itemgetter(0)
-_ITEMS: Final = itemgetter(9)
-_AS_TASK: Final[Callable[[tuple[Any, ...]], ClaimedTask]] = partial(tuple.__new__, ClaimedTask)
-_CLAIM: Final = (
-    "select run_id, step_slug, task_index, msg_id, attempt, input, flow_input, timeout, deaths, items "
+_as_task: Final[Callable[[tuple[Any, ...]], ClaimedTask]] = partial(tuple.__new__, ClaimedTask)
+_CLAIM: Final = (  # of each task as bytes what the driver would call Python for
+    "select pg_catalog.uuid_send(run_id), step_slug, task_index, msg_id, attempt, "
+    "pg_catalog.jsonb_send(input), pg_catalog.jsonb_send(flow_input), timeout, deaths, items "
     "from pgflow.claim_work(%s, %s::uuid, %s::int, %s::int, %s, %s::int, %s::text[], %s::int)"
 )
 _CLAIM_OWN: Final = _CLAIM[:-1] + ", %s::uuid, %s::boolean)"
@@ -134,18 +132,21 @@ def claim_work(
     rows = conn.execute(query, (*values, *(own or ())), binary=True).fetchall()
     if early and rows:
         wait_for_commits(conn)
-    if set(map(_ITEMS, rows)) == {None} and all(map(_RUN, rows)):  # tasks alone, as nearly always
-        # Their last column, which is null, stands in the place of what is read later.
-        return found._replace(tasks=list(map(_AS_TASK, rows)))
-    for row in rows:
-        if row[0] is None:
-            found = found._replace(limited=Limited(None if row[7] is None else row[7] / 1000))
-        elif row[9] is None:
-            found.tasks.append(ClaimedTask(*row[:9]))
-        elif row[3] is None:
-            found.leases.append(ItemLease(row[0], row[1], row[2], row[9], row[4], row[7]))
+    rows.reverse()
+    add = found.tasks.append
+    while rows:  # each is gone before the next one's body is copied
+        sent, step, first, number, attempt, body, flow_input, timeout, deaths, count = rows.pop()
+        if sent is None:
+            found = found._replace(limited=Limited(None if timeout is None else timeout / 1000))
+            continue
+        run, body = uuid_text(sent), body and body[1:]  # without the version of jsonb
+        if count is None:
+            given = flow_input and flow_input[1:]
+            add(_as_task((run, step, first, number, attempt, body, given, timeout, deaths, None)))
+        elif number is None:
+            found.leases.append(ItemLease(run, step, first, count, attempt, timeout))
         else:
-            found.pages.append(ElementPage(row[0], row[1], row[2], row[9], row[3], row[5]))
+            found.pages.append(ElementPage(run, step, first, count, number, body))
     return found
 
 

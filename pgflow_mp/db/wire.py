@@ -135,7 +135,8 @@ class _RawJsonBinaryLoader(Loader):
 
 
 @lru_cache(maxsize=4096)
-def _uuid_text(raw: bytes) -> str:
+def uuid_text(raw: bytes) -> str:
+    """The id that the server sends as these 16 bytes."""
     h = raw.hex()
     return f"{h[:8]}-{h[8:12]}-{h[12:16]}-{h[16:20]}-{h[20:]}"
 
@@ -151,7 +152,7 @@ class _UuidTextBinaryLoader(Loader):
     format = Format.BINARY
 
     def load(self, data: Buffer) -> str:
-        return _uuid_text(bytes(data))
+        return uuid_text(bytes(data))
 
 
 def adapt(conn: psycopg.Connection[Any]) -> None:
