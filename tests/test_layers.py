@@ -18,7 +18,7 @@ import pgflow_mp
 PACKAGE = Path(__file__).resolve().parent.parent / "pgflow_mp"
 API = "pgflow_mp"
 """The package itself: its __init__ holds the public names and nothing else."""
-BASE = {"errors", "redaction", "logs", "libpq", "streams", "paths", "time_buckets"}
+BASE = {"errors", "redaction", "logs", "libpq", "streams", "paths", "time_buckets", "installed"}
 ALLOWED = {
     "errors": set[str](),
     "redaction": set[str](),
@@ -26,6 +26,7 @@ ALLOWED = {
     "streams": set[str](),
     "paths": set[str](),
     "time_buckets": set[str](),
+    "installed": set[str](),
     "logs": {"redaction"},
     "values": BASE,
     "io": BASE | {"values"},

@@ -14,6 +14,7 @@ import pytest
 from worker_harness import eventually
 
 from pgflow_mp import ConfigError, Flow, FlowDefinitionError, QueueWorker, run
+from pgflow_mp.installed import pip_install
 from pgflow_mp.loading import shipping
 
 CELLS = """
@@ -161,7 +162,7 @@ def test_what_cannot_be_sent_is_said(dsn: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "cloudpickle", None)
     with pytest.raises(ConfigError, match="with cloudpickle, which is not installed") as missing:
         run(flow, [1], dsn=dsn, ship="cloudpickle")
-    assert "pgflow-mp[notebook]" in missing.value.hint
+    assert pip_install("notebook") in missing.value.hint
     with pytest.raises(FlowDefinitionError, match="cannot be loaded here"):
         shipping.unpack(b"nonsense")
 

@@ -11,6 +11,7 @@ from pgflow_mp.cli import converters
 from pgflow_mp.cli.command_line import database_choice
 from pgflow_mp.cli.parser import Parser, add_database
 from pgflow_mp.errors import ConfigError
+from pgflow_mp.installed import pip_install
 
 if TYPE_CHECKING:
     from pgflow_mp.web.page_settings import PageSettings
@@ -81,7 +82,7 @@ def execute(args: argparse.Namespace) -> int:
     except ImportError as error:
         raise ConfigError(
             f"serve needs {error.name}, which is not installed",
-            hint="Install it: pip install 'pgflow-mp[web]'",
+            hint=f"Install it: {pip_install('web')}",
         ) from None
     del jinja2, psycopg_pool, sse_starlette, starlette, uvicorn
     from pgflow_mp.web.page_settings import PageSettings

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from pgflow_mp.errors import ConfigError, InputError
+from pgflow_mp.installed import pip_install
 from pgflow_mp.io.source import BATCH_BYTES
 from pgflow_mp.values.foundtext import without_mark
 
@@ -217,7 +218,7 @@ def extra(module: str, name: str, what: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise ConfigError(
-            f"{what}, which is not installed", hint=f"Install it: pip install 'pgflow-mp[{name}]'"
+            f"{what}, which is not installed", hint=f"Install it: {pip_install(name)}"
         ) from None
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from pgflow_mp.errors import FlowDefinitionError, FlowNotFound
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.installed import pip_install
 from pgflow_mp.loading.importing import FILE_PREFIX, import_target, place_first, place_of
 from pgflow_mp.loading.targets import Target, bundled_examples, here, resolve_app
 
@@ -143,7 +144,7 @@ def _not_in_a_file(slug: str) -> FlowNotFound:
         f'Flow "{slug}" is defined in a notebook, at a prompt or on standard input; '
         "worker processes cannot import it",
         hint="Put the flow and its functions into a file, as flows.py, and import it here. Or give "
-        "ship=\"cloudpickle\", which sends it to them, and install that: pip install 'pgflow-mp[notebook]'",
+        f'ship="cloudpickle", which sends it to them, and install that: {pip_install("notebook")}',
     )
 
 

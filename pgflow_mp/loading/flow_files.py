@@ -24,6 +24,7 @@ from pgflow_mp.errors import (
 )
 from pgflow_mp.flows import exporting
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.installed import pip_install
 from pgflow_mp.loading import flow_data
 from pgflow_mp.loading.handler_list import HandlerList
 from pgflow_mp.loading.importing import no_file
@@ -145,7 +146,7 @@ def _parse(file: str, data: bytes) -> datatexts.Document:
     except yamltext.NoYamlReader:
         raise ConfigError(
             f"PyYAML is not installed, which reads {file}",
-            hint="Write the flow as JSON, or install it: pip install 'pgflow-mp[yaml]'",
+            hint=f"Write the flow as JSON, or install it: {pip_install('yaml')}",
         ) from None
     except datatexts.Unreadable as error:
         raise FlowFileError(f"{_place(file, error.line)}: {error}", hint=error.hint) from None

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pgflow_mp.errors import ConfigError, FlowDefinitionError
 from pgflow_mp.flows import handlers
 from pgflow_mp.flows.flow import Flow
+from pgflow_mp.installed import pip_install
 from pgflow_mp.loading import reentry
 from pgflow_mp.loading.targets import Target, here
 
@@ -51,7 +52,7 @@ def pack(flow: Flow) -> bytes:
     except ImportError:
         raise ConfigError(
             "Flows are sent to the worker processes with cloudpickle, which is not installed",
-            hint="Install it: pip install 'pgflow-mp[notebook]'",
+            hint=f"Install it: {pip_install('notebook')}",
         ) from None
     try:
         return _dumped(cloudpickle, (flow, _annotated(flow)))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pgflow_mp.errors import ConfigError
+from pgflow_mp.installed import pip_install
 from pgflow_mp.observe.metric_names import DATABASE, WORKER, MetricName
 from pgflow_mp.time_buckets import BUCKETS, PER_DECADE, edge
 
@@ -35,7 +36,7 @@ def require() -> None:
         import prometheus_client  # noqa: F401
     except ImportError:
         raise ConfigError(
-            "Metrics need the package prometheus-client", hint="Install it: pip install 'pgflow-mp[metrics]'"
+            "Metrics need the package prometheus-client", hint=f"Install it: {pip_install('metrics')}"
         ) from None
 
 

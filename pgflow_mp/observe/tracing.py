@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import IO, Any, Final, NamedTuple
 
 from pgflow_mp.errors import ConfigError
+from pgflow_mp.installed import pip_install
 from pgflow_mp.observe.run_reports import RunDetails
 
 _FLUSH: Final = 3000  # milliseconds
@@ -66,7 +67,7 @@ def check(where: str) -> None:
     except ImportError:
         found = None
     if found is None:
-        hint = "Install them: pip install 'pgflow-mp[traces]'"
+        hint = f"Install them: {pip_install('traces')}"
         raise ConfigError("Traces need the packages of OpenTelemetry", hint=hint)
     if where != "otlp":
         _opened(where).close()

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar, cast
 
 from pgflow_mp.errors import ArtifactError, ConfigError
+from pgflow_mp.installed import pip_install
 
 _PIECE: Final = 1 << 20
 _NAME_BYTES: Final = 200
@@ -62,7 +63,7 @@ def prepare_root(root: str, installation: str) -> None:
         if importlib.util.find_spec("fsspec") is None:
             raise ConfigError(
                 f"Artifacts in {root} are written with fsspec, which is not installed",
-                hint="Install it: pip install 'pgflow-mp[remote]'",
+                hint=f"Install it: {pip_install('remote')}",
             )
         return
     folder = Path(root) / installation
@@ -231,7 +232,7 @@ def _opened(url: str) -> tuple[Any, str]:
     except ImportError:
         raise ConfigError(
             f"{url} is read and written with fsspec, which is not installed",
-            hint="Install it: pip install 'pgflow-mp[remote]'",
+            hint=f"Install it: {pip_install('remote')}",
         ) from None
     try:
         files, path = fsspec.core.url_to_fs(url)

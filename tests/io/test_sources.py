@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from pgflow_mp.errors import ConfigError, InputError
+from pgflow_mp.installed import pip_install
 from pgflow_mp.io import chosen, opening
 from pgflow_mp.io.chosen import Wanted, choose
 from pgflow_mp.io.iterables import Items
@@ -377,7 +378,7 @@ def test_what_is_not_installed_is_said_with_the_extra(monkeypatch: pytest.Monkey
     Path("x.parquet").write_bytes(b"")
     with pytest.raises(ConfigError) as caught:
         choose("x.parquet", Wanted())
-    assert caught.value.hint == "Install it: pip install 'pgflow-mp[parquet]'"
+    assert caught.value.hint == f"Install it: {pip_install('parquet')}"
 
 
 def test_iterables_generators_and_async_iterators() -> None:

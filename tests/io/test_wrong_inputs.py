@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pgflow_mp.errors import ConfigError, InputError, PgflowError
+from pgflow_mp.installed import pip_install
 from pgflow_mp.io import opening
 from pgflow_mp.io.chosen import Wanted, choose
 from pgflow_mp.io.query import Query
@@ -168,7 +169,7 @@ def test_libraries_that_are_not_there_are_named(
     Path("x.arrow").touch()
     error = refusal(spec)
     assert isinstance(error, ConfigError)
-    assert error.hint == f"Install it: pip install 'pgflow-mp[{extra}]'"
+    assert error.hint == f"Install it: {pip_install(extra)}"
 
 
 def test_what_a_scheme_needs_besides_fsspec_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

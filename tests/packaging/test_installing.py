@@ -16,6 +16,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from pgflow_mp import installed
+from pgflow_mp.installed import pip_install
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "installing.md").read_text(encoding="utf-8")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -174,3 +177,22 @@ def test_a_footprint_within_its_bars_is_told() -> None:
 )
 def test_what_is_past_its_bar_is_said(changes: dict[str, Any], problem: str) -> None:
     assert [problem in each for each in _footprint.problems(measured(**changes))] == [True]
+
+
+def test_what_is_lacking_is_installed_beside_a_checkout_or_the_package(tmp_path: Path) -> None:
+    assert pip_install("web", place=str(tmp_path)) == "pip install 'pgflow-mp[web]'"
+    (tmp_path / "pyproject.toml").touch()
+    assert pip_install("web", place=str(tmp_path)) == f"pip install -e '{tmp_path}[web]'"
+    again = pip_install("ray", "--force-reinstall", place=str(tmp_path))
+    assert again == f"pip install --force-reinstall -e '{tmp_path}[ray]'"
+
+
+def test_hints_name_no_extra_by_themselves() -> None:
+    place = Path(installed.__file__)
+    help_of_a_command = place.parent / "cli" / "serve.py"
+    found = {
+        path
+        for path in place.parent.rglob("*.py")
+        if re.search(r"pip install [^\"]*pgflow-mp\[", path.read_text(encoding="utf-8"))
+    }
+    assert found <= {place, help_of_a_command}

@@ -7,6 +7,7 @@ import importlib.util
 from typing import Any, Final
 
 from pgflow_mp.errors import ConfigError
+from pgflow_mp.installed import pip_install
 
 EXTRAS: Final = {"dask": "distributed", "ray": "ray", "mpi": "mpi4py"}
 """Package by extra, which is how an executor is called, too."""
@@ -18,7 +19,7 @@ def check(extra: str) -> None:
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"Executor {extra} needs the package {package}, which is not installed here",
-            hint=f"Install it, here and wherever it runs items: pip install 'pgflow-mp[{extra}]'",
+            hint=f"Install it, here and wherever it runs items: {pip_install(extra)}",
         )
 
 
@@ -31,5 +32,5 @@ def load(extra: str, module: str = "") -> Any:
     except Exception as error:
         raise ConfigError(
             f"Executor {extra} cannot be used: importing {name} failed: {type(error).__name__}: {error}",
-            hint=f"Install it again: pip install --force-reinstall 'pgflow-mp[{extra}]'",
+            hint=f"Install it again: {pip_install(extra, '--force-reinstall')}",
         ) from error

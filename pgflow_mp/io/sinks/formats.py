@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from pgflow_mp.errors import InputError
+from pgflow_mp.installed import pip_install
 from pgflow_mp.io.sinks.compression import COMPRESSIONS, compression_of, is_missing
 from pgflow_mp.values.jsontext import JSONL_ENDINGS
 
@@ -61,11 +62,11 @@ def check_format(name: str, given: str | None, option: str, choose: str) -> str 
     if packed and is_missing(packed):
         raise InputError(
             f"{option} {name}: {packed} files are written with zstandard, which is not installed",
-            hint="Give the file the ending .gz, or install it: pip install 'pgflow-mp[zstd]'",
+            hint=f"Give the file the ending .gz, or install it: {pip_install('zstd')}",
         )
     if found == "parquet" and importlib.util.find_spec("pyarrow") is None:
         raise InputError(
             f"{option} {name}: Parquet files are written with pyarrow, which is not installed",
-            hint="Write .jsonl or .csv, or install it: pip install 'pgflow-mp[parquet]'",
+            hint=f"Write .jsonl or .csv, or install it: {pip_install('parquet')}",
         )
     return found
