@@ -210,7 +210,10 @@ def everything(db: Db, run: uuid.UUID) -> dict[str, list[Any]]:
     }
 
 
-@pytest.mark.parametrize("state", ["under way", "failed", "completed"])
+@pytest.mark.parametrize(
+    "state",
+    ["under way", *(pytest.param(state, marks=pytest.mark.slow) for state in ("failed", "completed"))],
+)
 def test_no_granted_function_touches_or_shows_another_flow(limited: Db, state: str) -> None:
     run = run_of(limited, "b")
     claim(limited, "b", 3, THEIRS, vt=100)

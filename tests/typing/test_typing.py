@@ -16,7 +16,10 @@ RIGHT = sorted((HERE / "right").glob("*.py"))
 WRONG = sorted((HERE / "wrong").glob("*.py"))
 
 
-@pytest.mark.parametrize("checker", type_checkers.CHECKERS)
+@pytest.mark.parametrize(
+    "checker",
+    [pytest.param(name, marks=[] if name == "mypy" else pytest.mark.slow) for name in type_checkers.CHECKERS],
+)
 def test_users_code_is_right_or_wrong_where_it_says_so(checker: str, tmp_path: Path) -> None:
     """All files at once: a checker takes longest to begin."""
     pytest.importorskip(checker)
