@@ -39,6 +39,8 @@ a an the there this these those no not neither nothing nobody only one some all 
 impossible time tolerate role sql another too it
 """
 """Words that messages of ours begin with; others may be the name of a file."""
+_COMMAND: Final = re.compile(r"(?<=: )((?:python -m|pgflow-mp|pip|select|alter|grant|revoke) (?:(?!: ).)*)$")
+"""What the last words of a line are that can be pasted."""
 _LONGEST: Final = 24  # lines; the rest of a long message says little more
 _LONGEST_WORD: Final = 500  # characters; paths and commands are shorter
 
@@ -160,10 +162,13 @@ def _capital(text: str) -> str:
 
 
 def _wrap(text: str, indent: int) -> list[str]:
-    """Lines no longer than the terminal; what is laid out already (indented) stays so."""
+    """Lines no longer than the terminal; what is laid out already (indented) stays so.
+
+    A command that fits into a line has one of its own where it would be broken: it is there to be pasted.
+    """
     width = max(40, min(shutil.get_terminal_size().columns, 100) - 1)
     lines: list[str] = []
-    for number, line in enumerate(text.splitlines() or [""]):
+    for number, line in enumerate(_commands_apart(text, width - indent) or [""]):
         if number and (line.startswith(" ") or len(line) + indent <= width):
             lines.append(" " * indent + line)
         else:
@@ -175,6 +180,15 @@ def _wrap(text: str, indent: int) -> list[str]:
                 break_long_words=False,
                 break_on_hyphens=False,
             ) or [""]
+    return lines
+
+
+def _commands_apart(text: str, room: int) -> list[str]:
+    lines: list[str] = []
+    for line in text.splitlines():
+        match = _COMMAND.search(line)
+        apart = match is not None and len(line) > room >= len(match[1])
+        lines += [line[: match.start(1)].rstrip(), match[1]] if match and apart else [line]
     return lines
 
 

@@ -169,9 +169,9 @@ def _with_command(error: SchemaError, choice: DatabaseChoice) -> SchemaError:
     for verb in ("install", "migrate"):
         if f"pgflow_mp {verb}" in error.hint:
             named = choice.dsn is not None
-            source = "" if named else f" (The database is named by {source_of_dsn(choice)}.)"
+            source = "" if named else f"The database is named by {source_of_dsn(choice)}. "
             does = "Install it" if verb == "install" else "Upgrade it"
-            return SchemaError(str(error), hint=f"{does}: {command(verb, *choice.options)}{source}")
+            return SchemaError(str(error), hint=f"{source}{does}: {command(verb, *choice.options)}")
     return error
 
 

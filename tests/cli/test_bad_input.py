@@ -227,9 +227,7 @@ def test_a_database_without_the_schema(tmp_path: Path, empty_dsn: str) -> None:
         assert_one_screen(done, 3, "has no pgflow schema", "Install it: python -m pgflow_mp install --dsn")
     assert_one_screen(cli("migrate"), 2, "has no pgflow schema to migrate", "python -m pgflow_mp install")
     done = Cli(tmp_path)("status", PGFLOW_DATABASE_URL=empty_dsn)
-    assert_one_screen(
-        done, 3, "Install it: python -m pgflow_mp install (The database is named by PGFLOW_DATABA"
-    )
+    assert_one_screen(done, 3, "named by PGFLOW_DATABASE_URL. Install it: python -m pgflow_mp install")
 
 
 def test_a_schema_that_is_newer_or_older_than_this_program(cli: Cli) -> None:

@@ -16,7 +16,7 @@ from pgflow_mp.cli import main as cli_main
 from pgflow_mp.cli.complaints import report
 from pgflow_mp.cli.main import VERBS, main
 from pgflow_mp.cli.parser import Parser
-from pgflow_mp.errors import ConfigError
+from pgflow_mp.errors import ConfigError, InputError
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +74,15 @@ def test_what_is_wrapped_in_a_list_goes_on_below_its_text(capsys: pytest.Capture
     assert main(["status", "--help-all"]) == 0
     (last,) = re.findall(r"^  75   run: an operator .*\n(.*)", capsys.readouterr().out, re.MULTILINE)
     assert last == "       is lost; it can be resumed"
+
+
+def test_a_command_that_fits_into_a_line_is_not_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    again = "python -m pgflow_mp run flows.py:words --resume 0d8d1cc2 --workers 2"
+    report(InputError("It ended", hint=f"Nothing that was recorded is lost. Go on with it: {again}"))
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        " hint: Nothing that was recorded is lost. Go on with it:",
+        f"       {again}",
+    ]
 
 
 @pytest.mark.parametrize("typed", ["python -m pgflow_mp x", "pip install x"])
