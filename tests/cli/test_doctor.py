@@ -51,7 +51,8 @@ def test_runs_that_no_worker_serves_and_workers_that_fell_silent_are_named(
     conn.execute("select pgflow.start_flow('waits', '{}')")
     assert "1 run waits for a worker that serves waits" in found(conn)
     conn.execute("select pgflow.register_worker(gen_random_uuid(), 'waits', 'w', interval '1 minute')")
-    assert set(found(conn)) <= {"synchronous_commit is off"}, "which it is on test servers"
+    others = [name for name in found(conn) if "round trip" not in name]  # how long one takes: a busy machine
+    assert set(others) <= {"synchronous_commit is off"}, "which it is on test servers"
     conn.execute("update pgflow.workers set deprecated_at = now()")
     assert "1 run waits for a worker that serves waits" in found(conn), "one that drains takes nothing more"
     conn.execute("update pgflow.workers set last_heartbeat_at = now() - interval '1 hour'")

@@ -113,7 +113,7 @@ def test_programs_get_one_object_with_whole_inputs(said: Said, run_id: str) -> N
 
 
 def test_what_is_wrong_is_said_on_one_screen(said: Said, cli: Cli, run_id: str) -> None:
-    assert "no step" in said("zork", code=2)
+    assert 'Step "zork" does not exist in flow' in said("zork", code=2)
     assert "needs a text" in said("--error", " ", code=2)
     assert_one_screen(cli("failures", "abcdef"), 2, "There is no run abcdef")
     assert_one_screen(cli("failures"), 2, "RUN_ID is missing")

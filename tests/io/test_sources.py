@@ -419,9 +419,9 @@ def test_no_row_after_a_bad_header_is_taken_for_the_header() -> None:
 
 def test_many_columns_are_read_in_a_time_that_grows_with_them() -> None:
     Path("x.csv").write_text(",".join(f"c{i}" for i in range(60_000)) + "\n" + "," * 59_999 + "\n")
-    began = time.perf_counter()
+    began = time.process_time()
     assert len(everything(source("x.csv"))[0]) == 60_000
-    assert time.perf_counter() - began < 10
+    assert time.process_time() - began < 10
 
 
 def test_names_of_columns_that_no_object_can_have_are_refused() -> None:
