@@ -53,7 +53,9 @@ def dask_cluster() -> Any:
     import distributed
 
     os.environ[start_flows.NOTES] = NOTES
-    dask.config.set({"distributed.scheduler.allowed-failures": 0})
+    # A cluster gives up for good what is not back in time: on a busy machine each of its two workers.
+    lasting = {"distributed.scheduler.allowed-failures": 0, "distributed.deploy.lost-worker-timeout": "1h"}
+    dask.config.set(lasting)
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     cluster = distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0"
