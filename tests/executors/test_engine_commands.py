@@ -15,6 +15,8 @@ import psutil
 import pytest
 from cli_harness import Cli, environment, finish
 
+from pgflow_mp.installed import pip_install
+
 PACKAGE = Path(__file__).parents[2] / "pgflow_mp"
 NAPS = """\
 import time
@@ -100,7 +102,7 @@ def test_an_engine_that_is_not_installed_is_named_with_its_extra(
     assert done.code == 2, done
     text = " ".join(done.err.split())
     assert f"Executor {engine} needs the package {package}, which is not installed here" in text
-    assert f"pip install 'pgflow-mp[{engine}]'" in text
+    assert pip_install(engine) in text
 
 
 @pytest.mark.slow
