@@ -93,10 +93,13 @@ begin
   for v_queue in
     select distinct s.queue_name from pgflow.steps s where s.flow_slug = _find_handed_out.flow_slug
   loop
-    continue when to_regclass(format('pgmq.%I', pgmq.format_table_name(v_queue, 'q'))) is null;
-    execute format(
-      'select array_agg(q.msg_id) from pgmq.%I q where q.read_ct > 0', pgmq.format_table_name(v_queue, 'q')
-    ) into v_ids;
+    begin
+      execute format(
+        'select array_agg(q.msg_id) from pgmq.%I q where q.read_ct > 0', pgmq.format_table_name(v_queue, 'q')
+      ) into v_ids;
+    exception when undefined_table then
+      continue; -- dropped with its flow, maybe while it was waited for
+    end;
     insert into pgflow.handed_out (flow_slug, run_id, step_slug, first_index, end_index)
     select t.flow_slug, t.run_id, t.step_slug, t.task_index, t.task_index + 1
     from unnest(v_ids) m (id)

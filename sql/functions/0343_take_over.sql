@@ -16,10 +16,11 @@ declare
   v_ids bigint[];
   v_queue text := pgmq.format_table_name(_tasks_held.queue_name, 'q');
 begin
-  if to_regclass(format('pgmq.%I', v_queue)) is null then
-    return;
-  end if;
-  execute format('select array_agg(q.msg_id) from pgmq.%I q where q.read_ct > 0', v_queue) into v_ids;
+  begin
+    execute format('select array_agg(q.msg_id) from pgmq.%I q where q.read_ct > 0', v_queue) into v_ids;
+  exception when undefined_table then
+    return; -- dropped with its flow, maybe while it was waited for
+  end;
   return query
   select t.run_id, t.step_slug, t.task_index
   from unnest(v_ids) m (id)

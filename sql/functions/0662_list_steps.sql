@@ -44,25 +44,28 @@ begin
     where ss.run_id = any (run_ids) and ss.status = 'started'
   loop
     v_table := pgmq.format_table_name(v_queue, 'q');
-    continue when to_regclass(format('pgmq.%I', v_table)) is null;
-    return query execute format(
-      $sql$
-      select t.run_id, t.step_slug,
-        count(*) filter (where t.status = 'started'),
-        count(*) filter (where t.status = 'queued' and t.attempts_count > 0),
-        min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0)
-      from pgmq.%I q
-      cross join lateral ( -- from the message to its task, whatever the statistics say
-        select t.run_id, t.step_slug, t.status, t.attempts_count
-        from pgflow.step_tasks t
-        where t.queue_name = $1 and t.message_id = q.msg_id
-        offset 0
-      ) t
-      where q.vt > $3 and t.run_id = any ($2)
-      group by t.run_id, t.step_slug
-      $sql$,
-      v_table
-    ) using v_queue, run_ids, clock_timestamp();
+    begin
+      return query execute format(
+        $sql$
+        select t.run_id, t.step_slug,
+          count(*) filter (where t.status = 'started'),
+          count(*) filter (where t.status = 'queued' and t.attempts_count > 0),
+          min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0)
+        from pgmq.%I q
+        cross join lateral ( -- from the message to its task, whatever the statistics say
+          select t.run_id, t.step_slug, t.status, t.attempts_count
+          from pgflow.step_tasks t
+          where t.queue_name = $1 and t.message_id = q.msg_id
+          offset 0
+        ) t
+        where q.vt > $3 and t.run_id = any ($2)
+        group by t.run_id, t.step_slug
+        $sql$,
+        v_table
+      ) using v_queue, run_ids, clock_timestamp();
+    exception when undefined_table then
+      null; -- dropped with its flow, maybe while it was waited for
+    end;
   end loop;
 end;
 $$;

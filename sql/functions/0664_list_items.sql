@@ -24,6 +24,8 @@ begin
     ) into v_due using v_task.message_id;
   end if;
   return v_due;
+exception when undefined_table then
+  return null; -- dropped with its flow, maybe while it was waited for
 end;
 $$;
 

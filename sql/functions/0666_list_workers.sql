@@ -166,28 +166,31 @@ begin
   );
   for v_queue in select distinct s.queue_name from pgflow.steps s where s.flow_slug = any (flow_slugs) loop
     v_table := pgmq.format_table_name(v_queue, 'q');
-    continue when to_regclass(format('pgmq.%I', v_table)) is null;
-    execute format(
-      $sql$
-      select array_agg(o.run_id) as runs, array_agg(o.running) as running, array_agg(o.waiting) as waiting,
-        array_agg(o.next_at) as next_at
-      from (
-        select t.run_id, count(*) filter (where t.status = 'started') as running,
-          count(*) filter (where t.status = 'queued' and t.attempts_count > 0) as waiting,
-          min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0) as next_at
-        from pgmq.%I q
-        cross join lateral ( -- from the message to its task, whatever the statistics say
-          select t.run_id, t.step_slug, t.status, t.attempts_count
-          from pgflow.step_tasks t
-          where t.queue_name = $1 and t.message_id = q.msg_id
-          offset 0
-        ) t
-        where q.vt > $2
-        group by t.run_id
-      ) o
-      $sql$,
-      v_table
-    ) into v_some using v_queue, clock_timestamp();
+    begin
+      execute format(
+        $sql$
+        select array_agg(o.run_id) as runs, array_agg(o.running) as running, array_agg(o.waiting) as waiting,
+          array_agg(o.next_at) as next_at
+        from (
+          select t.run_id, count(*) filter (where t.status = 'started') as running,
+            count(*) filter (where t.status = 'queued' and t.attempts_count > 0) as waiting,
+            min(q.vt) filter (where t.status = 'queued' and t.attempts_count > 0) as next_at
+          from pgmq.%I q
+          cross join lateral ( -- from the message to its task, whatever the statistics say
+            select t.run_id, t.step_slug, t.status, t.attempts_count
+            from pgflow.step_tasks t
+            where t.queue_name = $1 and t.message_id = q.msg_id
+            offset 0
+          ) t
+          where q.vt > $2
+          group by t.run_id
+        ) o
+        $sql$,
+        v_table
+      ) into v_some using v_queue, clock_timestamp();
+    exception when undefined_table then
+      continue; -- dropped with its flow, maybe while it was waited for
+    end;
     v_runs := v_runs || coalesce(v_some.runs, '{}');
     v_running := v_running || coalesce(v_some.running, '{}');
     v_waiting := v_waiting || coalesce(v_some.waiting, '{}');

@@ -99,7 +99,7 @@ def test_results_and_retries_with_streams_that_take_nothing(cli: Cli) -> None:
     run_id = cli("run", "wide.py", "--input", items, "--workers", "1", "--json").json["run_id"]
     head, table, unread = shell(
         cli,
-        (f"results {run_id} a --fields index,value", "| head -1"),
+        (f"results {run_id} a --fields index,output", "| head -1"),
         (f"results {run_id} a --into '#wide'", ">&-"),
         (f"retry {run_id} wide.py --dry-run", ">/dev/full"),
     )
