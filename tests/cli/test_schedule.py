@@ -120,7 +120,10 @@ def test_the_time_is_told_to_the_run_and_looked_at_before(cli: Cli, tmp_path: Pa
         (("pause",), ("SCHEDULE is missing", "schedule pause report")),
         (("list", "a", "b"), ("Too many arguments: b",)),
         (("backfill", "square"), ("SCHEDULE FROM..TO is missing", "2026-11-01..2026-11-25")),
-        (("list", "--missed", "all"), ("--missed is for a schedule that is set",)),
+        (
+            ("list", "--missed", "all"),
+            ("--missed is for --cron, which is missing", "It is for a schedule that is set"),
+        ),
         (("--cron", "@daily"), ("Which flow is to be scheduled?",)),
         ((SQUARE, "more", "--cron", "@daily"), ("Too many arguments: more",)),
         (
