@@ -331,13 +331,11 @@ def _as_tuple(version: str) -> tuple[int, ...]:
 def _run_file(conn: psycopg.Connection[tuple[object, ...]], file: Traversable) -> None:
     try:
         conn.execute(file.read_text(encoding="utf-8"))
-    except (
-        psycopg.errors.InsufficientPrivilege,
-        psycopg.errors.LockNotAvailable,
-        psycopg.errors.DeadlockDetected,
-    ):
+    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.LockNotAvailable):
         raise
     except psycopg.Error as exc:
+        if isinstance(exc, psycopg.errors.DeadlockDetected) or connection.is_connection_lost(exc):
+            raise
         if advice := exc.diag.message_hint:
             raise SchemaError(
                 f"The upgrade is not possible yet: {exc.diag.message_primary}",

@@ -89,6 +89,24 @@ def test_installations_at_the_same_time_do_not_disturb_each_other(empty_dsn: str
     assert sorted(changed) == [False] * 5 + [True]
 
 
+def test_a_server_that_is_lost_while_it_installs_is_told_as_lost(empty: Connection, tmp_path: Path) -> None:
+    file = tmp_path / "0001_slow.sql"
+    file.write_text("select pg_sleep(20)")
+    pid, at_work = empty.info.backend_pid, "select pg_terminate_backend(pid) from pg_stat_activity "
+    at_work += "where pid = %s and wait_event = 'PgSleep'"
+
+    def end() -> None:
+        with psycopg.connect(empty.info.dsn, autocommit=True) as conn:
+            while conn.execute(at_work, [pid]).fetchone() is None:
+                pass
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    with pytest.raises(psycopg.errors.AdminShutdown):
+        schema._run_file(empty, file)
+    thread.join()
+
+
 def test_a_failing_installation_leaves_nothing_behind(empty: Connection) -> None:
     empty.execute("create schema pgmq")
     empty.execute("create table pgmq.meta (queue_name text)")
