@@ -75,7 +75,7 @@ def test_without_it_the_own_items_are_begun_before_any_other(dsn: str, flow: Flo
     resume(flow, mine, dsn=dsn, workers=2, timeout=60.0)
     left = open_items(dsn, crowded)
     assert left is not None
-    assert WAITING - left < WAITING / 2
+    assert left > 0, "others were served to their end before the own run was seen to have ended"
     with psycopg.connect(dsn) as conn:
         row = conn.execute(
             "select max(f.at) filter (where f.run_id = %(run)s), min(f.at) filter (where f.run_id <> %(run)s)"

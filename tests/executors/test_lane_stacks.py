@@ -114,9 +114,9 @@ def test_nothing_is_written_into_files_of_a_handler_that_has_closed_ours(tmp_pat
 def test_deep_stacks_are_cut_at_their_end() -> None:
     with lanes() as harness:
         harness.submit([["dive", 500]])
-        stack = seen(harness, lambda stack: stack.frames)
+        stack = seen(harness, lambda stack: len(stack.frames) > 50)
         assert set(functions(stack)) == {"dive"}
-        assert 50 < len(stack.frames) <= 100
+        assert len(stack.frames) <= 100
 
 
 def test_a_lane_that_dies_meanwhile_is_said_to_be_dead_or_has_another_process() -> None:
