@@ -19,7 +19,12 @@ from pgflow_mp.executors.stacks import LaneStack, stacks_of_threads
 
 
 def stack_in(harness: Harness, lane: int = 0, wait: float = 2.0) -> LaneStack:
-    return next(each for each in harness.pool.stacks(wait) if each.lane == lane)
+    """Of the lane's process, once it has one."""
+    until = time.monotonic() + 10
+    while not (found := [each for each in harness.pool.stacks(wait) if each.lane == lane]):
+        assert time.monotonic() < until, "the lane has no process"
+        harness.tick()
+    return found[0]
 
 
 def seen(harness: Harness, condition: Callable[[LaneStack], Any], lane: int = 0) -> LaneStack:
