@@ -40,6 +40,11 @@ def functions(stack: LaneStack) -> list[str]:
     return [frame.function for frame in stack.frames]
 
 
+def in_handler(stack: LaneStack) -> bool:
+    """Not on the way into it."""
+    return "act" in functions(stack)
+
+
 @pytest.mark.parametrize("make", [None, range_of], ids=["tasks", "ranges"])
 def test_each_lane_shows_the_code_that_it_runs_and_the_item(make: Any) -> None:
     options = {} if make is None else {"make": make}
@@ -80,14 +85,14 @@ def test_handlers_that_use_faulthandler_for_themselves_get_what_they_want_and_ar
     path = tmp_path / "trace"
     with lanes() as harness:
         seq = harness.submit([["use_faulthandler", str(path)]])
-        stack = seen(harness, lambda stack: stack.frames)
+        stack = seen(harness, in_handler)
         assert functions(stack)[-2:] == ["use_faulthandler", "act"]
         harness.until(lambda: seq in harness.done)
         assert kinds(harness.of(seq)) == [Kind.COMPLETED]
         assert "in use_faulthandler" in path.read_text()
         assert "in act" in path.read_text()
         harness.submit([["sleep", 60]])
-        assert functions(seen(harness, lambda stack: stack.frames)) == ["act"]
+        assert functions(seen(harness, in_handler)) == ["act"]
 
 
 def test_a_handler_that_has_the_signal_for_itself_is_said_to_and_the_next_one_is_shown() -> None:
@@ -102,7 +107,7 @@ def test_a_handler_that_has_the_signal_for_itself_is_said_to_and_the_next_one_is
         harness.until(lambda: seq in harness.done)
         assert kinds(harness.of(seq)) == [Kind.COMPLETED]
         harness.submit([["sleep", 60]])
-        assert functions(seen(harness, lambda stack: stack.frames)) == ["act"]
+        assert functions(seen(harness, in_handler)) == ["act"]
         assert harness.deaths == []
 
 
@@ -128,8 +133,8 @@ def test_a_lane_that_dies_meanwhile_is_said_to_be_dead_or_has_another_process() 
     with lanes(2) as harness:
         harness.submit([["sleep", 60]], lane=0)
         harness.submit([["sleep", 60]], lane=1)
-        first = seen(harness, lambda stack: stack.frames)
-        seen(harness, lambda stack: stack.frames, lane=1)
+        first = seen(harness, in_handler)
+        seen(harness, in_handler, lane=1)
         stopped = threading.Event()
         found: list[LaneStack] = []
 
@@ -152,7 +157,7 @@ def test_a_lane_that_dies_meanwhile_is_said_to_be_dead_or_has_another_process() 
 def test_a_stopped_process_gives_no_answer_in_time() -> None:
     with lanes() as harness:
         harness.submit([["sleep", 60]])
-        pid = seen(harness, lambda stack: stack.frames).pid
+        pid = seen(harness, in_handler).pid
         os.kill(pid, signal.SIGSTOP)
         try:
             began = time.monotonic()
@@ -160,7 +165,7 @@ def test_a_stopped_process_gives_no_answer_in_time() -> None:
             assert time.monotonic() - began < 1
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert functions(seen(harness, lambda stack: stack.frames)) == ["act"]
+        assert functions(seen(harness, in_handler)) == ["act"]
 
 
 def test_threads_of_this_process_are_shown_with_their_names() -> None:
