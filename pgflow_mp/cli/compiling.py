@@ -6,6 +6,8 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any
 
+from pgflow_mp.errors import FlowNotFound
+
 if TYPE_CHECKING:
     import psycopg
 
@@ -38,3 +40,22 @@ def compile_flow(conn: psycopg.Connection[tuple[Any, ...]], flow: FlowFacts, how
         )
     for note in result.notes:
         logger.info("flow %s: %s", flow.slug, note)
+
+
+def check_known(
+    conn: psycopg.Connection[tuple[Any, ...]], slug: str, missing: Exception | None, place: str
+) -> None:
+    """Raise FlowNotFound for a flow that the database does not know; ``missing``: why we do not."""
+    import psycopg
+
+    from pgflow_mp.db.reads import runs
+
+    try:
+        known = runs.known_flows(conn)
+    except psycopg.errors.InsufficientPrivilege:  # starting will tell
+        return
+    if slug not in known:
+        raise FlowNotFound(
+            f'{missing}, and no flow "{slug}" in {place}',
+            hint=f"Flows there: {', '.join(known)}." if known else getattr(missing, "hint", ""),
+        )

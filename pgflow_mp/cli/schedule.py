@@ -17,7 +17,6 @@ from pgflow_mp.errors import FlowNotFound, InputError, ScheduleNotFound
 if TYPE_CHECKING:
     from pgflow_mp.cli.preflight import FlowFacts
     from pgflow_mp.client.schedule_calls import Missed, Planned
-    from pgflow_mp.db.engine import Connection
     from pgflow_mp.io.source import ItemSource
     from pgflow_mp.values.cronlines import CronLine
     from pgflow_mp.values.inputs import RunInput
@@ -148,7 +147,7 @@ def _set(order: ScheduleOrder, choice: DatabaseChoice) -> int:
     from datetime import UTC, datetime
 
     from pgflow_mp.cli import schedule_texts
-    from pgflow_mp.cli.compiling import compile_flow
+    from pgflow_mp.cli.compiling import check_known, compile_flow
     from pgflow_mp.cli.connecting import open_database
     from pgflow_mp.client import schedule_calls
     from pgflow_mp.values.cronlines import CronLine
@@ -166,7 +165,7 @@ def _set(order: ScheduleOrder, choice: DatabaseChoice) -> int:
         return OK
     with open_database(choice) as database, database.connect() as conn:
         if flow is None:
-            _check_known(conn, slug, missing, database.place)
+            check_known(conn, slug, missing, database.place)
         else:
             compile_flow(conn, flow, order.compile)
         done: Planned = schedule_calls.put(
@@ -237,22 +236,6 @@ def _too_large(source: str) -> InputError:
         f"{source} has more than 1 MB, and an input is kept with its schedule",
         hint="Have a step of the flow read what it works on.",
     )
-
-
-def _check_known(conn: Connection, slug: str, missing: Exception | None, place: str) -> None:
-    import psycopg
-
-    from pgflow_mp.db.reads import runs
-
-    try:
-        known = runs.known_flows(conn)
-    except psycopg.errors.InsufficientPrivilege:  # starting will tell
-        return
-    if slug not in known:
-        raise FlowNotFound(
-            f'{missing}, and no flow "{slug}" in {place}',
-            hint=f"Flows there: {', '.join(known)}." if known else "",
-        )
 
 
 def _act(action: str, words: list[str], choice: DatabaseChoice, *, json: bool) -> int:

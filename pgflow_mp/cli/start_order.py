@@ -80,10 +80,10 @@ def ordered(
 
 def _make_known(order: StartOrder, conn: psycopg.Connection[tuple[Any, ...]], database: OpenDatabase) -> None:
     """Have the database know the flow. Raises FlowNotFound for one that neither it nor we know."""
-    from pgflow_mp.cli.compiling import compile_flow
+    from pgflow_mp.cli.compiling import check_known, compile_flow
 
     if order.facts is None:
-        _check_known(conn, order.slug, order.missing, database.place)
+        check_known(conn, order.slug, order.missing, database.place)
     else:
         compile_flow(conn, order.facts, order.wanted.compile)
 
@@ -168,21 +168,3 @@ def _start_value(
             f'There is no flow "{order.slug}" in {place}',
             hint="Have a role that may create flows start it, or a worker that serves it.",
         ) from None
-
-
-def _check_known(
-    conn: psycopg.Connection[tuple[Any, ...]], slug: str, missing: Exception | None, place: str
-) -> None:
-    import psycopg
-
-    from pgflow_mp.db.reads import runs
-
-    try:
-        known = runs.known_flows(conn)
-    except psycopg.errors.InsufficientPrivilege:  # starting will tell
-        return
-    if slug not in known:
-        raise FlowNotFound(
-            f'{missing}, and no flow "{slug}" in {place}',
-            hint=f"Flows there: {', '.join(known)}." if known else getattr(missing, "hint", ""),
-        )
