@@ -32,9 +32,10 @@ def can_release_early(conn: psycopg.Connection[Any]) -> bool:
     """Whether that is possible, and of use, on this connection; it is asked once.
 
     Not where commits do not wait anyhow, where the role may not write a message into the log, or where
-    somebody may be reading the messages there.
+    somebody may be reading the messages there. Nor through a pooler, which may lead to the server that is
+    back after a crash, or to a standby in its place, and tells nothing of it: that wait would say nothing.
     """
-    if not isinstance(conn, PatientConnection):
+    if not isinstance(conn, PatientConnection) or conn.pooled:
         return False
     if conn.releases_early is None:
         row = conn.execute(_CAN).fetchone()

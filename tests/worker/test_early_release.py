@@ -5,13 +5,17 @@ A synchronous standby that never comes is a commit that takes for ever.
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from database_server import DatabaseServer, room_in_memory
+from poolers import pooled
 from psycopg.conninfo import make_conninfo
 from range_harness import problems, start_in_ranges
 from settle_harness import WORKER
@@ -275,6 +279,45 @@ def test_the_settler_tells_of_a_shared_run_s_batch_once_it_is_durable(standby: S
         settler.close((), 5.0)
     assert [(call.result.accepted, call.late) for call in batch.calls] == [(10, 0)]
     assert asked == [lease.run_id] * (1 + lost)
+
+
+@pytest.mark.slow
+def test_through_a_pooler_a_commit_is_waited_for_where_it_is_made(standby: Standby, tmp_path: Path) -> None:
+    """A server that crashes forgets what was not waited for, and a pooler's next connection knows nothing."""
+
+    def crash() -> None:
+        with psycopg.connect(standby.local, autocommit=True) as conn:
+            os.kill(conn.info.backend_pid, signal.SIGKILL)
+            eventually(lambda: _is_cut(conn))
+        eventually(lambda: _is_up(standby))
+
+    def wait_after_a_crash(conn: Connection) -> None:
+        crash()
+        early_release.wait_for_commits(conn)
+
+    start_in_ranges(standby.dsn, "chain", list(range(100)))
+    with pooled(standby.dsn, tmp_path) as through, adapted(through) as conn:
+        lease = claim(conn, WORKER, 10)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(settling, "wait_for_commits", wait_after_a_crash)
+            assert settling.settle(conn, [completion(lease)], early=True)[0].accepted == 10
+        crash()
+    assert standby.run("select count(*) from pgflow.pages where is_result") == 1
+
+
+def _is_cut(conn: psycopg.Connection[Any]) -> bool:
+    try:
+        conn.execute("select 1")
+    except psycopg.OperationalError:
+        return True
+    return False
+
+
+def _is_up(standby: Standby) -> bool:
+    try:
+        return bool(standby.run("select true"))
+    except psycopg.OperationalError:
+        return False
 
 
 def lease_of(run: str, first: int, items: int, step: str = "double") -> ItemLease:
