@@ -13,7 +13,6 @@ from pgflow_mp.db import engine
 from pgflow_mp.db.connection import parse
 from pgflow_mp.db.connection_errors import location
 from pgflow_mp.db.engine import Connection
-from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.reads import documents, runs
 from pgflow_mp.errors import WHY_NO_RUN, InputError, RunNotFound
 from pgflow_mp.observe import grouping, read_reports
@@ -149,7 +148,7 @@ class Asking(Calls):
         from pgflow_mp.observe.read_stacks import read_stacks
 
         workers = self.workers()
-        with public_errors(), self._another() as keeper:
+        with self._another() as keeper:
             return keeper.call(lambda conn: read_stacks(conn, workers, wait))
 
     def flows(self) -> list[FlowReport]:
@@ -221,7 +220,7 @@ class Asking(Calls):
 
     def _indexed_results(self, step: StepOfRun) -> Iterator[tuple[int, Any]]:
         read = step.output.task
-        with public_errors(), self._another() as keeper:
+        with self._another() as keeper:
             for index, raw in documents.iter_results(keeper.connection(), step.run_id, step.slug):
                 yield index, None if raw is None else read(raw)
 

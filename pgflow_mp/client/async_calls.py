@@ -48,7 +48,7 @@ class AsyncCalls:
     async def _rounds(
         self, make: Callable[[Keeper], Rounds[T]], run_ids: Collection[str]
     ) -> AsyncGenerator[T, None]:
-        keeper = await self._do(self._sync._another)
+        keeper = await self._do(self._sync._new_keeper)
         found = rounds_async(
             make(keeper),
             self._threads.streams,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
@@ -102,9 +102,15 @@ class Calls:
         with self._lock:
             return None if self._embedded is None else self._embedded[1].artifacts
 
-    def _another(self) -> Keeper:
+    def _new_keeper(self) -> Keeper:
         """One more connection, for what lasts."""
         return _keeper(self._dsn())
+
+    @contextlib.contextmanager
+    def _another(self) -> Iterator[Keeper]:
+        """The same for a block, out of which come errors of ours."""
+        with public_errors(), self._new_keeper() as keeper:
+            yield keeper
 
     def _call(self, work: Callable[[Connection], T], *, long: bool = False) -> T:
         """Do ``work``, which may be done twice, on our connection or, if that is lost, on a new one.
@@ -133,7 +139,7 @@ class Calls:
 
     def _here(self, make: Callable[[Keeper], Rounds[T]], *run_ids: str) -> Generator[T, None, None]:
         """What the rounds find that ``make`` makes on a connection of their own; waits in this thread."""
-        with public_errors(), self._another() as keeper:
+        with self._another() as keeper:
             yield from rounds_here(make(keeper), Waiter(keeper, run_ids))
 
     def _await(self, rounds: Rounds[None], run_id: str) -> None:
@@ -201,7 +207,7 @@ class Calls:
 
     def _map_output(self, run_id: str, step: str) -> list[Json]:
         """The outputs of a completed map, None for failed items, out of its tasks."""
-        with public_errors(), self._another() as keeper:
+        with self._another() as keeper:
             outputs = documents.iter_map_output(keeper.connection(), run_id, step)
             return [msgspec.json.decode(raw) for raw in outputs]
 

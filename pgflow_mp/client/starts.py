@@ -15,7 +15,6 @@ from pgflow_mp.client.run_handles import Run
 from pgflow_mp.db import jobs
 from pgflow_mp.db.engine import Connection
 from pgflow_mp.db.pausing import When, check_when
-from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.starting import start_once
 from pgflow_mp.flows.flow import Flow
 from pgflow_mp.loading import reentry
@@ -143,7 +142,7 @@ class Starts(Calls):
         wanted, taken = new_id(run_id), reuse_of(flow, from_run, reuse, key)
         later = check_when(after, "after")
         encoded = encode_input(params or {}, nulls=isinstance(flow, Flow) and flow.nulls)
-        with public_errors(), self._another() as keeper:
+        with self._another() as keeper:
             if isinstance(flow, Flow):
                 known = flow
                 keeper.call(lambda conn: _make_known(conn, known))

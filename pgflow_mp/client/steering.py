@@ -13,7 +13,6 @@ from pgflow_mp.db import draining, engine, pausing, pruning
 from pgflow_mp.db.draining import Drained
 from pgflow_mp.db.pausing import When, check_when
 from pgflow_mp.db.pruning import Pruned
-from pgflow_mp.db.public_errors import public_errors
 from pgflow_mp.db.reads import runs
 from pgflow_mp.db.retrying import retry_items
 from pgflow_mp.errors import ArtifactError, InputError
@@ -147,7 +146,7 @@ class Steering(Calls):
         flows = None if flow is None else [flow]
         if flow is not None:
             self._call(lambda conn: runs.check_flow(conn, flow))
-        with public_errors(), self._another() as keeper:  # it lasts, and others need not wait
+        with self._another() as keeper:  # it lasts, and others need not wait
             done = pruning.prune(keeper.connection(), seconds, flows)
         self._remove_artifacts(flows)
         return done
