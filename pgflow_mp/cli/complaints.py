@@ -35,8 +35,8 @@ exit status:
 
 _OURS: Final = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _OPENINGS: Final = """
-a an the there this these those no not neither nothing nobody only one some all cannot could standard executor
-impossible time tolerate role sql another too it
+a an the there this these those no not neither nothing nobody only one some all cannot could standard
+impossible time role sql another too it
 """
 """Words that messages of ours begin with; others may be the name of a file."""
 _COMMAND: Final = re.compile(r"(?<=: )((?:python -m|pgflow-mp|pip|select|alter|grant|revoke) (?:(?!: ).)*)$")

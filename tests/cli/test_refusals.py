@@ -113,6 +113,7 @@ def test_any_beginning_of_an_id_that_is_the_only_one_will_do(dsn: str) -> None:
     [
         ("out cannot be written: no space", "out cannot be written"),
         ("data is a directory", "data is a directory"),
+        ('tolerate of step "a" must be a number', 'tolerate of step "a" must be a number'),
         ("the server is away", "The server is away"),
         ("cannot connect to x", "Cannot connect to x"),
         ("./my flow.py is not a file", "./my flow.py is not a file"),
