@@ -90,7 +90,7 @@ def report(error: BaseException, *, debug: bool = False, stream: TextIO | None =
     if debug:
         _print_traceback(error, stream)
     if isinstance(error, KeyboardInterrupt):
-        print("Interrupted.", file=stream)
+        print(*getattr(error, "__notes__", ()), "Interrupted.", sep="\n", file=stream)
         return INTERRUPTED
     error = explain(error)
     if isinstance(error, PgflowError):

@@ -37,6 +37,13 @@ def naming(words: str, kind: type[PgflowError] = PgflowError) -> Iterator[None]:
         raise
 
 
-def going_on(order: RunOrder, run_id: str, options: Sequence[str]) -> contextlib.AbstractContextManager[None]:
-    """Have errors name the command that goes on with the run."""
-    return naming(f"Go on with it: {resume_of(order, run_id, options)}")
+@contextlib.contextmanager
+def going_on(order: RunOrder, run_id: str, options: Sequence[str]) -> Iterator[None]:
+    """Have errors name the command that goes on with the run, and Ctrl-C, too."""
+    words = f"Go on with it: {resume_of(order, run_id, options)}"
+    try:
+        with naming(words):
+            yield
+    except KeyboardInterrupt as error:
+        error.add_note(words)
+        raise

@@ -290,12 +290,14 @@ def _work(
             state = StateDatabase(database.dsn, database.place, None)
             done = runner.execute(state, request, observer=observer, begun=begun)
             observer.on_progress(_last_picture(database, done))
-        except Exception:
-            if heard.numbers:  # while it was starting
-                raise KeyboardInterrupt from None
+        except (Exception, KeyboardInterrupt):
             if not has_begun:
+                if heard.numbers:
+                    raise KeyboardInterrupt from None
                 raise
             with going_on(order, str(run_id), database.options):
+                if heard.numbers:
+                    raise KeyboardInterrupt from None
                 raise
     if done.status == "completed":
         return OK, done

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -117,3 +118,36 @@ def test_one_that_stays_away_is_told_of_with_the_command_that_goes_on(
         assert resumed, said
         again = Cli(tmp_path, dsn)("run", target, "--resume", resumed[1], "--output", output)
         assert again.code == 0, again
+
+
+@pytest.mark.parametrize("moment", ["_last_picture", "look", "_write"])
+def test_who_does_not_wait_for_it_is_told_how_to_go_on(
+    server: DatabaseServer, template: str, tmp_path: Path, moment: str
+) -> None:
+    target, output, said = f"{FLOWS}:square", str(tmp_path / "out.json"), tmp_path / "said"
+    code = _WAITING.replace("_PATIENCE = 0.2", "_PATIENCE = 60.0")
+    with server.database(template) as dsn, TcpProxy(dsn) as proxy, said.open("w") as stderr:
+        process = subprocess.Popen(
+            [
+                *(sys.executable, "-c", code, str(tmp_path), moment),
+                *("run", target, "--input", "[1, 2, 3]", "--output", output, "--dsn", proxy.dsn),
+            ],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            stdin=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+        try:
+            eventually((tmp_path / "ready").exists, 30)
+            proxy.mode = "refuse"
+            proxy.cut()
+            (tmp_path / "go").touch()
+            eventually(lambda: "waiting for the database" in said.read_text(), 30)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 130
+        finally:
+            process.kill()
+            process.wait()
+    *_, goes_on, last = said.read_text().splitlines()
+    assert last == "Interrupted."
+    assert re.search(rf"^Go on with it: .* run {re.escape(target)} --resume [0-9a-f-]{{36}} --dsn", goes_on)
